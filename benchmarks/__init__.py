@@ -1,0 +1,1 @@
+"""Ratios against the naive way, both measured in one run."""

@@ -1,0 +1,319 @@
+"""`python -m benchmarks [name ...]`: one JSON line for each ratio, on the embedded model unless --ckpt says otherwise.
+
+Bare times mean nothing on a machine that others use: each line compares two ways of doing the same in one run, the
+repetitions interleaved, and takes the medians."""
+
+import gc
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from interp.embedded import EMBEDDED_NAME
+
+if TYPE_CHECKING:
+    from interp.records import Question
+    from interp.setting import Setting
+
+WORDS = (
+    "Lima",
+    "Cusco",
+    "Quito",
+    "Bogota",
+    "Paris",
+    "Rome",
+    "Oslo",
+    "Cairo",
+    "Tokyo",
+    "Delhi",
+    "Accra",
+    "Dakar",
+    "Sofia",
+)
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """Measure ratios against the naive way."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """readout, greedy, rollout, rollout_memory, attribution, memory, command_help; all by default."""
+    ckpt: str = EMBEDDED_NAME
+    """The model."""
+    repeats: int = 3
+    """How often each side is timed."""
+
+
+def timed(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each way, after one untimed call of each, the repetitions interleaved."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            way()
+            if turn:
+                taken[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def readout(options: Benchmarks) -> dict:
+    """Confidence in 30 answers to one question, against one full forward pass per answer over the same tokens."""
+    from interp.prefix import SharedPrefix
+    from interp.readout import ConfidenceReader
+
+    setting, question = _setting(options), _question()
+    answers = [f"{a} {b}" for a in WORDS for b in WORDS if a != b][::5][:30]
+    transcripts = [setting.prompter.transcript(question, answer) for answer in answers]
+    stops = setting.checkpoint.stops
+    nothing = SharedPrefix(setting.checkpoint.model, ())
+    opening = setting.prompter.transcript(question).ids
+
+    def each_in_full() -> list:
+        alone = ConfidenceReader(nothing, setting.prompter, stops)
+        return [alone.readings([transcript])[0].distribution.probability for transcript in transcripts]
+
+    def together() -> list:
+        reader = ConfidenceReader(nothing.extended(opening), setting.prompter, stops)
+        return [reading.distribution.probability for reading in reader.readings(transcripts)]
+
+    gap = max(abs(a - b) for p, q in zip(each_in_full(), together(), strict=True) for a, b in zip(p, q, strict=True))
+    seconds = timed({"naive": each_in_full, "ours": together}, options.repeats)
+    length = len(opening)
+    nodes = [len(setting.reader.plan(transcript, 0)[0].tokens) for transcript in transcripts]
+    own = statistics.mean(nodes) - length
+    ideal = (length + own) / (length / len(answers) + own)
+    ratio = seconds["naive"] / seconds["ours"]
+    return {
+        "ratio": ratio,
+        "ideal": ideal,
+        "share_of_ideal": ratio / ideal,
+        "prefix_tokens": length,
+        "tokens_per_answer": own,
+        "largest_difference": gap,
+    }
+
+
+def greedy(options: Benchmarks) -> dict:
+    """Greedy answers to 64 questions, against `generate` question by question with the same stopping tokens."""
+    import torch
+
+    from interp.elicitation import ANSWER_TOKENS
+    from interp.questions import loaded_questions, shuffled
+
+    setting = _setting(options)
+    model, tokenizer = setting.checkpoint.model, setting.checkpoint.tokenizer
+    prompts = [setting.prompter.transcript(q).ids for q in shuffled(loaded_questions("facts"), 0)[:64]]
+
+    def one_by_one() -> list[str]:
+        texts = []
+        for prompt in prompts:
+            ids = torch.tensor([prompt], device=model.device)
+            written = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=ANSWER_TOKENS,
+                do_sample=False,
+                eos_token_id=list(setting.checkpoint.stops),
+                pad_token_id=tokenizer.eos_token_id,
+            )
+            texts.append(tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True).strip().split("\n")[0])
+        return texts
+
+    def together() -> list[str]:
+        return [said.text for said in setting.generator.greedy(prompts)]
+
+    same = sum(a.strip() == b for a, b in zip(one_by_one(), together(), strict=True))
+    seconds = timed({"naive": one_by_one, "ours": together}, options.repeats)
+    return {"ratio": seconds["naive"] / seconds["ours"], "questions": len(prompts), "same_answers": same}
+
+
+def rollout(options: Benchmarks) -> dict:
+    """Rollout of one prompt, against one plain eager forward pass over the same tokens."""
+    import torch
+
+    from interp.hooks import merged_twin
+    from interp.rollout import hooked_model, measured
+    from interp.setting import Case
+
+    setting, question = _setting(options), _question()
+    case = Case(question, "Lima")
+    eager = merged_twin(setting.checkpoint.model)
+    ids = torch.tensor([setting.prompter.transcript(question, "Lima").ids])
+    hooked_model(setting)
+
+    def plain() -> object:
+        with torch.no_grad():
+            return eager(ids)
+
+    seconds = timed({"plain": plain, "ours": lambda: measured(setting, [case])}, max(5, options.repeats))
+    return {"times_a_forward_pass": seconds["ours"] / seconds["plain"], "tokens": ids.shape[1]}
+
+
+def rollout_memory(options: Benchmarks) -> dict:
+    """Peak extra memory of rollout at 1,000 tokens, against output_attentions with the textbook product."""
+    peaks = {way: _peak_of(options, f"_rollout_peak_{way}") for way in ("ours", "textbook")}
+    return {"share_of_textbook": peaks["ours"] / peaks["textbook"], **{f"{k}_mib": v / 1024 for k, v in peaks.items()}}
+
+
+def attribution(options: Benchmarks) -> dict:
+    """Integrated gradients of the answer, against captum's 1,024 steps over the whole prompt (32 timed and scaled)."""
+    import torch
+    from captum.attr import IntegratedGradients
+
+    from interp.attribution import Scorer, integrated_gradients
+    from interp.masking import filler_embeddings
+
+    setting, question = _setting(options), _question()
+    transcript = setting.prompter.transcript(question, "Ciudad de Lima")
+    values = torch.tensor(setting.prompter.confidence.values)
+    scorer = Scorer(setting, transcript, lambda levels: levels.softmax(-1) @ values)
+    filler = filler_embeddings(setting)["mean"]
+    answer, everything = transcript.positions("answer"), list(range(len(transcript.ids)))
+    (seen,) = scorer.replaced([((), filler)])
+    masked, blank = scorer.replaced([(answer, filler), (everything, filler)])
+    gaps = {}
+
+    def ours() -> None:
+        found = integrated_gradients(scorer.along(answer, filler), len(answer), effect=seen - masked, score_range=1.0)
+        gaps["ours"] = abs(found.gap)
+
+    def captum_32() -> None:
+        here = torch.ones(1, len(everything))
+        found = IntegratedGradients(scorer.along(everything, filler)).attribute(
+            here, here * 0, n_steps=32, method="gausslegendre", internal_batch_size=8
+        )
+        gaps["captum"] = abs(found.sum().item() - (seen - blank))
+
+    seconds = timed({"ours": ours, "captum": captum_32}, 1)
+    return {
+        "ratio": seconds["captum"] * 1024 / 32 / seconds["ours"],
+        "gap": gaps["ours"],
+        "gap_of_captum_at_32": gaps["captum"],
+        "answer_tokens": len(answer),
+    }
+
+
+def memory(options: Benchmarks) -> dict:
+    """Peak memory and time of JSD on 16 and on 64 questions: flat and linear, if right."""
+    measured = {n: _child(options, f"_diagnose_peak({n})") for n in (16, 64)}
+    (few, many) = measured.values()
+    return {"memory_64_over_16": many["peak"] / few["peak"], "seconds_64_over_16": many["seconds"] / few["seconds"]}
+
+
+def command_help(options: Benchmarks) -> dict:
+    """Seconds until --help has answered, for each command: the one number that is not a ratio."""
+    commands = ("interp.diagnose", "interp.jsd", "interp.rollout", "interp.attribution", "interp.masking", "figures")
+    seconds = {}
+    for command in commands:
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-m", command, "--help"], capture_output=True, check=True)
+        seconds[command] = round(time.perf_counter() - begin, 2)
+    return {"seconds": seconds}
+
+
+def _setting(options: Benchmarks) -> "Setting":
+    from interp.checkpoints import loaded_checkpoint
+    from interp.formats import FORMATS
+    from interp.setting import prepared
+
+    checkpoint = loaded_checkpoint(options.ckpt)
+    return prepared(checkpoint, FORMATS["ScoreNumber"], shots=checkpoint.shots)
+
+
+def _question() -> "Question":
+    from interp.records import Question
+
+    return Question("peru", "What is the capital of Peru?", ("Lima",))
+
+
+def _peak_of(options: Benchmarks, way: str) -> int:
+    """Peak resident KiB that a way adds in a process of its own."""
+    return _child(options, f"{way}()")["peak"]
+
+
+def _child(options: Benchmarks, call: str) -> dict:
+    code = f"from benchmarks.__main__ import *; from benchmarks import __main__ as b; b._report(b.{call[:-1]}"
+    code += f"{', ' if not call.endswith('()') else ''}ckpt={options.ckpt!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _report(found: dict) -> None:
+    print(json.dumps(found))
+
+
+def _peak(*, forget: bool = False) -> int:
+    """Peak resident KiB of this process (Linux); forget: since now, which is what it holds at present."""
+    if forget:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+
+
+def _long_prompt(tokens: int = 1000) -> list[int]:
+    return [(7 * i) % 4000 + 100 for i in range(tokens)]
+
+
+def _rollout_peak_ours(*, ckpt: str) -> dict:
+    from interp.checkpoints import loaded_checkpoint
+    from interp.hooks import HookedModel
+    from interp.rollout import rollout_row
+
+    hooked = HookedModel(loaded_checkpoint(ckpt).model)
+    hooked.head_means([_long_prompt()[:64]])
+    before = _peak(forget=True)
+    rollout_row(hooked.head_means([_long_prompt()])[0], 999)
+    return {"peak": _peak() - before}
+
+
+def _rollout_peak_textbook(*, ckpt: str) -> dict:
+    import torch
+
+    from interp.checkpoints import loaded_checkpoint
+    from interp.hooks import merged_twin
+
+    twin = merged_twin(loaded_checkpoint(ckpt).model)
+    ids = torch.tensor([_long_prompt()])
+    with torch.no_grad():
+        twin(ids[:, :64], output_attentions=True)
+        before = _peak(forget=True)
+        product = torch.eye(ids.shape[1])
+        for attention in twin(ids, output_attentions=True, logits_to_keep=1).attentions:
+            product = (attention[0].mean(0) + torch.eye(ids.shape[1])) / 2 @ product
+    return {"peak": _peak() - before}
+
+
+def _diagnose_peak(n: int, *, ckpt: str) -> dict:
+    import tempfile
+
+    from interp.diagnose import Diagnose, diagnosed
+
+    with tempfile.TemporaryDirectory() as folder:
+        diagnosed(Diagnose(ckpt=ckpt, n=4, candidates=0, out=Path(folder) / "first"), ("jsd",), "jsd")
+        before, begin = _peak(forget=True), time.perf_counter()
+        diagnosed(Diagnose(ckpt=ckpt, n=n, candidates=0, out=Path(folder) / "run"), ("jsd",), "jsd")
+        return {"peak": _peak(), "grown": _peak() - before, "seconds": time.perf_counter() - begin}
+
+
+MEASURED = {f.__name__: f for f in (readout, greedy, rollout, rollout_memory, attribution, memory, command_help)}
+
+
+def main(options: Benchmarks) -> None:
+    """Prints one JSON line for each benchmark."""
+    for name in options.names or MEASURED:
+        found = MEASURED[name](options)
+        rounded = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in found.items()}
+        print(json.dumps({"benchmark": name, **rounded}), flush=True)
+        gc.collect()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Benchmarks))

@@ -1,0 +1,1 @@
+"""Figures and tables from a run's records; nothing here needs a model."""

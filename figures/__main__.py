@@ -1,0 +1,27 @@
+"""`python -m figures RUN`: the table and all figures of a run again, from its records alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from interp.commands import Positional, run_as_command
+
+
+@dataclass(frozen=True)
+class Redraw:
+    """Redraw all figures of a run."""
+
+    run: Positional[Path]
+    """The run's directory, as written by interp.diagnose."""
+    questions: tuple[str, ...] = ()
+    """Ids of the questions whose tokens are shown; by default the first few that were attributed."""
+
+
+def body(options: Redraw) -> None:
+    """Prints the table and draws the figures; matplotlib is imported only here, so that --help is quick."""
+    from figures.report import reported
+
+    reported(options.run, options.questions)
+
+
+if __name__ == "__main__":
+    run_as_command(Redraw, body, description=__doc__)

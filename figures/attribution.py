@@ -1,0 +1,177 @@
+"""What each part of the prompt does to the stated confidence, and how the answer's share spreads over its tokens."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from figures.captions import Page, Subject, caption, in_words
+from figures.style import DOUBLE, FILLER_MARKERS, INK, SPAN_COLOURS, printable
+from interp.attribution import summarised
+from interp.diagnose import averaged
+from interp.intervals import Estimate, estimated
+from interp.records import READ_SPANS, Span
+from interp.runs import Record
+
+MOST_ROWS = 14
+"""Questions whose answer's tokens are drawn; more would not be readable."""
+FILLER_WORDS = {"neutral": "neutral filler", "mean": "mean embedding", "pad": "pad", "zero": "zero"}
+SCORES = {"expected": "expected confidence", "stated": "log-probability of the stated level (nats)"}
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """Integrated gradients of one question's answer."""
+
+    answer: str
+    """Its text."""
+    attribution: tuple[float, ...]
+    """What each of its tokens adds to the score, in the score's units."""
+
+
+@dataclass(frozen=True)
+class Attributions:
+    """The effect of the prompt's parts on the score at the confidence."""
+
+    score: str
+    """What is attributed, in words, with its unit."""
+    effects: dict[Span, dict[str, Estimate]]
+    """By span and filler: what replacing the span takes away from the score, mean over questions."""
+    filler: str
+    """The filler against which the answer's tokens are attributed."""
+    answers: tuple[AnswerTokens, ...]
+    """The first MOST_ROWS questions whose answer could be attributed."""
+    refused: int
+    """Questions whose completeness gap stayed too large; they are not drawn."""
+    more: int
+    """Questions that could be attributed but are not drawn for want of room."""
+    rank: Estimate
+    """Median rank of the answer's best token among all tokens; 1: no token matters more."""
+
+
+def attributions(records: Sequence[Record], answers: Sequence[Record]) -> Attributions:
+    """The figure's data from a run's `attribution` records and its `answer` records, for the answers' texts."""
+    first = records[0]
+    asked = {record["id"]: record for record in answers}
+    effects = averaged([_flat_effects(record) for record in records])
+    keys = dict.fromkeys(key for question in effects for key in question["values"])
+    by_span: dict[Span, dict[str, Estimate]] = {}
+    for span, filler in (key.split(".") for key in keys):
+        column = [question["values"].get(f"{span}.{filler}") for question in effects]
+        by_span.setdefault(span, {})[filler] = estimated(column)
+    filler = next(iter(first["answer"]))
+    tokens = averaged([_flat_answer(record, filler, asked[record["id"]]["transcript"]["spans"]) for record in records])
+    drawn = [
+        AnswerTokens(asked[question["id"]]["answer"], tuple(question["values"].values()))
+        for question in tokens
+        if None not in question["values"].values()
+    ]
+    return Attributions(
+        score=SCORES[first["score"]],
+        effects={span: by_span[span] for span in READ_SPANS if span in by_span},
+        filler=filler,
+        answers=tuple(drawn[:MOST_ROWS]),
+        refused=len(tokens) - len(drawn),
+        more=max(0, len(drawn) - MOST_ROWS),
+        rank=summarised(averaged(records))["attribution.answer.rank"],
+    )
+
+
+def _flat_effects(record: Record) -> Record:
+    values = {f"{span}.{filler}": x for span, by in record["effects"].items() for filler, x in by.items()}
+    return {"id": record["id"], "values": values}
+
+
+def _flat_answer(record: Record, filler: str, spans: Sequence[Span]) -> Record:
+    """One value per token of the answer, None where the attribution was refused.
+
+    Where the whole prompt moved along the path the answer's tokens are cut out, counted from the prompt's end: what
+    stands before the question has another length under other worked examples."""
+    found = record["answer"][filler]
+    values = found["attribution"]
+    if record["path"] == "prompt":
+        values = [values[i - len(spans)] for i, span in enumerate(spans) if span == "answer"]
+    return {"id": record["id"], "values": {str(i): None if found["refused"] else x for i, x in enumerate(values)}}
+
+
+def draw_effects(measurement: Attributions, ax: Axes) -> Axes:
+    """One row for each span, in it one mark with its interval for each filler."""
+    spans = list(measurement.effects)
+    ax.axvline(0, color=INK, lw=0.6)
+    for row, span in enumerate(spans):
+        by_filler = measurement.effects[span]
+        for number, (filler, one) in enumerate(by_filler.items()):
+            at, colour = row + 0.24 * (number - (len(by_filler) - 1) / 2), SPAN_COLOURS[span]
+            if one.low is not None and one.high is not None:
+                ax.plot((one.low, one.high), (at, at), color=colour, lw=1.6, solid_capstyle="butt")
+            if one.value is not None:
+                ax.plot(one.value, at, FILLER_MARKERS[filler], color=colour, mec="white", mew=0.5, ms=4.8)
+    ax.set_yticks(range(len(spans)), spans)
+    ax.set(ylim=(len(spans) - 0.5, -0.5), xlabel=f"effect on {measurement.score}")
+    ax.grid(axis="x", color="#dddddd", lw=0.5)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def draw_answers(measurement: Attributions, ax: Axes) -> Axes:
+    """One row for each question: the tokens of its answer as segments, what they add to the right of zero."""
+    colour = SPAN_COLOURS["answer"]
+    for row, one in enumerate(measurement.answers):
+        ends = {True: 0.0, False: 0.0}
+        for value in one.attribution:
+            ax.barh(row, value, left=ends[value > 0], height=0.68, color=colour, ec="white", lw=0.7)
+            ends[value > 0] += value
+        ax.plot(sum(one.attribution), row, "D", mfc="white", mec=INK, mew=0.8, ms=3.4)
+    ax.axvline(0, color=INK, lw=0.6)
+    rows = len(measurement.answers)
+    ax.set_yticks(range(rows), [printable(_short(one.answer)) for one in measurement.answers])
+    ax.set(ylim=(max(rows, 1) - 0.5, -0.5), xlabel=f"attribution to {measurement.score}")
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 22 else f"{text[:21]}…"
+
+
+HOW_TO_READ = """\
+(a) What replacing a part of the prompt, as many tokens by a filler that says nothing, takes away from the score at
+the confidence; exact, not an approximation. Right of 0: the part raises the score. Marks are means over questions,
+bars 95 % intervals, shapes fillers; claim only what the fillers agree on. An answer near 0 beside a question or
+instruction away from it is a confidence that does not look at the answer. (b) The same for single questions:
+integrated gradients spread the answer's effect over its tokens (segments, divided by white lines), along a path on
+which only the answer moves from filler to itself. The diamond is their sum, which is the masking effect with that
+filler by construction, and so no second witness. Questions whose completeness gap stayed too large are counted and
+not drawn."""
+
+
+def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
+    """The attribution figure, where the run has measured it."""
+    measured = [record for record in records if record["measure"] == "attribution"]
+    if not measured:
+        return
+    data = attributions(measured, [record for record in records if record["measure"] == "answer"])
+    figure = Figure((DOUBLE, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_effects(data, left).set_title("a  replacing a part of the prompt")
+    draw_answers(data, right).set_title("b  the answer's tokens")
+    fillers = list(dict.fromkeys(filler for by in data.effects.values() for filler in by))
+    marks = [
+        Line2D([], [], ls="", marker=FILLER_MARKERS[name], color=INK, ms=4.5, label=FILLER_WORDS[name])
+        for name in fillers
+    ]
+    total = Line2D([], [], ls="", marker="D", mfc="white", mec=INK, ms=3.4, label="sum over the answer's tokens")
+    figure.legend(handles=[*marks, total], loc="outside upper left", ncols=4, columnspacing=1.2, handletextpad=0.4)
+    yield Page("attribution", figure, caption(HOW_TO_READ, _numbers(data), subject))
+
+
+def _numbers(data: Attributions) -> dict[str, str]:
+    numbers = {"score": data.score}
+    for span, by_filler in data.effects.items():
+        numbers |= {f"effect of {span}, {FILLER_WORDS[name]}": in_words(one) for name, one in by_filler.items()}
+    numbers["rank of the answer's best token among all"] = in_words(data.rank)
+    numbers["(b) filler"] = FILLER_WORDS[data.filler]
+    drawn = f"{len(data.answers)} drawn, {data.refused} refused for their gap, {data.more} left out for want of room"
+    return numbers | {"(b) questions": drawn}

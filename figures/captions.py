@@ -1,0 +1,112 @@
+"""What stands below a figure: how to read it, its numbers with intervals, what was left out, and whose they are."""
+
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from interp.intervals import Estimate
+from interp.runs import Record
+
+Number = Callable[[float], str]
+"""How a value is written."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a run's numbers are about."""
+
+    model: str
+    """The checkpoint's name."""
+    note: str | None
+    """What must be said with every number about it, such as that its weights were quantised."""
+    data: str
+    """The questions' name."""
+    asked: int
+    """How many questions the model was asked."""
+    right: int
+    """How many of them it answered right; only those are measured."""
+    format: str
+    """The confidence format."""
+    sets: int = 1
+    """Over how many sets of worked examples each question's values are averaged."""
+
+    @property
+    def sentence(self) -> str:
+        """The subject in words."""
+        said = f"{self.model} ({self.note})" if self.note else self.model
+        text = (
+            f"Model: {said}. Data: {self.data}, {self.asked} asked, {self.right} answered right. Format: {self.format}."
+        )
+        return text + (f" Values are averaged over {self.sets} sets of worked examples." if self.sets > 1 else "")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A drawn figure with its file name and caption."""
+
+    name: str
+    """File name without its ending."""
+    figure: Figure
+    """The figure, not yet saved."""
+    caption: str
+    """How to read it, and its numbers."""
+
+
+def subject_of(config: Record, summary: Record) -> Subject:
+    """The subject of a run on disk."""
+    model, data = summary["model"], summary["data"]
+    return Subject(
+        model["name"],
+        model["note"],
+        data["name"],
+        data["asked"],
+        data["right"],
+        summary["format"],
+        config["identity"].get("shot_sets", 1),
+    )
+
+
+def digits(value: float) -> str:
+    """Two significant digits below 0.1, three above, and four places next to 1, so that 0.9996 is not called 1."""
+    size = abs(value)
+    if size < 1e-4:
+        return f"{value:.1e}" if value else "0"
+    if 0.999 < size < 1:
+        return f"{value:.4f}"
+    return f"{value:.2g}" if size < 0.1 else f"{value:.3g}" if size < 1000 else f"{value:.0f}"
+
+
+def percent(value: float) -> str:
+    """A fraction in per cent."""
+    return f"{100 * value:.0f} %"
+
+
+def interval(estimate: Estimate, number: Number = digits) -> str:
+    """The 95 % interval in brackets; a dash where there are too few questions for one."""
+    if estimate.low is None or estimate.high is None:
+        return "–"
+    return f"[{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def in_words(estimate: Estimate, number: Number = digits) -> str:
+    """Value, interval, count and what was left out."""
+    if estimate.value is None:
+        return f"no value (n = 0, {estimate.left_out} left out)"
+    return f"{number(estimate.value)} {interval(estimate, number)} (n = {estimate.n}, {estimate.left_out} left out)"
+
+
+def caption(how_to_read: str, numbers: Mapping[str, str], subject: Subject) -> str:
+    """The caption's text, wrapped for a terminal: how to read, the numbers by name, and whose they are."""
+    listed = [textwrap.fill(f"{name}: {said}", 100, subsequent_indent="  ") for name, said in numbers.items()]
+    return "\n".join(
+        (
+            textwrap.fill(f"How to read it. {how_to_read}", 100),
+            "",
+            "Numbers, with 95 % bootstrap intervals over questions:",
+            *listed,
+            "",
+            textwrap.fill(subject.sentence, 100),
+        )
+    )

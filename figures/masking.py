@@ -1,0 +1,159 @@
+"""What hiding the answer does to the confidence: question by question, and level by level."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from figures.captions import Page, Subject, caption, digits, in_words, interval
+from figures.style import DOUBLE, FILLER_COLOURS, INK, ROLE_COLOURS
+from interp.diagnose import averaged
+from interp.formats import FORMATS
+from interp.intervals import Estimate
+from interp.masking import summarised
+from interp.runs import Record
+
+TITLES = {
+    "neutral": "neutral filler",
+    "mean": "mean embedding",
+    "pad": "pad",
+    "confidence_to_answer": "cut: confidence\nto answer",
+    "later_to_answer": "cut: all later\nto answer",
+}
+"""The fillers that replace the answer's tokens, and the cuts of attention to them."""
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The confidence before and after one way of hiding the answer."""
+
+    name: str
+    """The filler or cut, by its name in the records."""
+    pairs: tuple[tuple[float, float], ...]
+    """(seen, masked) expected confidence of each question that has both."""
+    seen: Estimate
+    """Mean expected confidence with the answer in sight."""
+    masked: Estimate
+    """Mean expected confidence with the answer hidden."""
+    drop: Estimate
+    """Mean of seen minus masked, paired by question. 0: the confidence does not need the answer."""
+    before: tuple[float, ...]
+    """Mean probability of each level with the answer in sight, sums to 1."""
+    after: tuple[float, ...]
+    """Mean probability of each level with the answer hidden, sums to 1."""
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Every way of hiding the answer that a run has measured."""
+
+    levels: tuple[str, ...]
+    """The format's levels in rising order of value."""
+    hidden: tuple[Hidden, ...]
+    """In the order of TITLES."""
+
+
+def maskings(records: Sequence[Record], format_name: str) -> Masking:
+    """The figure's data from a run's `masking` records."""
+    levels = FORMATS[format_name].levels
+    questions = averaged(records)
+    names = [name for name in TITLES if any(name in record["masked"] for record in records)]
+    return Masking(levels, tuple(_hidden(name, questions, records) for name in names))
+
+
+def _hidden(name: str, questions: Sequence[Record], records: Sequence[Record]) -> Hidden:
+    found = summarised(questions)
+    both = [(q["values"]["seen"], q["values"].get(f"{name}.masked")) for q in questions]
+    with_both = [record for record in records if name in record["masked"]]
+    return Hidden(
+        name=name,
+        pairs=tuple((seen, masked) for seen, masked in both if masked is not None),
+        seen=found["masking.seen"],
+        masked=found[f"masking.{name}.masked"],
+        drop=found[f"masking.{name}.drop"],
+        before=_mean_distribution({"id": r["id"], "values": r["seen"]["probability"]} for r in with_both),
+        after=_mean_distribution({"id": r["id"], "values": r["masked"][name]["probability"]} for r in with_both),
+    )
+
+
+def _mean_distribution(records: Iterable[Record]) -> tuple[float, ...]:
+    flat = [{"id": record["id"], "values": {str(i): p for i, p in enumerate(record["values"])}} for record in records]
+    questions = [tuple(question["values"].values()) for question in averaged(flat)]
+    return tuple(sum(level) / len(questions) for level in zip(*questions, strict=True))
+
+
+def draw_pairs(hidden: Hidden, ax: Axes) -> Axes:
+    """One thin line for each question from seen to masked, and the means with their intervals."""
+    colour = FILLER_COLOURS[hidden.name]
+    lines = [((0, seen), (1, masked)) for seen, masked in hidden.pairs]
+    ax.add_collection(LineCollection(lines, colors=colour, linewidths=0.5, alpha=0.35))
+    for x, one in enumerate((hidden.seen, hidden.masked)):
+        if one.low is not None and one.high is not None:
+            ax.plot((x, x), (one.low, one.high), color=INK, lw=1.8, solid_capstyle="butt", zorder=3)
+    if hidden.seen.value is not None and hidden.masked.value is not None:
+        means = (hidden.seen.value, hidden.masked.value)
+        ax.plot((0, 1), means, "o-", color=INK, mfc=colour, mec=INK, mew=0.7, ms=4.5, lw=1.2, zorder=4)
+    if hidden.drop.value is not None:
+        ax.text(
+            0.5, 0.04, f"drop {digits(hidden.drop.value)}\n{interval(hidden.drop)}", ha="center", va="bottom", size=6.5
+        )
+    ax.set_xticks((0, 1), ("seen", "hidden"))
+    ax.set(xlim=(-0.3, 1.3), ylim=(0, 1), ylabel="expected confidence")
+    return ax
+
+
+def draw_levels(hidden: Hidden, levels: Sequence[str], ax: Axes) -> Axes:
+    """The mean confidence distribution: answer in sight as bars, hidden as a line."""
+    places = range(len(levels))
+    ax.bar(places, hidden.before, width=0.9, color=ROLE_COLOURS["seen"], alpha=0.6, lw=0)
+    marker = "o" if len(levels) <= 11 else ""
+    ax.plot(places, hidden.after, color=FILLER_COLOURS[hidden.name], marker=marker, ms=2.8, lw=1.1)
+    shown = list(places)[:: 1 if len(levels) <= 10 else len(levels) // 2]
+    ax.set_xticks(shown, [levels[i] for i in shown], rotation=40 if len(levels[0]) > 4 else 0)
+    ax.set(xlabel="confidence level", ylabel="mean probability")
+    return ax
+
+
+HOW_TO_READ = """\
+One column for each way of hiding the answer from the confidence: its tokens replaced by as many filler tokens, or the
+attention to them cut (by the place of the confidence alone, which leaves the way through the tokens between; or by
+everything after the answer). Above: expected confidence of each question with the answer in sight and hidden (thin
+lines) and the mean with its 95 % interval (dots). Flat lines: the confidence does not need the answer. Below: the
+mean confidence distribution over the levels with the answer in sight (bars) and hidden (line); lying on the bars
+means that nothing changed. A filler changes what the text says, so claim only what two agree on."""
+
+
+def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
+    """The masking figure, where the run has measured it."""
+    measured = [record for record in records if record["measure"] == "masking"]
+    if not measured:
+        return
+    data = maskings(measured, subject.format)
+    figure = Figure((DOUBLE, 3.2), layout="constrained")
+    grid = figure.subplots(2, len(data.hidden), sharey="row", squeeze=False)
+    for number, hidden in enumerate(data.hidden):
+        draw_pairs(hidden, grid[0, number]).set_title(TITLES[hidden.name], color=FILLER_COLOURS[hidden.name])
+        draw_levels(hidden, data.levels, grid[1, number])
+        if number:
+            grid[0, number].set_ylabel("")
+            grid[1, number].set_ylabel("")
+    handles = [
+        Line2D([], [], color=INK, lw=0.5, label="one question"),
+        Line2D([], [], color=INK, marker="o", mfc="white", ms=4.5, label="mean and 95 % interval"),
+        Patch(fc=ROLE_COLOURS["seen"], alpha=0.6, label="answer in sight"),
+        Line2D([], [], color=INK, marker="o", ms=2.8, label="answer hidden"),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=4, columnspacing=1.2)
+    yield Page("masking", figure, caption(HOW_TO_READ, _numbers(data), subject))
+
+
+def _numbers(data: Masking) -> dict[str, str]:
+    numbers = {"expected confidence, answer in sight": in_words(data.hidden[0].seen)}
+    for hidden in data.hidden:
+        name = " ".join(TITLES[hidden.name].split())
+        numbers |= {f"{name}, hidden": in_words(hidden.masked), f"{name}, drop": in_words(hidden.drop)}
+    return numbers

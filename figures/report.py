@@ -1,0 +1,30 @@
+"""The summary of a run as a table on the terminal, and its figures."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from figures import attribution, jsd, masking, rollout, tokens
+from figures.captions import Page, Subject, subject_of
+from figures.style import paper, saved
+from figures.table import printed, table_of
+from interp.runs import Record, read_run
+
+Pages = Callable[[Sequence[Record], Subject], Iterator[Page]]
+"""What a run's records give to look at; nothing where they lack the instrument."""
+ALL_PAGES: tuple[Pages, ...] = (jsd.pages, rollout.pages, attribution.pages, masking.pages)
+
+
+def reported(folder: Path, questions: Sequence[str] = ()) -> None:
+    """Prints the summary of a finished run as a table and draws its figures into `folder`/figures.
+
+    questions: ids of those whose tokens are shown, by default the first few that were attributed. Errors: UserError
+    where the folder is no finished run, or a question was not measured."""
+    config, summary, records = read_run(folder)
+    subject = subject_of(config, summary)
+    printed(table_of(summary), subject)
+    with paper():
+        drawn = [pages(records, subject) for pages in ALL_PAGES]
+        for page in chain(*drawn, tokens.pages(records, subject, questions)):
+            saved(page.figure, folder / "figures", page.name, page.caption)
+    print(f"figures, each with its caption: {folder / 'figures'}")

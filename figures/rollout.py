@@ -1,0 +1,197 @@
+"""Figure 3: from where the confidence, and from where the answer, has gathered what it rests on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from figures.captions import Page, Subject, caption, in_words
+from figures.style import DOUBLE, ROLE_COLOURS, SPAN_COLOURS, logarithmic
+from interp.diagnose import averaged
+from interp.intervals import Estimate
+from interp.records import READ_SPANS, Span
+from interp.rollout import summarised
+from interp.runs import Record
+
+FLOWS: tuple[tuple[str, Span], ...] = (
+    ("confidence", "answer"),
+    ("confidence", "question"),
+    ("confidence", "special"),
+    ("answer", "question"),
+)
+"""(where it is read, where it comes from): the paper's Figure 3."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One reading of rollout beside its null."""
+
+    span: Span
+    """Where the mass lies."""
+    rollout: Estimate
+    """Mean over questions, in [0, 1]."""
+    null: Estimate
+    """The same under uniform attention, in a prompt of the same length and a model of the same depth."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Attention rollout by span."""
+
+    mass: tuple[Pair, ...]
+    """Read at the confidence, summed over each span."""
+    per_token: tuple[Pair, ...]
+    """The same as a mean over the span's tokens."""
+    without_first: tuple[Pair, ...]
+    """The sums with the prompt's first token left out of the reading and the rest renormalised."""
+    flows: tuple[Pair, ...]
+    """The masses of FLOWS, in that order, where the prompt has the span."""
+    windows: dict[str, dict[Span, float]]
+    """Mean mass by span of the rollout through a window of layers alone, by first and last layer; each sums to 1."""
+    layers: int
+    """Depth of the model."""
+    n: int
+    """Questions."""
+
+
+def rollouts(records: Sequence[Record]) -> Rollout:
+    """The figure's data from a run's `rollout` records."""
+    questions = averaged([{**record, "values": {**record["values"], **_per_token_nulls(record)}} for record in records])
+    spans = [span for span in READ_SPANS if any(f"{span}.mass" in q["values"] for q in questions)]
+
+    found = summarised(questions)
+    nothing = Estimate(None, None, None, 0, len(questions))
+
+    def pair(span: Span, reading: str, null: str) -> Pair:
+        return Pair(span, found.get(f"rollout.{reading}", nothing), found.get(f"rollout.{null}", nothing))
+
+    return Rollout(
+        mass=tuple(pair(span, f"{span}.mass", f"{span}.null") for span in spans),
+        per_token=tuple(pair(span, f"{span}.per_token", f"{span}.per_token_null") for span in spans),
+        without_first=tuple(pair(span, f"{span}.without_first", f"{span}.without_first_null") for span in spans),
+        flows=tuple(
+            pair(span, f"{_prefix(source)}{span}.mass", f"{_prefix(source)}{span}.null")
+            for source, span in FLOWS
+            if span in spans
+        ),
+        windows=_windows(records),
+        layers=records[0]["layers"],
+        n=len(questions),
+    )
+
+
+def _prefix(source: str) -> str:
+    return "" if source == "confidence" else f"from_{source}."
+
+
+def _per_token_nulls(record: Record) -> dict[str, float]:
+    """The null's mean over a span's tokens, whose number is what the mass is of the mean."""
+    values = record["values"]
+    return {
+        f"{span}.per_token_null": values[f"{span}.null"] * values[f"{span}.per_token"] / values[f"{span}.mass"]
+        for span in READ_SPANS
+        if values.get(f"{span}.mass")
+    }
+
+
+def _windows(records: Sequence[Record]) -> dict[str, dict[Span, float]]:
+    found: dict[str, dict[Span, float]] = {}
+    for window in records[0]["windows"]:
+        questions = averaged([{"id": record["id"], "values": record["windows"][window]} for record in records])
+        spans = [span for span in READ_SPANS if span in questions[0]["values"]]
+        found[window] = {span: sum(q["values"][span] for q in questions) / len(questions) for span in spans}
+    return found
+
+
+def draw_pairs(pairs: Sequence[Pair], ax: Axes, labels: Mapping[int, str] | None = None) -> Axes:
+    """One row for each pair on a logarithmic axis: a dot with its interval, and its null as a hollow diamond.
+
+    labels: what to call a row; by default its span."""
+    for row, pair in enumerate(pairs):
+        one, null, colour = pair.rollout, pair.null, SPAN_COLOURS[pair.span]
+        if null.value:
+            ax.plot(null.value, row + 0.2, "D", mfc="white", mec=ROLE_COLOURS["null"], mew=0.8, ms=3.6)
+        if one.low and one.high:
+            ax.plot((one.low, one.high), (row - 0.12, row - 0.12), color=colour, lw=2, solid_capstyle="butt")
+        if one.value:
+            ax.plot(one.value, row - 0.12, "o", color=colour, mec="white", mew=0.5, ms=5)
+    names = [(labels or {}).get(row, pair.span) for row, pair in enumerate(pairs)]
+    ax.set_yticks(range(len(pairs)), names)
+    ax.set(xscale="log", ylim=(len(pairs) - 0.5, -0.5))
+    ax.grid(axis="x", color="#dddddd", lw=0.5)
+    ax.tick_params(axis="y", length=0)
+    logarithmic(ax.xaxis)
+    return ax
+
+
+def draw_windows(measurement: Rollout, ax: Axes) -> Axes:
+    """The share of each span in the rollout through each window of layers, as stacked bars."""
+    for row, by_span in enumerate(measurement.windows.values()):
+        left = 0.0
+        for span, value in by_span.items():
+            ax.barh(row, value, left=left, height=0.7, color=SPAN_COLOURS[span], ec="white", lw=0.5)
+            left += value
+    ax.set_yticks(range(len(measurement.windows)), [f"layers {name.replace('-', '–')}" for name in measurement.windows])
+    ax.set(xlim=(0, 1), ylim=(len(measurement.windows) - 0.5, -0.5), xlabel="rollout mass")
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+HOW_TO_READ = """\
+Attention rollout (Abnar and Zuidema 2020): which share of what the model holds where the confidence is decided has
+come, by attention alone, from each part of the prompt. Dots are means over questions, bars 95 % intervals (mostly
+hidden by the dot). Hollow diamonds are the null: the same reading if every token attended equally to all tokens
+before it. In a causal model mass gathers at the first tokens with depth, whatever the text says, so only a dot away
+from its diamond says anything about content: to the right, more is gathered from there than by position alone. The
+axes are logarithmic. (a) the mass summed over each span; (b) its mean per token, since spans differ in length; (c)
+the sums with the prompt's first token, where attention sinks, left out; (d) the paper's comparison: the answer looks
+back at the question, and does the confidence look back at the answer? (e) the reading through a window of layers
+alone, where fewer layers mean less collapse. Rollout knows nothing of values and MLPs, and confidence may be gathered
+first by the tokens between answer and confidence (the tail): it is no proof of independence."""
+
+
+def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
+    """Figure 3, where the run has measured it."""
+    measured = [record for record in records if record["measure"] == "rollout"]
+    if not measured:
+        return
+    data = rollouts(measured)
+    figure = Figure((DOUBLE, 3.9), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.3, 1))
+    a, b, c = above.subplots(1, 3, sharey=True)
+    d, e = below.subplots(1, 2)
+    draw_pairs(data.mass, a).set(title="a  mass", xlabel="rollout mass")
+    draw_pairs(data.per_token, b).set(title="b  per token", xlabel="mean mass per token")
+    draw_pairs(data.without_first, c).set(title="c  without the first token", xlabel="share of the rest")
+    flows = {row: f"{source} to {span}" for row, (source, span) in enumerate(_shown_flows(data))}
+    draw_pairs(data.flows, d, flows).set(title="d  who looks back at whom", xlabel="rollout mass")
+    draw_windows(data, e).set_title("e  by windows of layers")
+    above.legend(handles=_legend(data), loc="outside upper left", ncols=8, columnspacing=1.2, handletextpad=0.4)
+    yield Page("figure_3_rollout", figure, caption(HOW_TO_READ, _numbers(data), subject))
+
+
+def _shown_flows(data: Rollout) -> list[tuple[str, Span]]:
+    spans = {pair.span for pair in data.mass}
+    return [flow for flow in FLOWS if flow[1] in spans]
+
+
+def _legend(data: Rollout) -> list[Line2D]:
+    spans = [
+        Line2D([], [], marker="o", ls="", color=SPAN_COLOURS[pair.span], label=pair.span, ms=5) for pair in data.mass
+    ]
+    null = Line2D([], [], marker="D", ls="", mfc="white", mec=ROLE_COLOURS["null"], label="uniform attention", ms=3.8)
+    return [*spans, null]
+
+
+def _numbers(data: Rollout) -> dict[str, str]:
+    flows = zip(_shown_flows(data), data.flows, strict=True)
+    numbers = {f"{source} to {span}": _beside_null(pair) for (source, span), pair in flows}
+    numbers |= {f"confidence to {p.span}, per token": _beside_null(p) for p in data.per_token}
+    numbers |= {f"confidence to {p.span}, first token left out": _beside_null(p) for p in data.without_first}
+    return numbers | {"layers": str(data.layers), "questions": str(data.n)}
+
+
+def _beside_null(pair: Pair) -> str:
+    return f"{in_words(pair.rollout)}; uniform attention {in_words(pair.null)}"

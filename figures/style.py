@@ -1,0 +1,138 @@
+"""How every figure looks, and how it is kept: colours, widths, fonts, files."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from interp.records import Span
+
+SINGLE, DOUBLE = 3.3, 6.9
+"""Inches: the width of one column, and of both, in a two-column paper."""
+DOTS_PER_INCH = 300
+
+_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = sns.color_palette("colorblind").as_hex()
+
+SPAN_COLOURS: dict[Span, str] = {
+    "special": _GREY,
+    "instruction": _BROWN,
+    "shots": _PURPLE,
+    "question": _BLUE,
+    "answer": _RED,
+    "tail": _GREEN,
+    "confidence": "#222222",
+}
+"""One colour per span, in every figure."""
+
+ROLE_COLOURS = {
+    "jsd": _BLUE,
+    "hint": _ORANGE,
+    "noise_floor": _GREY,
+    "wrong_wrong": _SKY,
+    "candidates": _SKY,
+    "foil": _SKY,
+    "foreign": _SKY,
+    "seen": _GREY,
+    "null": "#555555",
+}
+"""One colour per kind of comparison; the fillers and cuts of masking have FILLER_COLOURS."""
+
+FILLER_COLOURS = {
+    "neutral": _BLUE,
+    "mean": _ORANGE,
+    "pad": _BROWN,
+    "confidence_to_answer": _GREEN,
+    "later_to_answer": _RED,
+}
+FILLER_MARKERS = {"neutral": "o", "mean": "s", "pad": "^"}
+
+INK = "#222222"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+FAMILY, MONOSPACED = "DejaVu Sans", "DejaVu Sans Mono"
+"""Both come with matplotlib, so that every machine has them."""
+SETTINGS = {
+    "font.family": FAMILY,
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 0,
+    "lines.linewidth": 1.0,
+    "patch.linewidth": 0.6,
+    "hatch.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "savefig.dpi": DOTS_PER_INCH,
+    "pdf.fonttype": 42,
+    "text.hinting": "no_hinting",
+}
+"""Sizes in points as printed. Font type 42 embeds the font itself, which journals ask for. Without hinting a line of
+monospaced text is as wide as its characters, at any resolution."""
+
+
+@contextmanager
+def paper() -> Iterator[None]:
+    """The style of all our figures, for as long as the block lasts; matplotlib's settings are then as before."""
+    with mpl.rc_context(SETTINGS):
+        yield
+
+
+@cache
+def _glyphs(family: str) -> frozenset[int]:
+    """Characters that a font can draw."""
+    return frozenset(get_font(findfont(FontProperties(family=family))).get_charmap())
+
+
+def printable(text: str, family: str = FAMILY) -> str:
+    """The text as matplotlib draws it literally: what the font lacks becomes a box, a dollar sign starts no formula."""
+    return "".join(c if ord(c) in _glyphs(family) else "□" for c in text).replace("$", r"\$")
+
+
+def power_of_ten(value: float, _: int | None = None) -> str:
+    """A power of ten as a short label: 1, 0.1, 0.01, 10⁻³ and so on."""
+    exponent = round(math.log10(value))
+    return f"{10.0**exponent:g}" if -3 < exponent < 3 else "10" + str(exponent).translate(SUPERSCRIPTS)
+
+
+def logarithmic(axis: Axis) -> None:
+    """Labels a logarithmic axis with at most five powers of ten."""
+    axis.set_major_locator(LogLocator(numticks=5))
+    axis.set_major_formatter(FuncFormatter(power_of_ten))
+    axis.set_minor_locator(NullLocator())
+
+
+def saved(figure: Figure, folder: Path, name: str, caption: str) -> None:
+    """Writes `name`.png, `name`.pdf and the caption as `name`.txt.
+
+    The files are the same, byte for byte, when the same records are drawn again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with paper():
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)  # the layout is found; with an engine each file would have it found again
+        figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")

@@ -1,0 +1,253 @@
+"""One question's prompt, its tokens shaded: what rollout says about them above, what attribution says below."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from figures.captions import Page, Subject, caption, digits
+from figures.style import DOUBLE, INK, MONOSPACED, ROLE_COLOURS, SPAN_COLOURS, printable
+from interp.errors import UserError
+from interp.records import SPANS, Span
+from interp.runs import Record
+
+SHOWN = 2
+"""Questions that are drawn where none are named."""
+COLUMNS = 112
+"""Characters in a line."""
+KEPT = 16
+"""Tokens kept at both ends of the worked examples where they are long."""
+LINE, TITLE, MARGIN = 0.125, 0.3, 0.08
+"""Inches: height of a line, of a title, and the margin at the left."""
+POINTS = (DOUBLE - 2 * MARGIN) * 72 / COLUMNS / 0.602
+"""Font size at which COLUMNS characters fill the width; a character is 0.602 as wide as the font is high."""
+
+DOUBLINGS: Colormap = sns.diverging_palette(250, 55, s=75, l=68, as_cmap=True)
+"""Blue: less than under uniform attention. Ochre: more."""
+EFFECTS: Colormap = sns.diverging_palette(290, 145, s=75, l=62, as_cmap=True)
+"""Purple: lowers the score. Green: raises it."""
+
+
+@dataclass(frozen=True)
+class Shading:
+    """One number for each token of a prompt."""
+
+    title: str
+    """What the number is."""
+    unit: str
+    """What the ends of the colour bar say."""
+    values: tuple[float | None, ...]
+    """The numbers; None where a token has none, and is left unshaded."""
+    limit: float
+    """The size at which the colour saturates."""
+    colours: Colormap
+    """From -limit to limit."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A piece of the prompt on the page."""
+
+    text: str
+    """What is written."""
+    line: int
+    """Its line, from 0."""
+    column: int
+    """Its first character's place in the line."""
+    token: int | None
+    """Which token it is; None for the mark that stands for tokens left out."""
+
+
+@dataclass(frozen=True)
+class ShadedPrompt:
+    """A prompt laid out in lines, with what its tokens are shaded by."""
+
+    question: str
+    """The question's text."""
+    answer: str
+    """The model's answer."""
+    spans: tuple[Span, ...]
+    """The span of each token."""
+    places: tuple[Placed, ...]
+    """Where each shown token stands."""
+    hidden: int
+    """Tokens of the worked examples that are left out."""
+    shadings: tuple[Shading, ...]
+    """What the instruments say about each token; one copy of the prompt is drawn for each."""
+
+    def __post_init__(self) -> None:
+        for shading in self.shadings:
+            if len(shading.values) != len(self.spans):
+                raise ValueError(f"{len(shading.values)} numbers for {len(self.spans)} tokens")
+
+    @property
+    def lines(self) -> int:
+        """How many lines the prompt takes."""
+        return self.places[-1].line + 1
+
+
+def shaded_prompt(answer: Record, rollout: Record | None, attribution: Record | None) -> ShadedPrompt:
+    """The figure's data from the records of one question under the first set of worked examples."""
+    transcript = answer["transcript"]
+    places, hidden = laid_out(transcript["tokens"], transcript["spans"])
+    shadings = []
+    if rollout:
+        shadings.append(_by_rollout(rollout, len(transcript["ids"])))
+    if attribution:
+        shadings.append(_by_attribution(attribution))
+    return ShadedPrompt(
+        answer["question"], answer["answer"], tuple(transcript["spans"]), places, hidden, tuple(shadings)
+    )
+
+
+def _by_rollout(record: Record, tokens: int) -> Shading:
+    """How many times as much as under uniform attention, in doublings; a blank behind the prompt is no token of it."""
+    pairs = zip(record["weights"]["confidence"][:tokens], record["null"]["confidence"][:tokens], strict=True)
+    doublings = [float(np.log2(weight / null)) if weight > 0 and null > 0 else None for weight, null in pairs]
+    return Shading(
+        "Rollout from the confidence, against uniform attention",
+        "×",
+        tuple(doublings),
+        _limit(doublings, 95.0),
+        DOUBLINGS,
+    )
+
+
+def _by_attribution(record: Record) -> Shading:
+    score = "expected confidence" if record["score"] == "expected" else "the stated level's log-probability"
+    way = "integrated gradients over the whole prompt" if record["path"] == "prompt" else "replacing the token"
+    title = f"Attribution: effect on {score} ({way})"
+    return Shading(title, "", tuple(record["tokens"]), _limit(record["tokens"], 100.0), EFFECTS)
+
+
+def _limit(values: Sequence[float | None], percentile: float) -> float:
+    sizes = [abs(value) for value in values if value is not None]
+    return float(np.percentile(sizes, percentile)) or 1.0 if sizes else 1.0
+
+
+def laid_out(tokens: Sequence[str], spans: Sequence[Span]) -> tuple[tuple[Placed, ...], int]:
+    """Where each token stands, wrapped at COLUMNS, and how many tokens of long worked examples are left out.
+
+    A line's end is shown as ↵ and ends the line; a token longer than a line is cut."""
+    shots = [i for i, span in enumerate(spans) if span == "shots"]
+    first, last = (shots[0] + KEPT, shots[-1] + 1 - KEPT) if shots else (0, 0)
+    hidden = range(first, last) if last - first > KEPT else range(0)
+    places: list[Placed] = []
+    line = column = 0
+
+    def put(text: str, token: int | None) -> None:
+        nonlocal line, column
+        if column + len(text) > COLUMNS:
+            line, column = line + 1, 0
+        places.append(Placed(text[:COLUMNS], line, column, token))
+        column += len(text)
+
+    for i, token in enumerate(tokens):
+        if i in hidden:
+            if i == hidden[0]:
+                put(f" [… {len(hidden)} tokens …] ", None)
+            continue
+        put("".join("↵" if c == "\n" else c if c.isprintable() else "·" for c in token), i)
+        if token.endswith("\n"):
+            line, column = line + 1, 0
+    return tuple(places), len(hidden)
+
+
+def draw_tokens(prompt: ShadedPrompt, shading: Shading, ax: Axes) -> Axes:
+    """The prompt's text with one shade per token, and a line in the span's colour under it."""
+    norm = Normalize(-shading.limit, shading.limit)
+    shaded, plain = ([[" "] * COLUMNS for _ in range(prompt.lines)] for _ in range(2))
+    boxes, shades = [], []
+    for place in prompt.places:
+        value = None if place.token is None else shading.values[place.token]
+        width = len(place.text)
+        (plain if value is None else shaded)[place.line][place.column : place.column + width] = place.text
+        if value is not None:
+            boxes.append(Rectangle((place.column, place.line), width, 1))
+            shades.append(shading.colours(norm(value)))
+        if place.token is not None:
+            boxes.append(Rectangle((place.column, place.line + 0.9), width, 0.1))
+            shades.append(SPAN_COLOURS[prompt.spans[place.token]])
+    ax.add_collection(PatchCollection(boxes, facecolors=shades, edgecolors="none"))
+    for lines, colour in ((shaded, INK), (plain, ROLE_COLOURS["null"])):
+        for number, characters in enumerate(lines):
+            text = printable("".join(characters).rstrip(), MONOSPACED)
+            ax.text(0, number + 0.45, text, family=MONOSPACED, size=POINTS, va="center_baseline", color=colour)
+    ax.set(xlim=(0, COLUMNS), ylim=(prompt.lines, 0), title=shading.title)
+    ax.axis("off")
+    return ax
+
+
+HOW_TO_READ = """\
+One prompt, up to the place where the confidence is stated, once for each instrument. The line under a token has the
+colour of its span. Above, shaded by attention rollout read at the confidence, divided by what the token would get if
+attention were uniform: ochre tokens are looked back at more than their position explains, blue ones less. Compare
+neighbours: a drift along the whole prompt only says that the model's attention fades with distance otherwise than
+uniform attention does, and colours saturate at the 95th percentile. Below, shaded by what the token does to the
+score: green raises it, purple lowers it; where a confidence depends on its answer, the answer's tokens are among the
+darkest. Grey text without a shade: the instrument has no number for this token (attribution replaces the tokens of
+the instruction and of the worked examples only where a first-order estimate ranks them high). The middle of long
+worked examples is left out, and ↵ is a line's end."""
+
+
+def pages(records: Sequence[Record], subject: Subject, chosen: Sequence[str] = ()) -> Iterator[Page]:
+    """A figure for each of the chosen questions, by default the first ones that both instruments have measured.
+
+    Errors: UserError where a chosen question has not been measured."""
+    by_key = {(record["measure"], record["id"]): record for record in records if record["set"] == 0}
+    both = [key for name, key in by_key if name == "attribution" and ("rollout", key) in by_key]
+    for number, key in enumerate(chosen or both[:SHOWN], 1):
+        rollout, attribution = by_key.get(("rollout", key)), by_key.get(("attribution", key))
+        if rollout is None and attribution is None:
+            raise UserError(f"--questions {key}: this run has no rollout and no attribution of it")
+        prompt = shaded_prompt(by_key["answer", key], rollout, attribution)
+        yield Page(f"tokens_{number}", _figure(prompt), caption(HOW_TO_READ, _numbers(prompt, key), subject))
+
+
+def _figure(prompt: ShadedPrompt) -> Figure:
+    """The panels under one another at their exact heights, so that a character is a column wide."""
+    panel = TITLE + prompt.lines * LINE
+    height = len(prompt.shadings) * panel + TITLE
+    figure = Figure((DOUBLE, height))
+    for number, shading in enumerate(prompt.shadings):
+        bottom = height - (number + 1) * panel
+        box = (MARGIN / DOUBLE, bottom / height, 1 - 2 * MARGIN / DOUBLE, prompt.lines * LINE / height)
+        draw_tokens(prompt, shading, figure.add_axes(box))
+        _colour_bar(figure, shading, (bottom + prompt.lines * LINE + 0.08) / height, height)
+    shown = [span for span in SPANS if span in prompt.spans]
+    lines = [Line2D([], [], color=SPAN_COLOURS[span], lw=2.5, label=span) for span in shown]
+    figure.legend(handles=lines, loc="lower left", ncols=len(lines), bbox_to_anchor=(0, 0), borderaxespad=0.2)
+    return figure
+
+
+def _colour_bar(figure: Figure, shading: Shading, bottom: float, height: float) -> None:
+    ax = figure.add_axes((0.8, bottom, 0.09, 0.07 / height))
+    ax.set_axis_off()
+    bar = np.linspace(-shading.limit, shading.limit, 128)[None]
+    ax.imshow(bar, aspect="auto", cmap=shading.colours)
+    low, high = _ends(shading)
+    ax.text(-0.06, 0.5, low, transform=ax.transAxes, ha="right", va="center", size=6.5)
+    ax.text(1.06, 0.5, high, transform=ax.transAxes, ha="left", va="center", size=6.5)
+
+
+def _ends(shading: Shading) -> tuple[str, str]:
+    if shading.unit == "×":
+        return f"÷{digits(2**shading.limit)}", f"×{digits(2**shading.limit)}"
+    return f"−{digits(shading.limit)}", f"+{digits(shading.limit)}"
+
+
+def _numbers(prompt: ShadedPrompt, key: str) -> dict[str, str]:
+    numbers = {"question": f"{prompt.question} ({key})", "answer": prompt.answer}
+    for shading in prompt.shadings:
+        low, high = _ends(shading)
+        without = sum(value is None for value in shading.values)
+        tokens = len(shading.values)
+        numbers[shading.title] = f"colours from {low} to {high}; n = {tokens - without} tokens, {without} left out"
+    return numbers | {"tokens of worked examples not shown": str(prompt.hidden)}

@@ -1,0 +1,1 @@
+"""Diagnostics of answer-independence in verbalized confidence."""

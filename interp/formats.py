@@ -1,0 +1,78 @@
+"""The five ways of stating confidence: levels, their values, their wording, and how a reply is read."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+FormatName = Literal["ScoreLetter", "ScoreNumber", "ScoreText", "ScorePercent", "ScoreFloat"]
+FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
+
+
+@dataclass(frozen=True)
+class ConfidenceFormat:
+    """A closed list of levels, each with a value in [0, 1]."""
+
+    name: FormatName
+    """The paper's name."""
+    levels: tuple[str, ...]
+    """What the model may write, in rising order of value."""
+    values: tuple[float, ...]
+    """The value of each level."""
+    wording: str
+    """How the instruction describes the scale, completing "state your confidence as ..."."""
+
+    def __post_init__(self) -> None:
+        if len(self.levels) != len(self.values) or list(self.values) != sorted(set(self.values)):
+            raise ValueError(f"{self.name}: one strictly rising value for each level is needed")
+
+    @property
+    def range(self) -> float:
+        """Difference between the highest and the lowest value: 0.8 for letters and words, else 1."""
+        return self.values[-1] - self.values[0]
+
+    def level_of(self, reply: str) -> int | None:
+        """Index of the level that `reply` states, None where it states none.
+
+        The whole reply must be one level, but for letter case, surrounding white space, quotes and a final full stop:
+        "8/10", "between 80 % and 90 %", "0.85" in ScoreFloat and "85" in ScorePercent are no levels, and are counted
+        as unparsed rather than guessed at. A blank before the per cent sign is allowed."""
+        bare = re.sub(r"^[\s\"'*`]+|[\s\"'*`]*\.?[\s\"'*`]*$", "", reply)
+        said = re.sub(r"\s+", " ", bare).casefold().replace(" %", "%")
+        return next((i for i, level in enumerate(self.levels) if level.casefold() == said), None)
+
+
+def _evenly(count: int) -> tuple[float, ...]:
+    return tuple(i / (count - 1) for i in range(count))
+
+
+FIFTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+FORMATS: dict[FormatName, ConfidenceFormat] = {
+    form.name: form
+    for form in (
+        ConfidenceFormat(
+            "ScoreLetter", tuple("EDCBA"), FIFTHS, "one letter from E (very unlikely to be right) to A (almost certain)"
+        ),
+        ConfidenceFormat(
+            "ScoreNumber", tuple("0123456789"), _evenly(10), "one digit from 0 (surely wrong) to 9 (surely right)"
+        ),
+        ConfidenceFormat(
+            "ScoreText",
+            ("very low", "low", "medium", "high", "very high"),
+            FIFTHS,
+            "one of: very low, low, medium, high, very high",
+        ),
+        ConfidenceFormat(
+            "ScorePercent",
+            tuple(f"{p}%" for p in range(101)),
+            _evenly(101),
+            "a percentage from 0% (surely wrong) to 100% (surely right)",
+        ),
+        ConfidenceFormat(
+            "ScoreFloat",
+            tuple(f"{i / 10:.1f}" for i in range(11)),
+            _evenly(11),
+            "a number with one decimal from 0.0 (surely wrong) to 1.0 (surely right)",
+        ),
+    )
+}

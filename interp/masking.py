@@ -1,0 +1,130 @@
+"""Answer masking: does the stated confidence change when the answer is hidden from it?"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from interp.intervals import Estimate, estimated
+from interp.records import Transcript
+from interp.runs import Record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from interp.checkpoints import Checkpoint
+    from interp.prefix import TokenTree
+    from interp.setting import Case, Setting
+
+NEUTRAL = (" ...", "...", " _", "_", " .", ".")
+"""Texts for the neutral filler; the first that is a single token is used."""
+CUTS = ("confidence_to_answer", "later_to_answer")
+"""confidence_to_answer: the tokens whose logits are read cannot see the answer, those in between still can and may pass
+it on. later_to_answer: nothing after the answer can see it."""
+
+
+def neutral_token(checkpoint: "Checkpoint") -> int:
+    """A token that says nothing: an ellipsis where the vocabulary has one."""
+    tokenizer = checkpoint.tokenizer
+    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in NEUTRAL]
+    return min(encoded, key=len)[-1]
+
+
+def padding_token(checkpoint: "Checkpoint") -> int | None:
+    """The pad token, None where it means something else as well (begin, end of text, end of turn), so that masking with
+    it would change what the text says."""
+    tokenizer = checkpoint.tokenizer
+    pad = tokenizer.pad_token_id
+    taken = {*checkpoint.stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    return None if pad is None or pad in taken else pad
+
+
+def filler_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
+    """The input embedding [width] of each filler: neutral token, mean of the vocabulary, and pad where it is one."""
+    prefix, checkpoint = setting.prefix, setting.checkpoint
+    neutral, pad = neutral_token(checkpoint), padding_token(checkpoint)
+    fillers = {"neutral": prefix.embedded([neutral])[0], "mean": mean_embedding(checkpoint.model)}
+    return fillers if pad is None else fillers | {"pad": prefix.embedded([pad])[0]}
+
+
+@lru_cache(maxsize=2)
+def mean_embedding(model: "PreTrainedModel") -> "Tensor":
+    """The mean [width] over the vocabulary of the embeddings as the model receives them."""
+    import torch
+
+    table = model.get_input_embeddings()
+    parts = torch.arange(table.weight.shape[0], device=model.device).split(4096)
+    return torch.stack([table(part).float().sum(0).cpu().double() for part in parts]).sum(0).div(table.weight.shape[0])
+
+
+def masked_tree(
+    setting: "Setting", transcript: Transcript, length: int, filler: "Tensor", span: str = "answer"
+) -> tuple["TokenTree", list[int], object, "Tensor"]:
+    """A transcript's tree with the embeddings [nodes, width] of one span replaced by a filler."""
+    tree, reads, plan = setting.reader.plan(transcript, length)
+    embeds = setting.prefix.embedded(tree.tokens).clone()
+    path = tree.insert(transcript.ids[length:])
+    embeds[[path[i - length] for i in transcript.positions(span)]] = filler.to(embeds)
+    return tree, reads, plan, embeds
+
+
+def cut_tree(
+    setting: "Setting", transcript: Transcript, length: int, cut: str
+) -> tuple["TokenTree", list[int], object]:
+    """A transcript's tree in which attention to the answer is cut."""
+    tree, reads, plan = setting.reader.plan(transcript, length)
+    path = tree.insert(transcript.ids[length:])
+    answer = [path[i - length] for i in transcript.positions("answer")]
+    levels = [node for node in range(len(tree.tokens)) if node not in path]
+    after = [node for node in path if node > answer[-1]]
+    looking = [path[-1], *levels] if cut == CUTS[0] else [*after, *levels]
+    tree.cuts.append((tuple(looking), tuple(answer)))
+    return tree, reads, plan
+
+
+def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
+    """One record for each case: the confidence as it is, under each filler and under each cut."""
+    fillers = filler_embeddings(setting)
+    return [_of_case(setting, case, fillers) for case in cases]
+
+
+def _of_case(setting: "Setting", case: "Case", fillers: dict[str, "Tensor"]) -> Record:
+    transcript = setting.prompter.transcript(case.question, case.answer)
+    length = transcript.positions("answer")[0]
+    prefix = setting.prefix.extended(transcript.ids[:length])
+    variants = {"seen": (*setting.reader.plan(transcript, length), None)}
+    variants |= {name: masked_tree(setting, transcript, length, filler) for name, filler in fillers.items()}
+    variants |= {name: (*cut_tree(setting, transcript, length, name), None) for name in CUTS}
+    trees, reads, plans, embeds = zip(*variants.values(), strict=True)
+    fed = [prefix.embedded(tree.tokens) if e is None else e for tree, e in zip(trees, embeds, strict=True)]
+    found: dict[str, Record] = {}
+    for index, logits in prefix.logits(length, trees, reads, fed):
+        said = setting.reader.distribution(plans[index].level_logprobs(logits, setting.reader.stops))
+        found[list(variants)[index]] = {
+            "probability": list(said.probability),
+            "outside": said.outside,
+            "expected": said.expected,
+        }
+    return _record({name: found[name] for name in variants})
+
+
+def _record(found: dict[str, Record]) -> Record:
+    seen = found["seen"]
+    masked = {name: one for name, one in found.items() if name != "seen"}
+    values = {"seen": seen["expected"]}
+    for name, one in masked.items():
+        values |= {f"{name}.masked": one["expected"], f"{name}.drop": seen["expected"] - one["expected"]}
+    return {"seen": seen, "masked": masked, "values": values}
+
+
+def summarised(records: Sequence[Record]) -> dict[str, Estimate]:
+    """Mean expected confidence as it is and masked, and the mean drop, by their key in summary.json."""
+    names = list(dict.fromkeys(name for record in records for name in record["values"]))
+    return {f"masking.{name}": estimated([r["values"].get(name) for r in records]) for name in names}
+
+
+if __name__ == "__main__":
+    from interp.commands import run_as_command
+    from interp.diagnose import Diagnose, run_instruments
+
+    run_as_command(Diagnose, run_instruments(("masking",), "masking"), description=__doc__)

@@ -1,0 +1,345 @@
+"""One prefix, many continuations: the engine behind every measure.
+
+What prompts have in common is read once. The continuations are packed into trees of tokens, a tree to a row, in which
+a common beginning stands once as well; a float mask lets each token see the prefix and its own ancestors only."""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from interp.errors import UserError
+from interp.prompts import common_length
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+ROW_TOKENS = 384
+"""About how many tokens of packed continuations a row holds: attention within a row costs their square."""
+
+
+PROBE_TOKENS = 32
+LIKE_PLAIN, LIKE_PLAIN_HALF = 0.01, 1.0
+"""Largest difference of a log-probability between the engine and a plain forward pass, in float32 and below. A mask
+that is misread is off by several nats; float32 kernels differ by about 1e-4, bfloat16 by some tenths."""
+
+
+@dataclass
+class TokenTree:
+    """Continuations of one prefix that share their beginnings."""
+
+    tokens: list[int] = field(default_factory=list)
+    """The token of each node, parents before children."""
+    parents: list[int] = field(default_factory=list)
+    """Index of each node's parent, -1 for a node that follows the prefix itself."""
+    depths: list[int] = field(default_factory=list)
+    """How many nodes stand between each node and the prefix: its position less the prefix's length."""
+    cuts: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    """Pairs of nodes (looking, looked at) between which attention is cut in every layer."""
+    _children: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def insert(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
+        """Nodes of a path of `tokens` below node `after`, new ones made where the path leaves the tree."""
+        path = []
+        for token in tokens:
+            if (after, token) not in self._children:
+                self._children[after, token] = len(self.tokens)
+                self.tokens.append(token)
+                self.parents.append(after)
+                self.depths.append(self.depths[after] + 1 if after >= 0 else 0)
+            after = self._children[after, token]
+            path.append(after)
+        return tuple(path)
+
+    def sight(self) -> np.ndarray:
+        """Which node sees which: itself and its ancestors, less what is cut. Shape [nodes, nodes], bool."""
+        seen = np.eye(len(self.tokens), dtype=bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                seen[node] |= seen[parent]
+        for looking, looked_at in self.cuts:
+            seen[np.ix_(looking, looked_at)] = False
+        return seen
+
+
+@dataclass(frozen=True)
+class Forest:
+    """What reading some trees left behind."""
+
+    cache: DynamicCache
+    """Keys and values of the opening and of all nodes, a row for each row of trees."""
+    columns: np.ndarray
+    """The position of each column of the cache, [rows, columns]."""
+    places: list[tuple[int, np.ndarray]]
+    """For each tree its row, and the column of each of its nodes."""
+    logits: list[Tensor]
+    """For each tree the logits [reads, vocabulary] in float32."""
+
+
+class SharedPrefix:
+    """A model that has read the opening of all prompts, ready to read any number of continuations."""
+
+    def __init__(
+        self, model: "PreTrainedModel | PeftModel", opening: Sequence[int], *, batch_tokens: int = 2048
+    ) -> None:
+        self.model = model
+        self.batch_tokens = batch_tokens
+        self.windows = attention_windows(model)
+        self._keys_values: list[tuple[Tensor, Tensor]] = []
+        self.opening = ()
+        vars(self).update(vars(self.extended(opening)))
+
+    def extended(self, ids: Sequence[int]) -> "SharedPrefix":
+        """The same model having read `ids`, which begin with the opening; only what is new is read."""
+        if tuple(ids[: len(self.opening)]) != self.opening:
+            raise ValueError("the longer opening does not begin with the shorter one")
+        longer = copy.copy(self)
+        longer.opening = tuple(ids)
+        if len(ids) > len(self.opening):
+            tree = TokenTree()
+            path = tree.insert(ids[len(self.opening) :])
+            with torch.no_grad():
+                forest = self._forward(len(self.opening), [tree], [path[-1:]])
+            longer._keys_values = [(layer.keys, layer.values) for layer in forest.cache.layers]
+        return longer
+
+    def shared_length(self, sequences: Sequence[Sequence[int]]) -> int:
+        """How many tokens of the opening all sequences begin with, leaving each at least one of its own."""
+        shortest = min(map(len, sequences)) - 1
+        return min(common_length([self.opening, *sequences]), shortest)
+
+    def batches(self, sizes: Sequence[int]) -> Iterator[list[int]]:
+        """Indices of items of like size, each batch at most `batch_tokens` after padding, longest first."""
+        batch: list[int] = []
+        for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+            if batch and sizes[batch[0]] * (len(batch) + 1) > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    @torch.no_grad()
+    def logits(
+        self, length: int, trees: Sequence[TokenTree], reads: Sequence[Sequence[int]], embeds: Sequence[Tensor] = ()
+    ) -> Iterator[tuple[int, Tensor]]:
+        """(index of the tree, logits [reads, vocabulary] after the nodes to be read), batch by batch.
+
+        length: how much of the opening the trees continue. embeds: what to feed each tree instead of its tokens."""
+        for batch in self.batches([len(tree.tokens) for tree in trees]):
+            fed = [embeds[i] for i in batch] if embeds else None
+            forest = self._forward(length, [trees[i] for i in batch], [reads[i] for i in batch], fed)
+            yield from zip(batch, forest.logits, strict=True)
+
+    def path_logits(self, length: int, tree: TokenTree, reads: Sequence[int], embeds: Tensor) -> Tensor:
+        """Logits [steps, reads, vocabulary] of one tree fed [steps, nodes, width], with gradient."""
+        copies = len(embeds)
+        return torch.stack(self._forward(length, [tree] * copies, [reads] * copies, list(embeds)).logits)
+
+    def embedded(self, tokens: Sequence[int]) -> Tensor:
+        """The input embeddings of tokens, [tokens, width]."""
+        return self.model.get_input_embeddings()(torch.tensor(tokens, device=self.model.device))
+
+    def fork(self, length: int, rows: int) -> DynamicCache:
+        """A cache of the opening's first `length` tokens for `rows` rows; views, copied only when they grow.
+
+        Every layer keeps all tokens, sliding ones too: windows are in the masks."""
+        if not length:
+            return DynamicCache()
+        return DynamicCache([tuple(x[:, :, :length].expand(rows, -1, -1, -1) for x in kv) for kv in self._keys_values])
+
+    def _forward(
+        self,
+        length: int,
+        trees: Sequence[TokenTree],
+        reads: Sequence[Sequence[int]],
+        embeds: Sequence[Tensor] | None = None,
+    ) -> "Forest":
+        """Reads trees below the opening's first `length` tokens.
+
+        Small trees stand side by side in a row, unseen by each other, so that the prefix is copied once a row and not
+        once a tree. In a row the nodes to be read stand last: only their logits are made."""
+        rows = _rows([len(tree.tokens) for tree in trees])
+        orders = [_layout(row, trees, reads) for row in rows]
+        width = max(map(len, orders))
+        device = self.model.device
+        seen = np.zeros((len(rows), width, length + width), dtype=bool)
+        positions = np.zeros((len(rows), width), dtype=np.int64)
+        ids = np.zeros((len(rows), width), dtype=np.int64)
+        fed_rows, places = [], []
+        for number, (row, order) in enumerate(zip(rows, orders, strict=True)):
+            pad = width - len(order)
+            seen[number, range(pad), range(length, length + pad)] = True
+            seen[number, pad:, :length] = True
+            seen[number, pad:, length + pad :] = _sight_side_by_side([trees[i] for i in row])[np.ix_(order, order)]
+            positions[number, pad:] = length + np.concatenate([trees[i].depths for i in row])[order]
+            ids[number, pad:] = np.concatenate([trees[i].tokens for i in row])[order]
+            where = length + pad + np.argsort(order)
+            places += [(number, part) for part in np.split(where, np.cumsum([len(trees[i].tokens) for i in row])[:-1])]
+            if embeds is not None:
+                there = torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]
+                fed_rows.append(torch.cat([there[:1].expand(pad, -1), there]))
+        columns = np.concatenate([np.broadcast_to(np.arange(length), (len(rows), length)), positions], axis=1)
+        fed = {"inputs_embeds": torch.stack(fed_rows)} if fed_rows else {"input_ids": torch.from_numpy(ids).to(device)}
+        cache = self.fork(length, len(rows))
+        most = max(sum(len(reads[i]) for i in row) for row in rows)
+        logits = self.model(
+            **fed,
+            attention_mask=self.masks(seen, positions, columns),
+            position_ids=torch.from_numpy(positions).to(device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=most,
+        ).logits.float()
+        found: list[Tensor] = []
+        for number, row in enumerate(rows):
+            sizes = [len(reads[i]) for i in row]
+            found += logits[number, most - sum(sizes) :].split(sizes)
+        return Forest(cache, columns, places, found)
+
+    def masks(self, seen: np.ndarray, positions: np.ndarray, columns: np.ndarray) -> Tensor | dict[str, Tensor]:
+        """The float masks that the model takes: 0 where a token is seen, the lowest number where it is not.
+
+        seen: [rows, queries, keys]; positions: [rows, queries]; columns: positions of the keys, [rows, keys].
+        A window of w lets a token see itself and the w - 1 before it."""
+        distance = positions[:, :, None] - columns[:, None, :] if any(self.windows.values()) else None
+        made = {
+            kind: self._additive(seen if window is None else seen & (distance < window))
+            for kind, window in self.windows.items()
+        }
+        return made.get("", made)
+
+    def _additive(self, seen: np.ndarray) -> Tensor:
+        dtype = self.model.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype)
+        return mask.masked_fill_(torch.from_numpy(~seen), torch.finfo(dtype).min)[:, None].to(self.model.device)
+
+
+class Branches:
+    """Prompts that grow by a token at a time, in as many copies as wanted, side by side in few rows.
+
+    A copy is not a row of the cache but a set of columns that it sees, so that neither the opening nor a prompt is
+    copied for it, and one that has ended costs nothing."""
+
+    def __init__(
+        self, prefix: SharedPrefix, length: int, prompts: Sequence[Sequence[int]], copies: Sequence[int]
+    ) -> None:
+        """prompts: distinct ones that continue the opening's first `length` tokens; copies: the prompt of each copy."""
+        trees = [TokenTree() for _ in prompts]
+        ends = [tree.insert(prompt[length:])[-1:] for tree, prompt in zip(trees, prompts, strict=True)]
+        self._prefix = prefix
+        forest = prefix._forward(length, trees, ends)
+        self._cache, self._columns = forest.cache, forest.columns
+        self._row = np.array([forest.places[prompt][0] for prompt in copies])
+        self._position = np.array([len(prompts[prompt]) for prompt in copies])
+        self._seen = np.zeros((len(copies), forest.columns.shape[1]), dtype=bool)
+        self._seen[:, :length] = True
+        for number, prompt in enumerate(copies):
+            self._seen[number, forest.places[prompt][1]] = True
+        self.logits = torch.stack([forest.logits[prompt][0] for prompt in copies])
+        """Logits [copies, vocabulary] after each copy's prompt."""
+
+    def grown(self, alive: np.ndarray, tokens: Sequence[int]) -> Tensor:
+        """Appends a token to each copy in `alive`, and gives the logits [alive, vocabulary] after it."""
+        device = self._prefix.model.device
+        used, row = np.unique(self._row[alive], return_inverse=True)
+        if len(used) < len(self._columns):
+            self._cache.batch_select_indices(torch.from_numpy(used).to(device))
+            self._columns = self._columns[used]
+            self._row[alive] = row
+        slot = np.array([(row[:i] == r).sum() for i, r in enumerate(row)])
+        width, before = slot.max() + 1, self._columns.shape[1]
+        ids = np.zeros((len(used), width), dtype=np.int64)
+        positions = np.zeros_like(ids)
+        seen = np.zeros((len(used), width, before + width), dtype=bool)
+        seen[:, range(width), range(before, before + width)] = True
+        ids[row, slot] = tokens
+        positions[row, slot] = self._position[alive]
+        seen[row, slot, :before] = self._seen[alive]
+        self._columns = np.concatenate([self._columns, positions], axis=1)
+        logits = self._prefix.model(
+            input_ids=torch.from_numpy(ids).to(device),
+            attention_mask=self._prefix.masks(seen, positions, self._columns),
+            position_ids=torch.from_numpy(positions).to(device),
+            past_key_values=self._cache,
+            use_cache=True,
+        ).logits
+        self._seen = np.pad(self._seen, ((0, 0), (0, width)))
+        self._seen[alive, before + slot] = True
+        self._position[alive] += 1
+        return logits[torch.from_numpy(row).to(device), torch.from_numpy(slot).to(device)].float()
+
+
+def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int]) -> None:
+    """Compares the engine with a plain forward pass over the first tokens of a prompt, in two halves.
+
+    Errors: UserError where the architecture cannot be read this way, or reads otherwise."""
+    ids = list(ids[:PROBE_TOKENS])
+    tree = TokenTree()
+    half = len(ids) // 2
+    try:
+        path = tree.insert(ids[half:])
+        ((_, ours),) = SharedPrefix(model, ids[:half]).logits(half, [tree], [path])
+        with torch.no_grad():
+            plain = model(torch.tensor([ids], device=model.device)).logits[0, half:]
+    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{type(model).__name__} cannot be read with a shared prefix: {reason}") from error
+    gap = (ours.log_softmax(-1) - plain.float().log_softmax(-1)).abs().max().item()
+    if not gap <= (LIKE_PLAIN if model.dtype == torch.float32 else LIKE_PLAIN_HALF):
+        raise UserError(f"{type(model).__name__}: log-probabilities read with a shared prefix are off by {gap:.3g}")
+
+
+def attention_windows(model: "PreTrainedModel | PeftModel") -> dict[str, int | None]:
+    """The sliding window of each kind of layer, None for full attention; the one kind "" where layers do not differ.
+
+    Errors: UserError for layers that are neither (linear, chunked, state space)."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if not kinds:
+        return {"": window}
+    if unknown := set(kinds) - {"full_attention", "sliding_attention"}:
+        raise UserError(f"{type(model).__name__} has layers of the kind {sorted(unknown)[0]}, which is not supported")
+    return {kind: window if kind == "sliding_attention" else None for kind in sorted(set(kinds))}
+
+
+def _rows(sizes: Sequence[int]) -> list[list[int]]:
+    """Neighbouring trees side by side, in rows of about the same length: `ROW_TOKENS` or somewhat less."""
+    target = sum(sizes) / math.ceil(sum(sizes) / ROW_TOKENS)
+    rows: list[list[int]] = [[]]
+    filled = 0
+    for index, size in enumerate(sizes):
+        if rows[-1] and filled + size / 2 > target:
+            rows.append([])
+            filled = 0
+        rows[-1].append(index)
+        filled += size
+    return rows
+
+
+def _layout(row: Sequence[int], trees: Sequence[TokenTree], reads: Sequence[Sequence[int]]) -> np.ndarray:
+    """The order of a row's nodes, numbered through its trees: those to be read last, tree by tree."""
+    others, last, before = [], [], 0
+    for i in row:
+        read = set(reads[i])
+        others += [before + node for node in range(len(trees[i].tokens)) if node not in read]
+        last += [before + node for node in reads[i]]
+        before += len(trees[i].tokens)
+    return np.array(others + last)
+
+
+def _sight_side_by_side(trees: Sequence[TokenTree]) -> np.ndarray:
+    sizes = [len(tree.tokens) for tree in trees]
+    seen = np.zeros((sum(sizes), sum(sizes)), dtype=bool)
+    before = 0
+    for tree, size in zip(trees, sizes, strict=True):
+        seen[before : before + size, before : before + size] = tree.sight()
+        before += size
+    return seen

@@ -1,0 +1,335 @@
+"""From a question to the tokens that the model reads, each with the span that it belongs to.
+
+`python -m interp.prompts` prints a prompt with its tokens coloured by span."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from interp.errors import UserError
+from interp.formats import ConfidenceFormat
+from interp.questions import LETTERS
+from interp.records import Question, Span, Transcript
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Piece = tuple[Span, str]
+
+OPEN_SHOTS = (
+    ("What do bees make?", "Honey"),
+    ("What is frozen water called?", "Ice"),
+    ("How many legs does a spider have?", "Eight"),
+    ("Which planet is closest to the Sun?", "Mercury"),
+    ("Who wrote the play Hamlet?", "William Shakespeare"),
+    ("Which instrument measures temperature?", "Thermometer"),
+    ("What colour is an emerald?", "Green"),
+    ("Which sport is played at Wimbledon?", "Tennis"),
+    ("What do we call a young cat?", "Kitten"),
+)
+CHOICE_SHOTS = (
+    ("Which of these is a fruit?", ("Carrot", "Apple", "Potato", "Onion"), 1),
+    ("Which animal lays eggs?", ("Hen", "Cow", "Horse", "Dog"), 0),
+    ("Which of these is a tool for cutting?", ("Spoon", "Bucket", "Pillow", "Scissors"), 3),
+    ("Which season is the coldest?", ("Summer", "Spring", "Winter", "Autumn"), 2),
+    ("What is 3 + 4?", ("6", "7", "8", "9"), 1),
+    ("Which of these can fly?", ("Snail", "Whale", "Goat", "Eagle"), 3),
+)
+"""Examples of our own, on no relation of the embedded questions. Their answers are right; their confidences are drawn
+without regard to that, so that no example teaches that a right answer deserves a high one."""
+
+CLOSING = "\nConfidence:"
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One worked example in the prompt."""
+
+    question: str
+    """The question as it is shown, choices included."""
+    answer: str
+    """The answer that the example gives."""
+    level: str
+    """The confidence level that the example states."""
+
+
+def shot_set(count: int, confidence: ConfidenceFormat, *, seed: int, choices: bool) -> tuple[Shot, ...]:
+    """`count` examples whose confidences are spread over the scale in an order of their own for each seed.
+
+    Errors: UserError where more examples are asked for than there are."""
+    pool = (
+        [(asked(text, options), LETTERS[right]) for text, options, right in CHOICE_SHOTS]
+        if choices
+        else [(asked(text), answer) for text, answer in OPEN_SHOTS]
+    )
+    if not 0 <= count <= len(pool):
+        raise UserError(f"--shots {count}: there are {len(pool)} examples, so 0 to {len(pool)}")
+    draw = random.Random(f"shots-{seed}")
+    picked = draw.sample(pool, count)
+    last = len(confidence.levels) - 1
+    ranks = [round(last * (i + draw.random()) / max(count, 1)) for i in range(count)]
+    draw.shuffle(ranks)
+    return tuple(
+        Shot(text, answer, confidence.levels[rank]) for (text, answer), rank in zip(picked, ranks, strict=True)
+    )
+
+
+def asked(text: str, choices: Sequence[str] = (), context: str = "") -> str:
+    """The question as it stands in the prompt: passage, question, lettered choices."""
+    lines = [context.strip()] if context.strip() else []
+    lines.append(f"Question: {text.strip()}")
+    lines += [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    return "\n".join(lines)
+
+
+def instruction(confidence: ConfidenceFormat, *, choices: bool) -> str:
+    """What the model is asked to do: answer, then state its confidence on the format's scale."""
+    how = "with the letter of the right choice" if choices else "as briefly as you can"
+    return (
+        f"Answer the question {how}. Then state how confident you are that your answer is right, "
+        f"as {confidence.wording}. Reply in two lines:\nAnswer: <your answer>\nConfidence: <your confidence>"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Prompter:
+    """Renders questions for one tokenizer, format and set of shots."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    """A fast tokenizer: spans come from its character offsets."""
+    confidence: ConfidenceFormat
+    """The format of the confidence."""
+    shots: tuple[Shot, ...] = ()
+    """Worked examples, each a turn of the user and one of the assistant."""
+    choices: bool = False
+    """The questions are multiple choice."""
+    template: str = "chat"
+    """chat: the checkpoint's own chat template; plain: text without turns, for base models."""
+    template_args: dict[str, object] = field(default_factory=dict)
+    """Arguments of the chat template (enable_thinking=False)."""
+    max_length: int | None = None
+    """The model's context in tokens; a longer prompt is refused."""
+
+    def __post_init__(self) -> None:
+        if not self.tokenizer.is_fast:
+            raise UserError(f"{self.tokenizer.name_or_path}: only a slow tokenizer, which has no character offsets")
+        if self.template == "chat" and not self.tokenizer.chat_template:
+            raise UserError(f"{self.tokenizer.name_or_path}: the tokenizer has no chat template; use --template plain")
+
+    def transcript(
+        self,
+        question: Question,
+        answer: str | None = None,
+        *,
+        hint: str = "",
+        level: str | None = None,
+        free: bool = False,
+    ) -> Transcript:
+        """The prompt of a question: open at the answer's slot without `answer`, else at the confidence's slot.
+
+        hint: a sentence added to the question's turn. level: also writes the confidence, for reading a whole reply.
+        free: without the label "Answer:", so that the model writes its reply from the first word."""
+        pieces = list(self._opening(question, hint))[: -1 if free else None]
+        if answer is not None:
+            if not answer.strip():
+                raise UserError(f"question {question.id!r}: an empty answer has no confidence")
+            pieces += [("answer", f" {answer.strip()}"), ("tail", CLOSING)]
+        if level is not None:
+            pieces.append(("confidence", f" {level}"))
+        self._refuse_control_tokens(pieces)
+        return self._tokenised(tuple(pieces))
+
+    def level_suffixes(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
+        """Token ids that each level adds to a transcript open at the confidence's slot.
+
+        Found by tokenising the whole text, then reused for every transcript whose tail has the same tokens."""
+        tail = tuple(transcript.ids[i] for i in transcript.positions("tail"))
+        if tail not in self._suffixes:
+            suffixes = []
+            for level in self.confidence.levels:
+                ids = tuple(self.tokenizer(f"{transcript.text} {level}", add_special_tokens=False)["input_ids"])
+                if ids[: len(transcript.ids)] != transcript.ids:
+                    raise UserError(f"the tokenizer merges {CLOSING!r} with the level {level!r}: it cannot be scored")
+                suffixes.append(ids[len(transcript.ids) :])
+            self._suffixes[tail] = tuple(suffixes)
+        return self._suffixes[tail]
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The token ids that the prompts of all questions begin with: instruction and shots."""
+        probe = self.transcript(Question("probe", "?", ("x",)))
+        return probe.ids[: probe.positions("question")[0]]
+
+    @property
+    def _suffixes(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        return self.__dict__.setdefault("_suffix_memory", {})
+
+    def _turns(self, question: Question, hint: str) -> list[tuple[str, tuple[Piece, ...]]]:
+        turns: list[tuple[str, tuple[Piece, ...]]] = [
+            ("system", (("instruction", instruction(self.confidence, choices=self.choices)),))
+        ]
+        for shot in self.shots:
+            turns.append(("user", (("shots", shot.question),)))
+            turns.append(("assistant", (("shots", f"Answer: {shot.answer}{CLOSING} {shot.level}"),)))
+        text = asked(question.text, question.choices, question.context)
+        turns.append(("user", (("question", f"{text}\n{hint}" if hint else text),)))
+        return turns
+
+    def _opening(self, question: Question, hint: str) -> tuple[Piece, ...]:
+        """Pieces up to the answer's slot."""
+        turns = self._turns(question, hint)
+        pieces = self._plain(turns) if self.template == "plain" else self._chat(turns)
+        return (*pieces, ("special", "Answer:"))
+
+    def _plain(self, turns: list[tuple[str, tuple[Piece, ...]]]) -> tuple[Piece, ...]:
+        tokenizer = self.tokenizer
+        begins = tokenizer.bos_token_id is not None and tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
+        pieces: list[Piece] = [("special", tokenizer.bos_token)] if begins else []
+        for role, content in turns:
+            pieces += [*content, ("special", "\n" if role == "user" else "\n\n")]
+        return tuple(pieces)
+
+    def _chat(self, turns: list[tuple[str, tuple[Piece, ...]]]) -> tuple[Piece, ...]:
+        roles = tuple(role for role, _ in turns)
+        literals = self._template_literals(roles)
+        folded = len(literals) == len(turns)
+        if folded:
+            (_, first), (role, second), *rest = turns
+            turns = [(role, (*first, ("special", "\n\n"), *second)), *rest]
+        pieces: list[Piece] = [("special", literals[0])]
+        for (_, content), literal in zip(turns, literals[1:], strict=True):
+            pieces += [*content, ("special", literal)]
+        messages = [{"role": role, "content": "".join(text for _, text in content)} for role, content in turns]
+        if "".join(text for _, text in pieces) != self._rendered(messages):
+            raise UserError(f"the chat template changes what it is given ({messages[-1]['content'][:60]!r})")
+        return tuple(pieces)
+
+    @cached_property
+    def _control_tokens(self) -> tuple[str, ...]:
+        """The tokenizer's special tokens, those included that have no role by name (Llama 3's turn markers)."""
+        added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        tokens = dict.fromkeys([*self.tokenizer.all_special_tokens, *added])
+        return tuple(token for token in tokens if len(token) > 1)
+
+    def _refuse_control_tokens(self, pieces: Sequence[Piece]) -> None:
+        """A control token among the contents would end a turn or the text: the model would read another prompt."""
+        for text in (text for span, text in pieces if span != "special"):
+            if taken := next((token for token in self._control_tokens if token in text), None):
+                raise UserError(f"the prompt holds {taken!r}, which is a control token of this model: {text[:60]!r}")
+
+    def _template_literals(self, roles: tuple[str, ...]) -> tuple[str, ...]:
+        """What the template writes before, between and after the turns; one fewer where it takes no system turn.
+
+        Found by rendering marks instead of contents, so that no content is ever searched for."""
+        memory = self.__dict__.setdefault("_literal_memory", {})
+        if roles not in memory:
+            found = self._marked(roles) or self._marked(roles[1:])
+            if found is None:
+                raise UserError(f"{self.tokenizer.name_or_path}: the chat template cannot render these turns: {roles}")
+            memory[roles] = found
+        return memory[roles]
+
+    def _marked(self, roles: tuple[str, ...]) -> tuple[str, ...] | None:
+        from jinja2.exceptions import TemplateError
+
+        marks = [f"\ue000{chr(0xE100 + i)}\ue001" for i in range(len(roles))]
+        messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+        try:
+            rest = self._rendered(messages)
+        except TemplateError:
+            return None
+        literals = []
+        for mark in marks:
+            before, found, rest = rest.partition(mark)
+            if not found:
+                return None
+            literals.append(before)
+        return (*literals, rest)
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **self.template_args
+        )
+
+    def _tokenised(self, pieces: tuple[Piece, ...]) -> Transcript:
+        text = "".join(part for _, part in pieces)
+        owner = [span for span, part in pieces for _ in part]
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        if self.max_length and len(ids) > self.max_length:
+            raise UserError(f"a prompt has {len(ids)} tokens, the model reads {self.max_length}: {text[-80:]!r}")
+        # A token belongs to the span of its last character: the later one where it straddles two. Tokens without
+        # characters of their own (a sentencepiece blank at the start) go with the character that follows.
+        spans = tuple(owner[end - 1] if end > start else owner[min(end, len(owner) - 1)] for start, end in offsets)
+        return Transcript(text, tuple(ids), spans, tuple(text[start:end] for start, end in offsets))
+
+
+def common_length(sequences: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common token prefix."""
+    first, last = min(sequences), max(sequences)
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
+COLOURS: dict[Span, str] = {
+    "special": "90",
+    "instruction": "36",
+    "shots": "34",
+    "question": "32",
+    "answer": "1;31",
+    "tail": "35",
+    "confidence": "1;33",
+}
+"""Terminal colours of the spans."""
+
+
+def coloured(transcript: Transcript, *, colour: bool = True) -> str:
+    """The prompt with its tokens set apart and coloured by span, and a line that says what each colour means.
+
+    Without colour each run of tokens of one span is preceded by its name instead."""
+    parts, before = [], None
+    for piece, span in zip(transcript.pieces, transcript.spans, strict=True):
+        if not colour and span != before:
+            parts.append(f"[{span}]")
+        parts.append(f"\x1b[{COLOURS[span]}m{piece}\x1b[0m\x1b[2m|\x1b[0m" if colour else f"{piece}|")
+        before = span
+    counts = {span: len(transcript.positions(span)) for span in COLOURS if span in transcript.spans}
+    keys = [f"\x1b[{COLOURS[s]}m{s} {n}\x1b[0m" if colour else f"{s} {n}" for s, n in counts.items()]
+    return "".join(parts) + "\n\n" + ", ".join(keys) + f": {len(transcript.ids)} tokens"
+
+
+def _shown() -> None:
+    import sys
+
+    from interp.commands import Options, run_as_command
+
+    @dataclass(frozen=True, kw_only=True)
+    class ShowPrompts(Options):
+        """Print prompts with their tokens coloured by span, answered right with the highest confidence."""
+
+        n: int = 1
+        """How many prompts to print."""
+
+    def body(options: ShowPrompts) -> None:
+        from interp.checkpoints import loaded_tokenizer
+        from interp.formats import FORMATS
+        from interp.questions import loaded_questions, shuffled
+
+        tokenizer, shots = loaded_tokenizer(options.ckpt, remote_code=options.trust_remote_code)
+        questions = shuffled(loaded_questions(options.data), options.seed)[: options.n]
+        for number in range(options.shot_sets):
+            confidence, choices = FORMATS[options.format], bool(questions[0].choices)
+            count = shots if options.shots is None else options.shots
+            examples = shot_set(count, confidence, seed=number, choices=choices)
+            prompter = Prompter(tokenizer, confidence, examples, choices, options.template, options.template_arguments)
+            for question in questions:
+                answer = question.response or question.answers[0]
+                shown = prompter.transcript(question, answer, level=confidence.levels[-1])
+                print(coloured(shown, colour=sys.stdout.isatty()), end="\n\n")
+
+    run_as_command(ShowPrompts, body, description=str(ShowPrompts.__doc__))
+
+
+if __name__ == "__main__":
+    _shown()

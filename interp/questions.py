@@ -1,0 +1,210 @@
+"""Questions and what counts as a right, a wrong, and a usable wrong answer."""
+
+import hashlib
+import json
+import random
+import re
+import string
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
+from importlib.resources import files
+from pathlib import Path
+
+from interp.errors import UserError
+from interp.records import Question
+
+LETTERS = string.ascii_uppercase
+NAMED_DATA = ("facts", "triviaqa", "mmlu", "logiqa")
+SIMILAR = 0.8
+"""Two answers more alike than this (Ratcliff and Obershelp) may be spellings of one: "Belgrad" and "Belgrade"."""
+
+
+def normalised(answer: str) -> str:
+    """The answer without letter case, accents, punctuation, articles and doubled blanks: what exact match compares.
+
+    A minus sign before a digit stays, unless it joins two words: "-5" is not "5", "1914-18" is "1914 18"."""
+    folded = unicodedata.normalize("NFKD", answer).casefold()
+    plain = "".join(c for c in folded if not unicodedata.combining(c))
+    words = re.sub(r"(?!(?<!\w)-\d)[^\w\s]|_", " ", plain.replace("\u2212", "-")).split()
+    return " ".join(word for word in words if word not in ("a", "an", "the")) or " ".join(words)
+
+
+def choice_index(reply: str, choices: Sequence[str]) -> int | None:
+    """Index of the choice that `reply` names by letter ("B", "b.", "B. text") or by its whole text; None if neither."""
+    said = reply.strip()
+    lettered = re.fullmatch(r"\(?([A-Za-z])(?:[).:]\s*(.*))?", said, re.DOTALL)
+    if lettered and (index := LETTERS.find(lettered[1].upper())) < len(choices):
+        rest = normalised(lettered[2] or "")
+        if not rest or rest == normalised(choices[index]):
+            return index
+    same = [i for i, choice in enumerate(choices) if choice.strip() == said]  # signs tell "x + 1" from "x - 1"
+    same = same or [i for i, choice in enumerate(choices) if normalised(choice) == normalised(said)]
+    return same[0] if said and len(same) == 1 else None
+
+
+def is_right(question: Question, reply: str) -> bool:
+    """Exact match with an accepted answer after normalisation; never a substring ("Not Paris" is wrong)."""
+    if question.choices:
+        named = choice_index(reply, question.choices)
+        return named is not None and named == choice_index(question.answers[0], question.choices)
+    said = normalised(reply)
+    return bool(said) and any(said == normalised(answer) for answer in question.answers)
+
+
+def may_be_right(question: Question, reply: str) -> bool:
+    """The reply is right, or so close to an accepted answer that using it as a wrong one would poison the contrast.
+
+    Close: one contains the other as whole words ("Nashville, Tennessee"), or they are more than `SIMILAR` alike."""
+    if question.choices or is_right(question, reply):
+        return is_right(question, reply)
+    said = normalised(reply)
+    for answer in filter(None, map(normalised, question.answers)):
+        contained = f" {answer} " in f" {said} " or (said and f" {said} " in f" {answer} ")
+        numbers = said.isdigit() and answer.isdigit()
+        if contained or (not numbers and SequenceMatcher(None, said, answer).ratio() > SIMILAR):
+            return True
+    return False
+
+
+def loaded_questions(data: str) -> list[Question]:
+    """Questions of `facts[:train|test|unseen]`, `triviaqa`, `mmlu`, `logiqa`, or a JSONL file, in their own order.
+
+    Errors: UserError naming the file and line that is malformed, or the name that is unknown."""
+    name, _, split = data.partition(":")
+    if name == "facts":
+        questions = _facts(split)
+    elif name in NAMED_DATA and not Path(data).exists():
+        questions = list(_from_hub(name, split))
+    elif Path(data).is_file():
+        questions = list(_from_jsonl(Path(data)))
+    else:
+        raise UserError(f"--data {data}: neither a file nor one of {', '.join(NAMED_DATA)}")
+    if not questions:
+        raise UserError(f"--data {data}: no questions in it")
+    ids = [question.id for question in questions]
+    if len(set(ids)) < len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise UserError(f"--data {data}: the id {twice!r} stands there twice; ids must differ")
+    return questions
+
+
+def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
+    """The questions in an order that depends on the seed and on nothing else."""
+    order = sorted(questions, key=lambda question: question.id)
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def fingerprint(questions: Iterable[Question]) -> str:
+    """Twelve hex digits that change with any question, answer or id."""
+    digest = hashlib.sha256()
+    for question in questions:
+        digest.update(repr(question).encode())
+    return digest.hexdigest()[:12]
+
+
+def question_of_record(record: object) -> Question:
+    """A question from one JSON object: `question` with `answers[]`, or with `choices[]` and `answer` (an index).
+
+    Optional: id, context, relation or subject, response, confidence. Errors: ValueError saying what is missing."""
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    if re.search("[\ud800-\udfff]", json.dumps(record, ensure_ascii=False)):
+        raise ValueError("half of a surrogate pair, which is no character")
+    text = record.get("question")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError('no "question"')
+    choices = record.get("choices") or ()
+    if not isinstance(choices, list | tuple) or not all(isinstance(c, str) and c.strip() for c in choices):
+        raise ValueError('"choices" must be a list of texts')
+    if choices:
+        answer = record.get("answer")
+        if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices) <= len(LETTERS):
+            raise ValueError(f'"answer" must be the index of one of {len(choices)} choices')
+        answers = [LETTERS[answer], choices[answer]]
+    else:
+        answers = record.get("answers") or ()
+        answers = [answers] if isinstance(answers, str) else answers
+        if not isinstance(answers, list | tuple) or not all(isinstance(a, str) for a in answers):
+            raise ValueError('"answers" must be a list of texts')
+        if not any(normalised(a) for a in answers):
+            raise ValueError('no "answers" (or "choices" and "answer")')
+    response, confidence = record.get("response"), record.get("confidence")
+    if response is not None and (not isinstance(response, str) or not response.strip()):
+        raise ValueError('"response" must be a text with something in it')
+    number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
+    if confidence is not None and not (number and 0 <= confidence <= 1):
+        raise ValueError('"confidence" must be a number from 0 to 1')
+    identity, context = record.get("id"), str(record.get("context") or "")
+    if identity is None or identity == "":
+        identity = "q-" + hashlib.sha256(f"{text}|{choices}|{context}".encode()).hexdigest()[:10]
+    return Question(
+        id=str(identity),
+        text=text.strip(),
+        answers=tuple(a for a in answers if a.strip()),
+        choices=tuple(choices),
+        context=context,
+        relation=str(record.get("relation") or record.get("subject") or ""),
+        response=response,
+        confidence=None if confidence is None else float(confidence),
+    )
+
+
+def _from_jsonl(path: Path) -> Iterator[Question]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield question_of_record(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}, line {number}: {error}") from None
+
+
+def _facts(split: str) -> list[Question]:
+    records = map(json.loads, files("interp").joinpath("data/facts.jsonl").read_text(encoding="utf-8").splitlines())
+    kept = [question_of_record(record) for record in records if not split or record["split"] == split]
+    if not kept:
+        raise UserError(f"--data facts:{split}: the splits are train, test and unseen")
+    return kept
+
+
+def _from_hub(name: str, split: str) -> Iterator[Question]:
+    """The originals through `datasets`: TriviaQA (rc.nocontext, validation), MMLU (all, test), LogiQA (test)."""
+    sources = {
+        "triviaqa": ("mandarjoshi/trivia_qa", "rc.nocontext", split or "validation", None),
+        "mmlu": ("cais/mmlu", "all", split or "test", None),
+        "logiqa": ("lucasmccabe/logiqa", "default", split or "test", "refs/convert/parquet"),
+    }
+    repository, configuration, part, revision = sources[name]
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise UserError(f"--data {name} needs the package datasets: pip install 'advice-calibration[hub]'") from None
+    try:
+        rows = load_dataset(repository, configuration, split=part, revision=revision)
+    except Exception as error:  # the library raises many kinds: offline, unknown split, gated
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"--data {name}: {repository} could not be loaded ({reason}); give a JSONL file") from error
+    for number, row in enumerate(rows):
+        yield question_of_record(_hub_record(name, f"{name}-{part}-{number:05d}", row))
+
+
+def _hub_record(name: str, identity: str, row: dict) -> dict:
+    """One row of a hub data set in the fields of our JSONL."""
+    if name == "triviaqa":
+        answer = row["answer"]
+        return {"id": identity, "question": row["question"], "answers": [answer["value"], *answer["aliases"]]}
+    if name == "mmlu":
+        keys = ("question", "choices", "answer", "subject")
+        return {"id": identity, **{key: row[key] for key in keys}}
+    return {
+        "id": identity,
+        "context": row["context"],
+        "question": row["query"],
+        "choices": row["options"],
+        "answer": row["correct_option"],
+    }

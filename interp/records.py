@@ -1,0 +1,105 @@
+"""The nouns that pass between rooms: question, transcript, confidence distribution."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+Span = Literal["special", "instruction", "shots", "question", "answer", "tail", "confidence"]
+SPANS: tuple[Span, ...] = get_args(Span)
+"""special: the chat template's own text (BOS, turn markers, role names) and the label "Answer:"; tail: from the end of
+the answer to the slot of the confidence."""
+
+READ_SPANS: tuple[Span, ...] = SPANS[:-1]
+"""The spans that stand before the confidence and that it can look back at."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with the answers that count as right."""
+
+    id: str
+    """Unique within its data set."""
+    text: str
+    """The question itself, without choices."""
+    answers: tuple[str, ...] = ()
+    """Accepted answers, the canonical one first; for multiple choice the right letter and the right choice's text."""
+    choices: tuple[str, ...] = ()
+    """The choices' texts in the order of their letters; empty for open questions."""
+    context: str = ""
+    """A passage that the question is about; empty for most data."""
+    relation: str = ""
+    """Relation or subject (capital, currency, ...); empty where the data has none."""
+    response: str | None = None
+    """An answer that the user already has for this question; it then stands in for the model's greedy one."""
+    confidence: float | None = None
+    """The confidence in [0, 1] that the user already has for `response`."""
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ValueError(f"question {self.id!r} has no text")
+        if not any(answer.strip() for answer in self.answers):
+            raise ValueError(f"question {self.id!r} has no answer")
+        if self.confidence is not None and not 0 <= self.confidence <= 1:
+            raise ValueError(f"question {self.id!r} has confidence {self.confidence}, which is outside [0, 1]")
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A rendered prompt as the model reads it, each token belonging to exactly one span."""
+
+    text: str
+    """The rendered text, template markers included."""
+    ids: tuple[int, ...]
+    """Token ids of `text`."""
+    spans: tuple[Span, ...]
+    """The span of each token."""
+    pieces: tuple[str, ...] = ()
+    """The characters of `text` that each token stands for."""
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.spans):
+            raise ValueError(f"{len(self.ids)} tokens but {len(self.spans)} spans")
+        if unknown := set(self.spans) - set(SPANS):
+            raise ValueError(f"unknown spans {sorted(unknown)}")
+
+    def positions(self, span: Span) -> tuple[int, ...]:
+        """Indices of the span's tokens, in order; empty where the prompt has no such span."""
+        return tuple(i for i, name in enumerate(self.spans) if name == span)
+
+
+@dataclass(frozen=True)
+class ConfidenceDistribution:
+    """P(C given q, a): how probable each level is at the confidence slot, renormalised over the levels."""
+
+    levels: tuple[str, ...]
+    """The format's levels in rising order of value."""
+    values: tuple[float, ...]
+    """The value in [0, 1] of each level."""
+    probability: tuple[float, ...]
+    """Probability of each level given that one of them is stated; sums to 1."""
+    outside: float
+    """Probability that the model writes anything but a level. 0: always a level. 1: never."""
+
+    def __post_init__(self) -> None:
+        if not len(self.levels) == len(self.values) == len(self.probability):
+            raise ValueError("levels, values and probabilities differ in number")
+        if not (abs(sum(self.probability) - 1) <= 1e-4 and min(self.probability) >= 0):  # so that NaN is refused too
+            raise ValueError(f"the levels' probabilities sum to {sum(self.probability)}, not to 1")
+        if not -1e-4 <= self.outside <= 1 + 1e-4:
+            raise ValueError(f"the mass outside the levels is {self.outside}")
+
+    @property
+    def expected(self) -> float:
+        """Mean value over the levels, in [0, 1]: the expected confidence."""
+        return float(np.dot(self.probability, self.values))
+
+    @property
+    def stated(self) -> int:
+        """Index of the most likely level: what greedy decoding says."""
+        return int(np.argmax(self.probability))
+
+    @property
+    def flagged(self) -> bool:
+        """Less than half of the probability lies on the levels: the distribution says little about the model."""
+        return self.outside > 0.5

@@ -1,0 +1,358 @@
+"""Attribution: complete, equal to an outside oracle, and silent where the integral does not converge."""
+
+import functools
+import math
+
+import pytest
+import torch
+from captum.attr import IntegratedGradients, LayerIntegratedGradients
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp import attribution, masking
+from interp.attribution import (
+    Scorer,
+    gap_allowed,
+    integrated_gradients,
+    measured,
+    rank_of_best,
+    summarised,
+    token_by_token,
+)
+from interp.masking import filler_embeddings, neutral_token
+from interp.records import READ_SPANS
+from interp.setting import Case, Setting
+
+LONG = "Asunción"
+KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("gemma3", False), ("llama", True)]
+
+
+def level_logprobs(setting: Setting, transcript, embeds: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities [rows, levels] from plain forward passes over whole texts; embeds: the prompt's, [rows, tokens,
+    width]. With gradient."""
+    model, stops, before = setting.checkpoint.model, list(setting.checkpoint.stops), len(transcript.ids)
+    found = []
+    for suffix in setting.prompter.level_suffixes(transcript):
+        level = model.get_input_embeddings()(torch.tensor([suffix])).expand(len(embeds), -1, -1)
+        said = model(inputs_embeds=torch.cat([embeds, level], 1), use_cache=False).logits.log_softmax(-1)
+        written = sum(said[:, before - 1 + i, token] for i, token in enumerate(suffix))
+        found.append(written + said[:, -1, stops].logsumexp(-1))
+    return torch.stack(found, -1)
+
+
+def plain_score(setting: Setting, transcript, embeds: torch.Tensor, stated: int | None = None) -> torch.Tensor:
+    """The expected confidence, or the log-probability of the stated level, for each row of embeds."""
+    levels = level_logprobs(setting, transcript, embeds)
+    values = torch.tensor(setting.prompter.confidence.values)
+    return levels.softmax(-1) @ values if stated is None else levels[:, stated]
+
+
+def own_embeds(setting: Setting, transcript) -> torch.Tensor:
+    return setting.checkpoint.model.get_input_embeddings()(torch.tensor([transcript.ids]))
+
+
+@torch.no_grad()
+def replaced_by_hand(setting: Setting, transcript, positions, filler, stated: int | None = None) -> float:
+    embeds = own_embeds(setting, transcript).clone()
+    for position in positions:
+        embeds[0, position] = filler
+    return plain_score(setting, transcript, embeds, stated).item()
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_setting) -> Setting:
+    return tiny_setting("llama")
+
+
+@pytest.fixture(scope="module")
+def record(llama, open_questions):
+    """The attribution of a long answer on a random Llama, from the mean embedding."""
+    return measured(llama, [Case(open_questions[0], LONG)])[0]
+
+
+@pytest.fixture(scope="module")
+def transcript(llama, open_questions):
+    return llama.prompter.transcript(open_questions[0], LONG)
+
+
+# Against plain forward passes
+
+
+@pytest.mark.parametrize(("family", "adapter"), KINDS)
+def test_the_effect_of_every_span_equals_plain_forward_passes(tiny_setting, open_questions, family, adapter):
+    setting = tiny_setting(family, adapter)
+    (found,) = measured(setting, [Case(open_questions[0], "Kitten")])
+    transcript = setting.prompter.transcript(open_questions[0], "Kitten")
+    seen = replaced_by_hand(setting, transcript, (), 0)
+    assert found["value"] == pytest.approx(seen, abs=1e-5)
+    assert list(found["effects"]) == [span for span in READ_SPANS if span in transcript.spans]
+    fillers = filler_embeddings(setting)
+    for span, by_filler in found["effects"].items():
+        for name, effect in by_filler.items():
+            left = replaced_by_hand(setting, transcript, transcript.positions(span), fillers[name])
+            assert effect == pytest.approx(seen - left, abs=2e-5)
+    assert max(abs(effect) for by_filler in found["effects"].values() for effect in by_filler.values()) > 0.01
+
+
+def test_the_effect_of_each_token_equals_a_plain_forward_pass(llama, record, transcript):
+    opening = len(llama.prefix.opening)
+    seen, filler = replaced_by_hand(llama, transcript, (), 0), filler_embeddings(llama)["mean"]
+    measured_ones = [i for i, effect in enumerate(record["tokens"]) if effect is not None]
+    assert measured_ones[attribution.SCREENED :] == list(range(opening, len(transcript.ids)))
+    for i in [*measured_ones[: attribution.SCREENED], *transcript.positions("answer"), len(transcript.ids) - 1]:
+        assert record["tokens"][i] == pytest.approx(seen - replaced_by_hand(llama, transcript, (i,), filler), abs=2e-5)
+    left_out = [i for i in range(opening) if record["tokens"][i] is None]
+    shown = max(abs(record["tokens"][i]) for i in measured_ones[: attribution.SCREENED])
+    hidden = [abs(seen - replaced_by_hand(llama, transcript, (i,), filler)) for i in left_out[::9]]
+    assert shown > max(hidden), "those of the opening that are shown matter more than those left out"
+
+
+def test_first_order_effects_are_gradients_of_a_plain_forward_pass(llama, transcript):
+    filler = filler_embeddings(llama)["mean"].float()
+    scorer = Scorer(llama, transcript, attribution._score(llama, "expected", 0))
+    embeds = own_embeds(llama, transcript).clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(plain_score(llama, transcript, embeds).sum(), embeds)
+    expected = (gradient[0] * (embeds[0] - filler)).sum(-1).detach()
+    assert abs(expected).max() > 0.001
+    assert scorer.first_order(filler) == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+# Integrated gradients of the answer
+
+
+def test_the_answers_attribution_equals_captums_on_whole_plain_forward_passes(llama, record, transcript):
+    embeds, answer = own_embeds(llama, transcript), transcript.positions("answer")
+    baseline = embeds.clone()
+    baseline[0, list(answer)] = filler_embeddings(llama)["mean"].float()
+    expected = (
+        IntegratedGradients(lambda e: plain_score(llama, transcript, e))
+        .attribute(embeds, baseline, n_steps=48, method="riemann_middle", internal_batch_size=8)[0]
+        .sum(-1)
+    )
+    found = record["answer"]["mean"]
+    assert len(answer) > 3 and not found["refused"]
+    assert found["attribution"] == pytest.approx(expected[list(answer)].tolist(), abs=2e-4)
+    assert max(map(abs, found["attribution"])) > 0.01
+    others = [i for i in range(len(transcript.ids)) if i not in answer]
+    assert expected[others].abs().max() == 0, "what does not move gets nothing"
+
+
+def test_from_a_neutral_token_it_equals_captums_layer_integrated_gradients(llama, open_questions, transcript):
+    (found,) = measured(llama, [Case(open_questions[0], LONG)], baseline="neutral")
+    model, answer = llama.checkpoint.model, list(transcript.positions("answer"))
+    ids = torch.tensor([transcript.ids])
+    baseline = ids.clone()
+    baseline[0, answer] = neutral_token(llama.checkpoint)
+    suffixes, stops = torch.tensor(llama.prompter.level_suffixes(transcript)), list(llama.checkpoint.stops)
+    values, before = torch.tensor(llama.prompter.confidence.values), len(transcript.ids)
+
+    def score(ids):
+        whole = torch.cat([ids.repeat_interleave(len(suffixes), 0), suffixes.repeat(len(ids), 1)], 1)
+        said = model(whole, use_cache=False).logits.log_softmax(-1)
+        tokens = said[:, before - 1 : -1].gather(-1, whole[:, before:, None]).sum((1, 2))
+        return (tokens + said[:, -1, stops].logsumexp(-1)).reshape(len(ids), -1).softmax(-1) @ values
+
+    # the layer's output holds one row for each level, of which captum's interpolation needs the same number
+    single = lambda whole: score(whole)  # noqa: E731
+    embedded = LayerIntegratedGradients(single, model.get_input_embeddings())
+    expected = embedded.attribute(ids, baseline, n_steps=48, method="riemann_middle", internal_batch_size=1)
+    expected = expected.sum((0, -1))
+    assert found["answer"]["neutral"]["attribution"] == pytest.approx(expected[answer].tolist(), abs=2e-4)
+
+
+@pytest.mark.parametrize(("family", "adapter"), KINDS)
+def test_the_answers_attributions_sum_to_what_masking_it_drops(tiny_setting, open_questions, family, adapter):
+    setting, case = tiny_setting(family, adapter), Case(open_questions[7], LONG)
+    for baseline in ("mean", "neutral"):
+        (found,) = measured(setting, [case], baseline=baseline)
+        spread = found["answer"][baseline]
+        drop = masking.measured(setting, [case])[0]["values"][f"{baseline}.drop"]
+        assert found["effects"]["answer"][baseline] == pytest.approx(drop, abs=2e-5)
+        assert spread["effect"] == pytest.approx(drop, abs=2e-5) and abs(drop) > 1e-3
+        if not spread["refused"]:
+            assert sum(spread["attribution"]) == pytest.approx(drop, abs=gap_allowed(drop, 1.0) + 2e-5)
+        assert sum(spread["attribution"]) - spread["effect"] == pytest.approx(spread["gap"], abs=1e-7)
+        assert found["values"]["answer.completeness_gap"] == abs(spread["gap"])
+        assert found["values"]["answer.effect"] == found["effects"]["answer"][baseline]
+
+
+def test_the_stated_levels_logprob_is_another_score(llama, open_questions, transcript):
+    (found,) = measured(llama, [Case(open_questions[0], LONG)], score="stated")
+    stated = llama.reader.readings([transcript])[0].distribution.stated
+    seen = replaced_by_hand(llama, transcript, (), 0, stated)
+    assert found["value"] == pytest.approx(seen, abs=1e-4) and found["value"] < 0
+    left = replaced_by_hand(llama, transcript, transcript.positions("answer"), filler_embeddings(llama)["mean"], stated)
+    assert found["effects"]["answer"]["mean"] == pytest.approx(seen - left, abs=1e-3)
+    assert abs(seen - left) > 0.1 and (found["score"], found["range"]) == ("stated", 1.0)
+
+
+def test_on_a_taught_model_the_answer_is_attributed_most(taught_setting, open_questions):
+    (found,) = measured(taught_setting, [Case(open_questions[0], "Nashville")])
+    assert found["values"]["answer.effect"] < -0.02, "after a wrong answer, hiding it raises the confidence"
+    assert found["values"]["answer.rank"] <= 10
+
+
+# The integral itself
+
+
+def scored_by(function, width: int = 1):
+    def scored(coordinates: torch.Tensor) -> torch.Tensor:
+        return function(coordinates)
+
+    scored.width = width
+    return scored
+
+
+def test_a_value_worked_by_hand():
+    """f = x y + x^2 from (0, 0) to (1, 1): x gets the integral of 3a, y that of a."""
+    found = integrated_gradients(scored_by(lambda c: c[:, 0] * c[:, 1] + c[:, 0] ** 2), 2, effect=2.0, score_range=1.0)
+    assert found.attribution == pytest.approx((1.5, 0.5), abs=1e-5)
+    assert (found.nodes, found.refused) == (2 * attribution.FIRST_NODES, False) and abs(found.gap) < 1e-5
+
+
+@given(st.lists(st.floats(-2, 2), min_size=6, max_size=6), st.integers(1, 200))
+@settings(deadline=None, max_examples=25)
+def test_attributions_sum_to_the_effect_whatever_the_batch(weights, width):
+    w = torch.tensor(weights)
+
+    def function(c):
+        return torch.tanh(c @ w[:3]) * (1 + c @ w[3:]) + (c**3).sum(-1)
+
+    effect = (function(torch.ones(1, 3)) - function(torch.zeros(1, 3))).item()
+    found = integrated_gradients(scored_by(function, width), 3, effect=effect, score_range=1.0)
+    assert not found.refused
+    assert sum(found.attribution) == pytest.approx(effect, abs=gap_allowed(effect, 1.0))
+
+
+def test_a_path_of_one_token_needs_no_nodes():
+    def never(coordinates):
+        raise AssertionError("the score was asked for")
+
+    found = integrated_gradients(scored_by(never), 1, effect=-0.25, score_range=1.0)
+    assert (found.attribution, found.effect, found.gap, found.nodes, found.refused) == ((-0.25,), -0.25, 0.0, 0, False)
+
+
+def test_an_integral_that_does_not_converge_is_refused_and_one_lucky_gap_is_not_enough():
+    jump = scored_by(lambda c: torch.sigmoid(4000 * (c.sum(-1) - 0.001)))
+    found = integrated_gradients(jump, 2, effect=1.0, score_range=1.0)
+    assert found.refused and found.nodes == attribution.MOST_NODES
+    assert abs(found.gap) > gap_allowed(1.0, 1.0)
+    calls = []
+
+    def exact_once(coordinates):
+        calls.append(len(coordinates))
+        return coordinates.sum(-1) * (1.0 if len(calls) <= math.ceil(attribution.FIRST_NODES / 384) else 3.0)
+
+    lucky = integrated_gradients(scored_by(exact_once), 2, effect=2.0, score_range=1.0, most_nodes=48)
+    assert lucky.refused and lucky.nodes == 48
+
+
+def test_a_refused_attribution_is_counted_and_the_exact_effects_stay(llama, record, open_questions, monkeypatch):
+    hasty = functools.partial(integrated_gradients, most_nodes=1)
+    monkeypatch.setattr(attribution, "integrated_gradients", hasty)
+    (found,) = measured(llama, [Case(open_questions[0], LONG)])
+    assert (found["values"]["refused"], record["values"]["refused"]) == (1.0, 0.0)
+    assert found["answer"]["mean"]["refused"] and found["answer"]["mean"]["nodes"] == attribution.FIRST_NODES
+    assert found["effects"] == record["effects"] and found["tokens"] == record["tokens"]
+    summary = summarised([found, record])
+    assert (summary["attribution.refused_share"].value, summary["attribution.refused_share"].n) == (0.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("effect", "score_range", "allowed"), [(0.5, 1.0, 0.005), (-0.5, 1.0, 0.005), (0.01, 1.0, 0.001), (0, 0.8, 0.0008)]
+)
+def test_a_gap_of_a_hundredth_of_the_effect_or_a_thousandth_of_the_range_is_allowed(effect, score_range, allowed):
+    assert gap_allowed(effect, score_range) == pytest.approx(allowed)
+
+
+# Token by token, and the whole prompt
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_token_by_token_telescopes_and_each_leg_is_a_difference_of_plain_forward_passes(
+    tiny_setting, open_questions, family
+):
+    setting = tiny_setting(family)
+    transcript = setting.prompter.transcript(open_questions[0], LONG)
+    filler = filler_embeddings(setting)["neutral"]
+    scorer = Scorer(setting, transcript, attribution._score(setting, "expected", 0))
+    for span in ("answer", "question"):
+        positions = transcript.positions(span)
+        seen = replaced_by_hand(setting, transcript, (), 0)
+        found = token_by_token(scorer, positions, filler, seen)
+        by_hand = [replaced_by_hand(setting, transcript, positions[i:], filler) for i in range(len(positions))] + [seen]
+        legs = [after - before for before, after in zip(by_hand, by_hand[1:], strict=False)]
+        assert found.attribution == pytest.approx(legs, abs=2e-5)
+        assert sum(found.attribution) == pytest.approx(found.effect, abs=1e-9)
+        assert found.effect == pytest.approx(seen - by_hand[0], abs=2e-5)
+        assert (found.nodes, found.refused) == (0, False) and max(map(abs, found.attribution)) > 0.005
+
+
+def test_on_the_path_of_tokens_every_spans_tokens_sum_to_its_effect(llama, open_questions, transcript):
+    (found,) = measured(llama, [Case(open_questions[0], LONG)], path="tokens")
+    assert None not in found["tokens"] and found["path"] == "tokens"
+    for span, effects in found["effects"].items():
+        total = sum(found["tokens"][i] for i in transcript.positions(span))
+        assert total == pytest.approx(effects["mean"], abs=2e-5)
+    sizes = [abs(found["tokens"][i]) for i in transcript.positions("answer")]
+    assert found["values"]["answer.rank"] == 1 + sum(abs(effect) > max(sizes) for effect in found["tokens"])
+
+
+def test_the_papers_path_reports_its_gap_and_shows_no_token_that_it_refused(
+    llama, open_questions, transcript, monkeypatch
+):
+    monkeypatch.setattr(attribution, "MOST_PROMPT_NODES", 24)
+    (found,) = measured(llama, [Case(open_questions[0], LONG)], path="prompt")
+    assert list(found["answer"]) == ["pad", "zero"]
+    pad = found["answer"]["pad"]
+    everywhere = range(len(transcript.ids))
+    filler = llama.prefix.embedded([llama.checkpoint.tokenizer.pad_token_id])[0]
+    effect = replaced_by_hand(llama, transcript, (), 0) - replaced_by_hand(llama, transcript, everywhere, filler)
+    assert pad["effect"] == pytest.approx(effect, abs=1e-4)
+    assert sum(pad["attribution"]) - pad["effect"] == pytest.approx(pad["gap"], abs=1e-6)
+    assert found["values"]["answer.completeness_gap"] == abs(pad["gap"])
+    assert pad["refused"] and found["values"]["refused"] == 1.0, "24 nodes are one count, never two"
+    assert set(found["tokens"]) == {None} and found["values"]["answer.rank"] is None
+    answer = transcript.positions("answer")
+    assert found["values"]["answer.effect"] == pytest.approx(sum(pad["attribution"][i] for i in answer))
+
+
+def test_where_the_papers_path_converges_its_tokens_are_shown(llama, open_questions, transcript, monkeypatch):
+    monkeypatch.setattr(attribution, "gap_allowed", lambda effect, score_range: math.inf)
+    (found,) = measured(llama, [Case(open_questions[0], LONG)], path="prompt")
+    assert found["tokens"] == found["answer"]["pad"]["attribution"] and found["values"]["refused"] == 0.0
+    assert found["values"]["answer.rank"] == rank_of_best(found["tokens"], transcript.positions("answer"))
+
+
+# Ranks
+
+
+@pytest.mark.parametrize(
+    ("effects", "members", "rank"),
+    [
+        ([0.1, -0.5, 0.3], [1], 1),
+        ([0.1, -0.5, 0.3], [0, 2], 2),
+        ([0.1, -0.5, 0.3], [0], 3),
+        ([0.2, -0.2, 0.2], [2], 1),
+        ([0.4, None, 0.3], [2], 2),
+        ([0.4, None, 0.3], [1, 2], 2),
+        ([0.4, None, 0.3], [1], None),
+        ([0.4], [], None),
+    ],
+)
+def test_the_rank_counts_what_is_larger_in_size_than_the_best_of_the_answer(effects, members, rank):
+    assert rank_of_best(effects, members) == rank
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=12, unique_by=abs), st.data())
+def test_ranks_agree_with_a_sorted_list(effects, data):
+    members = data.draw(st.lists(st.sampled_from(range(len(effects))), min_size=1, unique=True))
+    order = sorted(range(len(effects)), key=lambda i: -abs(effects[i]))
+    assert rank_of_best(effects, members) == 1 + min(order.index(i) for i in members)
+
+
+def test_the_summary_takes_the_median_rank_and_the_mean_of_everything_else():
+    records = [{"values": {"answer.rank": rank, "answer.effect": rank / 10}} for rank in (1, 2, 9)]
+    found = summarised([*records, {"values": {"answer.rank": None, "answer.effect": 0.0}}])
+    assert (found["attribution.answer.rank"].value, found["attribution.answer.rank"].left_out) == (2.0, 1)
+    assert found["attribution.answer.effect"].value == pytest.approx(0.3)

@@ -1,0 +1,297 @@
+"""--ckpt: what is meant, what is refused before anything is loaded, and what a loaded checkpoint is."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAMILIES
+
+from interp import checkpoints
+from interp.checkpoints import Checkpoint, loaded_checkpoint, source_of
+from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE
+from interp.errors import UserError
+from interp.setting import Case
+
+
+def directory(folder: Path, **files: object) -> Path:
+    """A directory with the named files; a dictionary becomes JSON, "__" in a name a full stop."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        text = json.dumps(content) if isinstance(content, dict) else str(content)
+        (folder / name.replace("__", ".")).write_text(text)
+    return folder
+
+
+def adapter(folder: Path, base: object) -> Path:
+    return directory(folder, adapter_config__json={"base_model_name_or_path": base}, adapter_model__safetensors="")
+
+
+def model(folder: Path, **config: object) -> Path:
+    return directory(folder, config__json={"model_type": "llama", **config}, model__safetensors="")
+
+
+# What is meant
+
+
+@pytest.mark.parametrize(
+    ("ckpt", "name", "revision"),
+    [
+        ("owner/model-7B_v0.1", "owner/model-7B_v0.1", None),
+        ("owner/model@main", "owner/model", "main"),
+        ("owner/model@refs/pr/3", "owner/model", "refs/pr/3"),
+        ("gpt2", "gpt2", None),
+        ("gpt2@607a30d", "gpt2", "607a30d"),
+    ],
+)
+def test_a_hub_id_may_carry_a_revision(ckpt, name, revision):
+    source = source_of(ckpt)
+    assert (source.model, source.revision, source.adapter, source.note, source.shots) == (name, revision, None, "", 0)
+
+
+@pytest.mark.parametrize(
+    "ckpt",
+    [
+        " ",
+        "../missing",
+        "./missing",
+        "-x/y",
+        "a/b/c",
+        "owner/",
+        "/no/such/place",
+        "own er/model",
+        "a@",
+        "owner/model@",
+        "https://x.y/z",
+    ],
+)
+def test_what_is_neither_a_place_nor_a_hub_id_is_refused_by_name(ckpt):
+    with pytest.raises(UserError, match=r"neither a directory, a \.gguf file, a hub id nor"):
+        source_of(ckpt)
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("x")
+    with pytest.raises(UserError, match="neither a directory"):
+        source_of(str(path))
+    with pytest.raises(UserError, match="there is no such file"):
+        source_of(str(tmp_path / "missing.gguf"))
+    (tmp_path / "fake.gguf").write_text("text")
+    with pytest.raises(UserError, match="not a GGUF file"):
+        source_of(str(tmp_path / "fake.gguf"))
+
+
+def test_the_embedded_models_numbers_carry_its_precision_and_its_examples(monkeypatch):
+    monkeypatch.setattr(checkpoints, "embedded_checkpoint", lambda: Path("somewhere"))
+    source = source_of(EMBEDDED_NAME)
+    assert (source.model, source.note, source.shots) == ("somewhere", EMBEDDED_NOTE, 3)
+
+
+def test_a_directory_comes_before_a_hub_id_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert source_of("owner/model").model == "owner/model"
+    with pytest.raises(UserError, match=r"neither config\.json"):
+        source_of(str(directory(tmp_path / "owner" / "model").relative_to(tmp_path)))
+
+
+# What is refused before anything is loaded
+
+
+def test_a_directory_without_a_model_says_what_it_lacks(tmp_path):
+    with pytest.raises(UserError, match=r"neither config\.json nor adapter_config\.json"):
+        source_of(str(directory(tmp_path / "empty", readme="x")))
+    with pytest.raises(UserError, match="holds no weights"):
+        source_of(str(directory(tmp_path / "bare", config__json={})))
+    assert source_of(str(model(tmp_path / "whole"))).model == str(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
+def test_a_checkpoint_of_pickles_alone_is_refused_and_named(tmp_path, name):
+    folder = directory(tmp_path / "old", config__json={})
+    (folder / name).write_bytes(b"\x80")
+    with pytest.raises(UserError, match=f"only pickled weights \\({name}\\); convert them to safetensors"):
+        source_of(str(folder))
+    (folder / "model.safetensors").write_bytes(b"")
+    assert source_of(str(folder)).model == str(folder), "pickles beside safetensors are not read"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\xff"])
+def test_an_unreadable_configuration_is_one_sentence(tmp_path, text):
+    folder = model(tmp_path / "odd")
+    (folder / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.json: not"):
+        source_of(str(folder))
+
+
+def test_code_of_a_checkpoint_runs_only_when_it_is_asked_for(tmp_path):
+    folder = model(tmp_path / "own", auto_map={"AutoModelForCausalLM": "evil.Model"})
+    with pytest.raises(UserError, match="brings code of its own; read it, then pass --trust-remote-code"):
+        source_of(str(folder))
+    assert source_of(str(folder), remote_code=True).model == str(folder)
+    with pytest.raises(UserError, match="brings code of its own"):
+        source_of(str(adapter(tmp_path / "on-it", str(folder))))
+
+
+# Adapters
+
+
+def test_an_adapter_finds_its_base_by_path_by_a_path_from_itself_and_by_hub_id(tmp_path):
+    base = model(tmp_path / "base")
+    for named, expected in ((str(base), str(base)), ("../base", str(tmp_path / "lora" / "../base")), ("o/m", "o/m")):
+        source = source_of(str(adapter(tmp_path / "lora", named)))
+        assert (source.model, source.adapter) == (expected, tmp_path / "lora")
+    assert Path(expected := source_of(str(adapter(tmp_path / "lora", "../base"))).model).resolve() == base.resolve(), (
+        expected
+    )
+
+
+def test_an_adapter_on_the_embedded_model_keeps_its_note_and_its_examples(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "embedded_checkpoint", lambda: Path("somewhere"))
+    source = source_of(str(adapter(tmp_path / "lora", EMBEDDED_NAME)))
+    assert (source.model, source.note, source.shots) == ("somewhere", EMBEDDED_NOTE, 3)
+    assert source.adapter == tmp_path / "lora"
+
+
+@pytest.mark.parametrize("base", ["/no/such/base", "../missing", ""])
+def test_an_adapter_without_its_base_names_both(tmp_path, base):
+    folder = adapter(tmp_path / "lora", base)
+    with pytest.raises(UserError) as raised:
+        source_of(str(folder))
+    assert str(folder) in str(raised.value) and base in str(raised.value)
+    assert "base model" in str(raised.value)
+
+
+@pytest.mark.parametrize("base", [None, 7, ["x"]])
+def test_an_adapter_that_names_no_base_is_refused(tmp_path, base):
+    with pytest.raises(UserError, match="names no base model"):
+        source_of(str(adapter(tmp_path / "lora", base)))
+
+
+def test_an_adapter_on_an_adapter_and_one_on_itself_are_refused(tmp_path):
+    base = model(tmp_path / "base")
+    first = adapter(tmp_path / "first", str(base))
+    with pytest.raises(UserError, match="is itself an adapter; merge that one first"):
+        source_of(str(adapter(tmp_path / "second", str(first))))
+    with pytest.raises(UserError, match="is itself an adapter"):
+        source_of(str(adapter(tmp_path / "loop", ".")))
+
+
+def test_a_pickled_adapter_is_refused(tmp_path):
+    folder = adapter(tmp_path / "lora", "o/m")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"has no adapter_model\.safetensors; pickled weights are not loaded"):
+        source_of(str(folder))
+
+
+# What is loaded
+
+
+def logits(checkpoint: Checkpoint) -> torch.Tensor:
+    ids = checkpoint.tokenizer("Question: What is the capital of France?", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        return checkpoint.model(input_ids=ids).logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_comes_back_frozen_and_bit_for_bit(tiny_loaded, tiny_model, family):
+    checkpoint = tiny_loaded(family)
+    assert torch.equal(logits(checkpoint), logits(Checkpoint("x", tiny_model(family), checkpoint.tokenizer)))
+    assert not checkpoint.model.training and not any(p.requires_grad for p in checkpoint.model.parameters())
+    assert checkpoint.model.dtype == torch.float32 and checkpoint.context == 1024
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_an_adapter_is_put_on_its_base_and_changes_what_it_says(tiny_loaded, tiny_adapter, family):
+    base, adapted = tiny_loaded(family), loaded_checkpoint(str(tiny_adapter(family)), device="cpu")
+    assert not adapted.model.training and not any(p.requires_grad for p in adapted.model.parameters())
+    assert adapted.context == base.context and adapted.stops == base.stops
+    assert (logits(base) - logits(adapted)).abs().max() > 0.01
+    with adapted.model.disable_adapter():
+        assert torch.equal(logits(base), logits(adapted))
+
+
+def test_turns_and_lines_end_a_reply(tiny_loaded):
+    checkpoint = tiny_loaded("llama")
+    tokens = checkpoint.tokenizer.convert_ids_to_tokens(list(checkpoint.stops))
+    assert "<|end|>" in tokens and "Ċ" in tokens
+    assert all(token == "<|end|>" or token.startswith("Ċ") for token in tokens)
+
+
+def test_sentencepieces_byte_for_a_line_ends_a_reply_too(tiny_model, tiny_tokenizer):
+    checkpoint = Checkpoint("x", tiny_model("llama"), tiny_tokenizer("pieces"))
+    assert checkpoint.tokenizer.convert_tokens_to_ids("<0x0A>") in checkpoint.stops
+
+
+def test_the_fingerprint_follows_the_weights_and_not_the_place(tiny_checkpoint, tiny_loaded, tmp_path):
+    copy = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "copy")
+    assert loaded_checkpoint(str(copy), device="cpu").fingerprint == tiny_loaded("llama").fingerprint
+    weights = copy / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    weights.write_bytes(raw)
+    changed = loaded_checkpoint(str(copy), device="cpu").fingerprint
+    kinds = {changed, tiny_loaded("llama").fingerprint, tiny_loaded("llama", adapter=True).fingerprint}
+    assert len(kinds) == 3
+
+
+def narrowed(config: Path) -> None:
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"intermediate_size": 64}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}"), "could not be loaded"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "could not be loaded"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "never-heard-of"}'), "could not be loaded"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "could not be loaded"),
+        (lambda folder: narrowed(folder / "config.json"), "could not be loaded"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "could not be loaded"),
+    ],
+    ids=["torn weights", "empty weights", "unknown architecture", "no architecture", "another width", "torn tokenizer"],
+)
+def test_a_damaged_checkpoint_is_one_sentence(tiny_checkpoint, tmp_path, spoil, reason):
+    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "damaged")
+    spoil(folder)
+    with pytest.raises(UserError, match=reason) as raised:
+        loaded_checkpoint(str(folder), device="cpu")
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
+
+
+def test_a_checkpoint_without_some_of_its_weights_is_refused(tiny_checkpoint, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "holed")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks .*model\.layers\.1\.mlp\.up_proj\.weight"):
+        loaded_checkpoint(str(folder), device="cpu")
+
+
+def test_an_adapter_of_another_model_is_refused(tiny_adapter, tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_adapter("llama"), tmp_path / "lora")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tiny_checkpoint("gpt_neox"))
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="does not fit its base model"):
+        loaded_checkpoint(str(folder), device="cpu")
+
+
+def test_a_hub_id_that_cannot_be_reached_is_one_sentence():
+    with pytest.raises(UserError, match=r"--ckpt no-such-owner/no-such-model: .* could not be loaded") as raised:
+        loaded_checkpoint("no-such-owner/no-such-model", device="cpu")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99" if not torch.cuda.is_available() else "npu", ""])
+def test_a_device_that_is_not_there_is_refused_with_what_there_is(tiny_checkpoint, device):
+    with pytest.raises(UserError, match=r"not available here; there is .*cpu"):
+        loaded_checkpoint(str(tiny_checkpoint("llama")), device=device)
+
+
+def test_a_case_without_samples_is_complete(open_questions):
+    case = Case(open_questions[0], "Kitten")
+    assert (case.wrong, case.candidates, case.wanted_candidates) == ((), (), 0)

@@ -1,0 +1,250 @@
+"""Answers: greedy ones as transformers writes them, sampled ones that depend on prompt and seed alone."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILIES
+
+from interp.elicitation import (
+    Generator,
+    Reply,
+    free_replies,
+    parsed_reply,
+    sampled_answers,
+    slot_replies,
+    source_of_chance,
+    top_p_token,
+)
+from interp.formats import FORMATS
+from interp.prefix import SharedPrefix
+from interp.questions import is_right, may_be_right, normalised
+from interp.records import Question
+from interp.setting import Setting, prepared
+
+PASSAGE = Question("passage", "Who left first?", ("Ada",), context="Ada took the early train. Ben came later. " * 3)
+
+
+def ending_tokens(setting: Setting, extra: range) -> list[int]:
+    """A random model hardly ever ends a line: some more tokens that end it, so that lengths differ."""
+    return sorted({*setting.checkpoint.stops, *extra})
+
+
+def by_transformers(setting: Setting, prompt, stops, *, most: int) -> list[int]:
+    """The oracle: `generate` on one prompt, stopping where a token ends the line or is one of `stops`."""
+    tokenizer = setting.checkpoint.tokenizer
+    lines = [i for i in range(len(tokenizer)) if "\n" in tokenizer.decode([i])]
+    ids = torch.tensor([list(prompt)])
+    written = setting.checkpoint.model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=most,
+        eos_token_id=sorted({*stops, *lines}),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return written[0, ids.shape[1] :].tolist()
+
+
+def as_text(setting: Setting, ids: list[int]) -> str:
+    return setting.checkpoint.tokenizer.decode(ids, skip_special_tokens=True).strip().split("\n")[0].strip()
+
+
+@pytest.mark.parametrize(("family", "adapter"), [*((family, False) for family in FAMILIES), ("llama", True)])
+def test_greedy_answers_are_those_of_transformers_one_by_one(tiny_setting, open_questions, family, adapter):
+    setting = tiny_setting(family, adapter)
+    prompts = [setting.prompter.transcript(q).ids for q in (*open_questions[:7], PASSAGE, open_questions[0])]
+    stops = ending_tokens(setting, range(300, 345))
+    expected = [by_transformers(setting, prompt, stops, most=12) for prompt in prompts]
+    assert len(set(map(len, prompts))) > 3
+    for batch_tokens in (1, 150, 4096):
+        prefix = SharedPrefix(setting.checkpoint.model, setting.prefix.opening, batch_tokens=batch_tokens)
+        found = Generator(prefix, setting.prompter, stops).greedy(prompts, most=12)
+        assert [(said.text, said.tokens) for said in found] == [(as_text(setting, ids), len(ids)) for ids in expected]
+        ended = [ids[-1] in stops or "\n" in setting.checkpoint.tokenizer.decode(ids[-1:]) for ids in expected]
+        assert [said.finished for said in found] == ended
+
+
+def test_the_greedy_answers_of_a_taught_model_end_with_their_line(taught_setting, open_questions):
+    setting = taught_setting
+    prompts = [setting.prompter.transcript(q).ids for q in (*open_questions, PASSAGE)]
+    found = setting.generator.greedy(prompts)
+    expected = [by_transformers(setting, prompt, setting.checkpoint.stops, most=16) for prompt in prompts]
+    assert [said.text for said in found] == [as_text(setting, ids) for ids in expected]
+    assert all(said.finished for said in found[:-1]) and len({said.tokens for said in found}) > 2
+    assert sum(is_right(q, said.text) for q, said in zip(open_questions, found, strict=False)) >= 6
+
+
+def test_a_free_reply_ends_with_the_turn_and_not_with_the_line(taught_setting, open_questions):
+    setting = taught_setting
+    prompts = [setting.prompter.transcript(q).ids for q in open_questions[:5]]
+    found = setting.generator.greedy(prompts, most=20, lines=False)
+    for prompt, said in zip(prompts, found, strict=True):
+        ids = torch.tensor([prompt])
+        written = setting.checkpoint.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20
+        )[0, len(prompt) :]
+        decoded = setting.checkpoint.tokenizer.decode(written, skip_special_tokens=True)
+        assert (said.text, said.tokens) == (decoded.strip(), len(written))
+        assert "\nConfidence:" in said.text and said.finished
+    cut = setting.generator.greedy(prompts, most=3, lines=False)
+    assert not any(said.finished for said in cut) and {said.tokens for said in cut} == {3}
+
+
+def sampled_slowly(setting: Setting, prompt, draw: np.random.Generator, *, top_p: float, most: int) -> list[int]:
+    """The definition: one plain forward pass for each token, the token at the next quantile of its nucleus."""
+    ids, chances = list(prompt), draw.random(most)
+    for chance in chances:
+        with torch.no_grad():
+            logits = setting.checkpoint.model(torch.tensor([ids]), use_cache=False).logits[:, -1]
+        token = top_p_token(logits, torch.tensor([chance], dtype=torch.float32), top_p).item()
+        ids.append(token)
+        if token in setting.checkpoint.stops or "\n" in setting.checkpoint.tokenizer.decode([token]):
+            break
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+def test_samples_equal_the_slow_loop_and_do_not_depend_on_the_batch(tiny_setting, open_questions, family):
+    setting = tiny_setting(family)
+    prompts = [
+        setting.prompter.transcript(q).ids for q in (open_questions[0], open_questions[0], PASSAGE, open_questions[8])
+    ]
+
+    def sources(seed: int) -> list[np.random.Generator]:
+        return [source_of_chance(seed, open_questions[0], number) for number in range(4)]
+
+    slow = [sampled_slowly(setting, p, d, top_p=0.8, most=8) for p, d in zip(prompts, sources(0), strict=True)]
+    together = setting.generator.sampled(prompts, sources(0), top_p=0.8, most=8)
+    alone = [
+        setting.generator.sampled([p], [d], top_p=0.8, most=8)[0] for p, d in zip(prompts, sources(0), strict=True)
+    ]
+    backwards = setting.generator.sampled(prompts[::-1], sources(0)[::-1], top_p=0.8, most=8)[::-1]
+    assert together == alone == backwards
+    assert [(said.text, said.tokens) for said in together] == [(as_text(setting, ids), len(ids)) for ids in slow]
+    assert setting.generator.sampled(prompts, sources(1), top_p=0.8, most=8) != together
+    assert together[0] != together[1], "two samples of one question differ"
+
+
+def test_a_nucleus_of_nothing_is_greedy(taught_setting, open_questions):
+    setting = taught_setting
+    prompts = [setting.prompter.transcript(q).ids for q in open_questions[:4]]
+    draws = [source_of_chance(0, q, 0) for q in open_questions[:4]]
+    assert setting.generator.sampled(prompts, draws, top_p=1e-6) == setting.generator.greedy(prompts)
+
+
+# Wrong answers
+
+
+def found_for(setting: Setting, questions, **options):
+    given = {"wrong": 2, "distinct": 4, "seed": 0, "top_p": 0.95, "tries": 24} | options
+    return sampled_answers(setting.generator, setting.prompter, questions, **given)
+
+
+def test_wrong_answers_are_neither_right_nor_nearly_so_and_all_differ(taught_setting, open_questions):
+    found = found_for(taught_setting, open_questions)
+    for question, answers in zip(open_questions, found, strict=True):
+        assert not any(may_be_right(question, wrong) for wrong in answers.wrong)
+        said = list(map(normalised, answers.distinct))
+        assert len(set(said)) == len(said) and "" not in said
+        assert set(answers.wrong) <= set(answers.distinct)
+        assert answers.vetoed == len(answers.distinct) - len(answers.wrong)
+        left = [text for text in answers.distinct if text not in answers.wrong]
+        assert all(may_be_right(question, text) for text in left)
+    assert sum(answers.vetoed for answers in found) >= 6, "positive control: the model does say right answers"
+    assert all(len(answers.wrong) >= 2 for answers in found)
+
+
+def test_the_seed_decides_what_is_sampled_and_other_questions_do_not(taught_setting, open_questions):
+    found = found_for(taught_setting, open_questions[:4])
+    assert found_for(taught_setting, open_questions[:4]) == found
+    assert found_for(taught_setting, open_questions[2:3]) == found[2:3]
+    assert found_for(taught_setting, open_questions[3::-1]) == found[::-1]
+    assert found_for(taught_setting, open_questions[:4], seed=1) != found
+
+
+@pytest.mark.parametrize("tries", [1, 7, 24])
+def test_tries_are_bounded_and_used_up_before_a_question_is_given_up(taught_setting, open_questions, tries):
+    found = found_for(taught_setting, open_questions[:3], distinct=200, tries=tries)
+    assert [answers.tries for answers in found] == [tries] * 3
+    drawn = [
+        taught_setting.generator.sampled(
+            [taught_setting.prompter.transcript(question).ids] * tries,
+            [source_of_chance(0, question, number) for number in range(tries)],
+            top_p=0.95,
+        )
+        for question in open_questions[:3]
+    ]
+    for answers, said in zip(found, drawn, strict=True):
+        texts = [one.text for one in said if one.finished and normalised(one.text)]
+        assert list(map(normalised, answers.distinct)) == list(dict.fromkeys(map(normalised, texts)))
+
+
+def test_no_more_is_drawn_once_enough_is_found(taught_setting, open_questions):
+    few = found_for(taught_setting, open_questions[:3], wrong=1, distinct=1, tries=48)
+    assert all(answers.tries < 48 and answers.wrong for answers in few)
+
+
+def test_the_other_choices_are_the_wrong_answers_without_any_sampling(tiny_loaded, choice_questions):
+    setting = prepared(tiny_loaded("llama"), FORMATS["ScoreNumber"], choices=True)
+    given = {"wrong": 2, "distinct": 3, "seed": 0, "top_p": 0.9, "tries": 1}
+
+    class Silent(Generator):
+        def _written(self, *arguments):
+            raise AssertionError("a choice was sampled")
+
+    silent = Silent(setting.prefix, setting.prompter, setting.checkpoint.stops)
+    found = sampled_answers(silent, setting.prompter, choice_questions, **given)
+    for question, answers in zip(choice_questions, found, strict=True):
+        assert answers.tries == 0
+        assert len(answers.distinct) == len(question.choices)
+        assert [letter for letter in answers.distinct if not is_right(question, letter)] == list(answers.wrong)
+        assert len(answers.wrong) == len(question.choices) - 1
+
+
+# Replies
+
+
+def test_an_answer_that_was_cut_off_or_is_empty_is_no_answer(tiny_setting, open_questions):
+    setting = tiny_setting("llama")
+    whole = slot_replies(setting.generator, setting.prompter, open_questions)
+    written = setting.generator.greedy([setting.prompter.transcript(q).ids for q in open_questions])
+    for reply, said in zip(whole, written, strict=True):
+        assert reply.answer == (said.text if said.finished and said.text else None)
+        assert (reply.text, reply.tokens, reply.level) == (said.text, said.tokens, None)
+    everything = Generator(setting.prefix, setting.prompter, range(390))
+    cut = slot_replies(everything, setting.prompter, open_questions[:3])
+    assert [reply.tokens for reply in cut] == [1, 1, 1]
+    never = slot_replies(setting.generator, setting.prompter, open_questions[:3])
+    assert any(reply.answer is None for reply in never), "this model hardly ever ends a line"
+
+
+def test_a_taught_model_writes_whole_replies_that_parse(taught_setting, open_questions):
+    setting = taught_setting
+    for question, reply in zip(
+        open_questions[:4], free_replies(setting.generator, setting.prompter, open_questions[:4]), strict=True
+    ):
+        prompt = setting.prompter.transcript(question, free=True).ids
+        (said,) = setting.generator.greedy([prompt], most=64, lines=False)
+        assert reply == parsed_reply(said.text, FORMATS["ScoreNumber"], tokens=said.tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "level"),
+    [
+        ("Answer: Paris\nConfidence: 9", "Paris", 9),
+        ("answer : Paris \n\nCONFIDENCE= 0.", "Paris", 0),
+        ("**Answer:** Paris\n- **Confidence**: 7", "Paris", 7),
+        ("I think.\nAnswer: Paris\nAnswer: Rome\nConfidence: 3\nConfidence: 8", "Paris", 3),
+        ("Answer: Paris", "Paris", None),
+        ("Confidence: 4", None, 4),
+        ("Answer:\nConfidence: 4", None, 4),
+        ("Answer: Paris\nConfidence: 10", "Paris", None),
+        ("Answer: Paris\nConfidence: 8/10", "Paris", None),
+        ("The answer: Paris, confidence: 8", None, None),
+        ("", None, None),
+    ],
+)
+def test_a_reply_is_read_by_its_labels_and_nothing_is_guessed(text, answer, level):
+    reply = parsed_reply(text, FORMATS["ScoreNumber"], tokens=5)
+    assert reply == Reply(answer, level, text, 5)
+    assert reply.parsed == (answer is not None and level is not None)

@@ -1,0 +1,97 @@
+"""Intervals: a percentile bootstrap over questions that counts what it leaves out."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp.intervals import RESAMPLES, Estimate, estimated
+
+reals = st.floats(-100, 100, allow_subnormal=False)
+
+
+def by_a_slow_loop(values: list[float], statistic, resamples: int) -> tuple[float, float]:
+    """The percentile bootstrap written out: draw as many with replacement, many times, and take the 2.5 % ends."""
+    draw = np.random.default_rng(123)
+    found = []
+    for _ in range(resamples):
+        drawn = [values[draw.integers(len(values))] for _ in values]
+        found.append(float(statistic(drawn)))
+    found.sort()
+    return found[round(0.025 * resamples)], found[round(0.975 * resamples) - 1]
+
+
+@pytest.mark.parametrize("statistic", [np.mean, np.median])
+def test_the_interval_agrees_with_the_bootstrap_written_out(statistic):
+    values = np.random.default_rng(7).gamma(1.0, size=60).tolist()
+    estimate = estimated(values, statistic)
+    low, high = by_a_slow_loop(values, statistic, 4000)
+    assert estimate.value == pytest.approx(statistic(values))
+    within = 0.1 * (high - low)  # of the ends' own error from 2,000 draws, about three times
+    assert estimate.low == pytest.approx(low, abs=within) and estimate.high == pytest.approx(high, abs=within)
+
+
+def test_the_interval_of_a_mean_covers_it_about_95_times_in_100():
+    draw = np.random.default_rng(11)
+    trials = 200
+    covered = [
+        estimate.low <= 0.5 <= estimate.high
+        for estimate in (estimated(draw.normal(0.5, 1.0, size=80).tolist(), seed=t) for t in range(trials))
+    ]
+    assert 0.90 <= np.mean(covered) <= 0.98  # 0.94 expected at n = 80, with a standard error of 0.017
+    missed = [e.low <= 1.0 <= e.high for e in (estimated(draw.normal(0.5, 1.0, size=80).tolist()) for _ in range(20))]
+    assert np.mean(missed) < 0.2, "the interval would cover anything"
+
+
+def test_the_width_of_a_means_interval_is_that_of_the_normal_approximation():
+    values = np.random.default_rng(3).normal(size=400)
+    estimate = estimated(values.tolist())
+    normal = 2 * 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+    assert estimate.high - estimate.low == pytest.approx(normal, rel=0.06)
+
+
+@given(st.lists(reals | st.none(), max_size=12))
+@settings(deadline=None, max_examples=30)
+def test_every_question_is_counted_once_and_the_interval_holds_the_mean_of_equals(values):
+    estimate = estimated(values)
+    there = [v for v in values if v is not None]
+    assert (estimate.n, estimate.left_out) == (len(there), len(values) - len(there))
+    assert (estimate.value is None) == (not there)
+    assert (estimate.low is None) == (estimate.high is None) == (len(there) < 2)
+    if len(there) > 1:
+        rounding = 1e-9 * max(1, *map(abs, there))
+        assert min(there) - rounding <= estimate.low <= estimate.high <= max(there) + rounding
+
+
+def test_what_is_no_number_is_left_out_and_counted():
+    assert estimated([None, float("nan"), float("inf"), 2.0, 4.0]).as_record()["left_out"] == 3
+    assert estimated([None, float("nan"), float("inf"), 2.0, 4.0]).value == 3.0
+
+
+def test_one_question_has_a_value_and_no_interval_and_none_has_neither():
+    assert estimated([0.25, None]) == Estimate(0.25, None, None, 1, 1)
+    assert estimated([None, None]) == Estimate(None, None, None, 0, 2)
+    assert estimated([]) == Estimate(None, None, None, 0, 0)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert estimated([0.3] * 5).as_record() == pytest.approx(
+        {"value": 0.3, "low": 0.3, "high": 0.3, "n": 5, "left_out": 0}
+    )
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
+    values = np.random.default_rng(0).normal(size=30).tolist()
+    assert estimated(values, seed=1) == estimated(values, seed=1)
+    assert estimated(values, seed=1).low != estimated(values, seed=2).low
+
+
+def test_draws_in_batches_give_what_one_batch_gives():
+    values = np.random.default_rng(5).normal(size=3000)
+    assert len(values) * RESAMPLES > 2_000_000, "one batch would hold all draws"
+    estimate = estimated(values.tolist())
+    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+    assert estimate.high - estimate.value == pytest.approx(half, rel=0.12)
+    assert estimate.value - estimate.low == pytest.approx(half, rel=0.12)

@@ -1,0 +1,211 @@
+"""Answer masking: exactly the answer is hidden, by fillers and by cuts, and the drop is what the model then says."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from interp.hooks import HookedModel
+from interp.masking import (
+    CUTS,
+    cut_tree,
+    filler_embeddings,
+    masked_tree,
+    mean_embedding,
+    measured,
+    neutral_token,
+    padding_token,
+    summarised,
+)
+from interp.setting import Case, Setting
+
+KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False), ("llama", True)]
+
+
+def with_levels(setting: Setting, transcript) -> list[torch.Tensor]:
+    """The token ids of the whole text with each level written at its end, [1, tokens]."""
+    return [torch.tensor([[*transcript.ids, *suffix]]) for suffix in setting.prompter.level_suffixes(transcript)]
+
+
+def said_after(setting: Setting, transcript, forward) -> torch.Tensor:
+    """The definition: probability of each level from one pass over each whole text, renormalised; forward: ids -> logits."""
+    before, stops, found = len(transcript.ids), list(setting.checkpoint.stops), []
+    for ids in with_levels(setting, transcript):
+        said = forward(ids)[0].double().log_softmax(-1)
+        written = sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1]))
+        found.append(written + said[-1, stops].logsumexp(-1))
+    return torch.stack(found).softmax(-1)
+
+
+def with_filler(setting: Setting, transcript, filler: torch.Tensor):
+    """A plain forward pass in which the answer's embeddings were replaced by hand."""
+
+    @torch.no_grad()
+    def forward(ids):
+        embeds = setting.checkpoint.model.get_input_embeddings()(ids).clone()
+        for position in transcript.positions("answer"):
+            embeds[0, position] = filler
+        return setting.checkpoint.model(inputs_embeds=embeds, use_cache=False).logits
+
+    return forward
+
+
+@pytest.mark.parametrize(("family", "adapter"), KINDS)
+def test_a_filler_stands_for_exactly_the_answers_tokens(tiny_setting, open_questions, family, adapter):
+    setting = tiny_setting(family, adapter)
+    cases = [Case(open_questions[0], "Kitten"), Case(open_questions[7], "Asunción")]
+    for case, record in zip(cases, measured(setting, cases), strict=True):
+        transcript = setting.prompter.transcript(case.question, case.answer)
+        assert len(transcript.positions("answer")) > 1
+        with torch.no_grad():
+            seen = said_after(setting, transcript, lambda ids: setting.checkpoint.model(ids, use_cache=False).logits)
+        assert record["seen"]["probability"] == pytest.approx(seen.tolist(), abs=1e-4)
+        fillers = filler_embeddings(setting)
+        assert list(fillers) == ["neutral", "mean", "pad"]
+        for name, filler in fillers.items():
+            expected = said_after(setting, transcript, with_filler(setting, transcript, filler))
+            assert record["masked"][name]["probability"] == pytest.approx(expected.tolist(), abs=1e-4)
+            assert (expected - seen).abs().max() > 0.005, "the answer matters to this model"
+
+
+def test_tokens_of_the_question_are_left_untouched(tiny_setting, open_questions):
+    setting = tiny_setting("gemma3")
+    transcript = setting.prompter.transcript(open_questions[0], "Asunción")
+    length, filler = len(setting.prefix.opening), torch.full((48,), 0.25)
+    tree, _, _, embeds = masked_tree(setting, transcript, length, filler)
+    own = setting.prefix.embedded(tree.tokens)
+    path = tree.insert(transcript.ids[length:])
+    replaced = {path[i - length] for i in transcript.positions("answer")}
+    assert len(replaced) == len(transcript.positions("answer"))
+    for node in range(len(tree.tokens)):
+        assert torch.equal(embeds[node], filler if node in replaced else own[node])
+
+
+@pytest.mark.parametrize(("family", "adapter"), KINDS)
+def test_a_cut_equals_transformer_lens_knockout(tiny_setting, open_questions, family, adapter):
+    setting, case = tiny_setting(family, adapter), Case(open_questions[0], "Kitten")
+    (record,) = measured(setting, [case])
+    transcript = setting.prompter.transcript(case.question, case.answer)
+    hooked, answer = HookedModel(setting.checkpoint.model), transcript.positions("answer")
+    for name, first in zip(CUTS, (len(transcript.ids) - 1, answer[-1] + 1), strict=True):
+
+        def cut(ids, first=first):
+            with hooked.attention_cut(list(range(first, ids.shape[1])), answer):
+                return hooked.logits(ids)
+
+        expected = said_after(setting, transcript, cut)
+        assert record["masked"][name]["probability"] == pytest.approx(expected.tolist(), abs=2e-3)
+    direct, later = (record["masked"][name]["expected"] for name in CUTS)
+    assert direct != pytest.approx(record["seen"]["expected"], abs=1e-3), "the cut does something"
+    assert direct != pytest.approx(later, abs=1e-3), "what stands between passes the answer on"
+
+
+def test_the_direct_cut_blinds_the_rows_that_are_read_and_the_other_one_all_that_follow(tiny_setting, open_questions):
+    setting = tiny_setting("llama")
+    transcript = setting.prompter.transcript(open_questions[0], "Kitten")
+    length = len(setting.prefix.opening)
+    whole = setting.reader.plan(transcript, length)[0].sight()
+    path = setting.reader.plan(transcript, length)[0].insert(transcript.ids[length:])
+    answer = [path[i - length] for i in transcript.positions("answer")]
+    levels = sorted(set(range(len(whole))) - set(path))
+    rows = {CUTS[0]: [path[-1], *levels], CUTS[1]: [*path[path.index(answer[-1]) + 1 :], *levels]}
+    assert len(rows[CUTS[1]]) > len(rows[CUTS[0]]) > len(levels) > 1
+    for name, blind in rows.items():
+        expected = whole.copy()
+        for row in blind:
+            expected[row, answer] = False
+        assert (cut_tree(setting, transcript, length, name)[0].sight() == expected).all()
+        assert (expected != whole).any(-1).sum() == len(blind)
+
+
+def test_where_the_confidence_was_taught_to_follow_the_answer_hiding_it_drops_it(taught_setting, open_questions):
+    cases = [Case(question, question.answers[0]) for question in open_questions[:4]]
+    for record in measured(taught_setting, cases):
+        values = record["values"]
+        for name, masked in record["masked"].items():
+            assert values[f"{name}.drop"] == values["seen"] - values[f"{name}.masked"]
+            assert values[f"{name}.masked"] == masked["expected"]
+        assert max(abs(values[f"{name}.drop"]) for name in record["masked"]) > 0.1
+    values = setting_values = taught_setting.prompter.confidence.values
+    assert record["seen"]["expected"] == pytest.approx(
+        sum(p * v for p, v in zip(record["seen"]["probability"], setting_values, strict=True))
+    ), values
+
+
+def test_cases_together_equal_cases_alone(tiny_setting, open_questions):
+    setting = tiny_setting("mistral")
+    cases = [Case(open_questions[i], answer) for i, answer in ((0, "Kitten"), (7, "Asunción"), (8, "3"))]
+    together = measured(setting, cases)
+    for case, record in zip(cases, together, strict=True):
+        assert record["values"] == pytest.approx(measured(setting, [case])[0]["values"], abs=1e-4)
+    assert together[0]["values"] != pytest.approx(together[1]["values"], abs=1e-3)
+
+
+# Fillers
+
+
+def checkpoint_of(tokenizer, *, stops=(4,)) -> SimpleNamespace:
+    return SimpleNamespace(tokenizer=tokenizer, stops=stops)
+
+
+def test_pad_is_a_filler_only_where_it_means_nothing_else():
+    def tokenizer(**ids):
+        return SimpleNamespace(**({"pad": 0, "bos": 1, "eos": 2, "unk": 3} | ids))
+
+    def asked(stops=(4,), **ids):
+        given = {f"{k}_token_id": v for k, v in ({"pad": 0, "bos": 1, "eos": 2, "unk": 3} | ids).items()}
+        return padding_token(checkpoint_of(SimpleNamespace(**given), stops=stops))
+
+    assert asked() == 0
+    assert asked(pad=None) is None
+    for same in ("bos", "eos", "unk"):
+        assert asked(**{same: 0}) is None
+    assert asked(stops=(4, 0)) is None, "pad ends a turn, as in the embedded model"
+
+
+def test_a_pad_that_ends_the_turn_is_left_out_of_the_record(tiny_setting, open_questions, monkeypatch):
+    setting, case = tiny_setting("llama"), Case(open_questions[0], "Kitten")
+    assert "pad" in measured(setting, [case])[0]["masked"]
+    monkeypatch.setattr(
+        setting.checkpoint.model.generation_config, "eos_token_id", [setting.checkpoint.tokenizer.pad_token_id]
+    )
+    (record,) = measured(setting, [case])
+    assert list(record["masked"]) == ["neutral", "mean", *CUTS]
+
+
+@pytest.mark.parametrize("vocabulary", ["digits", "spaced", "pieces"])
+def test_the_neutral_filler_is_one_token_that_says_nothing(tiny_tokenizer, vocabulary):
+    tokenizer = tiny_tokenizer(vocabulary)
+    said = tokenizer.decode([neutral_token(checkpoint_of(tokenizer))])
+    assert said.strip() in ("...", "_", ".") and len(said) <= 4
+    known = {" ...": [7, 8], "...": [9], " _": [10], "_": [11], " .": [12], ".": [13]}
+    made = checkpoint_of(lambda text, add_special_tokens: {"input_ids": known[text]})
+    assert neutral_token(made) == 9, "the first of the texts that is one token"
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
+def test_the_mean_embedding_is_the_mean_of_what_the_layers_receive(tiny_model, family):
+    model = tiny_model(family)
+    ids = torch.arange(model.config.vocab_size)[None]
+    received = []
+    hook = model.model.layers[0].register_forward_pre_hook(lambda module, args: received.append(args[0]))
+    try:
+        with torch.no_grad():
+            model(ids)
+            model(inputs_embeds=mean_embedding(model).float().expand(1, 2, -1))
+    finally:
+        hook.remove()
+    assert received[1][0, 0].tolist() == pytest.approx(received[0][0].mean(0).tolist(), abs=1e-5)
+    weight = model.get_input_embeddings().weight.mean(0)
+    scaled = family.startswith("gemma")  # those multiply by the square root of the width on the way in
+    assert (received[1][0, 0] - weight).abs().max().item() == pytest.approx(0, abs=1e-5) or scaled
+    assert weight.abs().max() > 0.01
+    if scaled:
+        assert received[1][0, 0].tolist() == pytest.approx((weight * 48**0.5).tolist(), rel=1e-2, abs=1e-4)
+
+
+def test_the_summary_is_the_mean_over_questions():
+    records = [{"values": {"seen": 0.5, "mean.drop": 0.1}}, {"values": {"seen": 0.7, "mean.drop": -0.3}}]
+    found = summarised(records)
+    assert found["masking.seen"].value == pytest.approx(0.6)
+    assert found["masking.mean.drop"].value == pytest.approx(-0.1)

@@ -1,0 +1,32 @@
+"""The notebooks run as they are committed, on fewer questions."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+@pytest.mark.real_model
+def test_figures_2_and_3_come_out_of_their_notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVICE_N", "3")
+    monkeypatch.setenv("ADVICE_OUT", str(tmp_path / "run"))
+    notebook = nbformat.read(NOTEBOOKS / "figures_2_3.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    drawn = [
+        output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+    ]
+    assert len(drawn) == 2
+    assert (tmp_path / "run" / "figures" / "figure_2_jsd.pdf").stat().st_size > 1000
+    assert (tmp_path / "run" / "figures" / "figure_3_rollout.pdf").stat().st_size > 1000
+
+
+def test_a_notebook_defines_nothing_and_is_committed_with_its_figures():
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert not any(line.startswith(("def ", "class ")) for cell in code for line in cell.source.split("\n")), path
+        assert all(cell.execution_count for cell in code), path
+        assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs), path

@@ -1,0 +1,331 @@
+"""One prefix, many continuations: the same numbers as one plain forward pass for each."""
+
+import copy
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import WINDOW
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp import prefix as engine
+from interp.errors import UserError
+from interp.prefix import Branches, SharedPrefix, TokenTree, attention_windows, refuse_unsupported
+
+KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False)]
+KINDS += [("gpt_neox", False), ("llama", True), ("gemma2", True)]
+IDS = [f"{family}{' with adapter' * adapter}" for family, adapter in KINDS]
+WINDOWED = ("mistral", "gemma2", "gemma3")
+TOLERANCE = 1e-4
+TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=5)
+
+
+def some_tokens(count: int, seed: int = 0) -> list[int]:
+    draw = random.Random(seed)
+    return [draw.randrange(5, 390) for _ in range(count)]
+
+
+def continuations(count: int = 30) -> list[list[int]]:
+    """Continuations of 1 to 24 tokens; every third one begins like the one before it."""
+    draw = random.Random(1)
+    made: list[list[int]] = []
+    for i in range(count):
+        own = some_tokens(draw.randint(1, 24), seed=100 + i)
+        made.append([*made[-1][:3], *own][:24] if i % 3 == 2 else own)
+    return made
+
+
+@torch.no_grad()
+def plain(model, ids) -> torch.Tensor:
+    """The oracle: logits of one sequence in one forward pass without a cache."""
+    return model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
+
+
+def read_whole(prefix: SharedPrefix, length: int, trees: list[TokenTree], **options) -> list[torch.Tensor]:
+    """Logits after every node of each tree."""
+    reads = [range(len(tree.tokens)) for tree in trees]
+    found = dict(prefix.logits(length, trees, reads, **options))
+    return [found[i] for i in range(len(trees))]
+
+
+def one_tree(paths) -> tuple[TokenTree, list[tuple[int, ...]]]:
+    tree = TokenTree()
+    return tree, [tree.insert(path) for path in paths]
+
+
+def held(prefix: SharedPrefix) -> list[torch.Tensor]:
+    """A copy of what the prefix holds of its opening: keys and values of every layer."""
+    return [x.clone() for kv in prefix._keys_values for x in kv]
+
+
+def unchanged(before: list[torch.Tensor], prefix: SharedPrefix) -> bool:
+    return all(map(torch.equal, before, held(prefix)))
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return (one - other).abs().max().item()
+
+
+@pytest.mark.parametrize(("family", "adapter"), KINDS, ids=IDS)
+def test_a_tree_over_a_shared_prefix_equals_separate_forward_passes(tiny_loaded, monkeypatch, family, adapter):
+    model = tiny_loaded(family, adapter).model
+    opening = some_tokens(60)
+    prefix = SharedPrefix(model, opening)
+    paths = continuations()
+    tree, nodes = one_tree(paths)
+    assert len(opening) > WINDOW and len(tree.tokens) < sum(map(len, paths))
+    (found,) = read_whole(prefix, len(opening), [tree])
+    for path, at in zip(paths, nodes, strict=True):
+        assert apart(found[list(at)], plain(model, opening + path)[len(opening) :]) < TOLERANCE
+    if family in WINDOWED:  # positive control: without its windows the model says something else
+        monkeypatch.setattr(prefix, "windows", dict.fromkeys(prefix.windows))
+        (unwindowed,) = read_whole(prefix, len(opening), [tree])
+        assert apart(unwindowed, found) > 0.1
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3"])
+@pytest.mark.parametrize("length", [0, 1, WINDOW - 1, WINDOW, 45])
+def test_any_part_of_the_opening_can_be_continued(tiny_model, family, length):
+    model, opening = tiny_model(family), some_tokens(60)
+    prefix = SharedPrefix(model, opening)
+    paths = [some_tokens(n, seed=n) for n in (1, 5, 40)]
+    tree, nodes = one_tree(paths)
+    (found,) = read_whole(prefix, length, [tree])
+    for path, at in zip(paths, nodes, strict=True):
+        assert apart(found[list(at)], plain(model, opening[:length] + path)[length:]) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
+def test_embeddings_say_the_same_as_their_tokens_and_others_do_not(tiny_model, family):
+    prefix = SharedPrefix(tiny_model(family), some_tokens(30))
+    trees = [one_tree([path])[0] for path in continuations(5)]
+    by_ids = read_whole(prefix, 30, trees)
+    embeds = [prefix.embedded(tree.tokens) for tree in trees]
+    by_embeds = read_whole(prefix, 30, trees, embeds=embeds)
+    assert max(map(apart, by_ids, by_embeds)) < 1e-5
+    embeds[2] = embeds[2] * 1.5 + 0.1
+    changed = list(map(apart, by_ids, read_whole(prefix, 30, trees, embeds=embeds)))
+    assert changed[2] > 0.01 and max(changed[:2] + changed[3:]) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3"])
+def test_reading_on_equals_reading_at_once_and_leaves_the_shorter_prefix_as_it_was(tiny_model, family):
+    model, ids = tiny_model(family), some_tokens(50)
+    short = SharedPrefix(model, ids[:20])
+    before = held(short)
+    longer = short.extended(ids[:21]).extended(ids[:48]).extended(ids)
+    tree, _ = one_tree(continuations(4))
+    (step_by_step,) = read_whole(longer, 50, [tree])
+    assert apart(step_by_step, read_whole(SharedPrefix(model, ids), 50, [tree])[0]) < TOLERANCE
+    assert (short.opening, longer.opening) == (tuple(ids[:20]), tuple(ids))
+    assert unchanged(before, short)
+    with pytest.raises(ValueError, match="does not begin with the shorter"):
+        longer.extended([*ids[:30], 7, *ids[31:], 8])
+    with pytest.raises(ValueError, match="does not begin with the shorter"):
+        longer.extended(ids[:30])
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+def test_a_fork_that_grows_leaves_the_prefix_as_it_was(tiny_model, family):
+    model, opening = tiny_model(family), some_tokens(40)
+    prefix = SharedPrefix(model, opening)
+    before = held(prefix)
+    tree, _ = one_tree(continuations(6))
+    (first,) = read_whole(prefix, 40, [tree])
+    cache = prefix.fork(40, 3)
+    for layer, (keys, values) in enumerate(prefix._keys_values):
+        cache.update(
+            torch.ones(3, *keys.shape[1:2], 2, keys.shape[3]),
+            torch.ones_like(values[:, :, :2]).expand(3, -1, -1, -1),
+            layer,
+        )
+    cache.layers[0].keys.mul_(2)
+    assert cache.get_seq_length() == 42
+    assert unchanged(before, prefix)
+    assert torch.equal(first, read_whole(prefix, 40, [tree])[0])
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3"])
+def test_trees_side_by_side_do_not_see_each_other(tiny_model, monkeypatch, family):
+    prefix = SharedPrefix(tiny_model(family), some_tokens(30))
+    trees = [one_tree(continuations()[i : i + 2])[0] for i in range(0, 12, 2)]
+    alone = [read_whole(prefix, 30, [tree])[0] for tree in trees]
+    together = read_whole(prefix, 30, trees)
+    assert max(map(apart, alone, together)) < TOLERANCE
+    seeing = lambda trees: np.tri(sum(len(tree.tokens) for tree in trees), dtype=bool)  # noqa: E731
+    monkeypatch.setattr(engine, "_sight_side_by_side", seeing)
+    assert max(map(apart, alone, read_whole(prefix, 30, trees))) > 0.1, "the mask between trees does something"
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+@pytest.mark.parametrize(("batch_tokens", "row_tokens"), [(1, 384), (60, 384), (4096, 1), (4096, 30), (4096, 384)])
+def test_the_size_of_batches_and_rows_changes_no_number(tiny_model, monkeypatch, family, batch_tokens, row_tokens):
+    model, opening, paths = tiny_model(family), some_tokens(30), continuations(12)
+    monkeypatch.setattr(engine, "ROW_TOKENS", row_tokens)
+    prefix = SharedPrefix(model, opening, batch_tokens=batch_tokens)
+    trees = [one_tree([path])[0] for path in paths]
+    for path, found in zip(paths, read_whole(prefix, 30, trees), strict=True):
+        assert apart(found, plain(model, opening + path)[30:]) < TOLERANCE
+
+
+def test_logits_come_in_the_order_in_which_nodes_were_asked_for(tiny_model):
+    prefix = SharedPrefix(tiny_model("llama"), some_tokens(30))
+    trees = [one_tree([path])[0] for path in (some_tokens(8, 1), some_tokens(3, 2), some_tokens(8, 3))]
+    whole = read_whole(prefix, 30, trees)
+    reads = [[7, 0, 3], [1], [2, 6]]
+    for index, found in prefix.logits(30, trees, reads):
+        assert apart(found, whole[index][reads[index]]) < 1e-5
+    assert apart(whole[0][7], whole[0][0]) > 0.1
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+def test_a_cut_between_nodes_equals_transformer_lens_knockout(tiny_model, family):
+    from interp.hooks import HookedModel
+
+    model, opening, path = tiny_model(family), some_tokens(20), some_tokens(10, seed=5)
+    prefix = SharedPrefix(model, opening)
+    tree, _ = one_tree([path])
+    (uncut,) = read_whole(prefix, 20, [tree])
+    tree.cuts.append(((6, 8, 9), (2, 3, 4)))
+    (cut,) = read_whole(prefix, 20, [tree])
+    hooked = HookedModel(model)
+    with hooked.attention_cut([26, 28, 29], [22, 23, 24]):
+        expected = hooked.logits(torch.tensor([opening + path]))[0, 20:]
+    assert apart(cut, expected) < 1e-3  # another attention kernel
+    assert apart(cut[:6], uncut[:6]) < 1e-5
+    assert apart(cut[6], uncut[6]) > 0.01 and apart(cut[9], uncut[9]) > 0.01, "the cut does something"
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_gradients_along_a_path_equal_those_of_a_plain_forward_pass(tiny_model, family):
+    model, opening, path = tiny_model(family), some_tokens(20), some_tokens(6, seed=5)
+    prefix = SharedPrefix(model, opening)
+    tree, _ = one_tree([path])
+    steps = torch.stack([prefix.embedded(path) * scale for scale in (0.3, 0.7, 1.0)])
+    ours, whole = steps.clone().requires_grad_(), steps.clone().requires_grad_()
+    found = prefix.path_logits(20, tree, [5, 2], ours)
+    before = prefix.embedded(opening).expand(3, -1, -1)
+    expected = model(inputs_embeds=torch.cat([before, whole], 1), use_cache=False).logits[:, [25, 22]]
+    assert apart(found, expected) < TOLERANCE
+    (one,) = torch.autograd.grad(found[..., 7].sum(), ours)
+    (other,) = torch.autograd.grad(expected[..., 7].sum(), whole)
+    assert one.abs().max() > 0.01
+    assert apart(one, other) < 1e-3 * one.abs().max().item()
+
+
+# Trees, batches and masks: no model
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=8))
+def test_a_tree_holds_every_path_and_each_common_beginning_once(paths):
+    tree, nodes = one_tree(paths)
+    for path, at in zip(paths, nodes, strict=True):
+        assert [tree.tokens[node] for node in at] == path
+        assert [tree.depths[node] for node in at] == list(range(len(path)))
+        assert [tree.parents[node] for node in at] == [-1, *at[:-1]]
+    assert len(tree.tokens) == len({tuple(path[: i + 1]) for path in paths for i in range(len(path))})
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=8))
+def test_a_node_sees_itself_and_its_ancestors_and_no_other(paths):
+    tree, _ = one_tree(paths)
+    seen = tree.sight()
+    for node in range(len(tree.tokens)):
+        ancestors, above = {node}, tree.parents[node]
+        while above >= 0:
+            ancestors.add(above)
+            above = tree.parents[above]
+        assert set(np.flatnonzero(seen[node])) == ancestors
+
+
+def test_a_path_may_go_on_below_a_node_and_a_cut_takes_only_what_is_named():
+    tree, ((a, b),) = one_tree([[1, 2]])
+    assert tree.insert([3, 4], after=a) == (2, 3)
+    assert tree.insert([2, 3], after=a) == (b, 4)
+    tree.cuts.append(((3,), (a,)))
+    assert tree.sight().astype(int).tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 0, 1, 0, 0],
+        [0, 0, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 120))
+def test_batches_hold_every_item_once_and_at_most_so_many_tokens_after_padding(sizes, most):
+    batches = list(SharedPrefix.batches(SimpleNamespace(batch_tokens=most), sizes))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
+    for batch in batches:
+        assert len(batch) == 1 or max(sizes[i] for i in batch) * len(batch) <= most
+    assert [sizes[i] for batch in batches for i in batch] == sorted(sizes, reverse=True)
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=5), TOKENS)
+@settings(max_examples=200)
+def test_what_is_shared_is_the_longest_common_beginning_that_leaves_each_a_token(sequences, opening):
+    shared = SharedPrefix.shared_length(SimpleNamespace(opening=tuple(opening)), [tuple(s) for s in sequences])
+    fits = [n for n in range(len(opening) + 1) if all(len(s) > n and list(s[:n]) == opening[:n] for s in sequences)]
+    assert shared == max(fits)
+
+
+def test_a_window_lets_a_token_see_itself_and_the_ones_before_it():
+    here = SimpleNamespace(windows={"full_attention": None, "sliding_attention": 2})
+    here._additive = lambda seen: torch.from_numpy(seen[:, None])
+    seen, positions = np.tri(4, dtype=bool)[None], np.arange(4)[None]
+    made = SharedPrefix.masks(here, seen, positions, positions)
+    assert made["full_attention"].int()[0, 0].tolist() == np.tri(4, dtype=int).tolist()
+    assert made["sliding_attention"].int()[0, 0].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+
+
+def test_layers_of_an_unknown_kind_are_refused_by_name(tiny_model):
+    model = copy.copy(tiny_model("gemma2"))
+    model.config = copy.copy(model.config)
+    model.config.layer_types = ["full_attention", "linear_attention", "full_attention"]
+    with pytest.raises(UserError, match="Gemma2ForCausalLM has layers of the kind linear_attention, which is not supp"):
+        attention_windows(model)
+    assert attention_windows(tiny_model("llama")) == {"": None}
+    assert attention_windows(tiny_model("mistral")) == {"": WINDOW}
+    assert attention_windows(tiny_model("gemma2")) == {"full_attention": None, "sliding_attention": WINDOW}
+
+
+def test_an_engine_that_reads_otherwise_than_a_plain_forward_pass_is_refused(tiny_model, monkeypatch):
+    refuse_unsupported(tiny_model("mistral"), some_tokens(40))
+    refuse_unsupported(tiny_model("gemma2"), some_tokens(40))
+    monkeypatch.setattr(engine, "attention_windows", lambda model: {"": 3})
+    with pytest.raises(UserError, match=r"MistralForCausalLM: .* are off by \d"):
+        refuse_unsupported(tiny_model("mistral"), some_tokens(40))
+
+
+def test_a_model_that_takes_other_arguments_is_refused_in_one_sentence(tiny_model, monkeypatch):
+    def narrow(input_ids):
+        raise AssertionError("never reached")
+
+    model = copy.copy(tiny_model("llama"))
+    monkeypatch.setattr(model, "forward", narrow)
+    with pytest.raises(UserError, match=r"LlamaForCausalLM cannot be read with a shared prefix: .*attention_mask"):
+        refuse_unsupported(model, some_tokens(40))
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3"])
+@pytest.mark.parametrize("row_tokens", [1, 30, 384])
+def test_copies_that_grow_side_by_side_equal_plain_forward_passes(tiny_model, monkeypatch, family, row_tokens):
+    model, opening = tiny_model(family), some_tokens(20)
+    monkeypatch.setattr(engine, "ROW_TOKENS", row_tokens)
+    prompts = [opening + some_tokens(n, seed=n) for n in (3, 9, 25)]
+    copies = [0, 1, 0, 2, 1, 0]
+    texts = [list(prompts[number]) for number in copies]
+    branches = Branches(SharedPrefix(model, opening), len(opening), prompts, copies)
+    for text, found in zip(texts, branches.logits, strict=True):
+        assert apart(found, plain(model, text)[-1]) < TOLERANCE
+    draw = random.Random(2)
+    for alive in ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [1, 2, 3, 5], [3, 5], [5]):
+        tokens = [draw.randrange(5, 390) for _ in alive]
+        for number, token in zip(alive, tokens, strict=True):
+            texts[number].append(token)
+        for number, found in zip(alive, branches.grown(np.array(alive), tokens), strict=True):
+            assert apart(found, plain(model, texts[number])[-1]) < TOLERANCE
+    assert apart(plain(model, texts[0])[-1], plain(model, texts[2])[-1]) > 0.1, "copies of a prompt went apart"
