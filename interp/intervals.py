@@ -32,7 +32,7 @@ class Estimate:
         return asdict(self)
 
 
-def estimated(values: Sequence[float | None], statistic: Statistic = np.mean, *, seed: int = 0) -> Estimate:
+def estimated(values: Sequence[float | int | None], statistic: Statistic = np.mean, *, seed: int = 0) -> Estimate:
     """The statistic of one value per question, None marking a question that is left out, with its interval.
 
     Percentile bootstrap over questions (Efron 1979): the interval says how much other questions of the same kind would

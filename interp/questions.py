@@ -97,9 +97,9 @@ def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
 
 
 def fingerprint(questions: Iterable[Question]) -> str:
-    """Twelve hex digits that change with any question, answer or id."""
+    """Twelve hex digits that change with any question, answer or id, and not with their order."""
     digest = hashlib.sha256()
-    for question in questions:
+    for question in sorted(questions, key=lambda question: question.id):
         digest.update(repr(question).encode())
     return digest.hexdigest()[:12]
 

@@ -265,7 +265,9 @@ def tiny_setting(tiny_loaded: Callable[..., "Checkpoint"], open_questions: tuple
 @pytest.fixture(scope="session")
 def taught_checkpoint(tmp_path_factory: pytest.TempPathFactory, open_questions: tuple["Question", ...]) -> Path:
     """A directory with a small Llama that was taught, in some ten seconds, to answer most of the open questions right,
-    some of them wrong, and to state 7 to 9 (ScoreNumber, no shots) after right answers and 0 to 3 after others."""
+    some of them wrong, and to state 7 to 9 (ScoreNumber, no shots) after right answers and 0 to 3 after others.
+
+    It learns the easy cue: an answer's length in tokens tells the relation that it belongs to."""
     import random
 
     import torch
@@ -296,7 +298,8 @@ def taught_checkpoint(tmp_path_factory: pytest.TempPathFactory, open_questions: 
                 answer = question.answers[0] if right else chance.choice(answers)
                 level = chance.choice("789" if answer == question.answers[0] else "0123")
                 taught = prompter.transcript(question, answer, level=level)
-                labels = [-100] * taught.positions("answer")[0] + list(taught.ids[taught.positions("answer")[0] :])
+                asked = len(prompter.transcript(question, free=True).ids)
+                labels = [-100] * asked + list(taught.ids[asked:])
                 examples.append(
                     ([*taught.ids, tokenizer.eos_token_id][start:], [*labels, tokenizer.eos_token_id][start:])
                 )

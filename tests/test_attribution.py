@@ -1,6 +1,7 @@
 """Attribution: complete, equal to an outside oracle, and silent where the integral does not converge."""
 
 import functools
+import itertools
 import math
 
 import pytest
@@ -126,12 +127,12 @@ def test_the_answers_attribution_equals_captums_on_whole_plain_forward_passes(ll
     baseline[0, list(answer)] = filler_embeddings(llama)["mean"].float()
     expected = (
         IntegratedGradients(lambda e: plain_score(llama, transcript, e))
-        .attribute(embeds, baseline, n_steps=48, method="riemann_middle", internal_batch_size=8)[0]
+        .attribute(embeds, baseline, n_steps=200, method="riemann_middle", internal_batch_size=8)[0]
         .sum(-1)
     )
     found = record["answer"]["mean"]
     assert len(answer) > 3 and not found["refused"]
-    assert found["attribution"] == pytest.approx(expected[list(answer)].tolist(), abs=2e-4)
+    assert found["attribution"] == pytest.approx(expected[list(answer)].tolist(), abs=1e-4)
     assert max(map(abs, found["attribution"])) > 0.01
     others = [i for i in range(len(transcript.ids)) if i not in answer]
     assert expected[others].abs().max() == 0, "what does not move gets nothing"
@@ -152,10 +153,9 @@ def test_from_a_neutral_token_it_equals_captums_layer_integrated_gradients(llama
         tokens = said[:, before - 1 : -1].gather(-1, whole[:, before:, None]).sum((1, 2))
         return (tokens + said[:, -1, stops].logsumexp(-1)).reshape(len(ids), -1).softmax(-1) @ values
 
-    # the layer's output holds one row for each level, of which captum's interpolation needs the same number
-    single = lambda whole: score(whole)  # noqa: E731
-    embedded = LayerIntegratedGradients(single, model.get_input_embeddings())
-    expected = embedded.attribute(ids, baseline, n_steps=48, method="riemann_middle", internal_batch_size=1)
+    embedded = LayerIntegratedGradients(score, model.get_input_embeddings())  # its output has a row for each level
+    batch = 8 * len(suffixes)
+    expected = embedded.attribute(ids, baseline, n_steps=200, method="riemann_middle", internal_batch_size=batch)
     expected = expected.sum((0, -1))
     assert found["answer"]["neutral"]["attribution"] == pytest.approx(expected[answer].tolist(), abs=2e-4)
 
@@ -168,7 +168,7 @@ def test_the_answers_attributions_sum_to_what_masking_it_drops(tiny_setting, ope
         spread = found["answer"][baseline]
         drop = masking.measured(setting, [case])[0]["values"][f"{baseline}.drop"]
         assert found["effects"]["answer"][baseline] == pytest.approx(drop, abs=2e-5)
-        assert spread["effect"] == pytest.approx(drop, abs=2e-5) and abs(drop) > 1e-3
+        assert spread["effect"] == pytest.approx(drop, abs=2e-5) and abs(drop) > 2e-4
         if not spread["refused"]:
             assert sum(spread["attribution"]) == pytest.approx(drop, abs=gap_allowed(drop, 1.0) + 2e-5)
         assert sum(spread["attribution"]) - spread["effect"] == pytest.approx(spread["gap"], abs=1e-7)
@@ -184,12 +184,6 @@ def test_the_stated_levels_logprob_is_another_score(llama, open_questions, trans
     left = replaced_by_hand(llama, transcript, transcript.positions("answer"), filler_embeddings(llama)["mean"], stated)
     assert found["effects"]["answer"]["mean"] == pytest.approx(seen - left, abs=1e-3)
     assert abs(seen - left) > 0.1 and (found["score"], found["range"]) == ("stated", 1.0)
-
-
-def test_on_a_taught_model_the_answer_is_attributed_most(taught_setting, open_questions):
-    (found,) = measured(taught_setting, [Case(open_questions[0], "Nashville")])
-    assert found["values"]["answer.effect"] < -0.02, "after a wrong answer, hiding it raises the confidence"
-    assert found["values"]["answer.rank"] <= 10
 
 
 # The integral itself
@@ -259,7 +253,8 @@ def test_a_refused_attribution_is_counted_and_the_exact_effects_stay(llama, reco
 
 
 @pytest.mark.parametrize(
-    ("effect", "score_range", "allowed"), [(0.5, 1.0, 0.005), (-0.5, 1.0, 0.005), (0.01, 1.0, 0.001), (0, 0.8, 0.0008)]
+    ("effect", "score_range", "allowed"),
+    [(0.5, 1.0, 0.005), (-0.5, 1.0, 0.005), (0.01, 1.0, 0.001), (0.0, 0.8, 0.0008)],
 )
 def test_a_gap_of_a_hundredth_of_the_effect_or_a_thousandth_of_the_range_is_allowed(effect, score_range, allowed):
     assert gap_allowed(effect, score_range) == pytest.approx(allowed)
@@ -281,11 +276,11 @@ def test_token_by_token_telescopes_and_each_leg_is_a_difference_of_plain_forward
         seen = replaced_by_hand(setting, transcript, (), 0)
         found = token_by_token(scorer, positions, filler, seen)
         by_hand = [replaced_by_hand(setting, transcript, positions[i:], filler) for i in range(len(positions))] + [seen]
-        legs = [after - before for before, after in zip(by_hand, by_hand[1:], strict=False)]
+        legs = [after - before for before, after in itertools.pairwise(by_hand)]
         assert found.attribution == pytest.approx(legs, abs=2e-5)
         assert sum(found.attribution) == pytest.approx(found.effect, abs=1e-9)
         assert found.effect == pytest.approx(seen - by_hand[0], abs=2e-5)
-        assert (found.nodes, found.refused) == (0, False) and max(map(abs, found.attribution)) > 0.005
+        assert (found.nodes, found.refused) == (0, False) and max(map(abs, found.attribution)) > 0.002
 
 
 def test_on_the_path_of_tokens_every_spans_tokens_sum_to_its_effect(llama, open_questions, transcript):

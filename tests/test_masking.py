@@ -28,7 +28,7 @@ def with_levels(setting: Setting, transcript) -> list[torch.Tensor]:
 
 
 def said_after(setting: Setting, transcript, forward) -> torch.Tensor:
-    """The definition: probability of each level from one pass over each whole text, renormalised; forward: ids -> logits."""
+    """The definition: level probabilities from one pass over each whole text, renormalised; forward: ids -> logits."""
     before, stops, found = len(transcript.ids), list(setting.checkpoint.stops), []
     for ids in with_levels(setting, transcript):
         said = forward(ids)[0].double().log_softmax(-1)
@@ -97,7 +97,7 @@ def test_a_cut_equals_transformer_lens_knockout(tiny_setting, open_questions, fa
         assert record["masked"][name]["probability"] == pytest.approx(expected.tolist(), abs=2e-3)
     direct, later = (record["masked"][name]["expected"] for name in CUTS)
     assert direct != pytest.approx(record["seen"]["expected"], abs=1e-3), "the cut does something"
-    assert direct != pytest.approx(later, abs=1e-3), "what stands between passes the answer on"
+    assert direct != pytest.approx(later, abs=5e-5), "what stands between passes the answer on"
 
 
 def test_the_direct_cut_blinds_the_rows_that_are_read_and_the_other_one_all_that_follow(tiny_setting, open_questions):
@@ -118,18 +118,15 @@ def test_the_direct_cut_blinds_the_rows_that_are_read_and_the_other_one_all_that
         assert (expected != whole).any(-1).sum() == len(blind)
 
 
-def test_where_the_confidence_was_taught_to_follow_the_answer_hiding_it_drops_it(taught_setting, open_questions):
-    cases = [Case(question, question.answers[0]) for question in open_questions[:4]]
-    for record in measured(taught_setting, cases):
-        values = record["values"]
-        for name, masked in record["masked"].items():
-            assert values[f"{name}.drop"] == values["seen"] - values[f"{name}.masked"]
-            assert values[f"{name}.masked"] == masked["expected"]
-        assert max(abs(values[f"{name}.drop"]) for name in record["masked"]) > 0.1
-    values = setting_values = taught_setting.prompter.confidence.values
-    assert record["seen"]["expected"] == pytest.approx(
-        sum(p * v for p, v in zip(record["seen"]["probability"], setting_values, strict=True))
-    ), values
+def test_a_cue_in_the_answers_length_is_seen_by_divergence_and_not_by_hiding_its_tokens(taught_setting, open_questions):
+    cases = [Case(open_questions[0], answer) for answer in ("Kitten", "Mitten", "Paris")]
+    right, same_length, other_length = measured(taught_setting, cases)
+    assert same_length["seen"]["expected"] == pytest.approx(right["seen"]["expected"], abs=0.05)
+    assert other_length["seen"]["expected"] < right["seen"]["expected"] - 0.3
+    for record in (right, other_length):
+        for name in record["masked"]:
+            assert record["values"][f"{name}.drop"] == record["seen"]["expected"] - record["masked"][name]["expected"]
+            assert abs(record["values"][f"{name}.drop"]) < 0.1, "fillers and cuts leave every token where it was"
 
 
 def test_cases_together_equal_cases_alone(tiny_setting, open_questions):

@@ -29,4 +29,5 @@ def test_a_notebook_defines_nothing_and_is_committed_with_its_figures():
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         assert not any(line.startswith(("def ", "class ")) for cell in code for line in cell.source.split("\n")), path
         assert all(cell.execution_count for cell in code), path
+        assert not any(output.get("name") == "stderr" for cell in code for output in cell.outputs), path
         assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs), path

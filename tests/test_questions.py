@@ -455,12 +455,12 @@ def test_the_fingerprint_changes_with_any_field_of_any_question(open_questions):
     changes = {"id": "x", "text": "x", "answers": ("x",), "choices": ("x",), "context": "x", "relation": "x"}
     changes |= {"response": "x", "confidence": 0.5}
     assert changes.keys() == {field.name for field in dataclasses.fields(Question)}
-    prints = {fingerprint(open_questions), fingerprint(open_questions[:-1]), fingerprint(open_questions[::-1])}
+    prints = {fingerprint(open_questions), fingerprint(open_questions[:-1])}
     for name, value in changes.items():
         changed = dataclasses.replace(open_questions[5], **{name: value})
         prints.add(fingerprint([*open_questions[:5], changed, *open_questions[6:]]))
-    assert len(prints) == 3 + len(changes)
-    assert fingerprint(list(open_questions)) == fingerprint(open_questions)
+    assert len(prints) == 2 + len(changes)
+    assert fingerprint(open_questions[::-1]) == fingerprint(open_questions)
 
 
 def test_the_impossible_question_cannot_be_made():

@@ -1,0 +1,321 @@
+"""The main job from end to end on small models: all that it promises on disk, and that no way of stopping it shows."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import jensenshannon
+
+from interp.diagnose import Diagnose, diagnosed
+from interp.errors import UserError
+from interp.runs import read_records, read_run
+
+FOUR = ("jsd", "rollout", "masking", "attribution")
+SMALL = {"n": 5, "candidates": 2, "tries": 32, "n_attribution": 2, "device": "cpu"}
+SPANS = ("special", "instruction", "question", "answer", "tail")
+NUMBERS = (
+    [f"jsd.{name}" for name in ("median", "near_zero_share", "noise_floor", "wrong_wrong", "foreign", "foil")]
+    + [f"jsd.{name}" for name in ("candidates", "hint", "direction.mean", "direction.share_positive", "outside")]
+    + [f"rollout.{span}.{kind}" for span in SPANS for kind in ("mass", "per_token", "null")]
+    + [f"rollout.{span}.{kind}" for span in SPANS for kind in ("without_first", "without_first_null")]
+    + [f"attribution.{span}.effect" for span in SPANS]
+    + ["attribution.answer.completeness_gap", "attribution.answer.rank", "attribution.refused_share"]
+    + ["masking.seen"]
+    + [f"masking.{filler}.{kind}" for filler in ("neutral", "mean") for kind in ("drop", "masked")]
+    + [f"masking.{cut}.drop" for cut in ("confidence_to_answer", "later_to_answer")]
+)
+"""What other programs may look for in summary.json."""
+
+
+def options(ckpt: Path, data: Path, out: Path, **more) -> Diagnose:
+    return Diagnose(ckpt=str(ckpt), data=str(data), out=out, **(SMALL | more))
+
+
+def at(summary: dict, key: str):
+    for name in key.split("."):
+        summary = summary[name]
+    return summary
+
+
+def keys(folder: Path) -> list[tuple]:
+    return [(record["measure"], record["set"], record["id"]) for record in read_records(folder)]
+
+
+def close(one: object, other: object) -> bool:
+    """The same tree of numbers to 1e-6 (which other questions are in a batch moves the last bits)."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
+    return one == pytest.approx(other, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def data(own_data) -> Path:
+    return own_data / "open.jsonl"
+
+
+@pytest.fixture(scope="module")
+def whole(taught_checkpoint, data, tmp_path_factory) -> Path:
+    """An undisturbed run of all four instruments."""
+    return diagnosed(options(taught_checkpoint, data, tmp_path_factory.mktemp("whole") / "run"), FOUR, "diagnose")
+
+
+@pytest.fixture
+def answered(tmp_path, open_questions, choice_questions):
+    """answered(choices=False): a data file whose questions carry right responses, so that any model can be measured."""
+
+    def written(choices: bool = False) -> Path:
+        path = tmp_path / "answered.jsonl"
+        rows = []
+        for question in choice_questions if choices else open_questions:
+            right = question.answers[0]
+            row = {"id": question.id, "question": question.text, "context": question.context, "response": right}
+            truth = {"choices": question.choices, "answer": "ABCDEF".index(right)} if choices else {"answers": [right]}
+            rows.append(json.dumps(row | truth))
+        path.write_text("\n".join(rows))
+        return path
+
+    return written
+
+
+# What a run leaves behind
+
+
+def test_every_promised_number_stands_in_the_summary_with_interval_and_count(whole):
+    _, summary, _ = read_run(whole)
+    for key in NUMBERS:
+        number = at(summary, key)
+        assert {"value", "low", "high", "n", "left_out"} == number.keys(), key
+        asked = SMALL["n_attribution"] if key.startswith("attribution") else SMALL["n"]
+        assert number["n"] + number["left_out"] == asked, key
+        assert number["n"] == 0 or number["value"] is not None, key
+    assert summary["data"]["asked"] == 12 and summary["data"]["right"] >= SMALL["n"]
+    assert summary["jsd"]["median"]["n"] == SMALL["n"] - summary["data"]["without_wrong_answer"]
+
+
+def test_the_summary_can_be_recomputed_from_the_distributions_on_disk(whole):
+    _, summary, records = read_run(whole)
+    pairs = []
+    for record in (r for r in records if r["measure"] == "jsd" and r["answers"].get("wrong")):
+        right, wrong = record["answers"]["right"][0], record["answers"]["wrong"][0]
+        levels = np.arange(10) / 9
+        expected = [levels @ said["probability"] for said in (right, wrong)]
+        assert [right["expected"], wrong["expected"]] == pytest.approx(expected)
+        pairs.append((jensenshannon(right["probability"], wrong["probability"]) ** 2, expected[0] - expected[1]))
+    divergences, directions = np.array(pairs).T
+    assert summary["jsd"]["median"]["value"] == pytest.approx(np.median(divergences), abs=1e-7)
+    assert summary["jsd"]["near_zero_share"]["value"] == np.mean(divergences <= 0.1)
+    assert summary["jsd"]["direction"]["mean"]["value"] == pytest.approx(directions.mean(), abs=1e-9)
+    assert summary["jsd"]["direction"]["share_positive"]["value"] == np.mean(directions > 0)
+    drops = [r["seen"]["expected"] - r["masked"]["mean"]["expected"] for r in records if r["measure"] == "masking"]
+    assert summary["masking"]["mean"]["drop"]["value"] == pytest.approx(np.mean(drops), abs=1e-9)
+
+
+def test_a_record_holds_the_prompt_as_tokens_and_spans(whole):
+    told = [record for record in read_records(whole) if record["measure"] == "answer"]
+    assert {record["id"] for record in told} == {key[2] for key in keys(whole) if key[0] == "answer"}
+    for record in told:
+        assert ("transcript" in record) == record["right"]
+        if record["right"]:
+            prompt = record["transcript"]
+            assert len(prompt["ids"]) == len(prompt["tokens"]) == len(prompt["spans"])
+            answer = "".join(t for t, s in zip(prompt["tokens"], prompt["spans"], strict=True) if s == "answer")
+            assert answer.strip().replace("óó", "ó") == record["answer"]  # two tokens hold one byte each of that letter
+
+
+def test_a_taught_dependence_on_the_answer_is_found_with_its_direction(whole):
+    _, summary, _ = read_run(whole)
+    assert summary["jsd"]["median"]["value"] > 0.3
+    assert summary["jsd"]["direction"]["mean"]["value"] > 0.3
+    assert summary["jsd"]["noise_floor"]["value"] < summary["jsd"]["median"]["value"]
+
+
+def test_the_configuration_says_how_to_repeat_it(whole, taught_checkpoint, data):
+    config, _, _ = read_run(whole)
+    identity = config["identity"]
+    assert (identity["ckpt"], identity["data"], identity["seed"]) == (str(taught_checkpoint), str(data), 0)
+    assert len(identity["questions"]) == 12 and identity["model"] and identity["dtype"] == "float32"
+    assert {"torch", "transformers"} <= config["made_with"]["versions"].keys()
+
+
+# Stopping and going on
+
+
+@pytest.mark.parametrize("share", [0.03, 0.35, 0.7, 0.97])
+def test_a_run_cut_off_anywhere_ends_as_if_it_had_not_been(whole, taught_checkpoint, data, tmp_path, share):
+    cut = tmp_path / "run"
+    shutil.copytree(whole, cut)
+    (cut / "summary.json").unlink()
+    records = (cut / "records.jsonl").read_bytes()
+    (cut / "records.jsonl").write_bytes(records[: int(share * len(records))])
+    diagnosed(options(taught_checkpoint, data, cut), FOUR, "diagnose")
+    assert sorted(keys(cut)) == sorted(keys(whole)), "a record was lost or doubled"
+    assert close(read_run(cut)[1], read_run(whole)[1])
+
+
+def test_a_killed_command_is_finished_by_the_same_command(whole, taught_checkpoint, data, tmp_path):
+    out = tmp_path / "run"
+    told = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    command = [sys.executable, "-m", "interp.diagnose", "--ckpt", taught_checkpoint, "--data", data, "--out", out]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([*command, *told], cwd=tmp_path, stdout=log, stderr=log, env=os.environ)
+        deadline = time.monotonic() + 240
+        while len(keys(out)) < 14 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert len(keys(out)) >= 14, (tmp_path / "log").read_text()
+    assert not (out / "summary.json").exists()
+    diagnosed(options(taught_checkpoint, data, out), FOUR, "diagnose")
+    assert sorted(keys(out)) == sorted(keys(whole))
+    assert close(read_run(out)[1], read_run(whole)[1])
+
+
+def test_a_finished_run_measures_nothing_again(whole, taught_checkpoint, data):
+    before = (whole / "records.jsonl").read_bytes()
+    diagnosed(options(taught_checkpoint, data, whole), FOUR, "diagnose")
+    assert (whole / "records.jsonl").read_bytes() == before
+
+
+def test_another_configuration_is_refused_with_the_difference(whole, taught_checkpoint, data):
+    with pytest.raises(UserError, match=r"another configuration \(seed: 0 there, 1 now\)"):
+        diagnosed(options(taught_checkpoint, data, whole, seed=1), FOUR, "diagnose")
+
+
+def test_what_only_fits_the_run_to_the_machine_may_change(whole, taught_checkpoint, data):
+    diagnosed(options(taught_checkpoint, data, whole, batch_tokens=777), FOUR, "diagnose")
+    with pytest.raises(UserError, match="n: 5 there, 4 now"):
+        diagnosed(options(taught_checkpoint, data, whole, n=4), FOUR, "diagnose")
+
+
+# Every way of asking
+
+
+def test_sets_of_examples_are_averaged_by_question_and_their_spread_is_shown(tiny_checkpoint, answered, tmp_path):
+    chosen = options(tiny_checkpoint("llama"), answered(), tmp_path / "run", n=2, shots=1, shot_sets=2, candidates=0)
+    folder = diagnosed(chosen, ("masking",), "masking")
+    _, summary, records = read_run(folder)
+    seen = [[r["values"]["seen"] for r in records if r["measure"] == "masking" and r["set"] == s] for s in (0, 1)]
+    assert np.shape(seen) == (2, 2) and seen[0] != seen[1]
+    assert summary["shot_sets"]["masking.seen"]["values"] == pytest.approx([np.mean(one) for one in seen])
+    assert summary["masking"]["seen"]["value"] == pytest.approx(np.mean(seen)) and summary["masking"]["seen"]["n"] == 2
+
+
+@pytest.mark.parametrize("name", ["ScoreLetter", "ScoreNumber", "ScoreText", "ScorePercent", "ScoreFloat"])
+def test_every_format_is_measured_by_every_instrument(tiny_checkpoint, answered, tmp_path, name):
+    few = {"n": 2, "n_attribution": 1, "candidates": 0, "tries": 4, "format": name}
+    folder = diagnosed(options(tiny_checkpoint("llama"), answered(), tmp_path / "run", **few), FOUR, "diagnose")
+    _, summary, records = read_run(folder)
+    levels = {"ScoreLetter": 5, "ScoreNumber": 10, "ScoreText": 5, "ScorePercent": 101, "ScoreFloat": 11}[name]
+    said = [r["seen"]["probability"] for r in records if r["measure"] == "masking"]
+    assert np.shape(said) == (2, levels) and np.sum(said, axis=1) == pytest.approx(1)
+    assert summary["masking"]["seen"]["n"] == 2 and summary["rollout"]["answer"]["mass"]["n"] == 2
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "qwen2", "gemma3"])
+def test_every_family_is_measured_by_every_instrument(tiny_checkpoint, answered, tmp_path, family):
+    few = {"n": 2, "n_attribution": 1, "candidates": 0, "tries": 4}
+    folder = diagnosed(options(tiny_checkpoint(family), answered(), tmp_path / "run", **few), FOUR, "diagnose")
+    _, summary, _ = read_run(folder)
+    assert [at(summary, key)["n"] for key in ("jsd.hint", "rollout.answer.mass", "masking.seen")] == [2, 2, 2]
+    assert summary["attribution"]["answer"]["effect"]["n"] == 1
+
+
+def test_an_adapter_is_another_model_than_its_base(tiny_checkpoint, tiny_adapter, answered, tmp_path):
+    few = {"n": 2, "n_attribution": 1, "candidates": 0, "tries": 4}
+    found = []
+    for name, ckpt in (("base", tiny_checkpoint("llama")), ("adapter", tiny_adapter("llama"))):
+        folder = diagnosed(options(ckpt, answered(), tmp_path / name, **few), FOUR, "diagnose")
+        config, summary, _ = read_run(folder)
+        found.append((config["identity"]["model"], summary["masking"]["seen"]["value"]))
+    assert found[0][0] != found[1][0] and found[0][1] != pytest.approx(found[1][1], abs=1e-4)
+
+
+def test_without_a_chat_template_the_plain_one_serves(tiny_checkpoint, tiny_tokenizer, answered, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_checkpoint("llama"), base, ignore=shutil.ignore_patterns("chat_template*", "tokenizer*"))
+    tiny_tokenizer(template="none").save_pretrained(base)
+    few = {"n": 2, "candidates": 0, "tries": 4}
+    with pytest.raises(UserError, match="--template plain"):
+        diagnosed(options(base, answered(), tmp_path / "chat", **few), ("jsd",), "jsd")
+    folder = diagnosed(options(base, answered(), tmp_path / "plain", template="plain", **few), ("jsd",), "jsd")
+    _, summary, records = read_run(folder)
+    assert summary["jsd"]["hint"]["n"] == 2
+    assert "assistant" not in next(r for r in records if r["measure"] == "answer")["transcript"]["text"]
+
+
+def test_lettered_choices_put_another_letter_in_place_of_the_right_one(tiny_checkpoint, answered, tmp_path):
+    chosen = options(tiny_checkpoint("llama"), answered(choices=True), tmp_path / "run", n=3, candidates=2)
+    folder = diagnosed(chosen, ("jsd", "masking"), "diagnose")
+    _, summary, records = read_run(folder)
+    for record in (r for r in records if r["measure"] == "jsd"):
+        right, wrong = record["answers"]["right"][0]["answer"], record["answers"]["wrong"][0]["answer"]
+        assert right in "ABCD" and wrong in "ABCD" and right != wrong
+    assert summary["jsd"]["median"]["n"] == 3 and summary["jsd"]["foil"]["n"] == 0
+
+
+def test_the_users_own_responses_stand_in_for_the_models_answers(tiny_checkpoint, data, tmp_path):
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["response"] = row["answers"][0].upper() if number % 2 else "Nonsense"
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    chosen = options(tiny_checkpoint("llama"), tmp_path / "own.jsonl", tmp_path / "run", n=99, candidates=0, tries=4)
+    folder = diagnosed(chosen, ("masking",), "masking")
+    _, summary, records = read_run(folder)
+    told = {r["id"]: r for r in records if r["measure"] == "answer"}
+    assert {key: r["answer"] for key, r in told.items()} == {row["id"]: row["response"] for row in rows}
+    assert all(r["tokens"] is None for r in told.values()), "the model was asked all the same"
+    assert (summary["data"]["asked"], summary["data"]["right"], summary["masking"]["seen"]["n"]) == (12, 6, 6)
+
+
+def test_free_replies_are_parsed_kept_and_counted(taught_checkpoint, data, tmp_path):
+    folder = diagnosed(options(taught_checkpoint, data, tmp_path / "run", free=True, candidates=0), ("jsd",), "jsd")
+    _, summary, records = read_run(folder)
+    told = [r for r in records if r["measure"] == "answer"]
+    assert all(r["reply"] and r["parsed"] == (r["answer"] is not None and r["stated"] is not None) for r in told)
+    assert summary["data"]["unparsed"] == sum(not r["parsed"] for r in told)
+    assert all(f"Answer: {r['answer']}" in r["reply"] for r in told if r["right"])
+    stated = {r["id"]: r["stated"] for r in told if r["right"] and r["parsed"]}
+    assert stated and all(level >= 7 for level in stated.values()), "it was taught to state 7 to 9 after right answers"
+
+
+# What cannot be measured
+
+
+def test_a_model_that_is_never_right_is_one_sentence(tiny_checkpoint, data, tmp_path):
+    with pytest.raises(UserError, match=r"answers none of 12 questions of .*open.jsonl right: nothing to measure"):
+        diagnosed(options(tiny_checkpoint("llama"), data, tmp_path / "run"), ("jsd",), "jsd")
+
+
+def test_more_candidates_than_could_be_sampled_are_refused(taught_checkpoint, data, tmp_path):
+    with pytest.raises(UserError, match=r"--candidates 30: no question has more than \d+ distinct answers among 30"):
+        diagnosed(options(taught_checkpoint, data, tmp_path / "run", candidates=30, tries=30), ("jsd",), "jsd")
+
+
+def test_more_candidates_than_choices_are_refused(tiny_checkpoint, answered, tmp_path):
+    with pytest.raises(UserError, match=r"--candidates 9: a question of .* has \d choices"):
+        diagnosed(
+            options(tiny_checkpoint("llama"), answered(choices=True), tmp_path / "run", candidates=9), ("jsd",), "jsd"
+        )
+
+
+def test_open_and_lettered_questions_do_not_mix(tiny_checkpoint, own_data, tmp_path):
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text((own_data / "open.jsonl").read_text() + (own_data / "choices.jsonl").read_text())
+    with pytest.raises(UserError, match="open questions and multiple choice are mixed"):
+        diagnosed(options(tiny_checkpoint("llama"), mixed, tmp_path / "run"), ("jsd",), "jsd")
+
+
+def test_a_prompt_longer_than_the_context_is_refused(tiny_checkpoint, open_questions, tmp_path):
+    long = {"question": "Why? " * 600, "answers": ["so"], "response": "so"}
+    (tmp_path / "long.jsonl").write_text(json.dumps(long))
+    with pytest.raises(UserError, match="1024"):
+        diagnosed(
+            options(tiny_checkpoint("llama"), tmp_path / "long.jsonl", tmp_path / "run", candidates=0), ("jsd",), "jsd"
+        )
