@@ -129,6 +129,9 @@ def draw_answers(measurement: Attributions, ax: Axes) -> Axes:
     ax.set_yticks(range(rows), [printable(_short(one.answer)) for one in measurement.answers])
     ax.set(ylim=(max(rows, 1) - 0.5, -0.5), xlabel=f"attribution to {measurement.score}")
     ax.tick_params(axis="y", length=0)
+    if not rows:
+        ax.set_xticks(())
+        ax.text(0.5, 0.5, f"{measurement.refused} refused:\ngap too large", transform=ax.transAxes, ha="center")
     return ax
 
 

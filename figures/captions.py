@@ -99,6 +99,11 @@ def in_words(estimate: Estimate, number: Number = digits) -> str:
 
 def caption(how_to_read: str, numbers: Mapping[str, str], subject: Subject) -> str:
     """The caption's text, wrapped for a terminal: how to read, the numbers by name, and whose they are."""
+    return written_caption(how_to_read, numbers, subject.sentence)
+
+
+def written_caption(how_to_read: str, numbers: Mapping[str, str], subject: str) -> str:
+    """`caption` with the subject in words."""
     listed = [textwrap.fill(f"{name}: {said}", 100, subsequent_indent="  ") for name, said in numbers.items()]
     return "\n".join(
         (
@@ -107,6 +112,6 @@ def caption(how_to_read: str, numbers: Mapping[str, str], subject: Subject) -> s
             "Numbers, with 95 % bootstrap intervals over questions:",
             *listed,
             "",
-            textwrap.fill(subject.sentence, 100),
+            textwrap.fill(subject, 100),
         )
     )

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from figures import attribution, jsd, masking, rollout, tokens
+from figures import attribution, calibration, jsd, masking, rollout, tokens
 from figures.captions import Page, Subject, subject_of
 from figures.style import paper, saved
-from figures.table import printed, table_of
+from figures.table import printed, printed_grid, table_of
 from interp.runs import Record, read_run
 
 Pages = Callable[[Sequence[Record], Subject], Iterator[Page]]
@@ -21,10 +21,31 @@ def reported(folder: Path, questions: Sequence[str] = ()) -> None:
     questions: ids of those whose tokens are shown, by default the first few that were attributed. Errors: UserError
     where the folder is no finished run, or a question was not measured."""
     config, summary, records = read_run(folder)
+    if "calibration" in summary:
+        _reported_calibration(folder, summary, records)
+        return
     subject = subject_of(config, summary)
     printed(table_of(summary), subject)
     with paper():
         drawn = [pages(records, subject) for pages in ALL_PAGES]
         for page in chain(*drawn, tokens.pages(records, subject, questions)):
             saved(page.figure, folder / "figures", page.name, page.caption)
+    _said_where(folder)
+
+
+def _reported_calibration(folder: Path, summary: Record, records: Sequence[Record]) -> None:
+    printed_grid(calibration.grid(summary, calibration.SHORT), calibration.subject(summary))
+    if any("worst" in numbers for _, numbers in calibration.cells(summary)):
+        worst = calibration.grid(summary, calibration.SHORT, worst=True)
+        printed_grid(worst, "With unparsed replies as wrong answers of the highest confidence:")
+        worst.written(folder, "table_worst_case")
+    calibration.grid(summary).written(folder, "table")
+    print(f"the whole table: {folder / 'table'}.csv, .md, .tex")
+    with paper():
+        for page in calibration.pages(records, summary):
+            saved(page.figure, folder / "figures", page.name, page.caption)
+    _said_where(folder)
+
+
+def _said_where(folder: Path) -> None:
     print(f"figures, each with its caption: {folder / 'figures'}")

@@ -54,6 +54,22 @@ FILLER_COLOURS = {
 }
 FILLER_MARKERS = {"neutral": "o", "mean": "s", "pad": "^"}
 
+RIGHT, WRONG = _BLUE, _ORANGE
+"""Right and wrong answers."""
+METHOD_COLOURS = {
+    "default": _BLUE,
+    "default_expected": _SKY,
+    "self_consistency": _RED,
+    "agreement": _PINK,
+    "p_true": _GREEN,
+    "sequence": _BROWN,
+    "sequence_per_token": _YELLOW,
+    "question_only": _GREY,
+    "question_only_expected": "#555555",
+}
+METHOD_MARKERS = dict(zip(METHOD_COLOURS, "oosDv^<XP", strict=True))
+"""Methods of calibration differ in colour and in form."""
+
 INK = "#222222"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 FAMILY, MONOSPACED = "DejaVu Sans", "DejaVu Sans Mono"

@@ -6,9 +6,11 @@ from typing import Literal
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from figures.captions import Subject, digits, interval, percent
+from figures.grid import Grid
 from interp.intervals import Estimate
 from interp.records import READ_SPANS
 from interp.runs import Record
@@ -144,6 +146,18 @@ def printed(table: Table, subject: Subject) -> None:
         shown.add_row(*_cells(row, several))
     console.print(shown)
     console.print("Intervals: bootstrap over questions. All other numbers: summary.json.", markup=False)
+
+
+def printed_grid(grid: Grid, title: str) -> None:
+    """Prints a wide table under its title."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 2 * WIDTH)
+    console.print(f"\n{title}", markup=False)
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, name in enumerate(grid.header):
+        shown.add_column(name, justify="left" if number < len(grid.labels) else "right")
+    for row in grid.shown():
+        shown.add_row(*map(escape, row))
+    console.print(shown)
 
 
 def _cells(row: Row, several: bool) -> tuple[str, ...]:

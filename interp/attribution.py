@@ -269,7 +269,9 @@ def _along_prompt(setting: "Setting", scorer: Scorer, seen: float, score_range: 
     first = next(iter(found.values()))
     answer = scorer.transcript.positions("answer")
     values = {
-        f"{span}.effect": float(sum(first.attribution[i] for i in scorer.transcript.positions(span)))
+        f"{span}.effect": None
+        if first.refused
+        else float(sum(first.attribution[i] for i in scorer.transcript.positions(span)))
         for span in READ_SPANS
         if span in scorer.transcript.spans
     }

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,17 +159,40 @@ def loaded_checkpoint(ckpt: str, *, device: str = "auto", dtype: str = "auto", r
 
     device auto: cuda, else mps, else cpu. dtype auto: bfloat16 on cuda, float32 elsewhere, where every difference of
     probabilities is exact to about 1e-5."""
-    source = source_of(ckpt, remote_code=remote_code)
+    return next(each_checkpoint([ckpt], device=device, dtype=dtype, remote_code=remote_code))
+
+
+def each_checkpoint(
+    ckpts: Sequence[str], *, device: str = "auto", dtype: str = "auto", remote_code: bool = False
+) -> Iterator[Checkpoint]:
+    """The checkpoints one after the other, like `loaded_checkpoint`; neighbours on one base share it in memory.
+
+    The one before must not be used any more: its adapter is taken off the base."""
+    sources = [source_of(ckpt, remote_code=remote_code) for ckpt in ckpts]
+    place = _device(device)
+    held: tuple[Source, PreTrainedModel] | None = None
+    for ckpt, source in zip(ckpts, sources, strict=True):
+        fingerprint, tokenizer = _fingerprint(source), _tokenizer(ckpt, source, remote_code)
+        if held is None or (held[0].model, held[0].revision) != (source.model, source.revision):
+            held = None  # the base before is let go first
+            held = source, _base(ckpt, source, place, dtype, remote_code)
+        base = held[1]
+        model = _with_adapter(base, source.adapter) if source.adapter else base
+        model = model.to(place).eval().requires_grad_(False)
+        yield Checkpoint(ckpt, model, tokenizer, source.note, source.shots, f"{fingerprint}{_commit(model)}")
+        if source.adapter:
+            held = source, model.unload()
+        del model, base
+
+
+def _base(ckpt: str, source: Source, place: str, dtype: str, remote_code: bool) -> "PreTrainedModel":
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    place = _device(device)
-    fingerprint = _fingerprint(source)
     kind = {"auto": torch.bfloat16 if place == "cuda" else torch.float32}.get(dtype) or getattr(torch, dtype)
-    tokenizer = _tokenizer(ckpt, source, remote_code)
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             source.model,
@@ -182,10 +206,7 @@ def loaded_checkpoint(ckpt: str, *, device: str = "auto", dtype: str = "auto", r
         raise _not_loaded(ckpt, source, error) from error
     if missing := sorted(loading["missing_keys"]):  # transformers goes on with random numbers in their place
         raise UserError(f"--ckpt {ckpt}: {source.model} lacks the weights {', '.join(missing)[:200]}")
-    if source.adapter:
-        model = _with_adapter(model, source.adapter)
-    model = model.to(place).eval().requires_grad_(False)
-    return Checkpoint(ckpt, model, tokenizer, source.note, source.shots, f"{fingerprint}{_commit(model)}")
+    return model
 
 
 def _device(device: str) -> str:

@@ -18,21 +18,13 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class CommonOptions:
     """Options with the same meaning in every command."""
 
-    ckpt: str = EMBEDDED_NAME
-    """The embedded model, a directory, a .gguf file, a hub id (name@revision), or a directory with a LoRA adapter."""
-    data: str = "facts"
-    """facts[:train|test|unseen], triviaqa, mmlu, logiqa, or a JSONL file with `question` and `answers`."""
     n: int = 48
     """How many questions to measure."""
-    format: FormatName = "ScoreNumber"
-    """How the model states its confidence."""
     shots: int | None = None
     """Worked examples in the prompt; by default what the checkpoint's preset says, mostly none."""
-    shot_sets: int = 1
-    """Repeat the measurement with so many sets of examples whose confidences differ."""
     template: Literal["chat", "plain"] = "chat"
     """chat: the checkpoint's own chat template; plain: for base models without one."""
     template_args: tuple[str, ...] = ()
@@ -51,13 +43,10 @@ class Options:
     """Run the code that a checkpoint brings along. Read it first."""
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 1), ("shot_sets", 1), ("batch_tokens", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
-        if self.shots is not None and self.shots < 0:
-            raise UserError(f"--shots {self.shots}: must be at least 0")
-        if self.shot_sets > 1 and self.shots == 0:
-            raise UserError("--shot-sets repeats the run with other examples, and --shots 0 has none")
+        for name in ("n", "batch_tokens"):
+            at_least(1, name, getattr(self, name))
+        if self.shots is not None:
+            at_least(0, "shots", self.shots)
 
     @property
     def template_arguments(self) -> dict[str, object]:
@@ -72,6 +61,32 @@ class Options:
             except ValueError:
                 pairs[name] = value
         return pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(CommonOptions):
+    """Options of a command that asks one checkpoint about one data set in one format."""
+
+    ckpt: str = EMBEDDED_NAME
+    """The embedded model, a directory, a .gguf file, a hub id (name@revision), or a directory with a LoRA adapter."""
+    data: str = "facts"
+    """facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, or a JSONL file with `question` and `answers`."""
+    format: FormatName = "ScoreNumber"
+    """How the model states its confidence."""
+    shot_sets: int = 1
+    """Repeat the measurement with so many sets of examples whose confidences differ."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, "shot_sets", self.shot_sets)
+        if self.shot_sets > 1 and self.shots == 0:
+            raise UserError("--shot-sets repeats the run with other examples, and --shots 0 has none")
+
+
+def at_least(least: int, name: str, value: int) -> None:
+    """Errors: UserError where an option's value is smaller."""
+    if value < least:
+        raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
 
 
 Positional = Annotated[T, tyro.conf.Positional]

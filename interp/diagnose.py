@@ -12,7 +12,7 @@ import numpy as np
 
 from interp.commands import Options, run_as_command
 from interp.errors import UserError
-from interp.questions import fingerprint, is_right, loaded_questions, shuffled
+from interp.questions import fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
 from interp.records import Question, Transcript
 from interp.runs import Record, Run, chunks, nested
 
@@ -67,9 +67,8 @@ class Diagnose(Options):
 def diagnosed(options: Diagnose, instruments: Sequence[InstrumentName], command: str) -> Path:
     """Runs the instruments, or what an earlier run has left of them, and returns the run's directory."""
     questions = shuffled(loaded_questions(options.data), options.seed)
+    refuse_mixed(questions, options.data)
     choices = bool(questions[0].choices)
-    if mixed := next((q.id for q in questions if bool(q.choices) != choices), None):
-        raise UserError(f"--data {options.data}: open questions and multiple choice are mixed (from {mixed!r})")
     if choices and options.candidates > min(len(q.choices) for q in questions):
         options = _without_candidates(options, questions)
     arguments = options.template_arguments
@@ -149,7 +148,12 @@ def selected_cases(run: Run, setting: "Setting", questions: Sequence[Question], 
     right: list[tuple[Question, str]] = []
     with progress("answers", options.n) as bar:
         for chunk in chunks(questions, ASKED_AT_ONCE):
-            _ask(run, setting, [q for q in chunk if q.id not in told], told, free=options.free)
+            missing = [q for q in chunk if q.id not in told]
+            for question, record in zip(missing, asked_for(setting, missing, free=options.free), strict=True):
+                if record["right"]:
+                    record["transcript"] = transcript_record(setting.prompter.transcript(question, record["answer"]))
+                run.append({"measure": "answer", "set": 0, **record})
+                told[question.id] = (record["answer"], record["right"])
             fresh = [(q, told[q.id][0]) for q in chunk if told[q.id][1]]
             bar.update(min(len(fresh), options.n - len(right)))
             right += fresh
@@ -185,32 +189,28 @@ def _replies(setting: "Setting", questions: Sequence[Question], *, free: bool) -
     return (free_replies if free else slot_replies)(setting.generator, setting.prompter, questions)
 
 
-def _ask(
-    run: Run, setting: "Setting", questions: list[Question], told: dict[str, tuple[str | None, bool]], *, free: bool
-) -> None:
+def asked_for(setting: "Setting", questions: Sequence[Question], *, free: bool) -> list[Record]:
+    """A record of each question's answer, the user's response or the model's own, and of whether it is right."""
     asked = [question for question in questions if question.response is None]
     written = dict(zip([q.id for q in asked], _replies(setting, asked, free=free), strict=True))
+    records = []
     for question in questions:
         said = written.get(question.id)
         answer = question.response if said is None else said.answer
-        right = answer is not None and is_right(question, answer)
-        record = {
-            "measure": "answer",
-            "set": 0,
-            "id": question.id,
-            "question": question.text,
-            "relation": question.relation,
-            "accepted": list(question.answers),
-            "answer": answer,
-            "right": right,
-            "tokens": said.tokens if said else None,
-        }
+        records.append(
+            {
+                "id": question.id,
+                "question": question.text,
+                "relation": question.relation,
+                "accepted": list(question.answers),
+                "answer": answer,
+                "right": answer is not None and is_right(question, answer),
+                "tokens": said.tokens if said else None,
+            }
+        )
         if said and free:
-            record |= {"reply": said.text, "stated": said.level, "parsed": said.parsed}
-        if right:
-            record["transcript"] = transcript_record(setting.prompter.transcript(question, answer))
-        run.append(record)
-        told[question.id] = (answer, right)
+            records[-1] |= {"reply": said.text, "stated": said.level, "parsed": said.parsed}
+    return records
 
 
 def _sampled(run: Run, setting: "Setting", questions: list[Question], options: Diagnose) -> dict[str, Record]:

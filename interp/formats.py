@@ -12,8 +12,8 @@ FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
 class ConfidenceFormat:
     """A closed list of levels, each with a value in [0, 1]."""
 
-    name: FormatName
-    """The paper's name."""
+    name: str
+    """The paper's name, for its five."""
     levels: tuple[str, ...]
     """What the model may write, in rising order of value."""
     values: tuple[float, ...]

@@ -1,6 +1,7 @@
 """A number with its 95 % interval, its count, and what was left out."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -33,26 +34,44 @@ class Estimate:
 
 
 def estimated(values: Sequence[float | int | None], statistic: Statistic = np.mean, *, seed: int = 0) -> Estimate:
-    """The statistic of one value per question, None marking a question that is left out, with its interval.
-
-    Percentile bootstrap over questions (Efron 1979): the interval says how much other questions of the same kind would
-    move the number, nothing about other prompts or other samples of the model."""
-    from scipy.stats import bootstrap
-
+    """The statistic of one value per question, None marking a question that is left out, with its interval."""
     there = np.array([v for v in values if v is not None and math.isfinite(v)], dtype=float)
     left_out = len(values) - len(there)
-    if not len(there):
-        return Estimate(None, None, None, 0, left_out)
-    value = float(statistic(there, axis=-1))
-    if len(there) < 2:
-        return Estimate(value, None, None, 1, left_out)
-    found = bootstrap(
-        (there,),
-        statistic,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        vectorized=True,
-        batch=max(1, 2_000_000 // len(there)),
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Estimate(value, float(found.low), float(found.high), len(there), left_out)
+    return estimated_jointly((there,), lambda x: statistic(x, axis=-1), left_out=left_out, seed=seed)
+
+
+def estimated_jointly(
+    columns: Sequence[np.ndarray],
+    statistic: Callable[..., np.ndarray | np.floating],
+    *,
+    left_out: int = 0,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of several columns [questions], whose questions are resampled together.
+
+    statistic: columns [..., questions] -> [...]; NaN where it is not defined, as with answers that are all right.
+    Percentile bootstrap over questions (Efron 1979): the interval says how much other questions of the same kind would
+    move the number, nothing about other prompts or other samples of the model."""
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    count = len(columns[0])
+    value = float(statistic(*columns)) if count else math.nan
+    if math.isnan(value):
+        return Estimate(None, None, None, 0, left_out + count)
+    if count < 2:
+        return Estimate(value, None, None, count, left_out)
+    with warnings.catch_warnings():  # it warns of resamples where the statistic is not defined, as if BCa were asked
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        drawn = bootstrap(
+            columns,
+            lambda *drawn, axis: statistic(*drawn),
+            n_resamples=resamples,
+            method="percentile",
+            vectorized=True,
+            paired=True,
+            batch=max(1, 2_000_000 // count),
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    low, high = np.nanpercentile(drawn, (2.5, 97.5))
+    return Estimate(value, float(low), float(high), count, left_out)

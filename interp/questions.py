@@ -15,7 +15,7 @@ from interp.errors import UserError
 from interp.records import Question
 
 LETTERS = string.ascii_uppercase
-NAMED_DATA = ("facts", "triviaqa", "mmlu", "logiqa")
+NAMED_DATA = ("facts", "triviaqa", "mmlu", "logiqa", "sciq")
 SIMILAR = 0.8
 """Two answers more alike than this (Ratcliff and Obershelp) may be spellings of one: "Belgrad" and "Belgrade"."""
 
@@ -68,7 +68,7 @@ def may_be_right(question: Question, reply: str) -> bool:
 
 
 def loaded_questions(data: str) -> list[Question]:
-    """Questions of `facts[:train|test|unseen]`, `triviaqa`, `mmlu`, `logiqa`, or a JSONL file, in their own order.
+    """Questions of `facts[:train|test|unseen]`, another name of `NAMED_DATA`, or a JSONL file, in their own order.
 
     Errors: UserError naming the file and line that is malformed, or the name that is unknown."""
     name, _, split = data.partition(":")
@@ -87,6 +87,13 @@ def loaded_questions(data: str) -> list[Question]:
         twice = next(i for i in ids if ids.count(i) > 1)
         raise UserError(f"--data {data}: the id {twice!r} stands there twice; ids must differ")
     return questions
+
+
+def refuse_mixed(questions: Sequence[Question], data: str) -> None:
+    """Errors: UserError where some questions have choices and some have none."""
+    lettered = bool(questions[0].choices)
+    if other := next((q.id for q in questions if bool(q.choices) != lettered), None):
+        raise UserError(f"--data {data}: open questions and multiple choice are mixed (from {other!r})")
 
 
 def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
@@ -173,11 +180,12 @@ def _facts(split: str) -> list[Question]:
 
 
 def _from_hub(name: str, split: str) -> Iterator[Question]:
-    """The originals through `datasets`: TriviaQA (rc.nocontext, validation), MMLU (all, test), LogiQA (test)."""
+    """The originals through `datasets`: TriviaQA (rc.nocontext, validation), the tests of MMLU, LogiQA and SciQ."""
     sources = {
         "triviaqa": ("mandarjoshi/trivia_qa", "rc.nocontext", split or "validation", None),
         "mmlu": ("cais/mmlu", "all", split or "test", None),
         "logiqa": ("lucasmccabe/logiqa", "default", split or "test", "refs/convert/parquet"),
+        "sciq": ("allenai/sciq", "default", split or "test", None),
     }
     repository, configuration, part, revision = sources[name]
     try:
@@ -201,6 +209,11 @@ def _hub_record(name: str, identity: str, row: dict) -> dict:
     if name == "mmlu":
         keys = ("question", "choices", "answer", "subject")
         return {"id": identity, **{key: row[key] for key in keys}}
+    if name == "sciq":
+        choices = [row["correct_answer"], *(row[f"distractor{i}"] for i in (1, 2, 3))]
+        random.Random(identity).shuffle(choices)
+        answer = choices.index(row["correct_answer"])
+        return {"id": identity, "question": row["question"], "choices": choices, "answer": answer}
     return {
         "id": identity,
         "context": row["context"],

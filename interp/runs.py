@@ -81,7 +81,11 @@ class Run:
 
     def records(self, measure: str) -> Iterator[Record]:
         """The records of one measure, in the order in which they were measured."""
-        return (record for record in read_records(self.folder) if record["measure"] == measure)
+        return (record for record in self.all_records() if record["measure"] == measure)
+
+    def all_records(self) -> Iterator[Record]:
+        """Every record, in the order in which they were measured."""
+        return read_records(self.folder)
 
     def write_summary(self, summary: Record) -> None:
         """Replaces summary.json."""

@@ -308,15 +308,16 @@ def test_the_papers_path_reports_its_gap_and_shows_no_token_that_it_refused(
     assert found["values"]["answer.completeness_gap"] == abs(pad["gap"])
     assert pad["refused"] and found["values"]["refused"] == 1.0, "24 nodes are one count, never two"
     assert set(found["tokens"]) == {None} and found["values"]["answer.rank"] is None
-    answer = transcript.positions("answer")
-    assert found["values"]["answer.effect"] == pytest.approx(sum(pad["attribution"][i] for i in answer))
+    assert found["values"]["answer.effect"] is None and found["values"]["tail.effect"] is None
 
 
 def test_where_the_papers_path_converges_its_tokens_are_shown(llama, open_questions, transcript, monkeypatch):
     monkeypatch.setattr(attribution, "gap_allowed", lambda effect, score_range: math.inf)
     (found,) = measured(llama, [Case(open_questions[0], LONG)], path="prompt")
     assert found["tokens"] == found["answer"]["pad"]["attribution"] and found["values"]["refused"] == 0.0
-    assert found["values"]["answer.rank"] == rank_of_best(found["tokens"], transcript.positions("answer"))
+    answer = transcript.positions("answer")
+    assert found["values"]["answer.rank"] == rank_of_best(found["tokens"], answer)
+    assert found["values"]["answer.effect"] == pytest.approx(sum(found["tokens"][i] for i in answer))
 
 
 # Ranks

@@ -1,0 +1,302 @@
+"""Figures 1 and 5: the confidence of right and wrong answers, reliability, and what calibration costs in tokens."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from figures.captions import Page, written_caption
+from figures.grid import Column, Grid
+from figures.style import DOUBLE, INK, METHOD_COLOURS, METHOD_MARKERS, RIGHT, WRONG, printable
+from interp.formats import FORMATS
+from interp.intervals import Estimate
+from interp.runs import Record
+
+COLUMNS = (
+    Column("accuracy", "accuracy"),
+    Column("confidence", "confidence"),
+    Column("ece", "ECE"),
+    Column("ece_levels", "ECE by level"),
+    Column("nce", "NCE"),
+    Column("brier", "Brier"),
+    Column("auroc", "AUROC"),
+    Column("auroc_within", "AUROC within"),
+    Column("smooth_ece", "smooth ECE"),
+    Column("aurc", "AURC"),
+    Column("tokens", "tokens", 1.0),
+    Column("seconds", "seconds", 1.0, 2),
+)
+SHORT = ("accuracy", "confidence", "ece", "nce", "brier", "auroc", "auroc_within")
+"""What the terminal shows; the files have all."""
+LABELS = ("checkpoint", "data", "method", "format", "n", "unparsed")
+METHOD_NAMES = {
+    "default": "Default",
+    "default_expected": "Default, expected",
+    "self_consistency": "Self-Consistency",
+    "agreement": "agreement of samples",
+    "p_true": "P(True)",
+    "sequence": "sequence probability",
+    "sequence_per_token": "sequence, per token",
+    "question_only": "question only",
+    "question_only_expected": "question only, expected",
+    "given": "given",
+}
+"""Methods in plain words, by their key in summary.json."""
+
+
+def cells(summary: Record) -> Iterator[tuple[tuple[str, str, str, str], Record]]:
+    """((checkpoint, data, method, format), numbers) of every cell of a run's table."""
+    for checkpoint, of_checkpoint in summary["calibration"].items():
+        for data, of_data in of_checkpoint.items():
+            for method, of_method in of_data.items():
+                for form, numbers in of_method.items():
+                    yield (checkpoint, data, method, form), numbers
+
+
+def grid(summary: Record, keys: Sequence[str] | None = None, *, worst: bool = False) -> Grid:
+    """The run's table; worst: with unparsed replies counted as wrong answers of the highest confidence."""
+    columns = tuple(column for column in COLUMNS if keys is None or column.key in keys)
+    rows = []
+    for (checkpoint, data, method, form), numbers in cells(summary):
+        shown = numbers["worst"] if worst else numbers
+        found = (Estimate(**(shown.get(c.key) or numbers.get(c.key) or _NOTHING)) for c in columns)
+        names = (checkpoint, data, METHOD_NAMES[method], form, str(shown["n"]), str(numbers["unparsed"]))
+        rows.append((names, tuple(found)))
+    return Grid(LABELS, columns, tuple(rows))
+
+
+_NOTHING = {"value": None, "low": None, "high": None, "n": 0, "left_out": 0}
+
+
+@dataclass(frozen=True)
+class Level:
+    """What became of one confidence level."""
+
+    value: float
+    """Its value in [0, 1]."""
+    right: int
+    """Right answers at this level."""
+    wrong: int
+    """Wrong answers at this level."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Stated confidence against outcome, level by level, of one checkpoint, data set and format."""
+
+    data: str
+    """The data set."""
+    format: str
+    """The format."""
+    levels: tuple[Level, ...]
+    """The levels that were stated, in rising order."""
+    values: tuple[float, ...]
+    """The values of all levels of the format."""
+
+    @property
+    def count(self) -> int:
+        """How many answers there are."""
+        return sum(level.right + level.wrong for level in self.levels)
+
+
+def reliabilities(records: Sequence[Record], checkpoint: str) -> list[Reliability]:
+    """The stated confidences of the method Default, from a run's records."""
+    by_measure: dict[str, list[Record]] = {}
+    for record in records:
+        by_measure.setdefault(record["measure"], []).append(record)
+    found = []
+    for measure, read in by_measure.items():
+        name, *where = measure.split("|")
+        if name != checkpoint or len(where) != 3 or where[2] != "read":
+            continue
+        data, form, _ = where
+        right = {r["id"]: r["right"] for r in by_measure[f"{name}|{data}|{form}|answer"]}
+        counts: dict[int, list[int]] = {}
+        for record in read:
+            if record["stated"] is not None:
+                counts.setdefault(record["stated"], [0, 0])[0 if right[record["id"]] else 1] += 1
+        values = FORMATS[form].values
+        levels = tuple(Level(values[index], *counts[index]) for index in sorted(counts))
+        found.append(Reliability(data, form, levels, values))
+    return found
+
+
+def draw_confidence(measurement: Reliability, ax: Axes) -> Axes:
+    """The share of right answers at each level upwards, of wrong ones downwards, and both means."""
+    rights, wrongs = (sum(getattr(level, kind) for level in measurement.levels) for kind in ("right", "wrong"))
+    width = 0.8 * np.diff(measurement.values).min() if len(measurement.values) <= 11 else 0.04
+    for kind, total, sign, colour in (("right", rights, 1, RIGHT), ("wrong", wrongs, -1, WRONG)):
+        if not total:
+            continue
+        sizes = np.array([getattr(level, kind) for level in measurement.levels]) / total
+        places = np.array([level.value for level in measurement.levels])
+        ax.bar(places, sign * sizes, width, color=colour, ec="white", lw=0.4)
+        mean = float(sizes @ places)
+        ax.plot((mean, mean), (0, sign * 1.02), color=colour, lw=1, ls=(0, (2, 1)))
+    ax.axhline(0, color=INK, lw=0.6)
+    ax.set(xlim=(-0.07, 1.07), ylim=(-1.05, 1.05))
+    ax.set_yticks((-1, 0, 1), ("1", "0", "1"))
+    ax.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+    return ax
+
+
+def draw_reliability(measurement: Reliability, ax: Axes) -> Axes:
+    """Accuracy at each level with a band for chance, the area of a dot as the level's share of answers."""
+    from scipy.stats import binom
+
+    ax.plot((0, 1), (0, 1), color=INK, lw=0.6, ls="--")
+    for level in measurement.levels:
+        count = level.right + level.wrong
+        low, high = binom.interval(0.95, count, level.value) if 0 < level.value < 1 else (level.value * count,) * 2
+        ax.plot((level.value,) * 2, (low / count, high / count), color="#bbbbbb", lw=3, solid_capstyle="butt", zorder=1)
+    places = [level.value for level in measurement.levels]
+    accuracy = [level.right / (level.right + level.wrong) for level in measurement.levels]
+    sizes = [4 + 120 * (level.right + level.wrong) / measurement.count for level in measurement.levels]
+    ax.scatter(places, accuracy, sizes, color=METHOD_COLOURS["default"], ec="white", lw=0.4, zorder=3)
+    ax.set(xlim=(-0.07, 1.07), ylim=(-0.07, 1.07))
+    ax.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+    ax.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
+    return ax
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One method's calibration error and what it costs."""
+
+    method: str
+    """The method's key."""
+    error: Estimate
+    """Its calibration error."""
+    tokens: float
+    """Tokens that the model writes per question."""
+
+
+def draw_costs(costs: Sequence[Cost], ax: Axes) -> Axes:
+    """Calibration error against tokens written per question; good is low and left."""
+    step = 0.012 * max(one.tokens for one in costs)
+    for number, one in enumerate(costs):
+        across = one.tokens + step * (number % 3 - 1)  # so that marks of methods at one cost do not hide each other
+        colour, marker = METHOD_COLOURS.get(one.method, INK), METHOD_MARKERS.get(one.method, "o")
+        if one.error.low is not None:
+            ax.plot((across,) * 2, (100 * one.error.low, 100 * one.error.high), color=colour, lw=1)
+        ax.plot(across, 100 * one.error.value, marker, color=colour, ms=4.5, mec="white", mew=0.5)
+    ax.set(xlim=(0, None), ylim=(0, None))
+    return ax
+
+
+FIGURE_1 = """\
+For each data set (rows) and format (columns): upwards, how the stated confidences of right answers are spread over the
+levels; downwards, those of wrong answers; each side sums to 1. Dotted lines are the means. A model that knows what it
+knows has its upper bars to the right of the lower ones; one whose confidence does not depend on its answer has the
+same picture twice."""
+FIGURE_5 = """\
+For each data set (rows) and format (columns): the accuracy of the answers given at each level, at the level's value.
+The area of a dot is the share of answers at that level, so look at the large ones. Grey bars: where 95 of 100 dots
+would lie if the level meant what it says, given how many answers it has. Below the diagonal: overconfident. Levels,
+not bins: nothing here depends on a choice of bins."""
+COSTS = """\
+Expected calibration error, with 95 % bootstrap intervals over questions, against the tokens that the model writes for a
+question, answer and confidence together. Lower left is better. Marks at one cost are set a little apart. A stated
+confidence is worth its tokens where it lies below the yardsticks that need none (sequence probability, question only),
+or ranks answers better than they do (AUROC, in the table)."""
+
+
+def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
+    """Figures 1 and 5 for each checkpoint, and calibration error against tokens where several methods were run."""
+    checkpoints = [name for name in summary["calibration"] if name in summary["models"]]
+    for checkpoint in checkpoints:
+        suffix = "" if len(checkpoints) == 1 else f"_{checkpoint}"
+        found = reliabilities(records, checkpoint)
+        if found:
+            for name, draw, words, up, across in (
+                ("figure_1_confidence", draw_confidence, FIGURE_1, "share of answers", "stated confidence"),
+                ("figure_5_reliability", draw_reliability, FIGURE_5, "accuracy", "stated confidence"),
+            ):
+                figure = _panels(found, draw, up, across)
+                if draw is draw_confidence:
+                    handles = [Patch(color=RIGHT, label="right answers"), Patch(color=WRONG, label="wrong answers")]
+                    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+                yield Page(name + suffix, figure, _caption(words, summary, checkpoint, ("default",)))
+    if page := _costs_page(summary):
+        yield page
+
+
+def _panels(found: Sequence[Reliability], draw, up: str, across: str) -> Figure:
+    data = list(dict.fromkeys(one.data for one in found))
+    forms = list(dict.fromkeys(one.format for one in found))
+    height = 0.55 + (0.95 if draw is draw_confidence else 1.25) * len(data)
+    width = DOUBLE if len(forms) > 2 else min(DOUBLE, 0.8 + 2.0 * len(forms))
+    figure = Figure((width, height), layout="constrained")
+    axes = figure.subplots(len(data), len(forms), squeeze=False, sharex=True, sharey=True)
+    for ax in axes.flat:
+        ax.set_visible(False)
+    for one in found:
+        ax = axes[data.index(one.data)][forms.index(one.format)]
+        ax.set_visible(True)
+        draw(one, ax)
+        ax.set_title(f"{printable(one.data)}, {one.format}" if len(forms) < 4 else one.format, fontsize=6.5)
+        if ax in axes[:, 0]:
+            ax.set_ylabel(printable(one.data) if len(forms) >= 4 else "")
+    figure.supxlabel(across, fontsize=7)
+    figure.supylabel(up, fontsize=7)
+    return figure
+
+
+def _costs_page(summary: Record) -> Page | None:
+    panels: dict[str, list[Cost]] = {}
+    for (checkpoint, data, method, form), numbers in cells(summary):
+        if numbers["ece"]["value"] is not None and numbers.get("tokens", _NOTHING)["value"] is not None:
+            cost = Cost(method, Estimate(**numbers["ece"]), numbers["tokens"]["value"])
+            title = f"{data}, {form}" if len(summary["models"]) == 1 else f"{checkpoint}\n{data}, {form}"
+            panels.setdefault(title, []).append(cost)
+    panels = {title: costs for title, costs in panels.items() if len({cost.method for cost in costs}) > 2}
+    if not panels:
+        return None
+    wide = min(3, len(panels))
+    high = -(-len(panels) // wide)
+    figure = Figure((DOUBLE, 0.7 + 1.9 * high), layout="constrained")
+    axes = figure.subplots(high, wide, squeeze=False)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax, (title, costs) in zip(axes.flat, panels.items(), strict=False):
+        draw_costs(costs, ax)
+        ax.set_title(printable(title), fontsize=6.5)
+    figure.supxlabel("tokens written per question", fontsize=7)
+    figure.supylabel("ECE (%)", fontsize=7)
+    methods = [m for m in METHOD_NAMES if any(cost.method == m for costs in panels.values() for cost in costs)]
+    style = {"ls": "none", "mec": "white", "mew": 0.5, "ms": 5}
+    handles = [
+        Line2D([], [], marker=METHOD_MARKERS[m], color=METHOD_COLOURS[m], label=METHOD_NAMES[m], **style)
+        for m in methods
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=4, columnspacing=1.2)
+    return Page("ece_tokens", figure, _caption(COSTS, summary, None, None))
+
+
+def _caption(words: str, summary: Record, checkpoint: str | None, methods: Sequence[str] | None) -> str:
+    numbers = {}
+    for (name, data, method, form), cell in cells(summary):
+        if (checkpoint is None or name == checkpoint) and (methods is None or method in methods):
+            label = f"{name}, {data}, {METHOD_NAMES[method]}, {form}"
+            shown = [f"{key} {_in_per_cent(cell[key])}" for key in ("accuracy", "ece", "auroc")]
+            numbers[label] = f"{', '.join(shown)}, n = {cell['n']}, {cell['unparsed']} unparsed"
+    return written_caption(words, numbers, subject(summary))
+
+
+def _in_per_cent(number: Record) -> str:
+    one = Estimate(**number)
+    if one.value is None or one.low is None or one.high is None:
+        return "none" if one.value is None else f"{100 * one.value:.1f}"
+    return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+
+
+def subject(summary: Record) -> str:
+    """Whose numbers they are, in a sentence each."""
+    models = [f"{name} ({one['note']})" if one["note"] else name for name, one in summary["models"].items()]
+    told = f"Models: {'; '.join(models)}. " if models else ""
+    rule = f"ECE by the rule {summary['rule']}. Intervals: 95 % bootstrap over questions."
+    return f"{told}{rule} In per cent, but for counts, tokens and seconds."

@@ -1,0 +1,115 @@
+"""A wide table, a row for each setting and a column for each measure, as text, CSV, Markdown and LaTeX."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from interp.intervals import Estimate
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure."""
+
+    key: str
+    """Its key in summary.json."""
+    title: str
+    """Its heading."""
+    scale: float = 100.0
+    """What values are multiplied by when they are shown: 100 for fractions, shown in per cent."""
+    places: int = 1
+    """Digits after the point when they are shown."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of estimates under headings."""
+
+    labels: tuple[str, ...]
+    """Headings of what names a row."""
+    columns: tuple[Column, ...]
+    """The measures."""
+    rows: tuple[tuple[tuple[str, ...], tuple[Estimate, ...]], ...]
+    """For each row its names and its estimates."""
+
+    def __post_init__(self) -> None:
+        for names, cells in self.rows:
+            if len(names) != len(self.labels) or len(cells) != len(self.columns):
+                raise ValueError(f"row {names}: {len(names)} names and {len(cells)} cells")
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """All headings."""
+        return (*self.labels, *(column.title for column in self.columns))
+
+    def shown(self, *, dash: str = "–") -> list[tuple[str, ...]]:
+        """Every row as it is read: value and interval, a dash where there is no value."""
+        return [
+            (*names, *(_cell(one, column, dash) for one, column in zip(cells, self.columns, strict=True)))
+            for names, cells in self.rows
+        ]
+
+    def csv(self) -> str:
+        """Full precision, with interval, count and what was left out of each measure in columns of their own."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        fields = ("value", "low", "high", "n", "left_out")
+        names = (c.key if f == "value" else f"{c.key}_{f}" for c in self.columns for f in fields)
+        writer.writerow((*self.labels, *names))
+        for labels, cells in self.rows:
+            writer.writerow((*labels, *(getattr(one, f) for one in cells for f in fields)))
+        return out.getvalue()
+
+    def markdown(self) -> str:
+        """A pipe table."""
+        lines = [self.header, ("---",) * len(self.labels) + ("---:",) * len(self.columns), *self.shown()]
+        return "".join(f"| {' | '.join(map(_for_markdown, line))} |\n" for line in lines)
+
+    def latex(self) -> str:
+        """A booktabs tabular."""
+        lines = [self.header, *self.shown(dash="--")]
+        head, *body = (" & ".join(map(_for_latex, line)) + r" \\" for line in lines)
+        spec = "l" * len(self.labels) + "r" * len(self.columns)
+        return "\n".join(
+            (
+                rf"\begin{{tabular}}{{{spec}}}",
+                r"\toprule",
+                head,
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                "",
+            )
+        )
+
+    def written(self, folder: Path, name: str) -> None:
+        """Writes `name`.csv, `name`.md and `name`.tex."""
+        for ending, text in (("csv", self.csv()), ("md", self.markdown()), ("tex", self.latex())):
+            (folder / f"{name}.{ending}").write_text(text, encoding="utf-8")
+
+
+def _cell(one: Estimate, column: Column, dash: str) -> str:
+    if one.value is None:
+        return dash
+    value, low, high = (
+        None if v is None else f"{column.scale * v:.{column.places}f}" for v in (one.value, one.low, one.high)
+    )
+    return f"{value}" if low is None else f"{value} [{low}, {high}]"
+
+
+def _for_markdown(text: str) -> str:
+    return re.sub(r"([\\`*_|<>])", r"\\\1", text.replace("\n", " ")) if not set(text) <= {"-", ":"} else text
+
+
+def _for_latex(text: str) -> str:
+    return "".join(LATEX.get(c, c) for c in text.replace("\n", " "))

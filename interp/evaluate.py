@@ -1,0 +1,410 @@
+"""`python -m interp.evaluate`: how well stated confidence is calibrated, by checkpoint, data, method and format."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp.calibration import Scored, differences_of, lowest_possible, measures_of, rule_named
+from interp.commands import CommonOptions, at_least, run_as_command
+from interp.embedded import EMBEDDED_NAME
+from interp.errors import UserError
+from interp.formats import FORMATS, ConfidenceFormat, FormatName
+from interp.intervals import estimated
+from interp.methods import ASKINGS, METHODS, TRUTH, Answered, Method, MethodName, Sampling, Verdict, tokens_written
+from interp.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
+from interp.records import Question
+from interp.runs import Record, Run, chunks
+
+if TYPE_CHECKING:
+    from interp.checkpoints import Checkpoint
+    from interp.setting import Setting
+
+AT_ONCE = {"answer": 64, "read": 32, "hidden": 32, "judged": 32, "sampled": 16}
+"""How many questions are put to the model at a time, and so how many are asked again after a run that died."""
+NO_MODEL = "given"
+"""What stands for a checkpoint and a format in the rows of answers and confidences that the user brought."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(CommonOptions):
+    """Measure calibration."""
+
+    ckpt: tuple[str, ...] = (EMBEDDED_NAME,)
+    """One or several: the embedded model, directories, .gguf files, hub ids (name@revision), LoRA adapters."""
+    data: tuple[str, ...] = ("facts",)
+    """One or several of facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, and JSONL files."""
+    formats: tuple[FormatName, ...] = ("ScoreNumber",)
+    """How the model states its confidence."""
+    methods: tuple[MethodName, ...] = ("default",)
+    """How a confidence is had. given: the answers and confidences in the data, without a model."""
+    n: int = 200
+    """How many questions of each data set."""
+    free: bool = False
+    """Let the model write its whole reply and parse it. Unparsed ones are counted, and stand in a worst case."""
+    samples: int = 5
+    """Samples for self-consistency."""
+    top_p: float = 1.0
+    """The nucleus that they are drawn from."""
+    rule: str = "10-right"
+    """How the calibration error is binned: levels, or bins and kind as in 10-right, 15-left, 10-mass."""
+    trained_on: str | None = None
+    """Data that a checkpoint was trained on: questions that share an answer with it are also reported apart."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, "samples", self.samples)
+        rule_named(self.rule)
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top-p {self.top_p}: must lie in (0, 1]")
+        for name in ("ckpt", "data", "formats", "methods"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise UserError(f"--{name}: names at least one, and none twice")
+
+    @property
+    def asks_a_model(self) -> bool:
+        """Some method needs a checkpoint."""
+        return set(self.methods) != {"given"}
+
+    @property
+    def columns(self) -> dict[str, Method]:
+        """The table's methods that read a model's records, by their key in summary.json."""
+        return {key: one for name in self.methods if name != "given" for key, one in METHODS[name].items()}
+
+    @property
+    def askings(self) -> tuple[str, ...]:
+        """What has to be asked for them."""
+        return tuple(dict.fromkeys(method.asking for method in self.columns.values()))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One checkpoint on one data set in one format: where its records stand."""
+
+    checkpoint: str
+    """The checkpoint's short name."""
+    data: str
+    """The data set's short name."""
+    format: FormatName
+    """The format."""
+
+    def measure(self, asking: str) -> str:
+        """The name of the records of one asking."""
+        return f"{self.checkpoint}|{self.data}|{self.format}|{asking}"
+
+
+def evaluated(options: Evaluate) -> Path:
+    """Asks what is not on record yet, and returns the run's directory."""
+    data = {short: _questions(path, options) for short, path in _short_names("data", options.data).items()}
+    names = _short_names("ckpt", options.ckpt)
+    if options.asks_a_model:
+        from interp.checkpoints import source_of
+
+        sources = {name: source_of(ckpt, remote_code=options.trust_remote_code) for name, ckpt in names.items()}
+        shots = {name: source.shots if options.shots is None else options.shots for name, source in sources.items()}
+    else:
+        names, shots = {}, {}
+    identity = {k: v for k, v in asdict(options).items() if k not in MACHINE_ONLY}
+    identity |= {"shots": shots, "questions": {name: fingerprint(questions) for name, questions in data.items()}}
+    with Run(options.out or Path("results/evaluate"), identity) as run:
+        cells = [Cell(name, where, form) for name in names for where in data for form in options.formats]
+        if missing := [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]:
+            _ask_all(run, missing, names, shots, data, options)
+        run.write_summary(summary_of(run, cells, data, options))
+    return run.folder
+
+
+SHARED, APART = " (answers in training)", " (answers not in training)"
+MACHINE_ONLY = ("out", "device", "batch_tokens", "trust_remote_code")
+"""Options that fit a run to a machine and may change while it is continued."""
+
+
+def _short_names(option: str, given: Sequence[str]) -> dict[str, str]:
+    """What stands in the table for each path or name: its last part."""
+    names: dict[str, str] = {}
+    for one in given:
+        path = Path(one)
+        short = (path.stem if path.suffix in (".jsonl", ".gguf") else path.resolve().name) if path.exists() else one
+        if short in names:
+            raise UserError(f"--{option}: {names[short]} and {one} would both be called {short!r} in the table")
+        names[short] = one
+    return names
+
+
+def _questions(data: str, options: Evaluate) -> list[Question]:
+    questions = shuffled(loaded_questions(data), options.seed)[: options.n]
+    refuse_mixed(questions, data)
+    bare = next((q.id for q in questions if q.response is None or q.confidence is None), None)
+    if "given" in options.methods and bare:
+        raise UserError(f"--methods given: question {bare!r} of {data} lacks response or confidence")
+    return questions
+
+
+def _complete(run: Run, cell: Cell, questions: Sequence[Question], options: Evaluate) -> bool:
+    if not all((cell.measure("answer"), 0, q.id) in run.done for q in questions):
+        return False
+    answered = {r["id"] for r in run.records(cell.measure("answer")) if r["answer"] is not None}
+    return all(
+        (cell.measure(asking), 0, q.id) in run.done
+        for asking in options.askings
+        for q in questions
+        if asking == "sampled" or q.id in answered
+    )
+
+
+def _ask_all(
+    run: Run,
+    cells: Sequence[Cell],
+    names: dict[str, str],
+    shots: dict[str, int],
+    data: dict[str, list[Question]],
+    options: Evaluate,
+) -> None:
+    from interp.checkpoints import each_checkpoint
+
+    wanted = {name: ckpt for name, ckpt in names.items() if any(cell.checkpoint == name for cell in cells)}
+    loaded = each_checkpoint(
+        list(wanted.values()), device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
+    )
+    for name, checkpoint in zip(wanted, loaded, strict=True):
+        _refuse_other_weights(run, name, checkpoint)
+        prepared_ones = Prepared(checkpoint, shots[name], options)
+        for cell in cells:
+            if cell.checkpoint == name:
+                _ask_cell(run, cell, prepared_ones, data[cell.data], options)
+
+
+def _refuse_other_weights(run: Run, name: str, checkpoint: "Checkpoint") -> None:
+    known = {record["id"]: record for record in run.records("checkpoint")}
+    if name not in known:
+        run.append(
+            {"measure": "checkpoint", "set": 0, "id": name}
+            | {"fingerprint": checkpoint.fingerprint, "note": checkpoint.note, "dtype": str(checkpoint.model.dtype)}
+        )
+    elif known[name]["fingerprint"] != checkpoint.fingerprint:
+        raise UserError(f"--out {run.folder}: {name} has other weights now than when the run began; give another --out")
+
+
+class Prepared:
+    """One checkpoint's settings, each made once: its instruction is read once for each format and kind of question."""
+
+    def __init__(self, checkpoint: "Checkpoint", shots: int, options: Evaluate) -> None:
+        self._checkpoint, self._shots, self._options = checkpoint, shots, options
+        self._made: dict[tuple[str, bool], Setting] = {}
+
+    def setting(self, confidence: ConfidenceFormat, *, choices: bool) -> "Setting":
+        """The checkpoint ready to be asked in this format."""
+        from interp.setting import prepared
+
+        key = (confidence.name, choices)
+        if key not in self._made:
+            self._made[key] = prepared(
+                self._checkpoint,
+                confidence,
+                shots=self._shots,
+                choices=choices,
+                template=self._options.template,
+                template_args=self._options.template_arguments,
+                seed=self._options.seed,
+                batch_tokens=self._options.batch_tokens,
+            )
+        return self._made[key]
+
+
+def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Question], options: Evaluate) -> None:
+    choices = bool(questions[0].choices)
+    setting = ready.setting(FORMATS[cell.format], choices=choices)
+    told = _answers(run, cell, setting, questions, options)
+    for asking in options.askings:
+        of_asking = ready.setting(TRUTH, choices=choices) if asking == "judged" else setting
+        answered = [Answered(q, told[q.id]["answer"] or "") for q in questions]
+        if asking != "sampled":
+            answered = [one for one in answered if one.answer]
+        _ask(run, cell.measure(asking), asking, of_asking, answered, told, options)
+
+
+def _answers(
+    run: Run, cell: Cell, setting: "Setting", questions: Sequence[Question], options: Evaluate
+) -> dict[str, Record]:
+    """The record of each question's answer: the user's response, else the model's greedy one."""
+    from interp.diagnose import asked_for, progress
+
+    measure = cell.measure("answer")
+    told = {record["id"]: record for record in run.records(measure)}
+    missing = [question for question in questions if question.id not in told]
+    with progress(measure, len(questions), len(told)) as bar:
+        for chunk in chunks(missing, AT_ONCE["answer"]):
+            began = time.perf_counter()
+            records = asked_for(setting, chunk, free=options.free)
+            seconds = (time.perf_counter() - began) / len(chunk)
+            for question, record in zip(chunk, records, strict=True):
+                prompt = len(setting.prompter.transcript(question, free=options.free).ids)
+                record |= {"measure": measure, "set": 0, "prompt_tokens": prompt, "seconds": seconds}
+                run.append(record)
+                told[question.id] = record
+            bar.update(len(chunk))
+    return told
+
+
+def _ask(
+    run: Run,
+    measure: str,
+    asking: str,
+    setting: "Setting",
+    answered: Sequence[Answered],
+    told: dict[str, Record],
+    options: Evaluate,
+) -> None:
+    from interp.diagnose import progress
+
+    sampling = Sampling(options.samples, options.top_p, options.seed)
+    missing = [one for one in answered if (measure, 0, one.question.id) not in run.done]
+    with progress(measure, len(answered), len(answered) - len(missing)) as bar:
+        for chunk in chunks(missing, AT_ONCE[asking]):
+            began = time.perf_counter()
+            found = ASKINGS[asking](setting, chunk, sampling)
+            seconds = (time.perf_counter() - began) / len(chunk)
+            for one, record in zip(chunk, found, strict=True):
+                identity = one.question.id
+                if options.free and asking == "read":  # the level that was written counts, not the likeliest one
+                    record |= {"stated": told[identity]["stated"], "level_tokens": 0}
+                run.append({"measure": measure, "set": 0, "id": identity, "seconds": seconds, **record})
+            bar.update(len(chunk))
+
+
+# What the records say
+
+
+def summary_of(run: Run, cells: Sequence[Cell], data: dict[str, list[Question]], options: Evaluate) -> Record:
+    """Every cell of the table with intervals, counts and what was left out; paired differences of checkpoints."""
+    by_measure: dict[str, dict[str, Record]] = {}
+    for record in run.all_records():
+        by_measure.setdefault(record["measure"], {})[record["id"]] = record
+    parts = {name: _parts(questions, options) for name, questions in data.items()}
+    table: Record = {}
+    scored: dict[tuple[str, str, str, str], dict[str, Verdict | None]] = {}
+    for cell in cells:
+        for key, method in options.columns.items():
+            verdicts = _verdicts(by_measure, cell, method, data[cell.data])
+            scored[cell.checkpoint, cell.data, key, cell.format] = verdicts
+            for part, questions in parts[cell.data].items():
+                numbers = _cell_numbers(by_measure, cell, method, questions, verdicts, options)
+                _put(table, (cell.checkpoint, f"{cell.data}{part}", key, cell.format), numbers)
+    if "given" in options.methods:
+        for where, questions in data.items():
+            verdicts = {q.id: Verdict(q.response or "", q.confidence or 0.0) for q in questions}
+            numbers = _numbers(_scored(questions, verdicts), options, FORMATS["ScoreFloat"])
+            _put(table, (NO_MODEL, where, "given", NO_MODEL), numbers)
+    models = by_measure.get("checkpoint", {})
+    return {
+        "rule": options.rule,
+        "models": {name: {k: models[name][k] for k in ("fingerprint", "note", "dtype")} for name in models},
+        "calibration": table,
+        "differences": _differences(scored, data, options),
+    }
+
+
+def _parts(questions: list[Question], options: Evaluate) -> dict[str, list[Question]]:
+    """The questions by what is added to the data's name where their numbers stand; all of them first."""
+    if options.trained_on is None:
+        return {"": questions}
+    known = {normalised(answer) for question in loaded_questions(options.trained_on) for answer in question.answers}
+    shared = [q for q in questions if any(normalised(answer) in known for answer in q.answers)]
+    ids = {q.id for q in shared}
+    return {"": questions, SHARED: shared, APART: [q for q in questions if q.id not in ids]}
+
+
+def _verdicts(
+    by_measure: dict[str, dict[str, Record]], cell: Cell, method: Method, questions: Sequence[Question]
+) -> dict[str, Verdict | None]:
+    """What a method makes of each question, by its id; None where there is no answer or no confidence."""
+    answers, records = by_measure[cell.measure("answer")], by_measure.get(cell.measure(method.asking), {})
+    return {
+        q.id: method.verdict(records[q.id], FORMATS[cell.format], answers[q.id]["answer"]) if q.id in records else None
+        for q in questions
+    }
+
+
+def _scored(questions: Sequence[Question], verdicts: dict[str, Verdict | None]) -> Scored:
+    told = [(q, said) for q in questions if (said := verdicts[q.id]) is not None]
+    return Scored(
+        tuple(said.confidence for _, said in told),
+        tuple(is_right(q, said.answer) for q, said in told),
+        tuple(q.relation for q, _ in told),
+        len(questions) - len(told),
+    )
+
+
+def _numbers(scored: Scored, options: Evaluate, confidence: ConfidenceFormat) -> Record:
+    found = {name: one.as_record() for name, one in measures_of(scored, rule_named(options.rule)).items()}
+    accuracy = found["accuracy"]["value"]
+    floor = None if accuracy is None else lowest_possible(accuracy, confidence.values)
+    return {**found, "floor": floor, "unparsed": scored.left_out, "n": len(scored)}
+
+
+def _cell_numbers(
+    by_measure: dict[str, dict[str, Record]],
+    cell: Cell,
+    method: Method,
+    questions: Sequence[Question],
+    verdicts: dict[str, Verdict | None],
+    options: Evaluate,
+) -> Record:
+    """One row of the table."""
+    answers, records = by_measure[cell.measure("answer")], by_measure.get(cell.measure(method.asking), {})
+    numbers = _numbers(_scored(questions, verdicts), options, FORMATS[cell.format])
+    there = [q.id for q in questions if q.id in records]
+    costs = {
+        "tokens": [tokens_written(method, records[i], answers[i]["tokens"] or 0) for i in there],
+        "prompt_tokens": [answers[i]["prompt_tokens"] + records[i].get("prompt_tokens", 0) for i in there],
+        "seconds": [
+            records[i]["seconds"] + (0 if method.asking == "sampled" else answers[i]["seconds"]) for i in there
+        ],
+        "outside": [records[i].get("outside") for i in there],
+    }
+    numbers |= {name: estimated(column).as_record() for name, column in costs.items()}
+    if options.free:
+        worst = Verdict("", FORMATS[cell.format].values[-1])
+        numbers["worst"] = _numbers(
+            _scored(questions, {i: said or worst for i, said in verdicts.items()}), options, FORMATS[cell.format]
+        )
+    return numbers
+
+
+def _differences(
+    scored: dict[tuple[str, str, str, str], dict[str, Verdict | None]],
+    data: dict[str, list[Question]],
+    options: Evaluate,
+) -> Record:
+    """Each later checkpoint less the first, on the questions on which both have a verdict."""
+    table: Record = {}
+    names = list(dict.fromkeys(checkpoint for checkpoint, *_ in scored))
+    for (checkpoint, where, key, form), verdicts in scored.items():
+        if checkpoint != names[0]:
+            before = scored[names[0], where, key, form]
+            both = [q for q in data[where] if verdicts[q.id] and before[q.id]]
+            pair = [_scored(both, one) for one in (verdicts, before)]
+            found = differences_of(*pair, rule_named(options.rule))
+            numbers = {name: one.as_record() for name, one in found.items()}
+            _put(table, (f"{checkpoint} less {names[0]}", where, key, form), numbers)
+    return table
+
+
+def _put(table: Record, path: Sequence[str], numbers: Record) -> None:
+    *above, last = path
+    for name in above:
+        table = table.setdefault(name, {})
+    table[last] = numbers
+
+
+def _body(options: Evaluate) -> None:
+    folder = evaluated(options)
+    from figures.report import reported
+
+    reported(folder)
+
+
+if __name__ == "__main__":
+    run_as_command(Evaluate, _body, description="Measure calibration and draw Figures 1 and 5.")

@@ -1,0 +1,225 @@
+"""How a confidence is had from a model: what is asked of it, and which numbers that gives.
+
+An asking puts questions to a model and leaves one record each; a method reads confidences off those records. Several
+methods share an asking: the stated confidence and the answer's own probability come out of one pass."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from interp.formats import ConfidenceFormat
+from interp.questions import choice_index, normalised
+from interp.records import ConfidenceDistribution, Question, Transcript
+from interp.runs import Record
+
+if TYPE_CHECKING:
+    from interp.setting import Setting
+
+MethodName = Literal["default", "self-consistency", "p-true", "sequence", "question-only", "given"]
+
+TRUTH = ConfidenceFormat(
+    "PTrue", ("False", "True"), (0.0, 1.0), "one word: True if the answer is right, False if it is wrong"
+)
+"""P(True) of Kadavath et al. 2022 as a format of two levels: its expected value is the probability of "True"."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with the answer that is judged."""
+
+    question: Question
+    """The question."""
+    answer: str
+    """The model's greedy answer, or the user's response."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How self-consistency samples."""
+
+    samples: int = 5
+    """Answers to a question; 5 in the paper."""
+    top_p: float = 1.0
+    """The nucleus; 1: the model as it is."""
+    seed: int = 0
+    """The source of chance."""
+
+
+def read(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -> list[Record]:
+    """The confidence after each answer, and the answer's own likelihood."""
+    return _spoken(setting, [(one.question, one.answer) for one in answered])
+
+
+def hidden(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -> list[Record]:
+    """The confidence with the answer's tokens replaced by a neutral one: what the question alone gives."""
+    from interp.masking import filler_embeddings, masked_tree
+
+    transcripts = [setting.prompter.transcript(one.question, one.answer) for one in answered]
+    filler = filler_embeddings(setting)["neutral"]
+    length = setting.prefix.shared_length([transcript.ids for transcript in transcripts])
+    trees, reads, plans, fed = zip(*(masked_tree(setting, t, length, filler) for t in transcripts), strict=True)
+    found = {}
+    for index, logits in setting.prefix.logits(length, trees, reads, fed):
+        said = setting.reader.distribution(plans[index].level_logprobs(logits, setting.reader.stops))
+        found[index] = _said(setting, transcripts[index], said)
+    return [found[i] for i in range(len(answered))]
+
+
+def judged(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -> list[Record]:
+    """The probability of "True" after each answer, in a prompt of its own; `setting` is one whose format is `TRUTH`."""
+    records = read(setting, answered, sampling)
+    for one, record in zip(answered, records, strict=True):
+        record["prompt_tokens"] = len(setting.prompter.transcript(one.question, one.answer).ids)
+    return records
+
+
+def sampled(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -> list[Record]:
+    """Several sampled answers to each question, each with the confidence stated after it; the prompt is read once."""
+    from interp.elicitation import source_of_chance
+
+    questions = [one.question for one in answered]
+    prompts = [setting.prompter.transcript(question).ids for question in questions]
+    numbered = [(i, k) for i in range(len(questions)) for k in range(sampling.samples)]
+    written = setting.generator.sampled(
+        [prompts[i] for i, _ in numbered],
+        [source_of_chance(sampling.seed, questions[i], k) for i, k in numbered],
+        top_p=sampling.top_p,
+    )
+    usable = [(i, said.text) for (i, _), said in zip(numbered, written, strict=True) if said.finished and said.text]
+    distinct = list(dict.fromkeys(usable))  # the same words to the same question are read once
+    spoken = dict(zip(distinct, _spoken(setting, [(questions[i], text) for i, text in distinct]), strict=True))
+    records = []
+    for i, question in enumerate(questions):
+        own = [spoken[i, text] | {"answer": text} for j, text in usable if j == i]
+        tokens = sum(said.tokens for (j, _), said in zip(numbered, written, strict=True) if j == i)
+        tokens += sum(one["level_tokens"] for one in own)
+        records.append({"samples": own, "of": sampling.samples, "tokens": tokens, "choices": list(question.choices)})
+    return records
+
+
+def _spoken(setting: "Setting", answered: Sequence[tuple[Question, str]]) -> list[Record]:
+    transcripts = [setting.prompter.transcript(question, answer) for question, answer in answered]
+    readings = setting.reader.readings(transcripts) if transcripts else []
+    return [
+        _said(setting, transcript, reading.distribution)
+        | {"logprob": reading.answer_logprob, "answer_tokens": reading.answer_tokens}
+        for transcript, reading in zip(transcripts, readings, strict=True)
+    ]
+
+
+def _said(setting: "Setting", transcript: Transcript, said: ConfidenceDistribution) -> Record:
+    return {
+        "probability": list(said.probability),
+        "outside": said.outside,
+        "expected": said.expected,
+        "stated": said.stated,
+        "level_tokens": len(setting.prompter.level_suffixes(transcript)[said.stated]) + 1,
+    }
+
+
+Asking = Callable[["Setting", Sequence[Answered], Sampling], list[Record]]
+"""Puts questions and answers to a model in one setting, and leaves one record for each."""
+
+ASKINGS: dict[str, Asking] = {"read": read, "hidden": hidden, "judged": judged, "sampled": sampled}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a method makes of one question."""
+
+    answer: str
+    """The answer that it gives."""
+    confidence: float
+    """Its confidence in that answer, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A number that can stand in a calibration table."""
+
+    asking: str
+    """The asking whose records it reads."""
+    verdict: Callable[[Record, ConfidenceFormat, str | None], Verdict | None]
+    """(record, format, greedy answer) -> verdict; None where there is none to be had."""
+    speaks: bool = True
+    """The model writes a confidence, which costs tokens."""
+
+
+def _stated(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    if answer is None or record["stated"] is None:
+        return None
+    return Verdict(answer, confidence.values[record["stated"]])
+
+
+def _expected(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    return None if answer is None else Verdict(answer, record["expected"])
+
+
+def _sequence(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    return None if answer is None else Verdict(answer, min(1.0, math.exp(record["logprob"])))
+
+
+def _per_token(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    mean = record["logprob"] / (record["answer_tokens"] + 1)  # the end of the line is a token too
+    return None if answer is None else Verdict(answer, min(1.0, math.exp(mean)))
+
+
+def _consistent(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    return _largest(record, [confidence.values[sample["stated"]] for sample in record["samples"]])
+
+
+def _agreeing(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    return _largest(record, [1.0] * len(record["samples"]))
+
+
+def _largest(record: Record, weights: Sequence[float]) -> Verdict | None:
+    """The largest group of samples that give one answer, and the sum of its members' weights over all samples.
+
+    Among groups of one size the one with more weight, then the one that came first."""
+    groups: dict[object, list[int]] = {}
+    for number, sample in enumerate(record["samples"]):
+        groups.setdefault(_same(sample["answer"], record["choices"]), []).append(number)
+    if not groups:
+        return None
+    largest = max(groups.values(), key=lambda members: (len(members), sum(weights[i] for i in members)))
+    return Verdict(record["samples"][largest[0]]["answer"], sum(weights[i] for i in largest) / record["of"])
+
+
+def _same(answer: str, choices: Sequence[str]) -> object:
+    """What answers of one group have in common: the choice that they name, else the normalised text."""
+    named = choice_index(answer, choices) if choices else None
+    return named if named is not None else normalised(answer) or answer
+
+
+METHODS: dict[str, dict[str, Method]] = {
+    "default": {
+        "default": Method("read", _stated),
+        "default_expected": Method("read", _expected),
+    },
+    "self-consistency": {
+        "self_consistency": Method("sampled", _consistent),
+        "agreement": Method("sampled", _agreeing),
+    },
+    "p-true": {"p_true": Method("judged", _expected)},
+    "sequence": {
+        "sequence": Method("read", _sequence, speaks=False),
+        "sequence_per_token": Method("read", _per_token, speaks=False),
+    },
+    "question-only": {
+        "question_only": Method("hidden", _stated),
+        "question_only_expected": Method("hidden", _expected),
+    },
+    "given": {},
+}
+"""What each name of --methods puts into the table. default: one pass, the most likely level and beside it the expected
+confidence. self-consistency: the summed stated confidence of the largest group of samples, and plain agreement. p-true,
+sequence, question-only: yardsticks, which a stated confidence is worth having only if it adds to. given: confidences in
+the data, which need no asking."""
+
+
+def tokens_written(method: Method, record: Record, answer_tokens: int) -> int:
+    """How many tokens the model wrote for one question, ends of lines included."""
+    if method.asking == "sampled":
+        return record["tokens"]
+    return answer_tokens + (record["level_tokens"] if method.speaks else 0)

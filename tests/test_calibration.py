@@ -1,0 +1,321 @@
+"""Calibration: each measure against a second definition on any input, and the traps that stated confidences set."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from interp.calibration import (
+    MEASURES,
+    Scored,
+    auroc,
+    brier,
+    by_level,
+    calibration_error,
+    differences_of,
+    equal_mass,
+    equal_width,
+    exact,
+    lowest_possible,
+    measures_of,
+    net_calibration_error,
+    reliability,
+    resolution,
+    risk_coverage_area,
+    rule_named,
+    smooth_calibration_error,
+    uncertainty,
+)
+from interp.errors import UserError
+from interp.formats import FORMATS
+
+SCALES = [form.values for form in FORMATS.values()]
+levels = st.sampled_from(SCALES).flatmap(st.sampled_from)
+anything = st.one_of(levels, st.sampled_from([0.0, 1.0, 0.1 + 0.2]), st.floats(0, 1))
+said = st.lists(st.tuples(anything, st.booleans(), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+def columns(rows):
+    confidence, right, group = zip(*rows, strict=True)
+    return np.array(confidence), np.array(right), np.array(group)
+
+
+def slow_error(confidence, right, bin_of) -> float:
+    """Calibration error in exact arithmetic, one bin after the other."""
+    bins: dict = {}
+    for c, r in zip(map(exact, confidence), right, strict=True):
+        bins.setdefault(bin_of(c), []).append((c, int(r)))
+    gaps = [abs(sum(r for _, r in one) - sum(c for c, _ in one)) for one in bins.values()]
+    return float(sum(gaps) / len(confidence))
+
+
+# Bins
+
+
+@pytest.mark.parametrize(
+    ("value", "right", "left"),
+    [(0.0, 0, 0), (0.1, 0, 1), (0.3, 2, 3), (0.7, 6, 7), (0.1 + 0.2, 2, 3), (0.85, 8, 8), (0.9, 8, 9), (1.0, 9, 9)],
+)
+def test_a_confidence_on_an_edge_falls_where_the_rule_says(value, right, left):
+    assert equal_width(10, closed="right")([exact(value)]) == [right]
+    assert equal_width(10, closed="left")([exact(value)]) == [left]
+
+
+def test_the_levels_of_every_format_are_the_fractions_that_they_mean():
+    assert [exact(v) for v in FORMATS["ScoreNumber"].values] == [Fraction(i, 9) for i in range(10)]
+    assert [exact(v) for v in FORMATS["ScorePercent"].values] == [Fraction(i, 100) for i in range(101)]
+    assert [exact(v) for v in FORMATS["ScoreLetter"].values] == [Fraction(i, 10) for i in (1, 3, 5, 7, 9)]
+    assert exact(sum([7 / 9] * 3) / 5) == Fraction(21, 45), "a sum of levels over five samples"
+    assert exact(0.123456789) == Fraction(0.123456789)
+
+
+def test_the_side_on_which_bins_are_closed_alone_changes_the_number():
+    rows = [(0.9, i < 12) for i in range(12)] + [(0.8, i < 6) for i in range(10)]
+    confidence, right = (np.array(column) for column in zip(*rows, strict=True))
+    one, other = (
+        calibration_error(confidence, right, rule_named(n)([exact(c) for c in confidence]))
+        for n in ("10-right", "5-right")
+    )
+    assert one == pytest.approx((12 * 0.1 + 2) / 22) and other == pytest.approx((12 * 0.1 + 2) / 22)
+    merged = calibration_error(confidence, right, rule_named("5-left")([exact(c) for c in confidence]))
+    assert merged == pytest.approx(abs(12 * 0.1 - 2) / 22)
+
+
+@given(said, st.integers(1, 20), st.sampled_from(["left", "right"]))
+def test_equal_width_bins_are_those_of_exact_arithmetic(rows, count, closed):
+    confidence, right, _ = columns(rows)
+    edges = [Fraction(i, count) for i in range(count + 1)]
+
+    def bin_of(c):
+        for i in range(count):
+            low, high = edges[i], edges[i + 1]
+            if (low <= c < high or c == high == 1) if closed == "left" else (low < c <= high or c == low == 0):
+                return i
+
+    bins = equal_width(count, closed=closed)([exact(c) for c in confidence])
+    assert bins.tolist() == [bin_of(exact(c)) for c in confidence]
+    assert calibration_error(confidence, right, bins) == pytest.approx(slow_error(confidence, right, bin_of), abs=1e-12)
+
+
+@given(st.lists(anything, min_size=1, max_size=60), st.integers(1, 20))
+def test_equal_mass_bins_keep_ties_together_and_rise_with_confidence(confidence, count):
+    bins = equal_mass(count)([exact(c) for c in confidence])
+    assert bins.min() >= 0 and bins.max() < count
+    for (c, b), (d, e) in itertools.combinations(zip(confidence, bins, strict=True), 2):
+        assert b == e if exact(c) == exact(d) else (b <= e) == (c < d) or b == e
+
+
+def test_equal_mass_bins_hold_equally_many_where_nothing_ties():
+    bins = equal_mass(5)([Fraction(i, 100) for i in range(20)])
+    assert np.bincount(bins).tolist() == [4, 4, 4, 4, 4]
+    assert equal_mass(10)([Fraction(1, 2)] * 7).tolist() == [5] * 7, "one confidence only is one bin, and no crash"
+
+
+def test_rules_have_names_and_others_are_refused():
+    tenths = [Fraction(i, 10) for i in range(11)]
+    assert rule_named("10-right")(tenths).tolist() == [0, *range(10)]
+    assert rule_named("10-left")(tenths).tolist() == [*range(10), 9]
+    assert rule_named("levels")(tenths).tolist() == list(range(11))
+    assert len(set(rule_named("3-mass")(tenths).tolist())) == 3
+    for name in ("10", "ten-right", "0-left", "10-closed", "10-right ", ""):
+        with pytest.raises(UserError, match="write levels, or a number of bins"):
+            rule_named(name)
+
+
+# Each measure against a second definition
+
+
+@given(said)
+def test_the_error_by_level_is_that_of_exact_arithmetic_without_bins(rows):
+    confidence, right, _ = columns(rows)
+    found = calibration_error(confidence, right, by_level([exact(c) for c in confidence]))
+    assert found == pytest.approx(slow_error(confidence, right, lambda c: c), abs=1e-12)
+
+
+@given(said)
+def test_net_error_is_accuracy_minus_confidence_and_bounds_every_binned_error(rows):
+    confidence, right, _ = columns(rows)
+    net = net_calibration_error(confidence, right)
+    assert net == pytest.approx(right.mean() - confidence.mean())
+    for name in ("levels", "10-right", "15-left", "4-mass", "1-right"):
+        bins = rule_named(name)([exact(c) for c in confidence])
+        by_bin = sum((right - confidence)[bins == b].sum() for b in set(bins.tolist())) / len(rows)
+        assert by_bin == pytest.approx(net), "the mass-weighted form does not depend on the bins"
+        assert calibration_error(confidence, right, bins) >= abs(net) - 1e-12
+    one = rule_named("1-right")([exact(c) for c in confidence])
+    assert calibration_error(confidence, right, one) == pytest.approx(abs(net))
+
+
+@given(said)
+def test_the_brier_score_is_scikit_learns_and_its_parts_add_up(rows):
+    confidence, right, _ = columns(rows)
+    found = brier(confidence, right)
+    assert found == pytest.approx(brier_score_loss(right, confidence, pos_label=True))
+    bins = by_level([Fraction(c) for c in confidence])
+    parts = reliability(confidence, right, bins) - resolution(right, bins) + uncertainty(right)
+    assert found == pytest.approx(parts)
+    assert 0 <= resolution(right, bins) <= uncertainty(right) + 1e-12
+
+
+@given(said)
+@example([(0.5, True, 0), (0.5, False, 0), (1.0, True, 0), (0.0, False, 0)])
+def test_the_auroc_is_scikit_learns_and_undefined_for_one_class(rows):
+    confidence, right, _ = columns(rows)
+    if right.all() or not right.any():
+        assert math.isnan(auroc(confidence, right))
+    else:
+        confidence = np.round(confidence, 6)  # adding a group's offset costs the last bits of a float
+        assert auroc(confidence, right) == pytest.approx(roc_auc_score(right, confidence))
+
+
+@given(said)
+def test_the_auroc_within_groups_counts_pairs_of_one_group_only(rows):
+    confidence, right, group = columns(rows)
+    confidence = np.round(confidence, 6)
+    won = []
+    for i, j in itertools.product(range(len(rows)), repeat=2):
+        if right[i] and not right[j] and group[i] == group[j]:
+            won.append(1.0 if confidence[i] > confidence[j] else 0.5 if confidence[i] == confidence[j] else 0.0)
+    found = auroc(confidence, right, group)
+    assert math.isnan(found) if not won else found == pytest.approx(np.mean(won))
+
+
+def test_knowing_which_relation_is_easy_earns_nothing_within_relations():
+    confidence = np.array([0.9] * 10 + [0.2] * 10)
+    right = np.array([True] * 8 + [False] * 2 + [True] * 2 + [False] * 8)
+    group = np.array([0] * 10 + [1] * 10)
+    assert auroc(confidence, right) == pytest.approx(0.8)
+    assert auroc(confidence, right, group) == 0.5
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.9]), st.booleans()), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_the_area_under_risk_and_coverage_is_the_mean_over_all_orders_of_ties(rows):
+    confidence, right = np.array([c for c, _ in rows]), np.array([r for _, r in rows])
+    areas = []
+    for order in itertools.permutations(range(len(rows))):
+        if all(confidence[a] >= confidence[b] for a, b in itertools.pairwise(order)):
+            wrong = [not right[i] for i in order]
+            areas.append(np.mean([np.mean(wrong[: k + 1]) for k in range(len(wrong))]))
+    assert risk_coverage_area(confidence, right) == pytest.approx(np.mean(areas))
+
+
+def kernel_error(confidence, right, width: float) -> float:
+    """|sum of residuals seen through a reflected Gaussian kernel| integrated over [0, 1]: smECE at one width."""
+    t = (np.arange(1000) + 0.5) / 1000
+    seen = np.zeros(1000)
+    for c, r in zip(confidence, right, strict=True):
+        images = [s + 2 * k for k in range(-6, 7) for s in (c, -c)]
+        seen += (
+            (r - c) * sum(np.exp(-((t - m) ** 2) / (2 * width**2)) for m in images) / (width * math.sqrt(2 * math.pi))
+        )
+    return float(np.abs(seen).mean() / len(confidence))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_smooth_error_is_the_width_at_which_it_equals_itself(seed):
+    draw = np.random.default_rng(seed)
+    confidence = draw.integers(0, 10, 150) / 9
+    right = draw.random(150) < confidence ** (1, 3, 0.3, 1)[seed]
+    found = float(smooth_calibration_error(confidence, right))
+    low, high = 0.001, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if kernel_error(confidence, right, middle) > middle else (low, middle)
+    assert found == pytest.approx(low, abs=0.002)
+
+
+@given(said)
+@settings(deadline=None, max_examples=30)
+def test_the_smooth_error_lies_between_the_net_error_and_the_one_by_level(rows):
+    confidence, right, _ = columns(rows)
+    found, net = smooth_calibration_error(confidence, right), abs(net_calibration_error(confidence, right))
+    by_levels = calibration_error(confidence, right, by_level([exact(c) for c in confidence]))
+    assert min(net, 1) - 0.005 <= found <= by_levels + 0.005
+
+
+def test_confidences_of_0_and_1_weigh_no_more_than_others():
+    """relplot 1.0.3 counts them about twice: 0.21 at every small width where the residuals sum to 0.175."""
+    confidence = np.repeat([0.0, 0.5, 1.0], 100)
+    right = np.concatenate([np.arange(100) < 20, np.arange(100) < 50, np.arange(100) < 70])
+    assert smooth_calibration_error(confidence, right) == pytest.approx((0.2 + 0 + 0.3) / 3, abs=0.005)
+
+
+# Laws and traps
+
+
+@given(said)
+@settings(deadline=None)
+def test_all_resamples_at_once_equal_one_after_the_other(rows):
+    confidence, right, group = columns(rows)
+    bins = rule_named("10-right")([exact(c) for c in confidence])
+    drawn = np.random.default_rng(0).integers(0, len(rows), (5, len(rows)))
+    table = (confidence, right, bins, by_level([exact(c) for c in confidence]), group)
+    for name, measure in MEASURES.items():
+        if name != "smooth_ece":
+            together = measure(*(column[drawn] for column in table))
+            alone = [measure(*(column[one] for column in table)) for one in drawn]
+            np.testing.assert_allclose(together, alone, atol=1e-12)
+
+
+def test_a_model_that_states_the_base_rate_is_calibrated_and_useless():
+    right = np.array([True] * 7 + [False] * 3)
+    confidence, bins = np.full(10, 0.7), np.zeros(10, dtype=int)
+    assert calibration_error(confidence, right, bins) == pytest.approx(0)
+    assert auroc(confidence, right) == 0.5 and resolution(right, bins) == 0
+    assert brier(confidence, right) == pytest.approx(uncertainty(right)) == pytest.approx(0.21)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(100, 0.043), (500, 0.020), (1000, 0.014)])
+def test_a_perfectly_calibrated_model_shows_an_error_that_shrinks_with_the_number_of_questions(count, expected):
+    draw = np.random.default_rng(0)
+    confidence = draw.choice([0.1, 0.3, 0.5, 0.7, 0.9], (400, count), p=[0.02, 0.03, 0.05, 0.1, 0.8])
+    right = draw.random((400, count)) < confidence
+    bins = np.round(confidence * 10).astype(int)
+    assert calibration_error(confidence, right, bins).mean() == pytest.approx(expected, rel=0.35)
+
+
+def test_the_floor_of_a_format_that_never_says_more_than_nine_tenths():
+    letters, digits = FORMATS["ScoreLetter"].values, FORMATS["ScoreNumber"].values
+    assert lowest_possible(0.97, letters) == pytest.approx(0.07) and lowest_possible(0.97, digits) == 0
+    assert lowest_possible(0.04, letters) == pytest.approx(0.06) and lowest_possible(0.5, letters) == 0
+    right = np.arange(100) < 97
+    for value in letters:
+        assert calibration_error(np.full(100, value), right, np.zeros(100, dtype=int)) >= 0.07 - 1e-12
+
+
+def test_a_confidence_of_one_is_counted_like_any_other():
+    scored = Scored((1.0, 1.0, 0.0, 0.0), (True, False, True, False), ("a",) * 4)
+    found = measures_of(scored, rule_named("15-right"))
+    assert found["ece"].value == pytest.approx(0.5) and found["brier"].value == pytest.approx(0.5)
+    assert found["auroc"].value == 0.5 and found["ece"].n == 4
+
+
+def test_measures_that_do_not_exist_are_none_and_counted():
+    assert measures_of(Scored((), (), (), left_out=3), rule_named("10-right"))["ece"].as_record() == {
+        "value": None, "low": None, "high": None, "n": 0, "left_out": 3,
+    }  # fmt: skip
+    found = measures_of(Scored((0.5, 0.7), (True, True), ("a", "b")), rule_named("10-right"))
+    assert found["auroc"].value is None and found["accuracy"].value == 1
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals():
+    draw = np.random.default_rng(1)
+    right = draw.random(300) < 0.6
+    before = np.clip(0.85 + draw.normal(0, 0.05, 300), 0, 1)
+    after = np.clip(before - 0.2 + draw.normal(0, 0.01, 300), 0, 1)
+    group = ("a",) * 300
+    first, second = (Scored(tuple(c.tolist()), tuple(right.tolist()), group) for c in (before, after))
+    rule = rule_named("10-right")
+    found, alone = differences_of(second, first, rule), measures_of(first, rule)
+    assert found["nce"].value == pytest.approx(0.2, abs=0.01)
+    assert found["nce"].high - found["nce"].low < 0.2 * (alone["nce"].high - alone["nce"].low)
+    same = differences_of(first, first, rule)
+    assert all((one.value, one.low, one.high) == (0, 0, 0) for one in same.values())
+    with pytest.raises(ValueError, match="not paired"):
+        differences_of(first, Scored((0.5,), (True,), ("a",)), rule)

@@ -1,0 +1,290 @@
+"""Calibration from end to end on small models: the table, its costs, and that no way of stopping or batching shows."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from interp.calibration import rule_named
+from interp.errors import UserError
+from interp.evaluate import APART, SHARED, Evaluate, evaluated
+from interp.questions import is_right
+from interp.runs import read_records, read_run
+
+ALL = ("default", "self-consistency", "p-true", "sequence", "question-only")
+
+
+def options(ckpt, data, out: Path, **more) -> Evaluate:
+    ckpts = (ckpt,) if isinstance(ckpt, str | Path) else ckpt
+    datas = (data,) if isinstance(data, str | Path) else data
+    return Evaluate(ckpt=tuple(map(str, ckpts)), data=tuple(map(str, datas)), out=out, **({"device": "cpu"} | more))
+
+
+def table(folder: Path) -> dict:
+    return read_run(folder)[1]["calibration"]
+
+
+@pytest.fixture(scope="module")
+def data(own_data) -> Path:
+    return own_data / "open.jsonl"
+
+
+@pytest.fixture(scope="module")
+def whole(taught_checkpoint, data, tmp_path_factory) -> Path:
+    """Every method on the taught model."""
+    return evaluated(options(taught_checkpoint, data, tmp_path_factory.mktemp("whole") / "run", methods=ALL))
+
+
+def test_every_method_stands_in_the_table_with_every_measure(whole):
+    of_model = table(whole)["llama"]["open"]
+    assert list(of_model) == [
+        "default", "default_expected", "self_consistency", "agreement", "p_true", "sequence", "sequence_per_token",
+        "question_only", "question_only_expected",
+    ]  # fmt: skip
+    for method, by_format in of_model.items():
+        numbers = by_format["ScoreNumber"]
+        for name in ("ece", "nce", "brier", "auroc", "accuracy", "smooth_ece", "aurc", "ece_levels", "tokens"):
+            assert {"value", "low", "high", "n", "left_out"} == numbers[name].keys(), (method, name)
+        assert numbers["n"] + numbers["unparsed"] == 12
+
+
+def test_the_table_can_be_recomputed_from_the_records(whole, open_questions):
+    records = list(read_records(whole))
+    answers = {r["id"]: r for r in records if r["measure"].endswith("|answer")}
+    read = [r for r in records if r["measure"].endswith("|read")]
+    stated = np.array([r["stated"] / 9 for r in read])
+    by_id = {question.id: question for question in open_questions}
+    right = np.array([is_right(by_id[r["id"]], answers[r["id"]]["answer"]) for r in read])
+    numbers = table(whole)["llama"]["open"]["default"]["ScoreNumber"]
+    assert numbers["accuracy"]["value"] == right.mean()
+    assert numbers["brier"]["value"] == pytest.approx(((stated - right) ** 2).mean())
+    assert numbers["nce"]["value"] == pytest.approx(right.mean() - stated.mean())
+    bins = np.clip(np.ceil(np.round(stated * 10, 9)).astype(int) - 1, 0, 9)
+    gaps = [abs((right - stated)[bins == b].sum()) for b in range(10)]
+    assert numbers["ece"]["value"] == pytest.approx(sum(gaps) / len(read))
+    expected = np.array([np.arange(10) @ r["probability"] / 9 for r in read])
+    other = table(whole)["llama"]["open"]["default_expected"]["ScoreNumber"]
+    assert other["brier"]["value"] == pytest.approx(((expected - right) ** 2).mean())
+
+
+def test_a_model_that_was_taught_to_know_when_it_is_wrong_ranks_its_answers(whole):
+    of_model = table(whole)["llama"]["open"]
+    assert of_model["default"]["ScoreNumber"]["accuracy"]["value"] >= 0.4
+    assert of_model["default_expected"]["ScoreNumber"]["outside"]["value"] < 0.2
+
+
+def test_costs_are_those_of_the_words_that_were_written(whole):
+    of_model, records = table(whole)["llama"]["open"], list(read_records(whole))
+    answers = {r["id"]: r["tokens"] for r in records if r["measure"].endswith("|answer")}
+    levels = [answers[r["id"]] + r["level_tokens"] for r in records if r["measure"].endswith("|read")]
+    assert of_model["default"]["ScoreNumber"]["tokens"]["value"] == pytest.approx(np.mean(levels))
+    assert of_model["sequence"]["ScoreNumber"]["tokens"]["value"] == pytest.approx(np.mean(levels) - 3)
+    sampled = of_model["self_consistency"]["ScoreNumber"]["tokens"]["value"]
+    assert 3 < sampled / np.mean(levels) < 8, "five samples cost about five times the tokens"
+
+
+def test_self_consistency_is_the_sum_of_the_largest_groups_confidences_over_all_samples(whole, open_questions):
+    by_id = {question.id: question for question in open_questions}
+    confidences, rights = [], []
+    for record in read_records(whole):
+        if record["measure"].endswith("|sampled") and record["samples"]:
+            groups = {}
+            for sample in record["samples"]:
+                groups.setdefault(sample["answer"].lower(), []).append(sample["stated"] / 9)
+            answer = max(groups, key=lambda a: (len(groups[a]), sum(groups[a])))
+            confidences.append(sum(groups[answer]) / 5)
+            rights.append(is_right(by_id[record["id"]], answer))
+    numbers = table(whole)["llama"]["open"]["self_consistency"]["ScoreNumber"]
+    assert numbers["n"] == len(confidences) > 3
+    assert numbers["confidence"]["value"] == pytest.approx(np.mean(confidences))
+    assert numbers["accuracy"]["value"] == pytest.approx(np.mean(rights))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.95])
+def test_a_run_cut_off_anywhere_ends_as_if_it_had_not_been(whole, taught_checkpoint, data, tmp_path, share):
+    cut = tmp_path / "run"
+    shutil.copytree(whole, cut)
+    (cut / "summary.json").unlink()
+    records = (cut / "records.jsonl").read_bytes()
+    (cut / "records.jsonl").write_bytes(records[: int(share * len(records))])
+    evaluated(options(taught_checkpoint, data, cut, methods=ALL))
+    keys = [[(r["measure"], r["id"]) for r in read_records(folder)] for folder in (cut, whole)]
+    assert sorted(keys[0]) == sorted(keys[1])
+    for method, by_format in table(whole)["llama"]["open"].items():
+        for name, number in by_format["ScoreNumber"].items():
+            again = table(cut)["llama"]["open"][method]["ScoreNumber"][name]
+            if name != "seconds":
+                assert again == pytest.approx(number, abs=1e-4), (method, name)
+
+
+def test_answers_and_confidences_do_not_depend_on_the_size_of_batches(whole, taught_checkpoint, data, tmp_path):
+    small = evaluated(options(taught_checkpoint, data, tmp_path / "run", methods=ALL, batch_tokens=300))
+    one, other = ({(r["measure"], r["id"]): r for r in read_records(folder)} for folder in (whole, small))
+    assert one.keys() == other.keys()
+    for key, record in one.items():
+        assert record.get("answer") == other[key].get("answer")
+        for said, again in zip(record.get("samples", [record]), other[key].get("samples", [other[key]]), strict=True):
+            assert said.get("answer") == again.get("answer")
+            assert said.get("probability", []) == pytest.approx(again.get("probability", []), abs=1e-4)
+
+
+def test_several_checkpoints_share_their_base_and_differ_as_they_do_alone(
+    tiny_checkpoint, tiny_adapter, data, tmp_path
+):
+    base, adapter = tiny_checkpoint("llama"), tiny_adapter("llama")
+    answered = tmp_path / "answered.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    answered.write_text("\n".join(json.dumps(row | {"response": row["answers"][0]}) for row in rows[::2]))
+    together = evaluated(options((base, adapter), answered, tmp_path / "both"))
+    alone = [evaluated(options(one, answered, tmp_path / one.name)) for one in (base, adapter)]
+    for folder in alone:
+        for name, of_data in table(folder).items():
+            for measure, number in of_data["answered"]["default_expected"]["ScoreNumber"].items():
+                if measure != "seconds":
+                    found = table(together)[name]["answered"]["default_expected"]["ScoreNumber"][measure]
+                    assert found == pytest.approx(number, abs=1e-6), measure
+    assert read_run(together)[1]["models"].keys() == {"llama", "llama-adapter"}
+    difference = read_run(together)[1]["differences"]["llama-adapter less llama"]["answered"]["default_expected"]
+    means = [
+        table(together)[name]["answered"]["default_expected"]["ScoreNumber"] for name in ("llama", "llama-adapter")
+    ]
+    change = means[1]["confidence"]["value"] - means[0]["confidence"]["value"]
+    assert difference["ScoreNumber"]["confidence"]["value"] == pytest.approx(change) and abs(change) > 1e-4
+
+
+def test_lettered_choices_are_evaluated_in_every_format(tiny_checkpoint, own_data, tmp_path):
+    forms = ("ScoreLetter", "ScoreNumber", "ScoreText", "ScorePercent", "ScoreFloat")
+    rows = [json.loads(line) for line in (own_data / "choices.jsonl").read_text().splitlines()]
+    (tmp_path / "choices.jsonl").write_text("\n".join(json.dumps(row | {"response": "B"}) for row in rows))
+    folder = evaluated(options(tiny_checkpoint("llama"), tmp_path / "choices.jsonl", tmp_path / "run", formats=forms))
+    found = table(folder)["llama"]["choices"]["default"]
+    assert tuple(found) == forms
+    right = np.mean([row["answer"] == 1 for row in rows])
+    assert [found[form]["accuracy"]["value"] for form in forms] == pytest.approx([right] * 5)
+    assert found["ScoreLetter"]["floor"] == pytest.approx(max(0, right - 0.9, 0.1 - right))
+
+
+def test_the_users_own_confidences_need_no_model(own_data, tmp_path):
+    rows = [json.loads(line) for line in (own_data / "open.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row |= {"response": row["answers"][0] if number % 3 else "no idea", "confidence": 0.8 if number % 2 else 1}
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    folder = evaluated(Evaluate(data=(str(tmp_path / "own.jsonl"),), methods=("given",), out=tmp_path / "run"))
+    numbers = table(folder)["given"]["own"]["given"]["given"]
+    right, confidence = np.arange(12) % 3 > 0, np.where(np.arange(12) % 2, 0.8, 1)
+    assert numbers["brier"]["value"] == pytest.approx(((right - confidence) ** 2).mean())
+    assert numbers["ece"]["value"] == pytest.approx(
+        sum(abs((right - confidence)[confidence == c].sum()) for c in (0.8, 1)) / 12
+    )
+    rows[5].pop("confidence")
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match=f"question '{rows[5]['id']}' of .* lacks response or confidence"):
+        evaluated(Evaluate(data=(str(tmp_path / "own.jsonl"),), methods=("given",), out=tmp_path / "other"))
+
+
+def test_questions_that_share_an_answer_with_the_training_data_are_reported_apart(
+    whole, taught_checkpoint, data, tmp_path
+):
+    trained = tmp_path / "trained.jsonl"
+    trained.write_text(
+        '{"question": "A large dog?", "answers": ["the puppy!"]}\n{"question": "x", "answers": ["belgrade"]}'
+    )
+    folder = evaluated(options(taught_checkpoint, data, tmp_path / "run", trained_on=str(trained)))
+    found = {name: of_data["default"]["ScoreNumber"] for name, of_data in table(folder)["llama"].items()}
+    counts = {name: numbers["n"] + numbers["unparsed"] for name, numbers in found.items()}
+    assert counts == {"open": 12, f"open{SHARED}": 2, f"open{APART}": 10}
+    assert found["open"]["ece"] == table(whole)["llama"]["open"]["default"]["ScoreNumber"]["ece"]
+
+
+def test_unparsed_replies_are_counted_and_stand_in_the_worst_case(tiny_checkpoint, taught_checkpoint, data, tmp_path):
+    folder = evaluated(options(taught_checkpoint, data, tmp_path / "taught", free=True))
+    numbers = table(folder)["llama"]["open"]["default"]["ScoreNumber"]
+    told = [r for r in read_records(folder) if r["measure"].endswith("|answer")]
+    assert numbers["unparsed"] == sum(not r["parsed"] for r in told) < 12
+    lost = evaluated(options(tiny_checkpoint("llama"), data, tmp_path / "random", free=True))
+    numbers = table(lost)["llama"]["open"]["default"]["ScoreNumber"]
+    assert (numbers["n"], numbers["unparsed"], numbers["ece"]["value"]) == (0, 12, None)
+    assert (numbers["worst"]["n"], numbers["worst"]["ece"]["value"], numbers["worst"]["accuracy"]["value"]) == (
+        12,
+        1,
+        0,
+    )
+
+
+def test_another_rule_is_another_number_and_is_named(whole, taught_checkpoint, data, tmp_path):
+    folder = evaluated(options(taught_checkpoint, data, tmp_path / "run", rule="1-right"))
+    summary = read_run(folder)[1]
+    numbers = summary["calibration"]["llama"]["open"]["default"]["ScoreNumber"]
+    assert summary["rule"] == "1-right" and rule_named("1-right")
+    assert numbers["ece"]["value"] == pytest.approx(abs(numbers["nce"]["value"]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"rule": "10"}, "--rule 10: write levels, or a number of bins"),
+        ({"samples": 0}, "--samples 0: must be at least 1"),
+        ({"top_p": 0.0}, "--top-p 0.0: must lie in"),
+        ({"formats": ("ScoreText", "ScoreText")}, "--formats: names at least one, and none twice"),
+        ({"methods": ()}, "--methods: names at least one, and none twice"),
+        ({"n": 0}, "--n 0: must be at least 1"),
+    ],
+)
+def test_bad_options_are_one_sentence(wrong, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Evaluate(**wrong)
+
+
+def test_two_checkpoints_of_one_name_are_refused(tiny_checkpoint, data, tmp_path):
+    shutil.copytree(tiny_checkpoint("llama"), tmp_path / "llama")
+    with pytest.raises(UserError, match="would both be called 'llama'"):
+        evaluated(options((tiny_checkpoint("llama"), tmp_path / "llama"), data, tmp_path / "run"))
+
+
+# What is shown
+
+
+def test_the_report_prints_the_table_and_writes_it_with_its_figures(whole, capsys):
+    from figures.report import reported
+
+    reported(whole)
+    printed = capsys.readouterr().out
+    accuracy = table(whole)["llama"]["open"]["default"]["ScoreNumber"]["accuracy"]["value"]
+    row = next(line for line in printed.split("\n") if "Default " in line)
+    assert f"{100 * accuracy:.1f} [" in row and "ECE by the rule 10-right" in printed
+    with (whole / "table.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["method"] for row in rows][:3] == ["Default", "Default, expected", "Self-Consistency"]
+    assert float(rows[0]["accuracy"]) == accuracy and int(rows[0]["n"]) == 12
+    assert "\\toprule" in (whole / "table.tex").read_text() and "| Default |" in (whole / "table.md").read_text()
+    for name in ("figure_1_confidence", "figure_5_reliability", "ece_tokens"):
+        for ending in ("png", "pdf"):
+            assert (whole / "figures" / f"{name}.{ending}").stat().st_size > 3000
+        assert "How to read it." in (whole / "figures" / f"{name}.txt").read_text()
+
+
+def test_the_bars_and_dots_count_every_answer_once_at_its_level(whole):
+    from figures.calibration import reliabilities
+
+    records = list(read_records(whole))
+    (found,) = reliabilities(records, "llama")
+    right = {r["id"]: r["right"] for r in records if r["measure"].endswith("|answer")}
+    read = [r for r in records if r["measure"].endswith("|read")]
+    assert found.count == len(read)
+    for level in found.levels:
+        there = [right[r["id"]] for r in read if r["stated"] / 9 == level.value]
+        assert (level.right, level.wrong) == (sum(there), len(there) - sum(there))
+
+
+def test_the_worst_case_is_a_table_of_its_own(tiny_checkpoint, data, tmp_path, capsys):
+    from figures.report import reported
+
+    folder = evaluated(options(tiny_checkpoint("llama"), data, tmp_path / "run", free=True))
+    reported(folder)
+    assert "With unparsed replies as wrong answers" in capsys.readouterr().out
+    with (folder / "table_worst_case.csv").open() as stream:
+        (row, _) = csv.DictReader(stream)
+    assert (row["n"], row["unparsed"], float(row["ece"])) == ("12", "12", 1.0)
