@@ -45,7 +45,9 @@ class Benchmarks:
     """Measure ratios against the naive way."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """readout, greedy, rollout, rollout_memory, attribution, memory, command_help; all by default."""
+    """Which ones, all by default: readout, greedy, default, self_consistency, rollout, rollout_memory, attribution,
+    memory, command_help."""
+
     ckpt: str = EMBEDDED_NAME
     """The model."""
     repeats: int = 3
@@ -106,11 +108,10 @@ def greedy(options: Benchmarks) -> dict:
     import torch
 
     from interp.elicitation import ANSWER_TOKENS
-    from interp.questions import loaded_questions, shuffled
 
     setting = _setting(options)
     model, tokenizer = setting.checkpoint.model, setting.checkpoint.tokenizer
-    prompts = [setting.prompter.transcript(q).ids for q in shuffled(loaded_questions("facts"), 0)[:64]]
+    prompts = [setting.prompter.transcript(question).ids for question in _facts(64)]
 
     def one_by_one() -> list[str]:
         texts = []
@@ -133,6 +134,49 @@ def greedy(options: Benchmarks) -> dict:
     same = sum(a.strip() == b for a, b in zip(one_by_one(), together(), strict=True))
     seconds = timed({"naive": one_by_one, "ours": together}, options.repeats)
     return {"ratio": seconds["naive"] / seconds["ours"], "questions": len(prompts), "same_answers": same}
+
+
+def default(options: Benchmarks) -> dict:
+    """Answer and stated confidence for 64 questions, against one `generate` call for each that writes both lines."""
+    import torch
+
+    setting, questions = _setting(options), _facts(64)
+    model, tokenizer = setting.checkpoint.model, setting.checkpoint.tokenizer
+    prompts = [setting.prompter.transcript(question).ids for question in questions]
+
+    def one_by_one() -> list[str]:
+        answers = []
+        for prompt in prompts:
+            ids = torch.tensor([prompt], device=model.device)
+            written = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=32,
+                do_sample=False,
+                eos_token_id=list(setting.checkpoint.turn_ends),
+                pad_token_id=tokenizer.eos_token_id,
+            )
+            answers.append(tokenizer.decode(written[0, len(prompt) :]).strip().split("\n")[0])
+        return answers
+
+    same = sum(a == (b["answer"] or a) for a, b in zip(one_by_one(), _by_default(setting, questions), strict=True))
+    ways = {"naive": one_by_one, "ours": lambda: _by_default(setting, questions)}
+    seconds = timed(ways, options.repeats)
+    return {"ratio": seconds["naive"] / seconds["ours"], "questions": len(questions), "same_answers": same}
+
+
+def self_consistency(options: Benchmarks) -> dict:
+    """Five sampled answers and confidences for each of 64 questions, in times of one greedy answer and confidence."""
+    from interp.methods import Answered, Sampling, sampled
+
+    setting, questions = _setting(options), _facts(64)
+    asked = [Answered(question, "") for question in questions]
+    ways = {
+        "default": lambda: _by_default(setting, questions),
+        "ours": lambda: sampled(setting, asked, Sampling(samples=5)),
+    }
+    seconds = timed(ways, options.repeats)
+    return {"times_default": seconds["ours"] / seconds["default"], "questions": len(questions)}
 
 
 def rollout(options: Benchmarks) -> dict:
@@ -210,7 +254,8 @@ def memory(options: Benchmarks) -> dict:
 
 def command_help(options: Benchmarks) -> dict:
     """Seconds until --help has answered, for each command: the one number that is not a ratio."""
-    commands = ("interp.diagnose", "interp.jsd", "interp.rollout", "interp.attribution", "interp.masking", "figures")
+    commands = ("interp.diagnose", "interp.jsd", "interp.rollout", "interp.attribution", "interp.masking")
+    commands += ("interp.evaluate", "interp.prompts", "figures")
     seconds = {}
     for command in commands:
         begin = time.perf_counter()
@@ -226,6 +271,26 @@ def _setting(options: Benchmarks) -> "Setting":
 
     checkpoint = loaded_checkpoint(options.ckpt)
     return prepared(checkpoint, FORMATS["ScoreNumber"], shots=checkpoint.shots)
+
+
+def _facts(count: int) -> "list[Question]":
+    from interp.questions import loaded_questions, shuffled
+
+    return shuffled(loaded_questions("facts"), 0)[:count]
+
+
+def _by_default(setting: "Setting", questions: "list[Question]") -> list[dict]:
+    """Answer and confidence of each question as `interp.evaluate` has them."""
+    from interp.diagnose import asked_for
+    from interp.methods import Answered, Sampling, read
+
+    told = asked_for(setting, questions, free=False)
+    read(
+        setting,
+        [Answered(q, one["answer"]) for q, one in zip(questions, told, strict=True) if one["answer"]],
+        Sampling(),
+    )
+    return told
 
 
 def _question() -> "Question":
@@ -303,7 +368,8 @@ def _diagnose_peak(n: int, *, ckpt: str) -> dict:
         return {"peak": _peak(), "grown": _peak() - before, "seconds": time.perf_counter() - begin}
 
 
-MEASURED = {f.__name__: f for f in (readout, greedy, rollout, rollout_memory, attribution, memory, command_help)}
+ALL = (readout, greedy, default, self_consistency, rollout, rollout_memory, attribution, memory, command_help)
+MEASURED = {benchmark.__name__: benchmark for benchmark in ALL}
 
 
 def main(options: Benchmarks) -> None:

@@ -28,6 +28,7 @@ COLUMNS = (
     Column("smooth_ece", "smooth ECE"),
     Column("aurc", "AURC"),
     Column("tokens", "tokens", 1.0),
+    Column("prompt_tokens", "tokens read", 1.0, 0),
     Column("seconds", "seconds", 1.0, 2),
 )
 SHORT = ("accuracy", "confidence", "ece", "nce", "brier", "auroc", "auroc_within")
@@ -48,9 +49,9 @@ METHOD_NAMES = {
 """Methods in plain words, by their key in summary.json."""
 
 
-def cells(summary: Record) -> Iterator[tuple[tuple[str, str, str, str], Record]]:
-    """((checkpoint, data, method, format), numbers) of every cell of a run's table."""
-    for checkpoint, of_checkpoint in summary["calibration"].items():
+def cells(summary: Record, part: str = "calibration") -> Iterator[tuple[tuple[str, str, str, str], Record]]:
+    """((checkpoint, data, method, format), numbers) of every cell of a run's table, or of its `differences`."""
+    for checkpoint, of_checkpoint in summary[part].items():
         for data, of_data in of_checkpoint.items():
             for method, of_method in of_data.items():
                 for form, numbers in of_method.items():
@@ -67,6 +68,16 @@ def grid(summary: Record, keys: Sequence[str] | None = None, *, worst: bool = Fa
         names = (checkpoint, data, METHOD_NAMES[method], form, str(shown["n"]), str(numbers["unparsed"]))
         rows.append((names, tuple(found)))
     return Grid(LABELS, columns, tuple(rows))
+
+
+def differences(summary: Record, keys: Sequence[str] | None = None) -> Grid:
+    """What each later checkpoint changes against the first, on the same questions."""
+    columns = tuple(c for c in COLUMNS if c.scale == 100 and (keys is None or c.key in keys))
+    rows = []
+    for (pair, data, method, form), numbers in cells(summary, "differences"):
+        found = tuple(Estimate(**numbers[column.key]) for column in columns)
+        rows.append(((pair, data, METHOD_NAMES[method], form, str(found[0].n)), found))
+    return Grid(("difference", *LABELS[1:5]), columns, tuple(rows))
 
 
 _NOTHING = {"value": None, "low": None, "high": None, "n": 0, "left_out": 0}

@@ -40,6 +40,9 @@ def _reported_calibration(folder: Path, summary: Record, records: Sequence[Recor
         printed_grid(worst, "With unparsed replies as wrong answers of the highest confidence:")
         worst.written(folder, "table_worst_case")
     calibration.grid(summary).written(folder, "table")
+    if summary["differences"]:
+        printed_grid(calibration.differences(summary, calibration.SHORT), "Differences on the same questions:")
+        calibration.differences(summary).written(folder, "differences")
     print(f"the whole table: {folder / 'table'}.csv, .md, .tex")
     with paper():
         for page in calibration.pages(records, summary):

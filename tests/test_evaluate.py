@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from figures.calibration import reliabilities
+from figures.report import reported
 from interp.calibration import rule_named
 from interp.errors import UserError
 from interp.evaluate import APART, SHARED, Evaluate, evaluated
@@ -132,7 +134,7 @@ def test_answers_and_confidences_do_not_depend_on_the_size_of_batches(whole, tau
 
 
 def test_several_checkpoints_share_their_base_and_differ_as_they_do_alone(
-    tiny_checkpoint, tiny_adapter, data, tmp_path
+    tiny_checkpoint, tiny_adapter, data, tmp_path, capsys
 ):
     base, adapter = tiny_checkpoint("llama"), tiny_adapter("llama")
     answered = tmp_path / "answered.jsonl"
@@ -153,6 +155,11 @@ def test_several_checkpoints_share_their_base_and_differ_as_they_do_alone(
     ]
     change = means[1]["confidence"]["value"] - means[0]["confidence"]["value"]
     assert difference["ScoreNumber"]["confidence"]["value"] == pytest.approx(change) and abs(change) > 1e-4
+    reported(together)
+    assert "Differences on the same questions" in capsys.readouterr().out
+    with (together / "differences.csv").open() as stream:
+        rows = {row["method"]: row for row in csv.DictReader(stream)}
+    assert float(rows["Default, expected"]["confidence"]) == pytest.approx(change)
 
 
 def test_lettered_choices_are_evaluated_in_every_format(tiny_checkpoint, own_data, tmp_path):
@@ -248,8 +255,6 @@ def test_two_checkpoints_of_one_name_are_refused(tiny_checkpoint, data, tmp_path
 
 
 def test_the_report_prints_the_table_and_writes_it_with_its_figures(whole, capsys):
-    from figures.report import reported
-
     reported(whole)
     printed = capsys.readouterr().out
     accuracy = table(whole)["llama"]["open"]["default"]["ScoreNumber"]["accuracy"]["value"]
@@ -267,8 +272,6 @@ def test_the_report_prints_the_table_and_writes_it_with_its_figures(whole, capsy
 
 
 def test_the_bars_and_dots_count_every_answer_once_at_its_level(whole):
-    from figures.calibration import reliabilities
-
     records = list(read_records(whole))
     (found,) = reliabilities(records, "llama")
     right = {r["id"]: r["right"] for r in records if r["measure"].endswith("|answer")}
@@ -280,8 +283,6 @@ def test_the_bars_and_dots_count_every_answer_once_at_its_level(whole):
 
 
 def test_the_worst_case_is_a_table_of_its_own(tiny_checkpoint, data, tmp_path, capsys):
-    from figures.report import reported
-
     folder = evaluated(options(tiny_checkpoint("llama"), data, tmp_path / "run", free=True))
     reported(folder)
     assert "With unparsed replies as wrong answers" in capsys.readouterr().out

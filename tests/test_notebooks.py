@@ -9,18 +9,25 @@ from nbclient import NotebookClient
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
+FIGURES = {
+    "figures_2_3": ("figure_2_jsd", "figure_3_rollout"),
+    "calibration": ("figure_1_confidence", "figure_5_reliability", "ece_tokens"),
+}
+
+
 @pytest.mark.real_model
-def test_figures_2_and_3_come_out_of_their_notebook(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_figures_come_out_of_their_notebook(name, tmp_path, monkeypatch):
     monkeypatch.setenv("ADVICE_N", "3")
     monkeypatch.setenv("ADVICE_OUT", str(tmp_path / "run"))
-    notebook = nbformat.read(NOTEBOOKS / "figures_2_3.ipynb", as_version=4)
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
     drawn = [
         output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
     ]
-    assert len(drawn) == 2
-    assert (tmp_path / "run" / "figures" / "figure_2_jsd.pdf").stat().st_size > 1000
-    assert (tmp_path / "run" / "figures" / "figure_3_rollout.pdf").stat().st_size > 1000
+    assert len(drawn) == len(FIGURES[name])
+    for figure in FIGURES[name]:
+        assert (tmp_path / "run" / "figures" / f"{figure}.pdf").stat().st_size > 1000
 
 
 def test_a_notebook_defines_nothing_and_is_committed_with_its_figures():
