@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -101,7 +102,9 @@ class Generator:
             return []
         length = self.prefix.shared_length(prompts)
         found: list[Continuation | None] = [None] * len(prompts)
-        for batch in self.prefix.batches([len(prompt) - length + most for prompt in prompts]):
+        copies = Counter(map(tuple, prompts))  # which share their prompt
+        sizes = [(len(prompt) - length) // copies[tuple(prompt)] + most for prompt in prompts]
+        for batch in self.prefix.batches(sizes):
             for index, (ids, finished) in zip(
                 batch, self._batch([prompts[i] for i in batch], length, batch, pick, most, lines), strict=True
             ):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from interp.checkpoints import Checkpoint
     from interp.setting import Setting
 
-AT_ONCE = {"answer": 64, "read": 32, "hidden": 32, "judged": 32, "sampled": 16}
+AT_ONCE = {"answer": 64, "read": 32, "hidden": 32, "judged": 32, "sampled": 64}
 """How many questions are put to the model at a time, and so how many are asked again after a run that died."""
 NO_MODEL = "given"
 """What stands for a checkpoint and a format in the rows of answers and confidences that the user brought."""
