@@ -264,9 +264,14 @@ MEASURES: dict[str, Measure] = {
 
 
 def measures_of(scored: Scored, rule: Rule) -> dict[str, Estimate]:
-    """Every measure with its 95 % interval over questions."""
+    """Every measure with its 95 % interval over questions; `auroc_within` has none where no question has a group."""
     columns = scored.columns(rule)
-    return {name: _estimated(name, columns, measure, scored.left_out) for name, measure in MEASURES.items()}
+    return {
+        name: _estimated(name, columns, measure, scored.left_out)
+        if name != "auroc_within" or any(scored.group)
+        else Estimate(None, None, None, 0, scored.left_out + len(scored))
+        for name, measure in MEASURES.items()
+    }
 
 
 def differences_of(one: Scored, other: Scored, rule: Rule) -> dict[str, Estimate]:

@@ -302,6 +302,7 @@ def summary_of(run: Run, cells: Sequence[Cell], data: dict[str, list[Question]],
         "rule": options.rule,
         "models": {name: {k: models[name][k] for k in ("fingerprint", "note", "dtype")} for name in models},
         "calibration": table,
+        "unparsed": _unparsed(by_measure, cells),
         "differences": _differences(scored, data, options),
     }
 
@@ -311,6 +312,7 @@ def _parts(questions: list[Question], options: Evaluate) -> dict[str, list[Quest
     if options.trained_on is None:
         return {"": questions}
     known = {normalised(answer) for question in loaded_questions(options.trained_on) for answer in question.answers}
+    known.discard("")  # a picture character alone
     shared = [q for q in questions if any(normalised(answer) in known for answer in q.answers)]
     ids = {q.id for q in shared}
     return {"": questions, SHARED: shared, APART: [q for q in questions if q.id not in ids]}
@@ -371,6 +373,17 @@ def _cell_numbers(
             _scored(questions, {i: said or worst for i, said in verdicts.items()}), options, FORMATS[cell.format]
         )
     return numbers
+
+
+def _unparsed(by_measure: dict[str, dict[str, Record]], cells: Sequence[Cell]) -> Record:
+    """The replies of which no answer, or no confidence, could be had: by checkpoint, data and format, text by id."""
+    table: Record = {}
+    for cell in cells:
+        told = by_measure[cell.measure("answer")].values()
+        lost = {r["id"]: r.get("reply") for r in told if r["answer"] is None or r.get("parsed") is False}
+        if lost:
+            _put(table, (cell.checkpoint, cell.data, cell.format), lost)
+    return table
 
 
 def _differences(

@@ -12,8 +12,8 @@ from figures.calibration import reliabilities
 from figures.report import reported
 from interp.calibration import rule_named
 from interp.errors import UserError
-from interp.evaluate import APART, SHARED, Evaluate, evaluated
-from interp.questions import is_right
+from interp.evaluate import APART, SHARED, Evaluate, _parts, evaluated
+from interp.questions import is_right, loaded_questions
 from interp.runs import read_records, read_run
 
 ALL = ("default", "self-consistency", "p-true", "sequence", "question-only")
@@ -206,13 +206,29 @@ def test_questions_that_share_an_answer_with_the_training_data_are_reported_apar
     assert found["open"]["ece"] == table(whole)["llama"]["open"]["default"]["ScoreNumber"]["ece"]
 
 
+def test_a_third_of_the_triviaqa_test_questions_shares_an_answer_with_the_training_file(real_data):
+    names = [str(real_data / f"triviaqa_{part}.jsonl") for part in ("test", "train")]
+    test, train = map(loaded_questions, names)
+    letter_for_letter = {answer for question in train for answer in question.answers}
+    same = {q.id for q in test if letter_for_letter & set(q.answers)}
+    parts = _parts(test, Evaluate(trained_on=names[1]))
+    assert list(parts) == ["", SHARED, APART] and parts[""] == test
+    assert len(same) == 351 and same <= {q.id for q in parts[SHARED]}
+    assert (len(parts[SHARED]), len(parts[APART])) == (351, 662), (
+        "aliases that are a picture alone are no shared answer"
+    )
+
+
 def test_unparsed_replies_are_counted_and_stand_in_the_worst_case(tiny_checkpoint, taught_checkpoint, data, tmp_path):
     folder = evaluated(options(taught_checkpoint, data, tmp_path / "taught", free=True))
     numbers = table(folder)["llama"]["open"]["default"]["ScoreNumber"]
     told = [r for r in read_records(folder) if r["measure"].endswith("|answer")]
     assert numbers["unparsed"] == sum(not r["parsed"] for r in told) < 12
-    lost = evaluated(options(tiny_checkpoint("llama"), data, tmp_path / "random", free=True))
-    numbers = table(lost)["llama"]["open"]["default"]["ScoreNumber"]
+    lost = {r["id"]: r["reply"] for r in told if not r["parsed"]}
+    assert read_run(folder)[1]["unparsed"] == ({"llama": {"open": {"ScoreNumber": lost}}} if lost else {})
+    random = evaluated(options(tiny_checkpoint("llama"), data, tmp_path / "random", free=True))
+    assert len(read_run(random)[1]["unparsed"]["llama"]["open"]["ScoreNumber"]) == 12
+    numbers = table(random)["llama"]["open"]["default"]["ScoreNumber"]
     assert (numbers["n"], numbers["unparsed"], numbers["ece"]["value"]) == (0, 12, None)
     assert (numbers["worst"]["n"], numbers["worst"]["ece"]["value"], numbers["worst"]["accuracy"]["value"]) == (
         12,

@@ -404,7 +404,12 @@ def test_rows_of_the_hub_become_questions_with_the_cased_value_first(monkeypatch
         "cais/mmlu": {"question": "2+2?", "choices": ["3", "4"], "answer": 1, "subject": "sums"},
         "lucasmccabe/logiqa": {"context": "All.", "query": "Who?", "options": ["I", "You"], "correct_option": 0},
     }
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: [rows[name]])
+    wrong = {f"distractor{i}": text for i, text in enumerate(("ice", "iron", "air"), 1)}
+    rows["allenai/sciq"] = {"question": "What is wet?", "correct_answer": "water", "support": "", **wrong}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: [rows[name]] * 40)
+    sciq = loaded_questions("sciq")
+    assert all(set(q.choices) == {"water", "ice", "iron", "air"} and q.answers[1] == "water" for q in sciq)
+    assert {q.answers[0] for q in sciq} == {"A", "B", "C", "D"}, "the right one stands in every place"
     trivia, mmlu, logiqa = (loaded_questions(name)[0] for name in ("triviaqa", "mmlu", "logiqa"))
     assert trivia.answers == ("Mars", "mars (planet)") and trivia.id == "triviaqa-validation-00000"
     assert (mmlu.answers, mmlu.relation) == (("B", "4"), "sums")
