@@ -98,6 +98,7 @@ class Cell:
 def evaluated(options: Evaluate) -> Path:
     """Asks what is not on record yet, and returns the run's directory."""
     data = {short: _questions(path, options) for short, path in _short_names("data", options.data).items()}
+    parts = {name: _parts(questions, options) for name, questions in data.items()}
     names = _short_names("ckpt", options.ckpt)
     if options.asks_a_model:
         from interp.checkpoints import source_of
@@ -112,7 +113,7 @@ def evaluated(options: Evaluate) -> Path:
         cells = [Cell(name, where, form) for name in names for where in data for form in options.formats]
         if missing := [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]:
             _ask_all(run, missing, names, shots, data, options)
-        run.write_summary(summary_of(run, cells, data, options))
+        run.write_summary(summary_of(run, cells, parts, options))
     return run.folder
 
 
@@ -277,12 +278,14 @@ def _ask(
 # What the records say
 
 
-def summary_of(run: Run, cells: Sequence[Cell], data: dict[str, list[Question]], options: Evaluate) -> Record:
+def summary_of(
+    run: Run, cells: Sequence[Cell], parts: dict[str, dict[str, list[Question]]], options: Evaluate
+) -> Record:
     """Every cell of the table with intervals, counts and what was left out; paired differences of checkpoints."""
+    data = {name: of_data[""] for name, of_data in parts.items()}
     by_measure: dict[str, dict[str, Record]] = {}
     for record in run.all_records():
         by_measure.setdefault(record["measure"], {})[record["id"]] = record
-    parts = {name: _parts(questions, options) for name, questions in data.items()}
     table: Record = {}
     scored: dict[tuple[str, str, str, str], dict[str, Verdict | None]] = {}
     for cell in cells:

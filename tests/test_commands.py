@@ -90,6 +90,25 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, desk):
     assert [path.name for path in desk.iterdir()] == ["bad.jsonl"], "something was written"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--rule", "10"), "--rule 10: write levels, or a number of bins"),
+        (("--data", "facts", "bad.jsonl"), "bad.jsonl, line 2: "),
+        (("--ckpt", "no/such/checkpoint/here"), "--ckpt no/such/checkpoint/here: neither a directory"),
+        (("--methods", "given"), "--methods given: question "),
+        (("--data", "facts", "facts"), "--data: names at least one, and none twice"),
+        (("--trained-on", "no-such-data"), "--data no-such-data: neither a file"),
+    ],
+    ids=str,
+)
+def test_bad_input_of_evaluate_is_one_sentence_and_exit_code_2(arguments, sentence, desk):
+    done = ran("interp.evaluate", *arguments, folder=desk)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+    assert sentence in done.stderr
+    assert [path.name for path in desk.iterdir()] == ["bad.jsonl"], "something was written"
+
+
 def test_an_option_that_does_not_exist_is_refused(desk):
     done = ran("interp.jsd", "--no-such-option", "1", folder=desk)
     assert done.returncode == 2 and "no-such-option" in done.stdout + done.stderr
