@@ -52,10 +52,9 @@ class LevelPlan:
         ends = logits[..., self.leaf_rows[:, None], stops].logsumexp(-1) - total[..., self.leaf_rows]
         return ends.index_add(-1, self.edge_levels, edges)
 
-    def answer_logprob(self, logits: Tensor, total: Tensor) -> float:
+    def answer_logprob(self, logits: Tensor, total: Tensor) -> Tensor:
         """Log-probability of the answer and the end of its line, from logits [reads, vocabulary] and `total`."""
-        chosen = logits[self.answer_rows, self.answer_tokens] - total[self.answer_rows]
-        return chosen.sum().item()
+        return (logits[self.answer_rows, self.answer_tokens] - total[self.answer_rows]).sum()
 
 
 class ConfidenceReader:
@@ -73,7 +72,7 @@ class ConfidenceReader:
         length = self.prefix.shared_length([t.ids for t in transcripts])
         trees, owners = packed(transcripts, [self.prompter.level_suffixes(t) for t in transcripts], length)
         plans = [
-            self._planned(tree, [transcripts[i] for i in owner], length)
+            self.planned(tree, [transcripts[i] for i in owner], length)
             for tree, owner in zip(trees, owners, strict=True)
         ]
         found: dict[int, Reading] = {}
@@ -82,7 +81,7 @@ class ConfidenceReader:
             for transcript, plan in zip(owners[index], plans[index][1], strict=True):
                 said = self.distribution(plan.level_logprobs(logits, self.stops, total))
                 found[transcript] = Reading(
-                    said, plan.answer_logprob(logits, total), max(len(plan.answer_tokens) - 1, 0)
+                    said, plan.answer_logprob(logits, total).item(), max(len(plan.answer_tokens) - 1, 0)
                 )
         return [found[i] for i in range(len(transcripts))]
 
@@ -97,12 +96,13 @@ class ConfidenceReader:
     def plan(self, transcript: Transcript, length: int) -> tuple[TokenTree, list[int], LevelPlan]:
         """One transcript in a tree of its own: the tree, the nodes to read and where its levels stand."""
         trees, _ = packed([transcript], [self.prompter.level_suffixes(transcript)], length)
-        reads, plans = self._planned(trees[0], [transcript], length)
+        reads, plans = self.planned(trees[0], [transcript], length)
         return trees[0], reads, plans[0]
 
-    def _planned(
+    def planned(
         self, tree: TokenTree, transcripts: Sequence[Transcript], length: int
     ) -> tuple[list[int], list[LevelPlan]]:
+        """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans."""
         reads: dict[int, int] = {}
         plans = []
         for transcript in transcripts:

@@ -60,8 +60,11 @@ def prepared(
     pool: Sequence[Question] = (),
     seed: int = 0,
     batch_tokens: int = 2048,
+    read_opening: bool = True,
 ) -> Setting:
-    """A setting whose model has read the opening of its prompts. shot_seed: which set of examples."""
+    """A setting whose model has read the opening of its prompts. shot_seed: which set of examples.
+
+    read_opening: False for training, where what was read before a step is worth nothing after it."""
     prompter = Prompter(
         checkpoint.tokenizer,
         confidence,
@@ -71,8 +74,10 @@ def prepared(
         template_args or {},
         checkpoint.context,
     )
-    refuse_unsupported(checkpoint.model, prompter.opening)
-    prefix = SharedPrefix(checkpoint.model, prompter.opening, batch_tokens=batch_tokens)
+    if read_opening:
+        refuse_unsupported(checkpoint.model, prompter.opening)
+    opening = prompter.opening if read_opening else ()
+    prefix = SharedPrefix(checkpoint.model, opening, batch_tokens=batch_tokens)
     return Setting(
         checkpoint,
         prompter,

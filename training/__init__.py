@@ -1,0 +1,1 @@
+"""ADVICE and ConfTuner: the cure for answer-independence, and its rival."""

@@ -1,0 +1,219 @@
+"""`python -m training.triplets`: questions that a model answers right, each with a wrong answer of its own."""
+
+import json
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp.commands import CommonOptions, at_least, run_as_command
+from interp.embedded import EMBEDDED_NAME
+from interp.errors import UserError
+from interp.formats import FORMATS, FormatName
+from interp.questions import fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
+from interp.records import Question
+from interp.runs import Record, Run, chunks
+
+if TYPE_CHECKING:
+    from interp.setting import Setting
+
+ASKED_AT_ONCE, SAMPLED_AT_ONCE = 64, 32
+FORMATS_TRAINED: tuple[FormatName, ...] = ("ScoreLetter", "ScoreNumber")
+"""Each triplet is written in both, as in the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triplets(CommonOptions):
+    """Build training triplets."""
+
+    ckpt: str = EMBEDDED_NAME
+    """The model that is to be trained: right and wrong answers are its own."""
+    data: tuple[str, ...] = ("facts:train",)
+    """One or several of facts:train, triviaqa:train, and JSONL files with `question` and `answers`."""
+    sample: int = 4000
+    """How many questions are asked, over all data."""
+    top_p: float = 0.9
+    """The nucleus from which wrong answers are sampled."""
+    tries: int = 48
+    """Samples drawn for a question before it counts as one without a wrong answer."""
+    out: Path | None = Path("triplets.jsonl")
+    """The file; records of an unfinished run stand beside it in <out>.run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, "sample", self.sample)
+        at_least(1, "tries", self.tries)
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top-p {self.top_p}: must lie in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """A question with a right and a wrong answer of one model, to be trained in one format."""
+
+    question: Question
+    """The question."""
+    right: str
+    """The model's greedy answer, which is right."""
+    wrong: str
+    """An answer sampled from the model, which is wrong."""
+    format: FormatName
+    """The format of the confidence."""
+
+
+def alike(right: str, wrong: str) -> tuple[str, str]:
+    """Both answers without final punctuation, the wrong one with its first letter in the case of the right one's.
+
+    Looks must not tell which is which: a confidence that learns them has learnt nothing."""
+    one, other = (text.strip().rstrip(".,;:!").rstrip() or text for text in (right, wrong))
+    if one[0].isalpha() and other[0].isalpha() and one[0] in string.ascii_letters:
+        other = (other[0].upper() if one[0].isupper() else other[0].lower()) + other[1:]
+    return one, other
+
+
+def loaded_triplets(path: Path) -> list[Triplet]:
+    """The triplets of a file. Errors: UserError naming the line that is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--triplets {path}: cannot be read ({error})") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                question = Question(row["id"], row["question"], tuple(row["answers"]), relation=row["relation"])
+                if not (row["right"].strip() and row["wrong"].strip()) or row["format"] not in FORMATS:
+                    raise ValueError("an empty answer, or an unknown format")
+                found.append(Triplet(question, row["right"], row["wrong"], row["format"]))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"--triplets {path}, line {number}: not a triplet ({error})") from None
+    if not found:
+        raise UserError(f"--triplets {path}: no triplets in it")
+    return found
+
+
+def built(options: Triplets) -> Path:
+    """Asks and samples what is not on record yet, writes the file, and returns it."""
+    questions = _questions(options)
+    out = options.out or Path("triplets.jsonl")
+    from interp.checkpoints import loaded_checkpoint, source_of
+
+    source_of(options.ckpt, remote_code=options.trust_remote_code)
+    from interp.setting import prepared
+
+    checkpoint = loaded_checkpoint(
+        options.ckpt, device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
+    )
+    shots = checkpoint.shots if options.shots is None else options.shots
+    kept = {k: v for k, v in asdict(options).items() if k not in ("out", "device", "batch_tokens", "trust_remote_code")}
+    identity = kept | {"shots": shots, "model": checkpoint.fingerprint, "questions": fingerprint(questions)}
+    with Run(out.with_name(f"{out.name}.run"), identity) as run:
+        setting = prepared(
+            checkpoint,
+            FORMATS["ScoreNumber"],
+            shots=shots,
+            template=options.template,
+            template_args=options.template_arguments,
+            seed=options.seed,
+            batch_tokens=options.batch_tokens,
+        )
+        told = _answers(run, setting, questions)
+        right = [q for q in questions if told[q.id]["right"]]
+        found = _wrong_ones(run, setting, right, options)
+        rows = list(_rows(right, told, found))
+        _write(out, rows)
+        counts = {
+            "asked": len(questions),
+            "right": len(right),
+            "kept": len(rows) // len(FORMATS_TRAINED),
+            "without_wrong_answer": len(right) - len(rows) // len(FORMATS_TRAINED),
+            "vetoed": sum(found[q.id]["vetoed"] for q in right),
+        }
+        run.write_summary({"triplets": counts})
+    print(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
+    return out
+
+
+def _questions(options: Triplets) -> list[Question]:
+    """As many questions from each data set as there is room for, in an order that the seed decides."""
+    parts = [shuffled(loaded_questions(data), options.seed) for data in options.data]
+    for data, part in zip(options.data, parts, strict=True):
+        refuse_mixed(part, data)
+        if part[0].choices:
+            raise UserError(f"--data {data}: triplets are made of open questions; these have choices")
+    questions = shuffled([q for part in parts for q in part], options.seed)[: options.sample]
+    if len({q.id for q in questions}) < len(questions):
+        raise UserError("--data: two of them have questions of one id")
+    return questions
+
+
+def _answers(run: Run, setting: "Setting", questions: Sequence[Question]) -> dict[str, Record]:
+    from interp.diagnose import asked_for, progress
+
+    told = {record["id"]: record for record in run.records("answer")}
+    missing = [q for q in questions if q.id not in told]
+    with progress("answers", len(questions), len(told)) as bar:
+        for chunk in chunks(missing, ASKED_AT_ONCE):
+            for record in asked_for(setting, chunk, free=False):
+                told[record["id"]] = {"measure": "answer", "set": 0, **record}
+                run.append(told[record["id"]])
+            bar.update(len(chunk))
+    return told
+
+
+def _wrong_ones(run: Run, setting: "Setting", questions: Sequence[Question], options: Triplets) -> dict[str, Record]:
+    from interp.diagnose import progress
+    from interp.elicitation import sampled_answers
+
+    found = {record["id"]: record for record in run.records("sample")}
+    missing = [q for q in questions if q.id not in found]
+    with progress("wrong answers", len(questions), len(questions) - len(missing)) as bar:
+        for chunk in chunks(missing, SAMPLED_AT_ONCE):
+            drawn = sampled_answers(
+                setting.generator,
+                setting.prompter,
+                chunk,
+                wrong=1,
+                distinct=0,
+                seed=options.seed,
+                top_p=options.top_p,
+                tries=options.tries,
+            )
+            for question, answers in zip(chunk, drawn, strict=True):
+                found[question.id] = {"measure": "sample", "set": 0, "id": question.id, **asdict(answers)}
+                run.append(found[question.id])
+            bar.update(len(chunk))
+    return found
+
+
+def _rows(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
+    for question in questions:
+        if found[question.id]["wrong"]:
+            right, wrong = alike(told[question.id]["answer"], found[question.id]["wrong"][0])
+            if is_right(question, right) and not is_right(question, wrong):
+                for form in FORMATS_TRAINED:
+                    yield {
+                        "id": question.id,
+                        "question": question.text,
+                        "answers": list(question.answers),
+                        "relation": question.relation,
+                        "right": right,
+                        "wrong": wrong,
+                        "format": form,
+                    }
+
+
+def _write(path: Path, rows: Sequence[Record]) -> None:
+    beside = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"--out {path}: {error.strerror}; what was measured is kept in {path.name}.run") from None
+
+
+if __name__ == "__main__":
+    run_as_command(Triplets, lambda options: print(built(options)), description="Build training triplets.")
