@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class CommonOptions:
-    """Options with the same meaning in every command."""
+    """Options with the same meaning in every command; those that compare take several checkpoints and data sets."""
 
-    n: int = 48
-    """How many questions to measure."""
+    ckpt: str | tuple[str, ...] = EMBEDDED_NAME
+    data: str | tuple[str, ...] = "facts"
     shots: int | None = None
     """Worked examples in the prompt; by default what the checkpoint's preset says, mostly none."""
     template: Literal["chat", "plain"] = "chat"
@@ -43,8 +43,7 @@ class CommonOptions:
     """Run the code that a checkpoint brings along. Read it first."""
 
     def __post_init__(self) -> None:
-        for name in ("n", "batch_tokens"):
-            at_least(1, name, getattr(self, name))
+        at_least(1, "batch_tokens", self.batch_tokens)
         if self.shots is not None:
             at_least(0, "shots", self.shots)
 
@@ -71,6 +70,8 @@ class Options(CommonOptions):
     """The embedded model, a directory, a .gguf file, a hub id (name@revision), or a directory with a LoRA adapter."""
     data: str = "facts"
     """facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, or a JSONL file with `question` and `answers`."""
+    n: int = 48
+    """How many questions to measure."""
     format: FormatName = "ScoreNumber"
     """How the model states its confidence."""
     shot_sets: int = 1
@@ -78,6 +79,7 @@ class Options(CommonOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(1, "n", self.n)
         at_least(1, "shot_sets", self.shot_sets)
         if self.shot_sets > 1 and self.shots == 0:
             raise UserError("--shot-sets repeats the run with other examples, and --shots 0 has none")
@@ -98,7 +100,9 @@ def run_as_command(options: type[T], body: Callable[[T], None], *, description: 
     Exit code 2 and one sentence for bad input, 130 when interrupted; the same command then continues."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        body(tyro.cli(options, description=description, config=(tyro.conf.OmitArgPrefixes,)))
+        told = sys.modules["__main__"].__spec__
+        prog = f"python -m {told.name.removesuffix('.__main__')}" if told else None
+        body(tyro.cli(options, prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -54,6 +54,7 @@ class Evaluate(CommonOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(1, "n", self.n)
         at_least(1, "samples", self.samples)
         rule_named(self.rule)
         if not 0 < self.top_p <= 1:
