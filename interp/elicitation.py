@@ -21,6 +21,8 @@ REPLY_TOKENS = 64
 ANSWER_TOKENS = 16
 """An answer is cut off after so many tokens; it then counts as it stands."""
 
+TYPICAL_TOKENS = 4
+"""What most answers have, for filling batches: in the later steps few of them are still being written."""
 NUCLEUS = 1024
 """A nucleus is first looked for among so many tokens, which is much faster than sorting a vocabulary."""
 
@@ -103,7 +105,7 @@ class Generator:
         length = self.prefix.shared_length(prompts)
         found: list[Continuation | None] = [None] * len(prompts)
         copies = Counter(map(tuple, prompts))  # which share their prompt
-        sizes = [(len(prompt) - length) // copies[tuple(prompt)] + most for prompt in prompts]
+        sizes = [(len(prompt) - length) // copies[tuple(prompt)] + TYPICAL_TOKENS for prompt in prompts]
         for batch in self.prefix.batches(sizes):
             for index, (ids, finished) in zip(
                 batch, self._batch([prompts[i] for i in batch], length, batch, pick, most, lines), strict=True
@@ -163,12 +165,20 @@ def top_p_token(logits: Tensor, chance: Tensor, top_p: float) -> Tensor:
     logits: [rows, vocabulary]; chance: [rows], uniform in [0, 1). Holtzman et al. 2020."""
     probability = logits.softmax(-1)
     likely, order = probability.topk(min(NUCLEUS, logits.shape[-1]))
-    if (likely.sum(-1) < top_p).any():  # a nucleus wider than that: sort the whole vocabulary
-        likely, order = probability.sort(dim=-1, descending=True)
+    found = _quantile(likely, order, chance, top_p)
+    far = likely.sum(-1) <= (chance if top_p == 1 else top_p)  # what is sought may lie beyond: sort the vocabulary
+    if far.any():
+        found[far] = _quantile(*probability[far].sort(dim=-1, descending=True), chance[far], top_p)
+    return found
+
+
+def _quantile(likely: Tensor, order: Tensor, chance: Tensor, top_p: float) -> Tensor:
+    """The token at quantile `chance` of the nucleus among tokens in falling order of probability."""
     before = likely.cumsum(-1) - likely
     nucleus = likely.where(before < top_p, 0)
     reach = nucleus.cumsum(-1)
-    place = torch.searchsorted(reach, (chance * reach[:, -1])[:, None], right=True)
+    whole = torch.ones_like(chance) if top_p == 1 else reach[:, -1]
+    place = torch.searchsorted(reach, (chance * whole)[:, None], right=True)
     last = (nucleus > 0).sum(-1, keepdim=True) - 1
     return order.gather(-1, place.minimum(last))[:, 0]
 
