@@ -70,6 +70,26 @@ def grid(summary: Record, keys: Sequence[str] | None = None, *, worst: bool = Fa
     return Grid(LABELS, columns, tuple(rows))
 
 
+def spread(summary: Record, keys: Sequence[str] | None = None) -> Grid:
+    """The mean over sets of worked examples, with the least and the largest value in brackets."""
+    columns = tuple(c for c in COLUMNS if c.scale == 100 and (keys is None or c.key in keys))
+    rows = []
+    for (checkpoint, data, method, form), numbers in cells(summary):
+        if "shot_sets" not in numbers:
+            continue
+        found = []
+        for column in columns:
+            values = [v for v in numbers["shot_sets"][column.key] if v is not None]
+            found.append(
+                Estimate(sum(values) / len(values), min(values), max(values), len(values))
+                if values
+                else Estimate(**_NOTHING)
+            )
+        sets = str(len(numbers["shot_sets"]["accuracy"]))
+        rows.append(((checkpoint, data, METHOD_NAMES[method], form, sets), tuple(found)))
+    return Grid((*LABELS[:4], "sets"), columns, tuple(rows))
+
+
 def differences(summary: Record, keys: Sequence[str] | None = None) -> Grid:
     """What each later checkpoint changes against the first, on the same questions."""
     columns = tuple(c for c in COLUMNS if c.scale == 100 and (keys is None or c.key in keys))
@@ -125,10 +145,10 @@ def reliabilities(records: Sequence[Record], checkpoint: str) -> list[Reliabilit
         if name != checkpoint or len(where) != 3 or where[2] != "read":
             continue
         data, form, _ = where
-        right = {r["id"]: r["right"] for r in by_measure[f"{name}|{data}|{form}|answer"]}
+        right = {r["id"]: r["right"] for r in by_measure[f"{name}|{data}|{form}|answer"] if not r["set"]}
         counts: dict[int, list[int]] = {}
         for record in read:
-            if record["stated"] is not None:
+            if record["stated"] is not None and not record["set"]:
                 counts.setdefault(record["stated"], [0, 0])[0 if right[record["id"]] else 1] += 1
         values = FORMATS[form].values
         levels = tuple(Level(values[index], *counts[index]) for index in sorted(counts))

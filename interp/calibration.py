@@ -3,6 +3,7 @@
 Every measure takes confidences [..., questions] in [0, 1] and which answers were right [..., questions], and reduces
 the last axis, so that all resamples of a bootstrap are computed at once."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -272,6 +273,13 @@ def measures_of(scored: Scored, rule: Rule) -> dict[str, Estimate]:
         else Estimate(None, None, None, 0, scored.left_out + len(scored))
         for name, measure in MEASURES.items()
     }
+
+
+def values_of(scored: Scored, rule: Rule) -> dict[str, float | None]:
+    """Every measure without an interval; None where it is not defined."""
+    columns = scored.columns(rule)
+    found = {name: float(measure(*columns)) if len(scored) else math.nan for name, measure in MEASURES.items()}
+    return {name: None if math.isnan(value) else value for name, value in found.items()}
 
 
 def differences_of(one: Scored, other: Scored, rule: Rule) -> dict[str, Estimate]:

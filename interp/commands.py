@@ -80,9 +80,14 @@ class Options(CommonOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, "n", self.n)
-        at_least(1, "shot_sets", self.shot_sets)
-        if self.shot_sets > 1 and self.shots == 0:
-            raise UserError("--shot-sets repeats the run with other examples, and --shots 0 has none")
+        refuse_sets_of_nothing(self.shot_sets, self.shots)
+
+
+def refuse_sets_of_nothing(shot_sets: int, shots: int | None) -> None:
+    """Errors: UserError where a run is to be repeated with other examples and has none."""
+    at_least(1, "shot_sets", shot_sets)
+    if shot_sets > 1 and shots == 0:
+        raise UserError("--shot-sets repeats the run with other examples, and --shots 0 has none")
 
 
 def at_least(least: int, name: str, value: int) -> None:

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.calibration import Scored, differences_of, lowest_possible, measures_of, rule_named
-from interp.commands import CommonOptions, at_least, run_as_command
+from interp.calibration import Scored, differences_of, lowest_possible, measures_of, rule_named, values_of
+from interp.commands import CommonOptions, at_least, refuse_sets_of_nothing, run_as_command
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from interp.formats import FORMATS, ConfidenceFormat, FormatName
@@ -51,11 +51,14 @@ class Evaluate(CommonOptions):
     """How the calibration error is binned: levels, or bins and kind as in 10-right, 15-left, 10-mass."""
     trained_on: str | None = None
     """Data that a checkpoint was trained on: questions that share an answer with it are also reported apart."""
+    shot_sets: int = 1
+    """Repeat the measurement with so many sets of examples whose confidences differ, and show the spread."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, "n", self.n)
         at_least(1, "samples", self.samples)
+        refuse_sets_of_nothing(self.shot_sets, self.shots)
         rule_named(self.rule)
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p {self.top_p}: must lie in (0, 1]")
@@ -90,10 +93,12 @@ class Cell:
     """The data set's short name."""
     format: FormatName
     """The format."""
+    examples: int = 0
+    """Which set of worked examples."""
 
-    def measure(self, asking: str) -> str:
-        """The name of the records of one asking."""
-        return f"{self.checkpoint}|{self.data}|{self.format}|{asking}"
+    def key(self, asking: str) -> tuple[str, int]:
+        """Measure and set of the records of one asking."""
+        return f"{self.checkpoint}|{self.data}|{self.format}|{asking}", self.examples
 
 
 def evaluated(options: Evaluate) -> Path:
@@ -111,13 +116,16 @@ def evaluated(options: Evaluate) -> Path:
     identity = {k: v for k, v in asdict(options).items() if k not in MACHINE_ONLY}
     identity |= {"shots": shots, "questions": {name: fingerprint(questions) for name, questions in data.items()}}
     with Run(options.out or Path("results/evaluate"), identity) as run:
-        cells = [Cell(name, where, form) for name in names for where in data for form in options.formats]
+        sets = range(options.shot_sets)
+        cells = [Cell(name, at, form, k) for name in names for k in sets for at in data for form in options.formats]
         if missing := [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]:
             _ask_all(run, missing, names, shots, data, options)
         run.write_summary(summary_of(run, cells, parts, options))
     return run.folder
 
 
+ByKey = dict[tuple[str, int], dict[str, Record]]
+"""Records by measure and set, then by question."""
 SHARED, APART = " (answers in training)", " (answers not in training)"
 MACHINE_ONLY = ("out", "device", "batch_tokens", "trust_remote_code")
 """Options that fit a run to a machine and may change while it is continued."""
@@ -145,15 +153,20 @@ def _questions(data: str, options: Evaluate) -> list[Question]:
 
 
 def _complete(run: Run, cell: Cell, questions: Sequence[Question], options: Evaluate) -> bool:
-    if not all((cell.measure("answer"), 0, q.id) in run.done for q in questions):
+    if not all((*cell.key("answer"), q.id) in run.done for q in questions):
         return False
-    answered = {r["id"] for r in run.records(cell.measure("answer")) if r["answer"] is not None}
+    answered = {identity for identity, r in _told(run, cell).items() if r["answer"] is not None}
     return all(
-        (cell.measure(asking), 0, q.id) in run.done
+        (*cell.key(asking), q.id) in run.done
         for asking in options.askings
         for q in questions
         if asking == "sampled" or q.id in answered
     )
+
+
+def _told(run: Run, cell: Cell) -> dict[str, Record]:
+    measure, number = cell.key("answer")
+    return {record["id"]: record for record in run.records(measure) if record["set"] == number}
 
 
 def _ask_all(
@@ -194,18 +207,19 @@ class Prepared:
 
     def __init__(self, checkpoint: "Checkpoint", shots: int, options: Evaluate) -> None:
         self._checkpoint, self._shots, self._options = checkpoint, shots, options
-        self._made: dict[tuple[str, bool], Setting] = {}
+        self._made: dict[tuple[str, bool, int], Setting] = {}
 
-    def setting(self, confidence: ConfidenceFormat, *, choices: bool) -> "Setting":
-        """The checkpoint ready to be asked in this format."""
+    def setting(self, confidence: ConfidenceFormat, *, choices: bool, examples: int) -> "Setting":
+        """The checkpoint ready to be asked in this format, with this set of examples."""
         from interp.setting import prepared
 
-        key = (confidence.name, choices)
+        key = (confidence.name, choices, examples)
         if key not in self._made:
             self._made[key] = prepared(
                 self._checkpoint,
                 confidence,
                 shots=self._shots,
+                shot_seed=examples,
                 choices=choices,
                 template=self._options.template,
                 template_args=self._options.template_arguments,
@@ -217,14 +231,16 @@ class Prepared:
 
 def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Question], options: Evaluate) -> None:
     choices = bool(questions[0].choices)
-    setting = ready.setting(FORMATS[cell.format], choices=choices)
+    setting = ready.setting(FORMATS[cell.format], choices=choices, examples=cell.examples)
     told = _answers(run, cell, setting, questions, options)
     for asking in options.askings:
-        of_asking = ready.setting(TRUTH, choices=choices) if asking == "judged" else setting
+        of_asking = setting
+        if asking == "judged":
+            of_asking = ready.setting(TRUTH, choices=choices, examples=cell.examples)
         answered = [Answered(q, told[q.id]["answer"] or "") for q in questions]
         if asking != "sampled":
             answered = [one for one in answered if one.answer]
-        _ask(run, cell.measure(asking), asking, of_asking, answered, told, options)
+        _ask(run, cell.key(asking), asking, of_asking, answered, told, options)
 
 
 def _answers(
@@ -233,8 +249,8 @@ def _answers(
     """The record of each question's answer: the user's response, else the model's greedy one."""
     from interp.diagnose import asked_for, progress
 
-    measure = cell.measure("answer")
-    told = {record["id"]: record for record in run.records(measure)}
+    measure, number = cell.key("answer")
+    told = _told(run, cell)
     missing = [question for question in questions if question.id not in told]
     with progress(measure, len(questions), len(told)) as bar:
         for chunk in chunks(missing, AT_ONCE["answer"]):
@@ -243,7 +259,7 @@ def _answers(
             seconds = (time.perf_counter() - began) / len(chunk)
             for question, record in zip(chunk, records, strict=True):
                 prompt = len(setting.prompter.transcript(question, free=options.free).ids)
-                record |= {"measure": measure, "set": 0, "prompt_tokens": prompt, "seconds": seconds}
+                record |= {"measure": measure, "set": number, "prompt_tokens": prompt, "seconds": seconds}
                 run.append(record)
                 told[question.id] = record
             bar.update(len(chunk))
@@ -252,7 +268,7 @@ def _answers(
 
 def _ask(
     run: Run,
-    measure: str,
+    key: tuple[str, int],
     asking: str,
     setting: "Setting",
     answered: Sequence[Answered],
@@ -262,8 +278,8 @@ def _ask(
     from interp.diagnose import progress
 
     sampling = Sampling(options.samples, options.top_p, options.seed)
-    missing = [one for one in answered if (measure, 0, one.question.id) not in run.done]
-    with progress(measure, len(answered), len(answered) - len(missing)) as bar:
+    missing = [one for one in answered if (*key, one.question.id) not in run.done]
+    with progress(key[0], len(answered), len(answered) - len(missing)) as bar:
         for chunk in chunks(missing, AT_ONCE[asking]):
             began = time.perf_counter()
             found = ASKINGS[asking](setting, chunk, sampling)
@@ -272,7 +288,7 @@ def _ask(
                 identity = one.question.id
                 if options.free and asking == "read":  # the level that was written counts, not the likeliest one
                     record |= {"stated": told[identity]["stated"], "level_tokens": 0}
-                run.append({"measure": measure, "set": 0, "id": identity, "seconds": seconds, **record})
+                run.append({"measure": key[0], "set": key[1], "id": identity, "seconds": seconds, **record})
             bar.update(len(chunk))
 
 
@@ -284,29 +300,31 @@ def summary_of(
 ) -> Record:
     """Every cell of the table with intervals, counts and what was left out; paired differences of checkpoints."""
     data = {name: of_data[""] for name, of_data in parts.items()}
-    by_measure: dict[str, dict[str, Record]] = {}
+    by_key: ByKey = {}
     for record in run.all_records():
-        by_measure.setdefault(record["measure"], {})[record["id"]] = record
+        by_key.setdefault((record["measure"], record["set"]), {})[record["id"]] = record
     table: Record = {}
     scored: dict[tuple[str, str, str, str], dict[str, Verdict | None]] = {}
-    for cell in cells:
+    for cell in (cell for cell in cells if not cell.examples):
         for key, method in options.columns.items():
-            verdicts = _verdicts(by_measure, cell, method, data[cell.data])
+            verdicts = _verdicts(by_key, cell, method, data[cell.data])
             scored[cell.checkpoint, cell.data, key, cell.format] = verdicts
             for part, questions in parts[cell.data].items():
-                numbers = _cell_numbers(by_measure, cell, method, questions, verdicts, options)
+                numbers = _cell_numbers(by_key, cell, method, questions, verdicts, options)
+                if options.shot_sets > 1:
+                    numbers["shot_sets"] = _spread(by_key, cell, method, questions, options)
                 _put(table, (cell.checkpoint, f"{cell.data}{part}", key, cell.format), numbers)
     if "given" in options.methods:
         for where, questions in data.items():
             verdicts = {q.id: Verdict(q.response or "", q.confidence or 0.0) for q in questions}
             numbers = _numbers(_scored(questions, verdicts), options, FORMATS["ScoreFloat"])
             _put(table, (NO_MODEL, where, "given", NO_MODEL), numbers)
-    models = by_measure.get("checkpoint", {})
+    models = by_key.get(("checkpoint", 0), {})
     return {
         "rule": options.rule,
         "models": {name: {k: models[name][k] for k in ("fingerprint", "note", "dtype")} for name in models},
         "calibration": table,
-        "unparsed": _unparsed(by_measure, cells),
+        "unparsed": _unparsed(by_key, cells),
         "differences": _differences(scored, data, options),
     }
 
@@ -322,11 +340,21 @@ def _parts(questions: list[Question], options: Evaluate) -> dict[str, list[Quest
     return {"": questions, SHARED: shared, APART: [q for q in questions if q.id not in ids]}
 
 
-def _verdicts(
-    by_measure: dict[str, dict[str, Record]], cell: Cell, method: Method, questions: Sequence[Question]
-) -> dict[str, Verdict | None]:
+def _spread(
+    by_key: ByKey, cell: Cell, method: Method, questions: Sequence[Question], options: Evaluate
+) -> dict[str, list[float | None]]:
+    """The value of each measure under each set of examples."""
+    found: dict[str, list[float | None]] = {}
+    for number in range(options.shot_sets):
+        verdicts = _verdicts(by_key, replace(cell, examples=number), method, questions)
+        for name, value in values_of(_scored(questions, verdicts), rule_named(options.rule)).items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def _verdicts(by_key: ByKey, cell: Cell, method: Method, questions: Sequence[Question]) -> dict[str, Verdict | None]:
     """What a method makes of each question, by its id; None where there is no answer or no confidence."""
-    answers, records = by_measure[cell.measure("answer")], by_measure.get(cell.measure(method.asking), {})
+    answers, records = by_key[cell.key("answer")], by_key.get(cell.key(method.asking), {})
     return {
         q.id: method.verdict(records[q.id], FORMATS[cell.format], answers[q.id]["answer"]) if q.id in records else None
         for q in questions
@@ -351,7 +379,7 @@ def _numbers(scored: Scored, options: Evaluate, confidence: ConfidenceFormat) ->
 
 
 def _cell_numbers(
-    by_measure: dict[str, dict[str, Record]],
+    by_key: ByKey,
     cell: Cell,
     method: Method,
     questions: Sequence[Question],
@@ -359,7 +387,7 @@ def _cell_numbers(
     options: Evaluate,
 ) -> Record:
     """One row of the table."""
-    answers, records = by_measure[cell.measure("answer")], by_measure.get(cell.measure(method.asking), {})
+    answers, records = by_key[cell.key("answer")], by_key.get(cell.key(method.asking), {})
     numbers = _numbers(_scored(questions, verdicts), options, FORMATS[cell.format])
     there = [q.id for q in questions if q.id in records]
     costs = {
@@ -379,13 +407,13 @@ def _cell_numbers(
     return numbers
 
 
-def _unparsed(by_measure: dict[str, dict[str, Record]], cells: Sequence[Cell]) -> Record:
+def _unparsed(by_key: ByKey, cells: Sequence[Cell]) -> Record:
     """The replies of which no answer, or no confidence, could be had: by checkpoint, data and format, text by id."""
     table: Record = {}
     for cell in cells:
-        told = by_measure[cell.measure("answer")].values()
+        told = by_key[cell.key("answer")].values()
         lost = {r["id"]: r.get("reply") for r in told if r["answer"] is None or r.get("parsed") is False}
-        if lost:
+        if lost and not cell.examples:
             _put(table, (cell.checkpoint, cell.data, cell.format), lost)
     return table
 

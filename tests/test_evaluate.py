@@ -235,6 +235,24 @@ def test_unparsed_replies_are_counted_and_stand_in_the_worst_case(tiny_checkpoin
     )
 
 
+def test_sets_of_examples_are_measured_one_by_one_and_their_spread_is_shown(tiny_checkpoint, data, tmp_path, capsys):
+    answered = tmp_path / "answered.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    answered.write_text("\n".join(json.dumps(row | {"response": row["answers"][0]}) for row in rows[:4]))
+    several = evaluated(options(tiny_checkpoint("llama"), answered, tmp_path / "both", shots=1, shot_sets=2))
+    first = evaluated(options(tiny_checkpoint("llama"), answered, tmp_path / "first", shots=1))
+    both, one = (table(run)["llama"]["answered"]["default_expected"]["ScoreNumber"] for run in (several, first))
+    values = both.pop("shot_sets")["confidence"]
+    assert {k: v for k, v in both.items() if k != "seconds"} == {k: v for k, v in one.items() if k != "seconds"}
+    assert len(values) == 2 and values[0] == pytest.approx(one["confidence"]["value"]) and values[0] != values[1]
+    assert len([r for r in read_records(several) if r["set"] == 1 and r["measure"].endswith("|read")]) == 4
+    reported(several)
+    assert "Means over sets of worked examples" in capsys.readouterr().out
+    with (several / "shot_sets.csv").open() as stream:
+        row = next(row for row in csv.DictReader(stream) if row["method"] == "Default, expected")
+    assert float(row["confidence"]) == pytest.approx(np.mean(values)) and row["sets"] == "2"
+
+
 def test_another_rule_is_another_number_and_is_named(whole, taught_checkpoint, data, tmp_path):
     folder = evaluated(options(taught_checkpoint, data, tmp_path / "run", rule="1-right"))
     summary = read_run(folder)[1]
@@ -252,6 +270,7 @@ def test_another_rule_is_another_number_and_is_named(whole, taught_checkpoint, d
         ({"formats": ("ScoreText", "ScoreText")}, "--formats: names at least one, and none twice"),
         ({"methods": ()}, "--methods: names at least one, and none twice"),
         ({"n": 0}, "--n 0: must be at least 1"),
+        ({"shot_sets": 2, "shots": 0}, "--shots 0 has none"),
     ],
 )
 def test_bad_options_are_one_sentence(wrong, sentence):
