@@ -1,5 +1,6 @@
 """Figures 1 and 5: the confidence of right and wrong answers, reliability, and what calibration costs in tokens."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -240,7 +241,7 @@ def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
     """Figures 1 and 5 for each checkpoint, and calibration error against tokens where several methods were run."""
     checkpoints = [name for name in summary["calibration"] if name in summary["models"]]
     for checkpoint in checkpoints:
-        suffix = "" if len(checkpoints) == 1 else f"_{checkpoint}"
+        suffix = "" if len(checkpoints) == 1 else "_" + re.sub(r"[^\w.-]+", "-", checkpoint)
         found = reliabilities(records, checkpoint)
         if found:
             for name, draw, words, up, across in (

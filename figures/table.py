@@ -95,6 +95,11 @@ SECTIONS: dict[str, dict[str, str]] = {
     | {f"masking.{name}.masked": f"hidden: {words}" for name, words in FILLERS.items()},
     "Its drop when the answer is hidden": {f"masking.{name}.drop": words for name, words in FILLERS.items()},
     "Effect on the score at the confidence": {f"attribution.{span}.effect": span for span in READ_SPANS},
+    "The same with the other filler": {
+        f"attribution.{span}.effect_{name}": f"{span}, {FILLERS[name]}"
+        for span in READ_SPANS
+        for name in ("neutral", "mean")
+    },
     "Attribution of the answer": {
         "attribution.answer.rank": "rank of its best token, median",
         "attribution.answer.completeness_gap": "completeness gap",

@@ -223,9 +223,10 @@ def _of_case(setting: "Setting", case: "Case", score: ScoreName, path: PathName,
     values: dict[str, float | None] = {f"{span}.effect": effects[span][baseline] for span in spans}
     other = "neutral" if baseline == "mean" else "mean"
     values |= {f"{span}.effect_{other}": effects[span][other] for span in spans}
-    values["answer.completeness_gap"] = abs(spread.gap)
     values["answer.rank"] = rank_of_best(tokens, answer)
-    values["refused"] = float(spread.refused)
+    if len(answer) > 1:  # of a single token the attribution is its effect, without an integral
+        values["answer.completeness_gap"] = abs(spread.gap)
+        values["refused"] = float(spread.refused)
     return record | {
         "answer": {baseline: spread.as_record()},
         "tokens": tokens,
@@ -298,7 +299,8 @@ def _token_effects(setting: "Setting", scorer: Scorer, filler: "Tensor", seen: f
 def summarised(records: Sequence[Record]) -> dict[str, Estimate]:
     """Means over questions, by their key in summary.json; the rank is a median."""
     found = {}
-    for name in dict.fromkeys(name for record in records for name in record["values"]):
+    always = ("answer.completeness_gap", "refused")
+    for name in dict.fromkeys([*(name for record in records for name in record["values"]), *always]):
         column = [record["values"].get(name) for record in records]
         key = "refused_share" if name == "refused" else name
         found[f"attribution.{key}"] = estimated(column, np.median if name == "answer.rank" else np.mean)

@@ -143,8 +143,10 @@ def loaded_tokenizer(ckpt: str, *, remote_code: bool = False) -> "tuple[PreTrain
 def _tokenizer(ckpt: str, source: Source, remote_code: bool) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
+    own = source.adapter if source.adapter and (source.adapter / "tokenizer_config.json").is_file() else None
+    where, revision = (str(own), None) if own else (source.model, source.revision)
     try:
-        return AutoTokenizer.from_pretrained(source.model, revision=source.revision, trust_remote_code=remote_code)
+        return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _not_loaded(ckpt, source, error) from error
 
@@ -192,7 +194,7 @@ def _base(ckpt: str, source: Source, place: str, dtype: str, remote_code: bool) 
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    kind = {"auto": torch.bfloat16 if place == "cuda" else torch.float32}.get(dtype) or getattr(torch, dtype)
+    kind = {"auto": torch.bfloat16 if place.startswith("cuda") else torch.float32}.get(dtype) or getattr(torch, dtype)
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             source.model,
@@ -219,6 +221,10 @@ def _device(device: str) -> str:
         raise UserError(
             f"--device {device}: not available here; there is {', '.join(k for k, v in available.items() if v)}"
         )
+    if device.startswith("cuda:") and not device.removeprefix("cuda:").isdigit():
+        raise UserError(f"--device {device}: write cuda or cuda:0")
+    if device.startswith("cuda:") and int(device.removeprefix("cuda:")) >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: there are {torch.cuda.device_count()} here, counted from 0")
     return device
 
 
@@ -226,7 +232,7 @@ def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
     try:
         from peft import PeftModel
     except ImportError:
-        raise UserError("LoRA adapters need the package peft: pip install 'advice-calibration[train]'") from None
+        raise UserError("LoRA adapters need the package peft: pip install peft") from None
     try:
         return PeftModel.from_pretrained(model, str(adapter))
     except (ValueError, RuntimeError, KeyError, OSError) as error:
@@ -235,13 +241,15 @@ def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
 
 
 def _fingerprint(source: Source) -> str:
-    """Twelve hex digits over the weights of local files; of large ones their ends, which tell training runs apart.
+    """Twelve hex digits over local weights, configurations and templates; of large files their ends, which tell
+    training runs apart.
 
     Reading a small file whole also brings it into memory in order: mapped weights that are first touched at random
     take many times longer on a cold disk (measured: 18 s against 1 s for 540 MB)."""
     digest = hashlib.sha256()
     for folder in filter(None, (Path(source.model), source.adapter)):
-        for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        kinds = (".safetensors", ".json", ".jinja")
+        for file in sorted(f for f in folder.iterdir() if f.suffix in kinds) if folder.is_dir() else ():
             size = file.stat().st_size
             digest.update(f"{file.name} {size}".encode())
             with file.open("rb") as stream:

@@ -44,6 +44,7 @@ class CommonOptions:
 
     def __post_init__(self) -> None:
         at_least(1, "batch_tokens", self.batch_tokens)
+        at_least(0, "seed", self.seed)
         if self.shots is not None:
             at_least(0, "shots", self.shots)
 
@@ -110,6 +111,10 @@ def run_as_command(options: type[T], body: Callable[[T], None], *, description: 
         body(tyro.cli(options, prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"error: {what}; what was measured so far is kept", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from interp.commands import Options, run_as_command
+from interp.commands import Options, refuse_sets_of_nothing, run_as_command
 from interp.errors import UserError
-from interp.questions import fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
+from interp.questions import LETTERS, choice_index, fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
 from interp.records import Question, Transcript
 from interp.runs import Record, Run, chunks, nested
 
@@ -83,6 +83,7 @@ def diagnosed(options: Diagnose, instruments: Sequence[InstrumentName], command:
         options.ckpt, device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
     )
     shots = checkpoint.shots if options.shots is None else options.shots
+    refuse_sets_of_nothing(options.shot_sets, shots)
     with Run(folder, _identity(options, instruments, checkpoint, questions, shots)) as run:
         settings = [
             prepared(
@@ -99,7 +100,7 @@ def diagnosed(options: Diagnose, instruments: Sequence[InstrumentName], command:
             )
             for number in range(options.shot_sets)
         ]
-        cases = selected_cases(run, settings[0], questions, options)
+        cases = selected_cases(run, settings[0], questions, options, sample="jsd" in instruments)
         for name in instruments:
             for number, setting in enumerate(settings):
                 _measure(run, name, number, setting, cases, options)
@@ -140,8 +141,10 @@ def transcript_record(transcript: Transcript) -> Record:
     }
 
 
-def selected_cases(run: Run, setting: "Setting", questions: Sequence[Question], options: Diagnose) -> list["Case"]:
-    """The first n questions that the model answers right, with sampled wrong answers; asks what is not on record."""
+def selected_cases(
+    run: Run, setting: "Setting", questions: Sequence[Question], options: Diagnose, *, sample: bool
+) -> list["Case"]:
+    """The first n questions that the model answers right; asks what is not on record. sample: with wrong answers."""
     from interp.setting import Case
 
     told = {r["id"]: (r["answer"], r["right"]) for r in run.records("answer")}
@@ -164,8 +167,13 @@ def selected_cases(run: Run, setting: "Setting", questions: Sequence[Question], 
         raise UserError(
             f"{options.ckpt} answers none of {len(told)} questions of {options.data} right: nothing to measure"
         )
+    if not sample:
+        return [Case(question, answer) for question, answer in right]
     sampled = _sampled(run, setting, [q for q, _ in right], options)
-    if options.candidates and max(len(s["distinct"]) for s in sampled.values()) < options.candidates:
+    if (
+        options.candidates != Diagnose.candidates
+        and max(len(s["distinct"]) for s in sampled.values()) < options.candidates
+    ):
         most = max(len(s["distinct"]) for s in sampled.values())
         raise UserError(
             f"--candidates {options.candidates}: no question has more than {most} distinct answers among "
@@ -196,7 +204,9 @@ def asked_for(setting: "Setting", questions: Sequence[Question], *, free: bool) 
     records = []
     for question in questions:
         said = written.get(question.id)
-        answer = question.response if said is None else said.answer
+        answer = _lettered(question, question.response if said is None else said.answer)
+        if answer is not None and not setting.prompter.speakable(question, answer):
+            answer = None
         records.append(
             {
                 "id": question.id,
@@ -208,9 +218,17 @@ def asked_for(setting: "Setting", questions: Sequence[Question], *, free: bool) 
                 "tokens": said.tokens if said else None,
             }
         )
+        if said and said.text != answer:
+            records[-1]["reply"] = said.text
         if said and free:
             records[-1] |= {"reply": said.text, "stated": said.level, "parsed": said.parsed}
     return records
+
+
+def _lettered(question: Question, answer: str | None) -> str | None:
+    """The letter alone of a choice that is named in more words, so that right and wrong answers have one form."""
+    named = choice_index(answer, question.choices) if answer and question.choices else None
+    return answer if named is None else LETTERS[named]
 
 
 def _sampled(run: Run, setting: "Setting", questions: list[Question], options: Diagnose) -> dict[str, Record]:
@@ -263,13 +281,14 @@ def progress(label: str, total: int, done: int = 0) -> "tqdm":
 
 def summary_of(run: Run, instruments: Sequence[str], checkpoint: "Checkpoint", options: Diagnose) -> Record:
     """Every number of the run with its interval, its count and what was left out."""
-    answers = [{k: record.get(k) for k in ("right", "parsed")} for record in run.records("answer")]
+    answers = [{k: record.get(k) for k in ("answer", "right", "parsed")} for record in run.records("answer")]
     flat: dict[str, object] = {
         "model.name": checkpoint.name,
         "model.note": checkpoint.note,
         "data.name": options.data,
         "data.asked": len(answers),
         "data.right": sum(record["right"] for record in answers),
+        "data.unanswered": sum(record["answer"] is None for record in answers),
         "data.unparsed": sum(record["parsed"] is False for record in answers),
         "data.without_wrong_answer": sum(not record["wrong"] for record in run.records("sample")),
         "format": options.format,

@@ -19,7 +19,7 @@ from interp.records import Question
 REPLY_TOKENS = 64
 """A free reply is cut off after so many tokens."""
 ANSWER_TOKENS = 16
-"""An answer is cut off after so many tokens; it then counts as it stands."""
+"""An answer that is not ended within so many tokens is none: it is counted, and not put to the model."""
 
 TYPICAL_TOKENS = 4
 """What most answers have, for filling batches: in the later steps few of them are still being written."""
@@ -146,15 +146,19 @@ def free_replies(generator: Generator, prompter: Prompter, questions: Sequence[Q
     """Each question's whole greedy reply, from its first word to the end of the turn."""
     prompts = [prompter.transcript(question, free=True).ids for question in questions]
     written = generator.greedy(prompts, most=REPLY_TOKENS, lines=False)
-    return [parsed_reply(said.text, prompter.confidence, tokens=said.tokens) for said in written]
+    return [
+        parsed_reply(said.text, prompter.confidence, tokens=said.tokens, finished=said.finished) for said in written
+    ]
 
 
-def parsed_reply(text: str, confidence: ConfidenceFormat, *, tokens: int = 0) -> Reply:
-    """What the first lines labelled "Answer:" and "Confidence:" say; None for what is not there."""
+def parsed_reply(text: str, confidence: ConfidenceFormat, *, tokens: int = 0, finished: bool = True) -> Reply:
+    """What the first lines labelled "Answer:" and "Confidence:" say; None for what is not there.
+
+    finished: False where the reply was cut off, whose last line then says nothing."""
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.splitlines()[: None if finished else -1]:
         if labelled := re.match(r"[\s*_#>-]*(answer|confidence)[*_]*\s*[:=][*_]*\s*(\S.*)", line, re.IGNORECASE):
-            found.setdefault(labelled[1].casefold(), labelled[2].strip())
+            found.setdefault(labelled[1].casefold(), re.sub(r"[*_]{2,}$", "", labelled[2].strip()).strip())
     level = confidence.level_of(found["confidence"]) if "confidence" in found else None
     return Reply(found.get("answer"), level, text, tokens)
 
@@ -194,7 +198,7 @@ class WrongAnswers:
     tries: int
     """How many samples were drawn."""
     vetoed: int
-    """How many distinct ones were right, or too close to right to be used as wrong."""
+    """How many distinct ones were right, too close to right to be used as wrong, or words of the question."""
 
 
 def source_of_chance(seed: int, question: Question, number: int) -> np.random.Generator:
@@ -218,7 +222,7 @@ def sampled_answers(
 
     At most `tries` samples a question. Choices need no sampling: the other letters are the wrong answers."""
     if prompter.choices:
-        return [_other_choices(question) for question in questions]
+        return [_other_choices(question, seed) for question in questions]
     texts: list[list[str]] = [[] for _ in questions]
     drawn = [0] * len(questions)
     prompts = [prompter.transcript(question).ids for question in questions]
@@ -239,7 +243,7 @@ def sampled_answers(
             draws.append(source_of_chance(seed, questions[i], drawn[i]))
             drawn[i] += 1
         for i, said in zip(wanted, generator.sampled([prompts[i] for i in wanted], draws, top_p=top_p), strict=True):
-            if said.finished and said.text:
+            if said.finished and said.text and prompter.speakable(questions[i], said.text):
                 texts[i].append(said.text)
         for i in short:
             found[i] = _sorted_out(questions[i], texts[i], drawn[i])
@@ -255,11 +259,14 @@ def _sorted_out(question: Question, said: Sequence[str], tries: int) -> WrongAns
     for text in said:
         if normalised(text):
             distinct.setdefault(normalised(text), text)
-    wrong = tuple(text for text in distinct.values() if not may_be_right(question, text))
+    asked = f" {normalised(question.text)} "
+    echoes = {key for key in distinct if f" {key} " in asked}  # a word of the question is no answer to it
+    wrong = tuple(text for key, text in distinct.items() if key not in echoes and not may_be_right(question, text))
     return WrongAnswers(wrong, tuple(distinct.values()), tries, len(distinct) - len(wrong))
 
 
-def _other_choices(question: Question) -> WrongAnswers:
-    letters = tuple(LETTERS[: len(question.choices)])
+def _other_choices(question: Question, seed: int) -> WrongAnswers:
+    """The other letters in an order drawn by chance: the first one would always be the same, and models prefer some."""
+    letters = tuple(LETTERS[i] for i in source_of_chance(seed, question, 0).permutation(len(question.choices)))
     wrong = tuple(letter for letter in letters if letter != question.answers[0])
     return WrongAnswers(wrong, letters, 0, 1)

@@ -111,6 +111,8 @@ def evaluated(options: Evaluate) -> Path:
 
         sources = {name: source_of(ckpt, remote_code=options.trust_remote_code) for name, ckpt in names.items()}
         shots = {name: source.shots if options.shots is None else options.shots for name, source in sources.items()}
+        for count in shots.values():
+            refuse_sets_of_nothing(options.shot_sets, count)
     else:
         names, shots = {}, {}
     identity = {k: v for k, v in asdict(options).items() if k not in MACHINE_ONLY}
@@ -183,12 +185,14 @@ def _ask_all(
     loaded = each_checkpoint(
         list(wanted.values()), device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
     )
-    for name, checkpoint in zip(wanted, loaded, strict=True):
+    for name in wanted:
+        checkpoint = next(loaded)
         _refuse_other_weights(run, name, checkpoint)
         prepared_ones = Prepared(checkpoint, shots[name], options)
         for cell in cells:
             if cell.checkpoint == name:
                 _ask_cell(run, cell, prepared_ones, data[cell.data], options)
+        del checkpoint, prepared_ones  # so that its base can be let go before the next one is loaded
 
 
 def _refuse_other_weights(run: Run, name: str, checkpoint: "Checkpoint") -> None:
@@ -198,8 +202,9 @@ def _refuse_other_weights(run: Run, name: str, checkpoint: "Checkpoint") -> None
             {"measure": "checkpoint", "set": 0, "id": name}
             | {"fingerprint": checkpoint.fingerprint, "note": checkpoint.note, "dtype": str(checkpoint.model.dtype)}
         )
-    elif known[name]["fingerprint"] != checkpoint.fingerprint:
-        raise UserError(f"--out {run.folder}: {name} has other weights now than when the run began; give another --out")
+    elif (known[name]["fingerprint"], known[name]["dtype"]) != (checkpoint.fingerprint, str(checkpoint.model.dtype)):
+        told = f"{name} has other weights, or another precision, than when the run began"
+        raise UserError(f"--out {run.folder}: {told}; give another --out")
 
 
 class Prepared:
@@ -315,10 +320,11 @@ def summary_of(
                     numbers["shot_sets"] = _spread(by_key, cell, method, questions, options)
                 _put(table, (cell.checkpoint, f"{cell.data}{part}", key, cell.format), numbers)
     if "given" in options.methods:
-        for where, questions in data.items():
-            verdicts = {q.id: Verdict(q.response or "", q.confidence or 0.0) for q in questions}
-            numbers = _numbers(_scored(questions, verdicts), options, FORMATS["ScoreFloat"])
-            _put(table, (NO_MODEL, where, "given", NO_MODEL), numbers)
+        for where, of_data in parts.items():
+            for part, questions in of_data.items():
+                verdicts = {q.id: Verdict(q.response or "", q.confidence or 0.0) for q in questions}
+                numbers = _numbers(_scored(questions, verdicts), options, FORMATS["ScoreFloat"])
+                _put(table, (NO_MODEL, f"{where}{part}", "given", NO_MODEL), numbers)
     models = by_key.get(("checkpoint", 0), {})
     return {
         "rule": options.rule,

@@ -157,7 +157,11 @@ def merged_twin(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
         weights[f"{owner}.{leaf}"] = value.detach()
     with torch.device("meta"):
         twin = type(base)._from_config(copy.deepcopy(base.config), attn_implementation="eager")
-    twin.load_state_dict(weights, assign=True, strict=True)
+    try:
+        twin.load_state_dict(weights, assign=True, strict=True)
+    except RuntimeError as error:  # an adapter that brings whole modules, or another kind than LoRA
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"the adapter cannot be merged for rollout ({reason}); leave out rollout") from error
     twin.tie_weights()
     for name, module in base.named_modules():
         if ".lora_" not in name and not name.endswith(".base_layer"):

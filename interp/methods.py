@@ -86,7 +86,11 @@ def sampled(setting: "Setting", answered: Sequence[Answered], sampling: Sampling
         [source_of_chance(sampling.seed, questions[i], k) for i, k in numbered],
         top_p=sampling.top_p,
     )
-    usable = [(i, said.text) for (i, _), said in zip(numbered, written, strict=True) if said.finished and said.text]
+    usable = [
+        (i, said.text)
+        for (i, _), said in zip(numbered, written, strict=True)
+        if said.finished and said.text and setting.prompter.speakable(questions[i], said.text)
+    ]
     distinct = list(dict.fromkeys(usable))  # the same words to the same question are read once
     spoken = dict(zip(distinct, _spoken(setting, [(questions[i], text) for i, text in distinct]), strict=True))
     records = []

@@ -288,7 +288,7 @@ def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int])
         ((_, ours),) = SharedPrefix(model, ids[:half]).logits(half, [tree], [path])
         with torch.no_grad():
             plain = model(torch.tensor([ids], device=model.device)).logits[0, half:]
-    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    except (TypeError, ValueError, AttributeError, RuntimeError, LookupError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{type(model).__name__} cannot be read with a shared prefix: {reason}") from error
     gap = (ours.log_softmax(-1) - plain.float().log_softmax(-1)).abs().max().item()

@@ -80,7 +80,7 @@ def asked(text: str, choices: Sequence[str] = (), context: str = "") -> str:
     """The question as it stands in the prompt: passage, question, lettered choices."""
     lines = [context.strip()] if context.strip() else []
     lines.append(f"Question: {text.strip()}")
-    lines += [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    lines += [f"{letter}. {choice.strip()}" for letter, choice in zip(LETTERS, choices, strict=False)]
     return "\n".join(lines)
 
 
@@ -140,6 +140,10 @@ class Prompter:
             pieces.append(("confidence", f" {level}"))
         self._refuse_control_tokens(pieces)
         return self._tokenised(tuple(pieces))
+
+    def speakable(self, question: Question, answer: str) -> bool:
+        """The answer has tokens of its own in the prompt; punctuation alone can merge with the end of its line."""
+        return bool(self.transcript(question, answer).positions("answer"))
 
     def level_suffixes(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
         """Token ids that each level adds to a transcript open at the confidence's slot.
@@ -302,7 +306,7 @@ def coloured(transcript: Transcript, *, colour: bool = True) -> str:
 def _shown() -> None:
     import sys
 
-    from interp.commands import Options, run_as_command
+    from interp.commands import Options, refuse_sets_of_nothing, run_as_command
 
     @dataclass(frozen=True, kw_only=True)
     class ShowPrompts(Options):
@@ -321,6 +325,7 @@ def _shown() -> None:
         for number in range(options.shot_sets):
             confidence, choices = FORMATS[options.format], bool(questions[0].choices)
             count = shots if options.shots is None else options.shots
+            refuse_sets_of_nothing(options.shot_sets, count)
             examples = shot_set(count, confidence, seed=number, choices=choices)
             prompter = Prompter(tokenizer, confidence, examples, choices, options.template, options.template_arguments)
             for question in questions:

@@ -23,7 +23,13 @@ SIMILAR = 0.8
 def normalised(answer: str) -> str:
     """The answer without letter case, accents, punctuation, articles and doubled blanks: what exact match compares.
 
-    A minus sign before a digit stays, unless it joins two words: "-5" is not "5", "1914-18" is "1914 18"."""
+    Single letters in a row are one word: "U.S." is "US", "J. K. Rowling" is "J.K. Rowling". A minus sign before a digit
+    stays, unless it joins two words: "-5" is not "5", "1914-18" is "1914 18"."""
+    return re.sub(r"(?<=\b[^\W\d_]) (?=[^\W\d_]\b)", "", _words(answer))
+
+
+def _words(answer: str) -> str:
+    """`normalised` with single letters left apart."""
     folded = unicodedata.normalize("NFKD", answer).casefold()
     plain = "".join(c for c in folded if not unicodedata.combining(c))
     words = re.sub(r"(?!(?<!\w)-\d)[^\w\s]|_", " ", plain.replace("\u2212", "-")).split()
@@ -55,16 +61,25 @@ def is_right(question: Question, reply: str) -> bool:
 def may_be_right(question: Question, reply: str) -> bool:
     """The reply is right, or so close to an accepted answer that using it as a wrong one would poison the contrast.
 
-    Close: one contains the other as whole words ("Nashville, Tennessee"), or they are more than `SIMILAR` alike."""
+    Close: one contains the other as whole words ("Nashville, Tennessee"), begins with it ("African continent"), or they
+    are more than `SIMILAR` alike."""
     if question.choices or is_right(question, reply):
         return is_right(question, reply)
     said = normalised(reply)
-    for answer in filter(None, map(normalised, question.answers)):
-        contained = f" {answer} " in f" {said} " or (said and f" {said} " in f" {answer} ")
+    for text in question.answers:
+        answer = normalised(text)
+        if not answer:
+            continue
+        contained = said and (_holds(_words(reply), _words(text)) or _holds(_words(text), _words(reply)))
+        begins = len(answer) > 3 and said.startswith(answer) and not said.removeprefix(answer)[0].isdigit()
         numbers = said.isdigit() and answer.isdigit()
-        if contained or (not numbers and SequenceMatcher(None, said, answer).ratio() > SIMILAR):
+        if contained or begins or (not numbers and SequenceMatcher(None, said, answer).ratio() > SIMILAR):
             return True
     return False
+
+
+def _holds(longer: str, shorter: str) -> bool:
+    return f" {shorter} " in f" {longer} "
 
 
 def loaded_questions(data: str) -> list[Question]:
@@ -197,8 +212,15 @@ def _from_hub(name: str, split: str) -> Iterator[Question]:
     except Exception as error:  # the library raises many kinds: offline, unknown split, gated
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"--data {name}: {repository} could not be loaded ({reason}); give a JSONL file") from error
+    seen: set[str] = set()
     for number, row in enumerate(rows):
-        yield question_of_record(_hub_record(name, f"{name}-{part}-{number:05d}", row))
+        identity = f"{name}-{row.get('question_id') or f'{part}-{number:05d}'}"
+        if identity not in seen:  # TriviaQA holds a question once for each kind of evidence
+            seen.add(identity)
+            try:
+                yield question_of_record(_hub_record(name, identity, row))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"--data {name}: row {number} of {repository} is not a question ({error})") from None
 
 
 def _hub_record(name: str, identity: str, row: dict) -> dict:

@@ -148,14 +148,26 @@ def surroundings() -> Record:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    here = Path(__file__).parent
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     return {
         "python": platform.python_version(),
         "versions": versions,
-        "commit": asked.stdout.strip() or None,
+        "commit": _commit(Path(__file__).parents[1]),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
+
+
+def _commit(root: Path) -> str | None:
+    """The commit of this checkout, marked where files differ from it; None where it is none."""
+    if not (root / ".git").exists():
+        return None
+    told = []
+    for command in (("rev-parse", "HEAD"), ("status", "--porcelain")):
+        try:
+            asked = subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        told.append(asked.stdout.strip())
+    return f"{told[0]}{' with changes' if told[1] else ''}" if told[0] else None
 
 
 def _whole_lines(path: Path) -> int:

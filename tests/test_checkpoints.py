@@ -295,3 +295,18 @@ def test_a_device_that_is_not_there_is_refused_with_what_there_is(tiny_checkpoin
 def test_a_case_without_samples_is_complete(open_questions):
     case = Case(open_questions[0], "Kitten")
     assert (case.wrong, case.candidates, case.wanted_candidates) == ((), (), 0)
+
+
+def test_another_chat_template_is_another_checkpoint(tiny_checkpoint, tiny_tokenizer, tiny_loaded, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint("llama"), copy)
+    tiny_tokenizer(template="thinks").save_pretrained(copy)
+    assert loaded_checkpoint(str(copy), device="cpu").fingerprint != tiny_loaded("llama").fingerprint
+
+
+def test_an_adapter_with_a_tokenizer_of_its_own_is_asked_with_that(tiny_adapter, tiny_tokenizer, tmp_path):
+    copy = tmp_path / "adapter"
+    shutil.copytree(tiny_adapter("llama"), copy)
+    assert "think" not in loaded_checkpoint(str(copy), device="cpu").tokenizer.chat_template
+    tiny_tokenizer(template="thinks").save_pretrained(copy)
+    assert "think" in loaded_checkpoint(str(copy), device="cpu").tokenizer.chat_template

@@ -319,3 +319,22 @@ def test_a_prompt_longer_than_the_context_is_refused(tiny_checkpoint, open_quest
         diagnosed(
             options(tiny_checkpoint("llama"), tmp_path / "long.jsonl", tmp_path / "run", candidates=0), ("jsd",), "jsd"
         )
+
+
+def test_sets_of_examples_need_examples(tiny_checkpoint, data, tmp_path):
+    with pytest.raises(UserError, match="--shots 0 has none"):
+        diagnosed(options(tiny_checkpoint("llama"), data, tmp_path / "run", shot_sets=3), ("jsd",), "jsd")
+
+
+def test_an_instrument_that_needs_no_wrong_answers_samples_none(taught_checkpoint, data, tmp_path):
+    folder = diagnosed(options(taught_checkpoint, data, tmp_path / "run", candidates=8), ("masking",), "masking")
+    assert {measure for measure, *_ in keys(folder)} == {"answer", "masking"}
+
+
+def test_a_choice_named_in_many_words_is_put_to_the_model_as_its_letter(tiny_checkpoint, own_data, tmp_path):
+    row = json.loads((own_data / "choices.jsonl").read_text().splitlines()[0])
+    said = f"{'ABCDEF'[row['answer']]}. {row['choices'][row['answer']]}"
+    (tmp_path / "own.jsonl").write_text(json.dumps(row | {"response": said}))
+    chosen = options(tiny_checkpoint("llama"), tmp_path / "own.jsonl", tmp_path / "run", candidates=0)
+    told = next(r for r in read_records(diagnosed(chosen, ("masking",), "masking")) if r["measure"] == "answer")
+    assert told["answer"] == "ABCDEF"[row["answer"]] and told["right"]

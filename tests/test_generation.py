@@ -8,6 +8,8 @@ from conftest import FAMILIES
 from interp.elicitation import (
     Generator,
     Reply,
+    _other_choices,
+    _sorted_out,
     free_replies,
     parsed_reply,
     sampled_answers,
@@ -248,3 +250,24 @@ def test_a_reply_is_read_by_its_labels_and_nothing_is_guessed(text, answer, leve
     reply = parsed_reply(text, FORMATS["ScoreNumber"], tokens=5)
     assert reply == Reply(answer, level, text, 5)
     assert reply.parsed == (answer is not None and level is not None)
+
+
+def test_a_reply_that_was_cut_off_says_nothing_in_its_last_line():
+    form = FORMATS["ScoreNumber"]
+    assert parsed_reply("Answer: Par", form, finished=False).answer is None
+    cut = parsed_reply("Answer: Paris\nConfidence: 1", form, finished=False)
+    assert (cut.answer, cut.level, cut.parsed) == ("Paris", None, False)
+    assert parsed_reply("**Answer: B**\n**Confidence: 7**", form).answer == "B"
+
+
+def test_a_word_of_the_question_is_no_wrong_answer_to_it():
+    question = Question("q", "What is the chemical symbol of radium?", ("Ra",))
+    found = _sorted_out(question, ["Radium", "Rd", "Ra", "radium."], 4)
+    assert found.wrong == ("Rd",) and found.distinct == ("Radium", "Rd", "Ra") and found.vetoed == 2
+
+
+def test_which_other_choice_comes_first_is_drawn_by_chance(choice_questions):
+    question = choice_questions[0]
+    firsts = {_other_choices(question, seed).wrong[0] for seed in range(40)}
+    assert firsts == set("ABCDEF"[: len(question.choices)]) - {question.answers[0]}
+    assert _other_choices(question, 3) == _other_choices(question, 3)

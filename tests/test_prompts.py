@@ -444,3 +444,9 @@ def test_the_embedded_models_own_template_renders_spans_without_a_gap():
     assert (found["answer"], found["tail"], found["confidence"]) == (" Paris", CLOSING, " 85%")
     assert prompter.tokenizer.convert_ids_to_tokens(list(transcript.ids[-4:])) == ["Ġ", "8", "5", "%"]
     assert transcript.text.count("<|im_start|>") == 1 + 2 * 3 + 2
+
+
+def test_blanks_around_a_choice_do_not_reach_the_prompt(tiny_tokenizer):
+    prompter = dataclasses.replace(prompter_of(tiny_tokenizer(template="trims")), choices=True)
+    question = Question("q", "How much?", ("B", "$16.00 "), choices=("$8 ", "$16.00 "))
+    assert "A. $8\nB. $16.00<|end|>" in prompter.transcript(question, "B").text

@@ -410,8 +410,10 @@ def test_rows_of_the_hub_become_questions_with_the_cased_value_first(monkeypatch
     sciq = loaded_questions("sciq")
     assert all(set(q.choices) == {"water", "ice", "iron", "air"} and q.answers[1] == "water" for q in sciq)
     assert {q.answers[0] for q in sciq} == {"A", "B", "C", "D"}, "the right one stands in every place"
+    rows["mandarjoshi/trivia_qa"]["question_id"] = "tc_1"
+    assert len(loaded_questions("triviaqa")) == 1, "once, however many kinds of evidence it has"
     trivia, mmlu, logiqa = (loaded_questions(name)[0] for name in ("triviaqa", "mmlu", "logiqa"))
-    assert trivia.answers == ("Mars", "mars (planet)") and trivia.id == "triviaqa-validation-00000"
+    assert trivia.answers == ("Mars", "mars (planet)") and trivia.id == "triviaqa-tc_1"
     assert (mmlu.answers, mmlu.relation) == (("B", "4"), "sums")
     assert (logiqa.answers, logiqa.context, logiqa.text) == (("A", "I"), "All.", "Who?")
 
@@ -476,3 +478,25 @@ def test_the_impossible_question_cannot_be_made():
     for confidence in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="outside"):
             Question("q", "What?", ("x",), confidence=confidence)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("U.S.", "US"),
+        ("S.C.", "sc"),
+        ("J. K. Rowling", "J.K. Rowling"),
+        ("J K Rowling", "J.K. Rowling"),
+        ("a B.B.", "bb"),
+    ],
+)
+def test_initials_are_one_word_however_they_are_dotted(one, other):
+    assert normalised(one) == normalised(other)
+
+
+def test_a_word_made_from_a_right_answer_is_no_wrong_answer():
+    question = Question("q", "On which continent is Kenya?", ("Africa",))
+    assert may_be_right(question, "African continent") and may_be_right(question, "Africa.")
+    assert not is_right(question, "African continent") and not may_be_right(question, "Asia")
+    number = Question("q", "How many?", ("1000",))
+    assert not may_be_right(number, "10000")

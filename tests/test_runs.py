@@ -274,3 +274,16 @@ def test_chunks_put_together_are_the_items(items, size):
     assert [item for part in parts for item in part] == items
     assert all(len(part) == size for part in parts[:-1])
     assert all(0 < len(part) <= size for part in parts)
+
+
+def test_a_machine_without_git_and_an_installed_package_have_no_commit(tmp_path, monkeypatch):
+    from interp import runs
+
+    assert runs._commit(tmp_path) is None
+
+    def missing(*_, **__):
+        raise FileNotFoundError("git")
+
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(runs.subprocess, "run", missing)
+    assert runs._commit(tmp_path) is None and runs.surroundings()["commit"] is None
