@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from figures.captions import Page, written_caption
 from figures.grid import Column, Grid
 from figures.style import DOUBLE, INK, METHOD_COLOURS, METHOD_MARKERS, RIGHT, WRONG, printable
+from interp.calibration import MEASURES
 from interp.formats import FORMATS
 from interp.intervals import Estimate
 from interp.runs import Record
@@ -28,11 +29,12 @@ COLUMNS = (
     Column("auroc_within", "AUROC within"),
     Column("smooth_ece", "smooth ECE"),
     Column("aurc", "AURC"),
+    Column("outside", "outside levels"),
     Column("tokens", "tokens", 1.0),
     Column("prompt_tokens", "tokens read", 1.0, 0),
     Column("seconds", "seconds", 1.0, 2),
 )
-SHORT = ("accuracy", "confidence", "ece", "nce", "brier", "auroc", "auroc_within")
+SHORT = ("accuracy", "confidence", "ece", "nce", "brier", "auroc", "auroc_within", "outside")
 """What the terminal shows; the files have all."""
 LABELS = ("checkpoint", "data", "method", "format", "n", "unparsed")
 METHOD_NAMES = {
@@ -73,7 +75,7 @@ def grid(summary: Record, keys: Sequence[str] | None = None, *, worst: bool = Fa
 
 def spread(summary: Record, keys: Sequence[str] | None = None) -> Grid:
     """The mean over sets of worked examples, with the least and the largest value in brackets."""
-    columns = tuple(c for c in COLUMNS if c.scale == 100 and (keys is None or c.key in keys))
+    columns = tuple(c for c in COLUMNS if c.key in MEASURES and (keys is None or c.key in keys))
     rows = []
     for (checkpoint, data, method, form), numbers in cells(summary):
         if "shot_sets" not in numbers:
@@ -93,7 +95,7 @@ def spread(summary: Record, keys: Sequence[str] | None = None) -> Grid:
 
 def differences(summary: Record, keys: Sequence[str] | None = None) -> Grid:
     """What each later checkpoint changes against the first, on the same questions."""
-    columns = tuple(c for c in COLUMNS if c.scale == 100 and (keys is None or c.key in keys))
+    columns = tuple(c for c in COLUMNS if c.key in MEASURES and (keys is None or c.key in keys))
     rows = []
     for (pair, data, method, form), numbers in cells(summary, "differences"):
         found = tuple(Estimate(**numbers[column.key]) for column in columns)
