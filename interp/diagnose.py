@@ -169,7 +169,16 @@ def selected_cases(
         )
     if not sample:
         return [Case(question, answer) for question, answer in right]
-    sampled = _sampled(run, setting, [q for q, _ in right], options)
+    sampled = sampled_on_record(
+        run,
+        setting,
+        [q for q, _ in right],
+        wrong=2,
+        distinct=options.candidates,
+        seed=options.seed,
+        top_p=options.top_p,
+        tries=options.tries,
+    )
     if (
         options.candidates != Diagnose.candidates
         and max(len(s["distinct"]) for s in sampled.values()) < options.candidates
@@ -231,23 +240,19 @@ def _lettered(question: Question, answer: str | None) -> str | None:
     return answer if named is None else LETTERS[named]
 
 
-def _sampled(run: Run, setting: "Setting", questions: list[Question], options: Diagnose) -> dict[str, Record]:
+def sampled_on_record(
+    run: Run, setting: "Setting", questions: Sequence[Question], **sampling: int | float
+) -> dict[str, Record]:
+    """The record of each question's sampled answers, by its id; draws what is not there yet.
+
+    sampling: what `interp.elicitation.sampled_answers` takes."""
     from interp.elicitation import sampled_answers
 
     known = {r["id"]: r for r in run.records("sample")}
     missing = [q for q in questions if q.id not in known]
     with progress("wrong answers", len(questions), len(questions) - len(missing)) as bar:
         for chunk in chunks(missing, SAMPLED_AT_ONCE):
-            found = sampled_answers(
-                setting.generator,
-                setting.prompter,
-                chunk,
-                wrong=2,
-                distinct=options.candidates,
-                seed=options.seed,
-                top_p=options.top_p,
-                tries=options.tries,
-            )
+            found = sampled_answers(setting.generator, setting.prompter, chunk, **sampling)
             for question, answers in zip(chunk, found, strict=True):
                 known[question.id] = {"measure": "sample", "set": 0, "id": question.id, **asdict(answers)}
                 run.append(known[question.id])

@@ -11,8 +11,8 @@ from scipy.stats import entropy
 
 from interp.errors import UserError
 from interp.formats import FORMATS
+from training.advice import Weights
 from training.losses import (
-    Weights,
     advice_losses,
     expected,
     jensen_shannon,

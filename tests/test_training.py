@@ -10,8 +10,8 @@ from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.questions import is_right, may_be_right
 from interp.setting import prepared
-from training.advice import Advice, mini_batches, split, trained
-from training.losses import Weights, advice_losses
+from training.advice import Advice, Weights, mini_batches, split, trained
+from training.losses import advice_losses
 from training.packing import packed_row
 from training.triplets import FORMATS_TRAINED, Triplet, Triplets, alike, built, loaded_triplets
 
@@ -98,7 +98,7 @@ def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(
     out = trained(
         Advice(
             ckpt=str(tiny_checkpoint("llama")), triplets=triplet_file, out=tmp_path / "advice", lr=3e-2, epochs=12,
-            batch=6, accumulation=1, held_out=2, every=24, lm=0.0, shots=0, shot_sets=1, device="cpu",
+            batch=6, accumulation=1, held_out=2, every=24, weights=Weights(lm=0.0), shots=0, shot_sets=1, device="cpu",
         )
     )  # fmt: skip
     curve = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]

@@ -3,13 +3,36 @@
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from interp.commands import at_least, run_as_command
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from training.triplets import Triplet, loaded_triplets
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each term of ADVICE's objective counts, and where it stops asking for more; 0 switches a term off."""
+
+    lm: float = 1.0
+    """Negative log-likelihood of the right answer."""
+    jsd: float = 1.0
+    """How far the two distributions are short of `jsd_wanted`."""
+    margin: float = 1.0
+    """How far the two means are short of lying `margin_wanted` apart."""
+    sum: float = 1.0
+    """How far the two means are from adding up to 1."""
+    jsd_wanted: float = 0.6
+    """Nats; at most ln 2."""
+    margin_wanted: float = 1.0
+    """On the scale of the levels' values; out of reach where those span less, as in ScoreLetter."""
+
+    def __post_init__(self) -> None:
+        for name in ("lm", "jsd", "margin", "sum"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"the weight of the term {name} is {getattr(self, name)}: must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +57,8 @@ class Advice:
     """Stop after so many updates; by default after all epochs."""
     rank: int = 16
     """LoRA's rank; its alpha is twice that."""
-    lm: float = 1.0
-    """Weight of the right answer's likelihood."""
-    jsd: float = 1.0
-    """Weight of the divergence."""
-    margin: float = 1.0
-    """Weight of the margin between the means."""
-    sum: float = 1.0
-    """Weight of the means' sum."""
-    jsd_wanted: float = 0.6
-    """The divergence that is enough."""
-    margin_wanted: float = 1.0
-    """The margin that is enough."""
+    weights: Weights = field(default_factory=Weights)
+    """The terms of the objective."""
     held_out: int = 64
     """Triplets kept from training, on which the learning curve is measured."""
     every: int = 20

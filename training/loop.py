@@ -16,12 +16,12 @@ from interp.checkpoints import Checkpoint
 from interp.formats import FORMATS, FormatName
 from interp.jsd import NEAR_ZERO
 from interp.setting import Setting, prepared
-from training.losses import Weights, advice_losses, expected, jensen_shannon
+from training.losses import advice_losses, expected, jensen_shannon
 from training.packing import PackedRow, packed_row
 from training.triplets import Triplet
 
 if TYPE_CHECKING:
-    from training.advice import Advice, MiniBatch
+    from training.advice import Advice, MiniBatch, Weights
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 """The paper's LoRA targets: query, key, value and output."""
@@ -63,7 +63,7 @@ def distributions(model: torch.nn.Module, row: PackedRow) -> tuple[Tensor, Tenso
 class AdviceTrainer(Trainer):
     """ADVICE's objective on mini-batches that come ready-made, one at a time and in their order."""
 
-    def __init__(self, *args: object, weights: Weights, **options: object) -> None:
+    def __init__(self, *args: object, weights: "Weights", **options: object) -> None:
         super().__init__(*args, **options)
         self.weights = weights
         self.terms: list[dict[str, float]] = []
@@ -156,14 +156,13 @@ def train_adapter(
         seed=options.seed,
         use_cpu=model.device.type == "cpu",
     )
-    weights = Weights(options.lm, options.jsd, options.margin, options.sum, options.jsd_wanted, options.margin_wanted)
     trainer = AdviceTrainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=lambda items: items[0],
         callbacks=[LearningCurve(rows, held_out, options)],
-        weights=weights,
+        weights=options.weights,
     )
     trainer.train()
     model.save_pretrained(options.out)

@@ -3,36 +3,11 @@
 ADVICE (Seo, Lim and Kim 2026) compares the confidence distribution after a right answer with the one after a wrong
 answer to the same question; ConfTuner (Li et al. 2025) scores one distribution against the outcome."""
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.errors import UserError
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What each term of ADVICE's objective counts, and where it stops asking for more; 0 switches a term off."""
-
-    lm: float = 1.0
-    """Negative log-likelihood of the right answer."""
-    jsd: float = 1.0
-    """How far the two distributions are short of `jsd_wanted`."""
-    margin: float = 1.0
-    """How far the two means are short of lying `margin_wanted` apart."""
-    sum: float = 1.0
-    """How far the two means are from adding up to 1."""
-    jsd_wanted: float = 0.6
-    """Nats; at most ln 2."""
-    margin_wanted: float = 1.0
-    """On the scale of the levels' values; out of reach where those span less, as in ScoreLetter."""
-
-    def __post_init__(self) -> None:
-        for name in ("lm", "jsd", "margin", "sum"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"the weight of the term {name} is {getattr(self, name)}: must be at least 0")
+from training.advice import Weights
 
 
 def jensen_shannon(p: Float[Tensor, "*batch levels"], q: Float[Tensor, "*batch levels"]) -> Float[Tensor, "*batch"]:

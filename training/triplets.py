@@ -18,7 +18,7 @@ from interp.runs import Record, Run, chunks
 if TYPE_CHECKING:
     from interp.setting import Setting
 
-ASKED_AT_ONCE, SAMPLED_AT_ONCE = 64, 32
+ASKED_AT_ONCE = 64
 FORMATS_TRAINED: tuple[FormatName, ...] = ("ScoreLetter", "ScoreNumber")
 """Each triplet is written in both, as in the paper."""
 
@@ -101,6 +101,7 @@ def built(options: Triplets) -> Path:
     from interp.checkpoints import loaded_checkpoint, source_of
 
     source_of(options.ckpt, remote_code=options.trust_remote_code)
+    from interp.diagnose import sampled_on_record
     from interp.setting import prepared
 
     checkpoint = loaded_checkpoint(
@@ -121,7 +122,16 @@ def built(options: Triplets) -> Path:
         )
         told = _answers(run, setting, questions)
         right = [q for q in questions if told[q.id]["right"]]
-        found = _wrong_ones(run, setting, right, options)
+        found = sampled_on_record(
+            run,
+            setting,
+            right,
+            wrong=1,
+            distinct=0,
+            seed=options.seed,
+            top_p=options.top_p,
+            tries=options.tries,
+        )
         rows = list(_rows(right, told, found))
         _write(out, rows)
         counts = {
@@ -161,31 +171,6 @@ def _answers(run: Run, setting: "Setting", questions: Sequence[Question]) -> dic
                 run.append(told[record["id"]])
             bar.update(len(chunk))
     return told
-
-
-def _wrong_ones(run: Run, setting: "Setting", questions: Sequence[Question], options: Triplets) -> dict[str, Record]:
-    from interp.diagnose import progress
-    from interp.elicitation import sampled_answers
-
-    found = {record["id"]: record for record in run.records("sample")}
-    missing = [q for q in questions if q.id not in found]
-    with progress("wrong answers", len(questions), len(questions) - len(missing)) as bar:
-        for chunk in chunks(missing, SAMPLED_AT_ONCE):
-            drawn = sampled_answers(
-                setting.generator,
-                setting.prompter,
-                chunk,
-                wrong=1,
-                distinct=0,
-                seed=options.seed,
-                top_p=options.top_p,
-                tries=options.tries,
-            )
-            for question, answers in zip(chunk, drawn, strict=True):
-                found[question.id] = {"measure": "sample", "set": 0, "id": question.id, **asdict(answers)}
-                run.append(found[question.id])
-            bar.update(len(chunk))
-    return found
 
 
 def _rows(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
