@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from figures.captions import Page, Subject, caption, in_words
 from figures.style import DOUBLE, FILLER_MARKERS, INK, SPAN_COLOURS, printable
-from interp.attribution import summarised
+from interp.attribution import columns
 from interp.diagnose import averaged
 from interp.intervals import Estimate, estimated
 from interp.records import READ_SPANS, Span
@@ -75,7 +75,7 @@ def attributions(records: Sequence[Record], answers: Sequence[Record]) -> Attrib
         answers=tuple(drawn[:MOST_ROWS]),
         refused=len(tokens) - len(drawn),
         more=max(0, len(drawn) - MOST_ROWS),
-        rank=summarised(averaged(records))["attribution.answer.rank"],
+        rank=estimated(*columns(averaged(records))["attribution.answer.rank"]),
     )
 
 

@@ -24,6 +24,7 @@ COLUMNS = (
     Column("ece", "ECE"),
     Column("ece_levels", "ECE by level"),
     Column("nce", "NCE"),
+    Column("nce_abs", "abs NCE"),
     Column("brier", "Brier"),
     Column("auroc", "AUROC"),
     Column("auroc_within", "AUROC within"),

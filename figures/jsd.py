@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from figures.captions import Page, Subject, caption, in_words, interval, percent
 from figures.style import DOUBLE, INK, ROLE_COLOURS
 from interp.diagnose import averaged
-from interp.intervals import Estimate
-from interp.jsd import LIMIT, NEAR_ZERO, summarised
+from interp.intervals import Estimate, estimated_columns
+from interp.jsd import LIMIT, NEAR_ZERO, columns
 from interp.runs import Record
 
 LEAST = 1e-5
@@ -59,7 +59,7 @@ class Divergences:
 def divergences(records: Sequence[Record]) -> Divergences:
     """The figure's data from a run's `jsd` records; a question without a value is counted, not binned."""
     questions = averaged(records)
-    found = summarised(questions)
+    found = estimated_columns(columns(questions))
     medians = {"jsd": found["jsd.median"]} | {name: found[f"jsd.{name}"] for name in COMPARISONS if name != "jsd"}
     there = _there(questions, "jsd")
     return Divergences(

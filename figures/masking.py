@@ -13,8 +13,8 @@ from figures.captions import Page, Subject, caption, digits, in_words, interval
 from figures.style import DOUBLE, FILLER_COLOURS, INK, ROLE_COLOURS
 from interp.diagnose import averaged
 from interp.formats import FORMATS
-from interp.intervals import Estimate
-from interp.masking import summarised
+from interp.intervals import Estimate, estimated_columns
+from interp.masking import columns
 from interp.runs import Record
 
 TITLES = {
@@ -66,7 +66,7 @@ def maskings(records: Sequence[Record], format_name: str) -> Masking:
 
 
 def _hidden(name: str, questions: Sequence[Record], records: Sequence[Record]) -> Hidden:
-    found = summarised(questions)
+    found = estimated_columns(columns(questions))
     both = [(q["values"]["seen"], q["values"].get(f"{name}.masked")) for q in questions]
     with_both = [record for record in records if name in record["masked"]]
     return Hidden(

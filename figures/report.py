@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from figures import attribution, calibration, jsd, masking, rollout, tokens
+from figures import attribution, calibration, compare, jsd, masking, rollout, tokens
 from figures.captions import Page, Subject, subject_of
 from figures.style import paper, saved
 from figures.table import printed, printed_grid, table_of
-from interp.runs import Record, read_run
+from interp.runs import Record, read_records, read_run
 
 Pages = Callable[[Sequence[Record], Subject], Iterator[Page]]
 """What a run's records give to look at; nothing where they lack the instrument."""
@@ -21,6 +21,9 @@ def reported(folder: Path, questions: Sequence[str] = ()) -> None:
     questions: ids of those whose tokens are shown, by default the first few that were attributed. Errors: UserError
     where the folder is no finished run, or a question was not measured."""
     config, summary, records = read_run(folder)
+    if "comparison" in summary:
+        _reported_comparison(folder, summary, questions)
+        return
     if "calibration" in summary:
         _reported_calibration(folder, summary, records)
         return
@@ -50,6 +53,20 @@ def _reported_calibration(folder: Path, summary: Record, records: Sequence[Recor
     print(f"the whole table: {folder / 'table'}.csv, .md, .tex")
     with paper():
         for page in calibration.pages(records, summary):
+            saved(page.figure, folder / "figures", page.name, page.caption)
+    _said_where(folder)
+
+
+def _reported_comparison(folder: Path, summary: Record, questions: Sequence[str]) -> None:
+    printed_grid(compare.instruments_grid(summary), compare.sentence(summary))
+    compare.instruments_grid(summary).written(folder, "instruments")
+    if "calibration" in summary:
+        printed_grid(compare.calibration_grid(summary), "Calibration, each with its own answers:")
+        compare.calibration_grid(summary).written(folder, "calibration")
+    print("Effect size: the difference over its standard error and the square root of n (Cohen's d_z, for means).")
+    records = tuple(list(read_records(folder / side)) for side in compare.SIDE_TITLES)
+    with paper():
+        for page in compare.pages(records, summary, questions):
             saved(page.figure, folder / "figures", page.name, page.caption)
     _said_where(folder)
 

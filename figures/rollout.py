@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 from figures.captions import Page, Subject, caption, in_words
 from figures.style import DOUBLE, ROLE_COLOURS, SPAN_COLOURS, logarithmic
 from interp.diagnose import averaged
-from interp.intervals import Estimate
+from interp.intervals import Estimate, estimated_columns
 from interp.records import READ_SPANS, Span
-from interp.rollout import summarised
+from interp.rollout import columns
 from interp.runs import Record
 
 FLOWS: tuple[tuple[str, Span], ...] = (
@@ -61,7 +61,7 @@ def rollouts(records: Sequence[Record]) -> Rollout:
     questions = averaged([{**record, "values": {**record["values"], **_per_token_nulls(record)}} for record in records])
     spans = [span for span in READ_SPANS if any(f"{span}.mass" in q["values"] for q in questions)]
 
-    found = summarised(questions)
+    found = estimated_columns(columns(questions))
     nothing = Estimate(None, None, None, 0, len(questions))
 
     def pair(span: Span, reading: str, null: str) -> Pair:

@@ -208,10 +208,10 @@ def pages(records: Sequence[Record], subject: Subject, chosen: Sequence[str] = (
         if rollout is None and attribution is None:
             raise UserError(f"--questions {key}: this run has no rollout and no attribution of it")
         prompt = shaded_prompt(by_key["answer", key], rollout, attribution)
-        yield Page(f"tokens_{number}", _figure(prompt), caption(HOW_TO_READ, _numbers(prompt, key), subject))
+        yield Page(f"tokens_{number}", figure_of(prompt), caption(HOW_TO_READ, numbers_of(prompt, key), subject))
 
 
-def _figure(prompt: ShadedPrompt) -> Figure:
+def figure_of(prompt: ShadedPrompt) -> Figure:
     """The panels under one another at their exact heights, so that a character is a column wide."""
     panel = TITLE + prompt.lines * LINE
     height = len(prompt.shadings) * panel + TITLE
@@ -243,7 +243,7 @@ def _ends(shading: Shading) -> tuple[str, str]:
     return f"−{digits(shading.limit)}", f"+{digits(shading.limit)}"
 
 
-def _numbers(prompt: ShadedPrompt, key: str) -> dict[str, str]:
+def numbers_of(prompt: ShadedPrompt, key: str) -> dict[str, str]:
     numbers = {"question": f"{prompt.question} ({key})", "answer": prompt.answer}
     for shading in prompt.shadings:
         low, high = _ends(shading)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from interp.intervals import Estimate, estimated
+from interp.intervals import Columns
 from interp.masking import filler_embeddings
 from interp.records import READ_SPANS, Span, Transcript
 from interp.runs import Record
@@ -296,14 +296,14 @@ def _token_effects(setting: "Setting", scorer: Scorer, filler: "Tensor", seen: f
     return effects
 
 
-def summarised(records: Sequence[Record]) -> dict[str, Estimate]:
-    """Means over questions, by their key in summary.json; the rank is a median."""
-    found = {}
+def columns(records: Sequence[Record]) -> Columns:
+    """The values by their key in summary.json; the rank's number is a median."""
+    found: Columns = {}
     always = ("answer.completeness_gap", "refused")
     for name in dict.fromkeys([*(name for record in records for name in record["values"]), *always]):
         column = [record["values"].get(name) for record in records]
         key = "refused_share" if name == "refused" else name
-        found[f"attribution.{key}"] = estimated(column, np.median if name == "answer.rank" else np.mean)
+        found[f"attribution.{key}"] = column, np.median if name == "answer.rank" else np.mean
     return found
 
 

@@ -252,6 +252,7 @@ MEASURES: dict[str, Measure] = {
     "ece": lambda c, r, b, v, g: calibration_error(c, r, b),
     "ece_levels": lambda c, r, b, v, g: calibration_error(c, r, v),
     "nce": lambda c, r, b, v, g: net_calibration_error(c, r),
+    "nce_abs": lambda c, r, b, v, g: np.abs(net_calibration_error(c, r)),
     "brier": lambda c, r, b, v, g: brier(c, r),
     "reliability": lambda c, r, b, v, g: reliability(c, r, v),
     "resolution": lambda c, r, b, v, g: resolution(r, v),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 WHOLE_BYTES = 1 << 31
 """Files of weights up to this size are read whole for their fingerprint."""
+RUN_FILES = ("config.json", "summary.json")
+"""What a training run keeps beside its adapter, which says nothing about the weights."""
 EMBEDDED_SHOTS = 3
 """The embedded model needs examples: without them it states "10" for most answers and answers few questions."""
 
@@ -72,6 +74,8 @@ class Source:
     """Said beside every number."""
     shots: int = 0
     """The preset's number of examples."""
+    base_name: str = ""
+    """What --ckpt says for the model without its adapter."""
 
 
 def source_of(ckpt: str, *, remote_code: bool = False) -> Source:
@@ -79,18 +83,18 @@ def source_of(ckpt: str, *, remote_code: bool = False) -> Source:
 
     Errors: UserError for an unknown name, a directory without a model, a pickle-only checkpoint, a missing base."""
     if ckpt == EMBEDDED_NAME:
-        return Source(str(embedded_checkpoint()), note=EMBEDDED_NOTE, shots=EMBEDDED_SHOTS)
+        return Source(str(embedded_checkpoint()), note=EMBEDDED_NOTE, shots=EMBEDDED_SHOTS, base_name=ckpt)
     path = Path(ckpt).expanduser()
     if path.is_dir():
         return _directory(path, remote_code=remote_code)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UserError(f"--ckpt {ckpt}: there is no such file")
-        return Source(str(gguf_checkpoint(path)), note="weights dequantised from GGUF")
+        return Source(str(gguf_checkpoint(path)), note="weights dequantised from GGUF", base_name=str(path.resolve()))
     if path.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?", ckpt):
         raise UserError(f"--ckpt {ckpt}: neither a directory, a .gguf file, a hub id nor {EMBEDDED_NAME}")
     name, _, revision = ckpt.partition("@")
-    return Source(name, revision=revision or None)
+    return Source(name, revision=revision or None, base_name=ckpt)
 
 
 def _directory(path: Path, *, remote_code: bool) -> Source:
@@ -105,7 +109,7 @@ def _directory(path: Path, *, remote_code: bool) -> Source:
         pickles = [*path.glob("*.bin"), *path.glob("*.pt"), *path.glob("*.pth")]
         kind = f"only pickled weights ({pickles[0].name}); convert them to safetensors" if pickles else "no weights"
         raise UserError(f"--ckpt {path}: the directory holds {kind}")
-    return Source(str(path))
+    return Source(str(path), base_name=str(path.resolve()))
 
 
 def _adapter(path: Path, *, remote_code: bool) -> Source:
@@ -121,7 +125,7 @@ def _adapter(path: Path, *, remote_code: bool) -> Source:
         under = source_of(where, remote_code=remote_code)
     except UserError as error:
         raise UserError(f"--ckpt {path}: its base model is missing ({error})") from None
-    return Source(under.model, under.revision, path, under.note, under.shots)
+    return Source(under.model, under.revision, path, under.note, under.shots, under.base_name)
 
 
 def _json(path: Path) -> dict:
@@ -249,7 +253,9 @@ def _fingerprint(source: Source) -> str:
     digest = hashlib.sha256()
     for folder in filter(None, (Path(source.model), source.adapter)):
         kinds = (".safetensors", ".json", ".jinja")
-        for file in sorted(f for f in folder.iterdir() if f.suffix in kinds) if folder.is_dir() else ():
+        ours = RUN_FILES if folder == source.adapter else ()
+        files = [f for f in folder.iterdir() if f.suffix in kinds and f.name not in ours] if folder.is_dir() else []
+        for file in sorted(files):
             size = file.stat().st_size
             digest.update(f"{file.name} {size}".encode())
             with file.open("rb") as stream:

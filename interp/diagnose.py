@@ -12,9 +12,10 @@ import numpy as np
 
 from interp.commands import Options, refuse_sets_of_nothing, run_as_command
 from interp.errors import UserError
+from interp.intervals import Columns, estimated_columns
 from interp.questions import LETTERS, choice_index, fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
 from interp.records import Question, Transcript
-from interp.runs import Record, Run, chunks, nested
+from interp.runs import KEY, Record, Run, chunks, nested, read_run
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -51,6 +52,9 @@ class Diagnose(Options):
 
     baseline: Literal["mean", "neutral"] = "mean"
     """What attribution replaces tokens by: the vocabulary's mean embedding, or a neutral token. Spans show both."""
+    cases: Path | None = None
+    """An earlier run, of another checkpoint, whose questions with their right and wrong answers are measured: the
+    numbers of both are then paired."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,8 +68,12 @@ class Diagnose(Options):
             raise UserError(f"--n-attribution {self.n_attribution}: must be at least 1")
 
 
-def diagnosed(options: Diagnose, instruments: Sequence[InstrumentName], command: str) -> Path:
-    """Runs the instruments, or what an earlier run has left of them, and returns the run's directory."""
+def diagnosed(
+    options: Diagnose, instruments: Sequence[InstrumentName], command: str, checkpoint: "Checkpoint | None" = None
+) -> Path:
+    """Runs the instruments, or what an earlier run has left of them, and returns the run's directory.
+
+    checkpoint: that of the options where it is loaded already."""
     questions = shuffled(loaded_questions(options.data), options.seed)
     refuse_mixed(questions, options.data)
     choices = bool(questions[0].choices)
@@ -79,7 +87,7 @@ def diagnosed(options: Diagnose, instruments: Sequence[InstrumentName], command:
     from interp.formats import FORMATS
     from interp.setting import prepared
 
-    checkpoint = loaded_checkpoint(
+    checkpoint = checkpoint or loaded_checkpoint(
         options.ckpt, device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
     )
     shots = checkpoint.shots if options.shots is None else options.shots
@@ -100,6 +108,8 @@ def diagnosed(options: Diagnose, instruments: Sequence[InstrumentName], command:
             )
             for number in range(options.shot_sets)
         ]
+        if options.cases:
+            _take_over(run, options.cases)
         cases = selected_cases(run, settings[0], questions, options, sample="jsd" in instruments)
         for name in instruments:
             for number, setting in enumerate(settings):
@@ -115,6 +125,22 @@ def _without_candidates(options: Diagnose, questions: Sequence[Question]) -> Dia
     return Diagnose(**{**asdict(options), "candidates": most})
 
 
+CHOSEN_BY = ("data", "questions", "n", "seed", "free", "candidates", "top_p", "tries", "shots", "format")
+"""What decides which questions and answers a run measures."""
+
+
+def _take_over(run: Run, cases: Path) -> None:
+    """Puts an earlier run's answers and samples on record. Errors: UserError where they would not be this run's."""
+    config, _, records = read_run(cases)
+    theirs = config["identity"]
+    if unlike := [name for name in CHOSEN_BY if theirs.get(name) != run.identity[name]]:
+        name = unlike[0]
+        raise UserError(f"--cases {cases}: its {name} is {theirs.get(name)!r}, here it is {run.identity[name]!r}")
+    for record in records:
+        if record["measure"] in ("answer", "sample") and tuple(record[k] for k in KEY) not in run.done:
+            run.append(record)
+
+
 def _identity(
     options: Diagnose, instruments: Sequence[str], checkpoint: "Checkpoint", questions: list[Question], shots: int
 ) -> Record:
@@ -122,6 +148,7 @@ def _identity(
         k: v for k, v in asdict(options).items() if k not in ("out", "device", "batch_tokens", "trust_remote_code")
     }
     return chosen | {
+        "cases": str(options.cases) if options.cases else None,
         "shots": shots,
         "instruments": list(instruments),
         "model": checkpoint.fingerprint,
@@ -300,18 +327,25 @@ def summary_of(run: Run, instruments: Sequence[str], checkpoint: "Checkpoint", o
     }
     spread: dict[str, Record] = {}
     for name in instruments:
-        summarised = importlib.import_module(f"interp.{name}").summarised
         records = [{k: record[k] for k in ("set", "id", "values")} for record in run.records(name)]
-        flat |= {key: estimate.as_record() for key, estimate in summarised(averaged(records)).items()}
+        flat |= {
+            key: estimate.as_record()
+            for key, estimate in estimated_columns(columns_of(name, averaged(records))).items()
+        }
         if options.shot_sets > 1:
             for number in range(options.shot_sets):
-                of_set = summarised([r for r in records if r["set"] == number])
+                of_set = estimated_columns(columns_of(name, [r for r in records if r["set"] == number]))
                 for key, estimate in of_set.items():
                     spread.setdefault(key, {"values": []})["values"].append(estimate.value)
     summary = nested(flat)
     if spread:
         summary["shot_sets"] = spread
     return summary
+
+
+def columns_of(name: str, records: Sequence[Record]) -> Columns:
+    """The columns behind an instrument's numbers, from records with one entry per question."""
+    return importlib.import_module(f"interp.{name}").columns(records)
 
 
 def averaged(records: Sequence[Record]) -> list[Record]:

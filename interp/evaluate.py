@@ -103,9 +103,9 @@ class Cell:
 
 def evaluated(options: Evaluate) -> Path:
     """Asks what is not on record yet, and returns the run's directory."""
-    data = {short: _questions(path, options) for short, path in _short_names("data", options.data).items()}
+    data = {short: _questions(path, options) for short, path in short_names("data", options.data).items()}
     parts = {name: _parts(questions, options) for name, questions in data.items()}
-    names = _short_names("ckpt", options.ckpt)
+    names = short_names("ckpt", options.ckpt)
     if options.asks_a_model:
         from interp.checkpoints import source_of
 
@@ -133,7 +133,7 @@ MACHINE_ONLY = ("out", "device", "batch_tokens", "trust_remote_code")
 """Options that fit a run to a machine and may change while it is continued."""
 
 
-def _short_names(option: str, given: Sequence[str]) -> dict[str, str]:
+def short_names(option: str, given: Sequence[str]) -> dict[str, str]:
     """What stands in the table for each path or name: its last part."""
     names: dict[str, str] = {}
     for one in given:

@@ -40,6 +40,39 @@ def estimated(values: Sequence[float | int | None], statistic: Statistic = np.me
     return estimated_jointly((there,), lambda x: statistic(x, axis=-1), left_out=left_out, seed=seed)
 
 
+Columns = dict[str, tuple[list[float | None], Statistic]]
+"""What a run's numbers are computed from: by the number's key, one value per question, and the statistic of them."""
+
+
+def estimated_columns(columns: Columns) -> dict[str, Estimate]:
+    """Each column's statistic with its interval."""
+    return {key: estimated(values, statistic) for key, (values, statistic) in columns.items()}
+
+
+def difference(
+    before: Sequence[float | None], after: Sequence[float | None], statistic: Statistic = np.mean, *, seed: int = 0
+) -> Estimate:
+    """statistic(after) less statistic(before) over the questions that have both; the pairs are resampled."""
+    both = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]
+    pairs = np.array(both, dtype=float).reshape(-1, 2)
+    return estimated_jointly(
+        (pairs[:, 0], pairs[:, 1]),
+        lambda b, a: statistic(a, axis=-1) - statistic(b, axis=-1),
+        left_out=len(before) - len(both),
+        seed=seed,
+    )
+
+
+def effect_size(estimate: Estimate) -> float | None:
+    """A difference in units of its spread from question to question: value / (standard error sqrt(n)).
+
+    The standard error is the interval's width over 2 * 1.96. Of a mean of paired differences it is Cohen's d_z (their
+    mean over their standard deviation), and it says the same of a median, an error or an AUROC; None without spread."""
+    if estimate.value is None or estimate.low is None or estimate.high is None or estimate.high <= estimate.low:
+        return None
+    return estimate.value * 2 * 1.96 / ((estimate.high - estimate.low) * math.sqrt(estimate.n))
+
+
 def estimated_jointly(
     columns: Sequence[np.ndarray],
     statistic: Callable[..., np.ndarray | np.floating],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from interp.intervals import Estimate, estimated
+from interp.intervals import Columns, Statistic
 from interp.questions import may_be_right
 from interp.records import ConfidenceDistribution, Question
 from interp.runs import Record
@@ -152,23 +152,23 @@ def _mean_divergence(pairs: Sequence[tuple[Record, Record]]) -> float | None:
 MEDIANS = ("noise_floor", "wrong_wrong", "foreign", "foil", "candidates", "hint")
 
 
-def summarised(records: Sequence[Record]) -> dict[str, Estimate]:
-    """The numbers of a run, by their key in summary.json."""
+def columns(records: Sequence[Record]) -> Columns:
+    """The columns behind the numbers of a run, by their key in summary.json."""
 
     def column(name: str) -> list[float | None]:
         return [record["values"].get(name) for record in records]
 
-    def share(name: str, holds: "np.ufunc", edge: float) -> Estimate:
-        return estimated([None if v is None else float(holds(v, edge)) for v in column(name)])
+    def share(name: str, holds: "np.ufunc", edge: float) -> tuple[list[float | None], Statistic]:
+        return [None if v is None else float(holds(v, edge)) for v in column(name)], np.mean
 
-    found = {"jsd.median": estimated(column("jsd"), np.median)}
+    found: Columns = {"jsd.median": (column("jsd"), np.median)}
     found["jsd.near_zero_share"] = share("jsd", np.less_equal, NEAR_ZERO)
-    found |= {f"jsd.{name}": estimated(column(name), np.median) for name in MEDIANS}
-    found["jsd.direction.mean"] = estimated(column("direction"))
+    found |= {f"jsd.{name}": (column(name), np.median) for name in MEDIANS}
+    found["jsd.direction.mean"] = column("direction"), np.mean
     found["jsd.direction.share_positive"] = share("direction", np.greater, 0.0)
     found["jsd.direction.share_likelier"] = share("likelihood_gap", np.greater, 0.0)
     found["jsd.direction.share_shorter"] = share("length_gap", np.greater, 0.0)
-    found["jsd.outside"] = estimated(column("outside"))
+    found["jsd.outside"] = column("outside"), np.mean
     found["jsd.flagged_share"] = share("outside", np.greater, 0.5)
     return found
 

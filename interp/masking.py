@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from interp.intervals import Estimate, estimated
+import numpy as np
+
+from interp.intervals import Columns
 from interp.records import Transcript
 from interp.runs import Record
 
@@ -117,10 +119,10 @@ def _record(found: dict[str, Record]) -> Record:
     return {"seen": seen, "masked": masked, "values": values}
 
 
-def summarised(records: Sequence[Record]) -> dict[str, Estimate]:
-    """Mean expected confidence as it is and masked, and the mean drop, by their key in summary.json."""
+def columns(records: Sequence[Record]) -> Columns:
+    """Expected confidence as it is and masked, and the drop, by their key in summary.json."""
     names = list(dict.fromkeys(name for record in records for name in record["values"]))
-    return {f"masking.{name}": estimated([r["values"].get(name) for r in records]) for name in names}
+    return {f"masking.{name}": ([r["values"].get(name) for r in records], np.mean) for name in names}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from interp.intervals import Estimate, estimated
+from interp.intervals import Columns
 from interp.prompts import common_length
 from interp.records import READ_SPANS, Span, Transcript
 from interp.runs import Record
@@ -134,10 +134,10 @@ def _span_values(weights: np.ndarray, null: np.ndarray, spans: Sequence[Span]) -
     return values | per_token
 
 
-def summarised(records: Sequence[Record]) -> dict[str, Estimate]:
-    """Means over questions of every reading by span, by their key in summary.json."""
+def columns(records: Sequence[Record]) -> Columns:
+    """Every reading by span, by its key in summary.json."""
     names = sorted({name for record in records for name in record["values"]})
-    return {f"rollout.{name}": estimated([r["values"].get(name) for r in records]) for name in names}
+    return {f"rollout.{name}": ([r["values"].get(name) for r in records], np.mean) for name in names}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from interp.jsd import LIMIT, divergence, foils, hint, jensen_shannon, summarised, surface_variants, values
+from interp.intervals import estimated_columns
+from interp.jsd import LIMIT, columns, divergence, foils, hint, jensen_shannon, surface_variants, values
 from interp.questions import may_be_right, normalised
 from interp.records import ConfidenceDistribution, Question
 
@@ -242,7 +243,7 @@ def test_candidates_are_the_mean_over_all_pairs_written_out(rows):
 
 def test_the_summary_counts_what_has_no_value_and_takes_the_edge_as_near_zero():
     rows = [{"jsd": v, "direction": d} for v, d in ((0.1, 0.2), (0.1 + 1e-9, -0.2), (0.05, 0.0), (None, None))]
-    found = summarised([{"values": row} for row in rows])
+    found = estimated_columns(columns([{"values": row} for row in rows]))
     share = found["jsd.near_zero_share"]
     assert (share.value, share.n, share.left_out) == (pytest.approx(2 / 3), 3, 1)
     assert found["jsd.direction.share_positive"].value == pytest.approx(1 / 3), "no difference is not a positive one"

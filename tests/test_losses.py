@@ -11,7 +11,6 @@ from scipy.stats import entropy
 
 from interp.errors import UserError
 from interp.formats import FORMATS
-from training.advice import Weights
 from training.losses import (
     advice_losses,
     expected,
@@ -21,6 +20,7 @@ from training.losses import (
     sum_loss,
     tokenized_brier,
 )
+from training.recipes import Weights
 
 NUMBERS = torch.tensor(FORMATS["ScoreNumber"].values, dtype=torch.float64)
 LETTERS = torch.tensor(FORMATS["ScoreLetter"].values, dtype=torch.float64)

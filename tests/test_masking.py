@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from interp.hooks import HookedModel
+from interp.intervals import estimated_columns
 from interp.masking import (
     CUTS,
+    columns,
     cut_tree,
     filler_embeddings,
     masked_tree,
@@ -15,7 +17,6 @@ from interp.masking import (
     measured,
     neutral_token,
     padding_token,
-    summarised,
 )
 from interp.setting import Case, Setting
 
@@ -203,6 +204,6 @@ def test_the_mean_embedding_is_the_mean_of_what_the_layers_receive(tiny_model, f
 
 def test_the_summary_is_the_mean_over_questions():
     records = [{"values": {"seen": 0.5, "mean.drop": 0.1}}, {"values": {"seen": 0.7, "mean.drop": -0.3}}]
-    found = summarised(records)
+    found = estimated_columns(columns(records))
     assert found["masking.seen"].value == pytest.approx(0.6)
     assert found["masking.mean.drop"].value == pytest.approx(-0.1)

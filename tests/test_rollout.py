@@ -7,12 +7,13 @@ from conftest import FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interp.intervals import estimated_columns
 from interp.rollout import (
+    columns,
     hooked_model,
     measured,
     rollout_row,
     span_masses,
-    summarised,
     uniform_rollout_row,
     without_first,
 )
@@ -204,6 +205,6 @@ def test_an_adapter_changes_the_rollout(tiny_setting, open_questions):
 
 def test_the_summary_is_the_mean_over_questions_and_counts_what_lacks_a_span():
     records = [{"values": {"answer.mass": 0.2, "shots.mass": 0.5}}, {"values": {"answer.mass": 0.4}}]
-    found = summarised(records)
+    found = estimated_columns(columns(records))
     assert (found["rollout.answer.mass"].value, found["rollout.answer.mass"].n) == (pytest.approx(0.3), 2)
     assert (found["rollout.shots.mass"].value, found["rollout.shots.mass"].left_out) == (0.5, 1)

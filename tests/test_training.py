@@ -1,19 +1,40 @@
 """Training from end to end on small models: packed rows are exact, and the objective does what it says."""
 
 import json
+import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 
+from interp.checkpoints import loaded_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.questions import is_right, may_be_right
+from interp.runs import read_records
 from interp.setting import prepared
-from training.advice import Advice, Weights, mini_batches, split, trained
+from training import advice, conftuner
+from training.adapters import WEIGHTS, saved_adapter
+from training.advice import Advice
+from training.batches import mini_batches, split
+from training.loop import Watch
 from training.losses import advice_losses
+from training.objectives import AdviceObjective
 from training.packing import packed_row
-from training.triplets import FORMATS_TRAINED, Triplet, Triplets, alike, built, loaded_triplets
+from training.recipes import ADVICE_RECIPES, CONFTUNER_RECIPES, Weights, filled_in, preset_for
+from training.triplets import (
+    FORMATS_TRAINED,
+    Triplet,
+    Triplets,
+    alike,
+    answers_beside,
+    built,
+    loaded_answers,
+    loaded_triplets,
+)
 
 KINDS = ["llama", "mistral", "gemma2", "qwen2", "gemma3"]
 
@@ -24,37 +45,36 @@ def triplets_of(questions, form="ScoreNumber") -> list[Triplet]:
 
 
 def whole_texts(setting, transcripts) -> tuple[torch.Tensor, torch.Tensor]:
-    """The definition: each level of each transcript from a plain pass over its whole text, and the answers."""
-    model, stops = setting.checkpoint.model, list(setting.checkpoint.stops)
+    """The definition: each level of each transcript, without its end, from a plain pass over its text; the answers."""
+    model = setting.checkpoint.model
     levels, answers = [], []
     for transcript in transcripts:
         found, before = [], len(transcript.ids)
         for suffix in setting.prompter.level_suffixes(transcript):
             ids = torch.tensor([[*transcript.ids, *suffix]])
             said = model(ids, use_cache=False).logits[0].log_softmax(-1)
-            found.append(
-                sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1])) + said[-1, stops].logsumexp(-1)
-            )
+            found.append(sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1])))
         levels.append(torch.stack(found).log_softmax(-1))
         spoken = transcript.positions("answer")
         answers.append(sum(said[i - 1, transcript.ids[i]] for i in (*spoken, spoken[-1] + 1)))
     return torch.stack(levels), torch.stack(answers)
 
 
-@pytest.mark.parametrize("family", KINDS)
-def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tiny_loaded, open_questions, family):
-    setting = prepared(tiny_loaded(family), FORMATS["ScoreLetter"], shots=1, read_opening=False)
+@pytest.mark.parametrize(("family", "form"), [*((kind, "ScoreLetter") for kind in KINDS), ("llama", "ScorePercent")])
+def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tiny_loaded, open_questions, family, form):
+    setting = prepared(tiny_loaded(family), FORMATS[form], shots=1, read_opening=False)
     transcripts = [
         setting.prompter.transcript(t.question, answer)
         for t in triplets_of(open_questions[:3])
         for answer in (t.right, t.wrong)
     ]
-    model, values = setting.checkpoint.model, torch.tensor(FORMATS["ScoreLetter"].values)
+    model, values = setting.checkpoint.model, torch.tensor(FORMATS[form].values)
     weight = next(p for name, p in model.named_parameters() if name.endswith("layers.1.self_attn.v_proj.weight"))
     weight.requires_grad_(True)
     try:
         row, results = packed_row(setting, transcripts), []
-        assert row.inputs["input_ids"].shape[1] < 0.5 * sum(len(t.ids) for t in transcripts)
+        levels = [len(suffix) for t in transcripts for suffix in setting.prompter.level_suffixes(t)]
+        assert row.inputs["input_ids"].shape[1] < 0.5 * (sum(len(t.ids) for t in transcripts) + sum(levels))
         for packed in (True, False):
             if packed:
                 logits = model(**row.inputs, use_cache=False).logits[0]
@@ -73,7 +93,7 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
 
 @pytest.fixture
 def triplet_file(tmp_path, open_questions):
-    """A file of triplets over our own questions, as `training.triplets` writes it."""
+    """A file of triplets over our own questions, and beside it one of answers, as `training.triplets` writes them."""
     path = tmp_path / "triplets.jsonl"
     rows = [
         {
@@ -82,55 +102,234 @@ def triplet_file(tmp_path, open_questions):
             "answers": t.question.answers,
             "relation": t.question.relation,
         }
-        | {"right": t.right, "wrong": t.wrong, "format": form}
+        | {"right": t.right, "wrong": t.wrong, "others": ["something else"], "format": form}
         for form in FORMATS_TRAINED
         for t in triplets_of(open_questions)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    graded = [row | {"answer": row[side], "right": side == "right"} for row in rows for side in ("right", "wrong")]
+    answers_beside(path).write_text("".join(json.dumps(row) + "\n" for row in graded))
     return path
 
 
-def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(
-    tiny_checkpoint, triplet_file, tmp_path
-):
-    from interp.checkpoints import loaded_checkpoint
+@pytest.fixture
+def options(tiny_checkpoint, triplet_file, tmp_path):
+    """options(**changes): a short training of a small model, without diagnoses."""
 
-    out = trained(
-        Advice(
-            ckpt=str(tiny_checkpoint("llama")), triplets=triplet_file, out=tmp_path / "advice", lr=3e-2, epochs=12,
-            batch=6, accumulation=1, held_out=2, every=24, weights=Weights(lm=0.0), shots=0, shot_sets=1, device="cpu",
-        )
-    )  # fmt: skip
-    curve = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
-    terms = json.loads((out / "terms.json").read_text())
-    assert curve[0]["update"] == 0 and curve[-1]["update"] == len(terms) == 48
+    def made(kind=Advice, **changes):
+        file = {"triplets": triplet_file} if kind is Advice else {"answers": answers_beside(triplet_file)}
+        short = {"lr": 1e-2, "batch": 5, "accumulation": 2, "epochs": 3, "held_out": 2, "every": 2, "dropout": 0.1}
+        quiet = {"shots": 0, "shot_sets": 1, "device": "cpu", "diagnose": 0, "report_to": ()}
+        given = {"ckpt": str(tiny_checkpoint("llama")), "out": tmp_path / "run", **file, **short, **quiet}
+        return kind(**given | changes)
+
+    return made
+
+
+def of_run(folder, measure):
+    return [record for record in read_records(folder) if record["measure"] == measure]
+
+
+def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(options):
+    out = advice.trained(
+        options(lr=3e-2, epochs=12, batch=6, accumulation=1, every=24, lm=0.0, dropout=0.0, report_to=("tensorboard",))
+    )
+    curve, terms = of_run(out, "curve"), of_run(out, "update")
+    assert [point["id"] for point in curve] == ["0", "24", "48"] and len(terms) == 48
     before, after = (
         {name: sum(t[name] for t in part) for name in ("total", "margin", "jsd")} for part in (terms[:6], terms[-6:])
     )
     assert after["total"] < 0.95 * before["total"] and after["margin"] < before["margin"], (before, after)
+    assert {"right", "wrong", "direction_positive", "jsd", "near_zero_share", "wrong_wrong", "answer_rank"} < set(
+        curve[0]
+    )
+    assert curve[0]["right"]["n"] == 4 and curve[0]["answer_rank"]["value"] >= 1
+    assert list((out / "tensorboard").glob("events.*"))
     adapter = loaded_checkpoint(str(out), device="cpu")
     assert type(adapter.model).__name__.startswith("PeftModel")
-    assert not list(out.rglob("*.bin")) and not list(out.rglob("*.pt"))
+    assert not [path for ending in ("*.bin", "*.pt", "*.pth") for path in out.rglob(ending)]
+    assert {weight.dtype for weight in load_file(out / WEIGHTS).values()} == {torch.float16}
+    card = (out / "README.md").read_text()
+    assert f"| lr | {3e-2} |" in card and "48 updates" in card and "--lm 0.0" in card
 
 
-def test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch(triplet_file):
-    triplets = loaded_triplets(triplet_file)
-    options = Advice(triplets=triplet_file, epochs=3, batch=5, shot_sets=4)
-    batches = mini_batches(triplets, options)
-    assert all(len({t.format for t in batch.triplets}) == 1 and len(batch.triplets) <= 5 for batch in batches)
-    seen = [(t.question.id, t.format) for batch in batches for t in batch.triplets]
+def test_a_run_that_is_killed_continues_to_the_same_adapter_bit_for_bit(options, tmp_path, monkeypatch):
+    whole = advice.trained(options(out=tmp_path / "whole"))
+    updates, _ = of_run(whole, "update"), monkeypatch.setattr(Watch, "on_step_end", killed_at(5))
+    with pytest.raises(KeyboardInterrupt):
+        advice.trained(options())
+    monkeypatch.undo()
+    states = sorted((tmp_path / "run" / "trainer").glob("checkpoint-*"))
+    assert [state.name for state in states] == ["checkpoint-2", "checkpoint-4"]
+    (states[-1] / "trainer_state.json").write_text("{")  # as if killed while it was written: the one before counts
+    continued = advice.trained(options())
+    one, other = load_file(whole / WEIGHTS), load_file(continued / WEIGHTS)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert of_run(continued, "update") == updates and of_run(continued, "curve") == of_run(whole, "curve")
+    stamp = (continued / WEIGHTS).stat().st_mtime_ns
+    assert (advice.trained(options()) / WEIGHTS).stat().st_mtime_ns == stamp, "finished, it is not trained again"
+    with pytest.raises(UserError, match="another configuration"):
+        advice.trained(options(lr=2e-2))
+
+
+def killed_at(update):
+    """Watch.on_step_end that is interrupted in this update."""
+    usual = Watch.on_step_end
+
+    def on_step_end(self, args, state, control, **rest):
+        if state.global_step == update:
+            raise KeyboardInterrupt
+        usual(self, args, state, control, **rest)
+
+    return on_step_end
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_question(options, tmp_path, monkeypatch):
+    lost = split(loaded_triplets(options().triplets), options().held_out, 0)[0][0].question.id
+    usual = AdviceObjective.terms
+
+    def broken(self, model, inputs):
+        terms = usual(self, model, inputs)
+        if len(of_run(tmp_path / "run", "update")) >= 3:
+            at = torch.tensor([one == lost for one in inputs["ids"]])
+            terms["total"] = torch.where(at, math.nan, terms["total"])
+        return terms
+
+    monkeypatch.setattr(AdviceObjective, "terms", broken)
+    said = rf"update \d: the loss is not a finite number, at {lost}; the state of update [24] is kept in .*-[24];"
+    with pytest.raises(UserError, match=said):
+        advice.trained(options())
+    assert list((tmp_path / "run" / "trainer").glob("checkpoint-*/adapter_model.safetensors"))
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(options, monkeypatch):
+    usual = AdviceObjective.terms
+
+    def broken(self, model, inputs):
+        terms = usual(self, model, inputs)
+        return terms | {"total": terms["total"] + (terms["total"] - terms["total"]).sqrt()}  # 0, of infinite slope
+
+    monkeypatch.setattr(AdviceObjective, "terms", broken)
+    with pytest.raises(UserError, match=r"update 1: a gradient is not a finite number, at .*; nothing is kept"):
+        advice.trained(options())
+
+
+def test_a_full_disk_ends_training_with_one_sentence(options, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="could not be written"):
+        advice.trained(options())
+
+
+def test_conftuner_trains_on_graded_answers_and_on_top_of_an_adapter(options, tmp_path):
+    first = advice.trained(options(out=tmp_path / "advice", lr=3e-2))
+    both = conftuner.trained(options(conftuner.ConfTuner, ckpt=str(first), out=tmp_path / "both", lr=3e-2, epochs=3))
+    curve = of_run(both, "curve")
+    assert {"right", "wrong", "tokenized_brier", "auroc", "ece"} < set(curve[0])
+    ids = torch.tensor([[5, 6, 7, 8]])
+
+    def said(ckpt):
+        with torch.no_grad():
+            return loaded_checkpoint(ckpt, device="cpu").model(ids).logits
+
+    base, one, two = said(options().ckpt), said(str(first)), said(str(both))
+    assert (one - base).abs().max() > 1e-3 and (two - one).abs().max() > 1e-3
+    with pytest.raises(UserError, match=r"already carries an adapter; train on its base .*llama"):
+        advice.trained(options(ckpt=str(first), out=tmp_path / "no"))
+
+
+def test_stacked_adapters_change_a_model_as_both_do_one_after_the_other(tiny_checkpoint, tmp_path):
+    base, state, merged = str(tiny_checkpoint("llama")), [], None
+    ids = torch.tensor([[5, 6, 7, 8]])
+    model = loaded_checkpoint(base, device="cpu").model
+    for number, (targets, rank, alpha) in enumerate(((["q_proj", "o_proj"], 3, 6), (["q_proj", "v_proj"], 2, 7))):
+        torch.manual_seed(number)
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM"
+        )
+        peft = get_peft_model(model, config)
+        saved_adapter(peft, tmp_path / str(number), base, tmp_path / "0" if number else None)
+        state.append(peft)
+        with torch.no_grad():
+            merged = peft(ids).logits
+        model = peft.merge_and_unload()
+    with torch.no_grad():
+        stacked = loaded_checkpoint(str(tmp_path / "1"), device="cpu").model(ids).logits
+    assert torch.allclose(stacked, merged, atol=2e-2) and (stacked - merged).abs().mean() < 2e-3, "float16 apart"
+
+
+def test_another_models_triplets_are_trained_on_with_a_warning_that_names_it(options, triplet_file, capsys):
+    lines = [json.loads(line) | {"model": "other-model 0123456789ab"} for line in triplet_file.read_text().splitlines()]
+    triplet_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    advice.trained(options(updates=1))
+    assert "answers of other-model 0123456789ab, not of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"targets": ("qq",)}, r"--targets qq: .* has the projections down_proj, gate_proj, k_proj"),
+        ({"lr": 0.0}, "--lr 0.0: must be more than 0"),
+        ({"dropout": 1.0}, r"--dropout 1.0: must lie in \[0, 1\)"),
+        ({"held_out": 12}, "--held-out 12: there are only 12 questions"),
+        ({"jsd": -1.0}, "the weight of the term jsd is -1.0"),
+    ],
+)
+def test_what_training_cannot_do_is_said_in_one_sentence(options, changes, said):
+    with pytest.raises(UserError, match=said):
+        advice.trained(options(**changes))
+
+
+def test_a_file_of_one_format_is_refused_with_the_other_named(options, triplet_file):
+    lines = [line for line in triplet_file.read_text().splitlines(True) if "ScoreLetter" in line]
+    triplet_file.write_text("".join(lines))
+    with pytest.raises(UserError, match="none is in ScoreNumber; training takes both formats"):
+        advice.trained(options())
+
+
+def test_a_preset_fits_the_model_and_what_is_given_comes_before_it(options):
+    assert preset_for(options(), "llama", 10**8) == "small" and preset_for(options(), "llama", 8 * 10**9) == "paper"
+    assert preset_for(options(), "mistral", 7 * 10**9) == "mistral"
+    assert preset_for(options(preset="paper"), "mistral", 10) == "paper"
+    paper = ADVICE_RECIPES["paper"]
+    assert (paper.lr, paper.epochs, paper.batch, paper.accumulation, paper.rank, paper.alpha) == (
+        1e-5,
+        4,
+        16,
+        2,
+        16,
+        32,
+    )
+    assert paper.targets == ("q_proj", "k_proj", "v_proj", "o_proj") and ADVICE_RECIPES["mistral"].lr == 3e-5
+    assert (paper.lm, paper.jsd, paper.margin, paper.sum, paper.jsd_wanted, paper.margin_wanted) == (1, 1, 1, 1, 0.6, 1)
+    tuner = CONFTUNER_RECIPES["paper"]
+    assert (tuner.lr, tuner.epochs, tuner.rank, tuner.alpha, tuner.dropout) == (1e-5, 2, 8, 32, 0.05)
+    assert tuner.targets == ("q_proj", "v_proj")
+    changed = filled_in(paper, options(lr=5e-4, margin=2.0))
+    assert (changed.lr, changed.margin, changed.sum, changed.rank) == (5e-4, 2.0, 1.0, 16)
+
+
+def test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch(options):
+    triplets = loaded_triplets(options().triplets)
+    recipe = replace(ADVICE_RECIPES["paper"], epochs=3, batch=5)
+    batches = mini_batches(triplets, recipe, options(shot_sets=4))
+    assert all(len({t.format for t in batch.examples}) == 1 and len(batch.examples) <= 5 for batch in batches)
+    seen = [(t.question.id, t.format) for batch in batches for t in batch.examples]
     assert sorted(seen) == sorted([(t.question.id, t.format) for t in triplets] * 3)
-    assert {batch.shot_seed for batch in batches} <= set(range(4)) and batches == mini_batches(triplets, options)
-    assert batches != mini_batches(triplets, Advice(triplets=triplet_file, epochs=3, batch=5, shot_sets=4, seed=1))
+    assert {batch.shot_seed for batch in batches} <= set(range(4))
+    assert batches == mini_batches(triplets, recipe, options(shot_sets=4))
+    assert batches != mini_batches(triplets, recipe, options(shot_sets=4, seed=1))
+    short = mini_batches(triplets, replace(recipe, updates=2, accumulation=3), options(shot_sets=4))
+    assert short == batches[:6]
 
 
-def test_no_question_is_both_trained_on_and_held_out(triplet_file):
-    triplets = loaded_triplets(triplet_file)
-    train, held = split(triplets, Advice(triplets=triplet_file, held_out=4))
+def test_no_question_is_both_trained_on_and_held_out(options):
+    triplets = loaded_triplets(options().triplets)
+    train, held = split(triplets, 4, 0)
     assert len(train) == 16 and len(held) == 8
     assert not {t.question.id for t in train} & {t.question.id for t in held}
-    with pytest.raises(UserError, match="there are only 12 questions"):
-        split(triplets, Advice(triplets=triplet_file, held_out=12))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +363,10 @@ def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, 
     counts = json.loads((tmp_path / "t.jsonl.run" / "summary.json").read_text())["triplets"]
     assert counts["asked"] == 12 and counts["kept"] + counts["without_wrong_answer"] == counts["right"]
     assert counts["kept"] == len(triplets) / 2
+    answers = loaded_answers(answers_beside(tmp_path / "t.jsonl"))
+    assert {(a.question.id, a.right) for a in answers if a.right} >= {(t.question.id, True) for t in triplets}
+    assert all(is_right(by_id[a.question.id], a.answer) == a.right for a in answers)
+    assert {one.model for one in (*triplets, *answers)} == {answers[0].model} and answers[0].model
     before = (tmp_path / "t.jsonl").read_text()
     assert built(options).read_text() == before, "repeated, it writes the same"
 
@@ -172,7 +375,7 @@ def test_a_file_that_holds_no_triplets_is_refused_with_the_line(triplet_file, tm
     lines = triplet_file.read_text().split("\n")
     for broken in ('{"id": "x"}', "not json", lines[0].replace("ScoreLetter", "ScoreWord")):
         (tmp_path / "bad.jsonl").write_text("\n".join([lines[0], broken]))
-        with pytest.raises(UserError, match=r"bad\.jsonl, line 2: not a triplet"):
+        with pytest.raises(UserError, match=r"bad\.jsonl, line 2: not one of the triplets"):
             loaded_triplets(tmp_path / "bad.jsonl")
     (tmp_path / "bad.jsonl").write_text("\n")
     with pytest.raises(UserError, match="no triplets in it"):

@@ -1,169 +1,216 @@
-"""The training loop: transformers' Trainer over packed rows, with a learning curve of answer-dependence."""
+"""The training loop: transformers' Trainer over ready-made mini-batches, with a learning curve and a way back."""
 
-import dataclasses
+import contextlib
 import json
-import math
-from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from interp.checkpoints import Checkpoint
-from interp.formats import FORMATS, FormatName
-from interp.jsd import NEAR_ZERO
-from interp.setting import Setting, prepared
-from training.losses import advice_losses, expected, jensen_shannon
-from training.packing import PackedRow, packed_row
-from training.triplets import Triplet
+from interp.errors import UserError
+from interp.runs import Run
+from training.batches import AnyExample, MiniBatch
+from training.objectives import Inputs, Objective
+from training.recipes import Recipe, TrainingOptions
 
-if TYPE_CHECKING:
-    from training.advice import Advice, MiniBatch, Weights
-
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
-"""The paper's LoRA targets: query, key, value and output."""
+SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "answer_rank", "auroc", "ece")
+"""What of a point of the learning curve is printed."""
 
 
-class Rows:
-    """Mini-batches as packed rows, made when they are asked for."""
+class Prompted(torch.utils.data.Dataset):
+    """Mini-batches as the model takes them, made when they are asked for."""
 
-    def __init__(self, checkpoint: Checkpoint, batches: "Sequence[MiniBatch]", shots: int) -> None:
-        self._batches, self._checkpoint, self._shots = batches, checkpoint, shots
-        self.setting = cache(self._setting)
-
-    def _setting(self, form: FormatName, shot_seed: int) -> Setting:
-        return prepared(self._checkpoint, FORMATS[form], shots=self._shots, shot_seed=shot_seed, read_opening=False)
+    def __init__(self, objective: Objective[AnyExample], batches: Sequence[MiniBatch[AnyExample]]) -> None:
+        self._objective, self._batches = objective, batches
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> dict[str, object]:
+    def __getitem__(self, index: int) -> Inputs:
         batch = self._batches[index]
-        return self.row(batch.triplets, batch.shot_seed)
-
-    def row(self, triplets: Sequence[Triplet], shot_seed: int) -> dict[str, object]:
-        """Right and wrong answers of triplets of one format, in turn, as a packed row with the levels' values."""
-        setting = self.setting(triplets[0].format, shot_seed)
-        prompter = setting.prompter
-        transcripts = [prompter.transcript(t.question, answer) for t in triplets for answer in (t.right, t.wrong)]
-        values = torch.tensor(prompter.confidence.values, device=setting.prefix.model.device)
-        return {"row": packed_row(setting, transcripts), "values": values}
+        return self._objective.inputs(batch) | {"ids": [example.question.id for example in batch.examples]}
 
 
-def distributions(model: torch.nn.Module, row: PackedRow) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of the levels after the right and after the wrong answers, and of the right answers."""
-    logits = model(**row.inputs, use_cache=False).logits[0].float()
-    levels, answers = row.level_logprobs(logits), row.answer_logprobs(logits)
-    return levels[0::2], levels[1::2], answers[0::2]
+class ObjectiveTrainer(Trainer):
+    """An objective on mini-batches that come ready-made, one at a time and in their order."""
 
-
-class AdviceTrainer(Trainer):
-    """ADVICE's objective on mini-batches that come ready-made, one at a time and in their order."""
-
-    def __init__(self, *args: object, weights: "Weights", **options: object) -> None:
+    def __init__(self, objective: Objective[AnyExample], run: Run, *args: object, **options: object) -> None:
         super().__init__(*args, **options)
-        self.weights = weights
+        self.objective, self.run = objective, run
+        self.model_accepts_loss_kwargs = False  # so that the loss is averaged over accumulated mini-batches
         self.terms: list[dict[str, float]] = []
+        self.asked: list[str] = []
 
     def compute_loss(
-        self, model: torch.nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: object = None
+        self, model: torch.nn.Module, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: object = None
     ) -> Tensor:
-        """The mean total over the mini-batch's triplets."""
-        right, wrong, answers = distributions(model, inputs["row"])
-        terms = advice_losses(right, wrong, answers, inputs["values"], self.weights)
+        """The mean total over the mini-batch's examples. Errors: UserError where it is not a finite number."""
+        terms = self.objective.terms(model, inputs)
+        self.asked += inputs["ids"]
+        if not terms["total"].isfinite().all():
+            finite = terms["total"].isfinite().tolist()
+            lost = [one for one, is_finite in zip(inputs["ids"], finite, strict=True) if not is_finite]
+            raise self.stopped("the loss is not a finite number", lost)
         self.terms.append({name: term.mean().item() for name, term in terms.items()})
         return terms["total"].mean()
+
+    def stopped(self, what: str, ids: Sequence[str]) -> UserError:
+        """The error that ends a run whose numbers have gone astray: nothing of this update is kept."""
+        kept = last_state(Path(self.args.output_dir))
+        where = f"the state of update {kept.name.rpartition('-')[2]} is kept in {kept}" if kept else "nothing is kept"
+        return UserError(f"update {self.state.global_step + 1}: {what}, at {', '.join(ids)}; {where}; try a lower --lr")
 
     def _get_train_sampler(self, train_dataset: object = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)
 
-
-@torch.no_grad()
-def dependence(model: torch.nn.Module, rows: Rows, triplets: Sequence[Triplet], size: int) -> dict[str, float]:
-    """How the confidence depends on the answer, over held-out triplets: one point of the learning curve."""
-    model.eval()
-    columns: dict[str, list[float]] = {"right": [], "wrong": [], "jsd": []}
-    for form in sorted({triplet.format for triplet in triplets}):
-        of_form = [triplet for triplet in triplets if triplet.format == form]
-        for start in range(0, len(of_form), size):
-            made = rows.row(of_form[start : start + size], 0)
-            right, wrong, _ = distributions(model, made["row"])
-            columns["right"] += expected(right, made["values"]).tolist()
-            columns["wrong"] += expected(wrong, made["values"]).tolist()
-            columns["jsd"] += jensen_shannon(right, wrong).tolist()
-    model.train()
-    count = len(columns["jsd"])
-    gaps = [a - b for a, b in zip(columns["right"], columns["wrong"], strict=True)]
-    return {
-        "right": sum(columns["right"]) / count,
-        "wrong": sum(columns["wrong"]) / count,
-        "direction_positive": sum(gap > 0 for gap in gaps) / count,
-        "jsd": sorted(columns["jsd"])[count // 2],
-        "near_zero_share": sum(value <= NEAR_ZERO for value in columns["jsd"]) / count,
-        "triplets": count,
-    }
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
+        with told_where(Path(self.args.output_dir)):
+            super()._save_checkpoint(model, trial)
 
 
-class LearningCurve(TrainerCallback):
-    """Measures `dependence` before the first update and every so many, and appends it to curve.jsonl."""
+@contextlib.contextmanager
+def told_where(folder: Path) -> Iterator[None]:
+    """Says in one sentence that a state could not be written: the libraries have an error of their own each."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{folder}: could not be written ({reason}); the states before are kept there") from error
 
-    def __init__(self, rows: Rows, held_out: Sequence[Triplet], options: "Advice") -> None:
-        self.rows, self.held_out, self.options = rows, held_out, options
+
+def last_state(folder: Path) -> Path | None:
+    """The last whole state of an unfinished training; one that was cut off while it was written is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    while found:
+        try:
+            json.loads((found[-1] / "trainer_state.json").read_text())  # written last
+            return found[-1]
+        except (OSError, ValueError):
+            shutil.rmtree(found.pop())
+    return None
+
+
+class Watch(TrainerCallback):
+    """Puts every update's loss and, every so many, a point of the learning curve on record; refuses lost gradients."""
+
+    def __init__(self, trainer: ObjectiveTrainer, held_out: Sequence[AnyExample], every: int) -> None:
+        self.trainer, self.held_out, self.every = trainer, held_out, every
 
     def on_train_begin(self, args, state, control, model=None, **_) -> None:
+        """The point before the first update."""
         self._measured(model, state.global_step)
 
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_) -> None:
+        """Errors: UserError where a gradient is not finite, before it reaches the weights."""
+        if not all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None):
+            raise self.trainer.stopped("a gradient is not a finite number", self.trainer.asked)
+
     def on_step_end(self, args, state, control, model=None, **_) -> None:
-        if state.global_step % self.options.every == 0 or state.global_step == state.max_steps:
+        """The update's terms and, every so many, a point."""
+        terms = self.trainer.terms
+        means = {name: sum(one[name] for one in terms) / len(terms) for name in terms[0]}
+        self._append("update", state.global_step, means)
+        self.trainer.terms, self.trainer.asked = [], []
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self._measured(model, state.global_step)
 
-    def _measured(self, model: torch.nn.Module, step: int) -> None:
-        point = {"update": step, **dependence(model, self.rows, self.held_out, self.options.batch)}
-        with (self.options.out / "curve.jsonl").open("a") as stream:
-            stream.write(json.dumps(point) + "\n")
-        print({k: round(v, 4) for k, v in point.items()}, flush=True)
+    def _append(self, measure: str, update: int, found: dict) -> None:
+        run = self.trainer.run
+        if (measure, 0, str(update)) not in run.done:
+            run.append({"measure": measure, "set": 0, "id": str(update), **found})
+
+    def _measured(self, model: torch.nn.Module, update: int) -> None:
+        if ("curve", 0, str(update)) in self.trainer.run.done:
+            return
+        model.eval()
+        point = self.trainer.objective.point(model, self.held_out)
+        model.train()
+        self._append("curve", update, {name: one.as_record() for name, one in point.items()})
+        values = {name: one.value for name, one in point.items() if one.value is not None}
+        self.trainer.log({f"held_out_{name}": value for name, value in values.items()})
+        shown = ", ".join(f"{k.replace('_', ' ')} {values[k]:.3f}" for k in SHOWN if k in values)
+        print(f"update {update}, held out: {shown}", flush=True)
 
 
-def train_adapter(
-    checkpoint: Checkpoint, batches: "Sequence[MiniBatch]", held_out: Sequence[Triplet], options: "Advice"
+class Bar(ProgressCallback):
+    """The progress bar alone: what it would print is on record."""
+
+    def on_log(self, args, state, control, logs=None, **_) -> None:
+        """Nothing."""
+
+
+def with_adapter(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> PeftModel:
+    """The checkpoint's model under a fresh LoRA adapter, whose weights are float32 whatever the model's are.
+
+    Errors: UserError where the model has none of the projections."""
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules=list(recipe.targets),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(checkpoint.model, config)
+    except ValueError as error:
+        names = sorted({n.rpartition(".")[2] for n, m in checkpoint.model.named_modules() if hasattr(m, "in_features")})
+        known = f"has the projections {', '.join(names)}" if names else " ".join(str(error).split())[:200]
+        raise UserError(f"--targets {' '.join(recipe.targets)}: {checkpoint.name} {known}") from error
+
+
+def train(
+    objective: Objective[AnyExample],
+    batches: Sequence[MiniBatch[AnyExample]],
+    held_out: Sequence[AnyExample],
+    recipe: Recipe,
+    options: TrainingOptions,
+    run: Run,
 ) -> None:
-    """Puts a LoRA adapter on the checkpoint's model, trains it and saves it into options.out."""
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(options.seed)
-    config = LoraConfig(r=options.rank, lora_alpha=2 * options.rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
-    model = get_peft_model(checkpoint.model, config)
-    shots = checkpoint.shots if options.shots is None else options.shots
-    rows = Rows(dataclasses.replace(checkpoint, model=model), batches, shots)
-    updates = math.ceil(len(batches) / options.accumulation)
+    """Trains the adapter on the objective's model; takes up an unfinished run where it last saved its state."""
+    model, states = objective.checkpoint.model, run.folder / "trainer"
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.folder / "tensorboard")
     arguments = TrainingArguments(
-        output_dir=str(options.out / "trainer"),
+        output_dir=str(states),
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=options.accumulation,
-        max_steps=min(updates, options.updates or updates),
-        learning_rate=options.lr,
+        gradient_accumulation_steps=recipe.accumulation,
+        max_steps=-(-len(batches) // recipe.accumulation),
+        learning_rate=recipe.lr,
         lr_scheduler_type="linear",
         warmup_steps=0.05,
         weight_decay=0.0,
         logging_steps=5,
-        save_strategy="no",
-        report_to=[],
+        save_strategy="steps",
+        save_steps=options.every,
+        save_total_limit=2,
+        report_to=list(options.report_to),
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         seed=options.seed,
+        bf16=model.dtype == torch.bfloat16,
         use_cpu=model.device.type == "cpu",
     )
-    trainer = AdviceTrainer(
+    trainer = ObjectiveTrainer(
+        objective,
+        run,
         model=model,
         args=arguments,
-        train_dataset=rows,
+        train_dataset=Prompted(objective, batches),
         data_collator=lambda items: items[0],
-        callbacks=[LearningCurve(rows, held_out, options)],
-        weights=options.weights,
     )
-    trainer.train()
-    model.save_pretrained(options.out)
-    (options.out / "terms.json").write_text(json.dumps(trainer.terms))
+    for shown in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(shown)
+    trainer.add_callback(Bar())
+    trainer.add_callback(Watch(trainer, held_out, options.every))
+    begun = last_state(states)
+    trainer.train(resume_from_checkpoint=str(begun) if begun else None)
+    shutil.rmtree(states, ignore_errors=True)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from training.advice import Weights
+from training.recipes import Weights
 
 
 def jensen_shannon(p: Float[Tensor, "*batch levels"], q: Float[Tensor, "*batch levels"]) -> Float[Tensor, "*batch"]:

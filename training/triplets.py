@@ -2,10 +2,10 @@
 
 import json
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from interp.commands import CommonOptions, at_least, run_as_command
 from interp.embedded import EMBEDDED_NAME
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from interp.setting import Setting
 
 ASKED_AT_ONCE = 64
+Row = TypeVar("Row")
 FORMATS_TRAINED: tuple[FormatName, ...] = ("ScoreLetter", "ScoreNumber")
 """Each triplet is written in both, as in the paper."""
 
@@ -37,13 +38,15 @@ class Triplets(CommonOptions):
     """The nucleus from which wrong answers are sampled."""
     tries: int = 48
     """Samples drawn for a question before it counts as one without a wrong answer."""
+    wrong: int = 4
+    """Distinct wrong answers looked for: training takes the first, the control of its learning curve two."""
     out: Path | None = Path("triplets.jsonl")
-    """The file; records of an unfinished run stand beside it in <out>.run."""
+    """The file. Beside it: all answers, right and wrong, in <name>.answers.jsonl, and the records in <out>.run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, "sample", self.sample)
-        at_least(1, "tries", self.tries)
+        for name in ("sample", "tries", "wrong"):
+            at_least(1, name, getattr(self, name))
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p {self.top_p}: must lie in (0, 1]")
 
@@ -60,6 +63,26 @@ class Triplet:
     """An answer sampled from the model, which is wrong."""
     format: FormatName
     """The format of the confidence."""
+    others: tuple[str, ...] = ()
+    """Further wrong answers sampled from the model, all distinct."""
+    model: str = ""
+    """Name and fingerprint of the model that gave the answers."""
+
+
+@dataclass(frozen=True)
+class GradedAnswer:
+    """A question with the greedy answer of one model, right or wrong, to be trained in one format."""
+
+    question: Question
+    """The question."""
+    answer: str
+    """The model's greedy answer."""
+    right: bool
+    """Whether it is."""
+    format: FormatName
+    """The format of the confidence."""
+    model: str = ""
+    """Name and fingerprint of the model that gave the answer."""
 
 
 def alike(right: str, wrong: str) -> tuple[str, str]:
@@ -74,24 +97,53 @@ def alike(right: str, wrong: str) -> tuple[str, str]:
 
 def loaded_triplets(path: Path) -> list[Triplet]:
     """The triplets of a file. Errors: UserError naming the line that is none."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--triplets {path}: cannot be read ({error})") from None
+
+    def triplet(row: Record, question: Question) -> Triplet:
+        others = tuple(str(other) for other in row.get("others", ()))
+        return Triplet(question, _said(row["right"]), _said(row["wrong"]), row["format"], others, row.get("model", ""))
+
+    return _loaded(path, "triplets", triplet)
+
+
+def loaded_answers(path: Path) -> list[GradedAnswer]:
+    """The graded answers of a file. Errors: UserError naming the line that is none."""
+
+    def graded(row: Record, question: Question) -> GradedAnswer:
+        if not isinstance(row["right"], bool):
+            raise ValueError("right is neither true nor false")
+        return GradedAnswer(question, _said(row["answer"]), row["right"], row["format"], row.get("model", ""))
+
+    return _loaded(path, "answers", graded)
+
+
+def _said(answer: object) -> str:
+    if not isinstance(answer, str) or not answer.strip():
+        raise ValueError("an empty answer")
+    return answer
+
+
+def _loaded(path: Path, option: str, made: Callable[[Record, Question], Row]) -> list[Row]:
     found = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                question = Question(row["id"], row["question"], tuple(row["answers"]), relation=row["relation"])
-                if not (row["right"].strip() and row["wrong"].strip()) or row["format"] not in FORMATS:
-                    raise ValueError("an empty answer, or an unknown format")
-                found.append(Triplet(question, row["right"], row["wrong"], row["format"]))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"--triplets {path}, line {number}: not a triplet ({error})") from None
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    found.append(_of_line(line, f"--{option} {path}, line {number}", option, made))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--{option} {path}: cannot be read ({error})") from None
     if not found:
-        raise UserError(f"--triplets {path}: no triplets in it")
+        raise UserError(f"--{option} {path}: no {option} in it")
     return found
+
+
+def _of_line(line: str, where: str, option: str, made: Callable[[Record, Question], Row]) -> Row:
+    try:
+        row = json.loads(line)
+        if row["format"] not in FORMATS:
+            raise ValueError(f"unknown format {row['format']!r}")
+        return made(row, Question(row["id"], row["question"], tuple(row["answers"]), relation=row["relation"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{where}: not one of the {option} ({error})") from None
 
 
 def built(options: Triplets) -> Path:
@@ -126,14 +178,16 @@ def built(options: Triplets) -> Path:
             run,
             setting,
             right,
-            wrong=1,
+            wrong=options.wrong,
             distinct=0,
             seed=options.seed,
             top_p=options.top_p,
             tries=options.tries,
         )
-        rows = list(_rows(right, told, found))
+        model = f"{checkpoint.name} {checkpoint.fingerprint}"
+        rows = [row | {"model": model} for row in _triplets(right, told, found)]
         _write(out, rows)
+        _write(answers_beside(out), [row | {"model": model} for row in _graded(questions, told)])
         counts = {
             "asked": len(questions),
             "right": len(right),
@@ -173,21 +227,33 @@ def _answers(run: Run, setting: "Setting", questions: Sequence[Question]) -> dic
     return told
 
 
-def _rows(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
+def answers_beside(triplets: Path) -> Path:
+    """Where the graded answers stand: triplets.answers.jsonl beside triplets.jsonl."""
+    return triplets.with_name(f"{triplets.stem}.answers.jsonl")
+
+
+def _triplets(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
     for question in questions:
-        if found[question.id]["wrong"]:
-            right, wrong = alike(told[question.id]["answer"], found[question.id]["wrong"][0])
-            if is_right(question, right) and not is_right(question, wrong):
-                for form in FORMATS_TRAINED:
-                    yield {
-                        "id": question.id,
-                        "question": question.text,
-                        "answers": list(question.answers),
-                        "relation": question.relation,
-                        "right": right,
-                        "wrong": wrong,
-                        "format": form,
-                    }
+        right, wrong = told[question.id]["answer"], []
+        for sampled in found[question.id]["wrong"]:
+            bare, other = alike(right, sampled)
+            if is_right(question, bare) and not is_right(question, other) and other not in wrong:
+                wrong.append(other)
+        if wrong:
+            yield from _in_both_formats(question, {"right": bare, "wrong": wrong[0], "others": wrong[1:]})
+
+
+def _graded(questions: Sequence[Question], told: dict[str, Record]) -> Iterator[Record]:
+    for question in questions:
+        if told[question.id]["answer"]:
+            said = {"answer": told[question.id]["answer"], "right": told[question.id]["right"]}
+            yield from _in_both_formats(question, said)
+
+
+def _in_both_formats(question: Question, fields: Record) -> Iterator[Record]:
+    known = {"id": question.id, "question": question.text, "answers": list(question.answers)}
+    for form in FORMATS_TRAINED:
+        yield known | {"relation": question.relation, **fields, "format": form}
 
 
 def _write(path: Path, rows: Sequence[Record]) -> None:

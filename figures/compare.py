@@ -1,0 +1,164 @@
+"""Before and after a training, side by side on the same axes: each instrument's own drawing twice, and the table."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures import attribution, jsd, masking, rollout, tokens
+from figures.captions import Page, in_words, written_caption
+from figures.grid import Column, Grid
+from figures.style import DOUBLE
+from figures.table import SECTIONS
+from interp.errors import UserError
+from interp.intervals import Estimate
+from interp.runs import Record
+
+COLUMNS = tuple(
+    Column(key, title, scale=1.0, places=places)
+    for key, title, places in (
+        ("before", "before", 4),
+        ("after", "after", 4),
+        ("difference", "after less before", 4),
+        ("effect_size", "effect size", 2),
+    )
+)
+SIDE_TITLES = ("before", "after")
+FILLER = "mean"
+"""The way of hiding the answer under which the confidence distributions are drawn."""
+
+Pair = tuple[Sequence[Record], Sequence[Record]]
+"""The records of both runs."""
+
+
+def instruments_grid(summary: Record) -> Grid:
+    """The numbers of the four instruments that a reader asks for first."""
+    found = summary["comparison"]
+    named = [(section, words, key) for section, names in SECTIONS.items() for key, words in names.items()]
+    return Grid(
+        ("number", "of"),
+        COLUMNS,
+        tuple(((section, words), _cells(found[key])) for section, words, key in named if key in found),
+    )
+
+
+def calibration_grid(summary: Record) -> Grid:
+    """Calibration by data, method, format and measure."""
+    rows = [
+        ((data, method, form, name), _cells(numbers))
+        for data, by_method in summary["calibration"].items()
+        for method, by_format in by_method.items()
+        for form, measures in by_format.items()
+        for name, numbers in measures.items()
+    ]
+    return Grid(("data", "method", "format", "measure"), COLUMNS, tuple(rows))
+
+
+def _cells(numbers: Record) -> tuple[Estimate, ...]:
+    change = Estimate(**numbers["difference"])
+    size = Estimate(numbers["effect_size"], None, None, change.n, change.left_out)
+    return Estimate(**numbers["before"]), Estimate(**numbers["after"]), change, size
+
+
+def sentence(summary: Record) -> str:
+    """Whose numbers they are."""
+    models, data = summary["models"], summary["data"]
+    note = f" ({models['before']['note']})" if models["before"]["note"] else ""
+    return (
+        f"Before: {models['before']['name']}{note}. After: {models['after']['name']}. Data: {data['name']}, "
+        f"{data['asked']} asked, {data['right']} answered right before training. Format: {summary['format']}."
+    )
+
+
+def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iterator[Page]:
+    """The figures of a comparison. questions: whose tokens are shown, by default the first two attributed ones."""
+    before, after = records
+    measured = {name: tuple(_of(name, side) for side in records) for name in ("jsd", "masking", "rollout")}
+
+    def page(name: str, draw: Callable[[int, Axes], None], how: str, sections: Sequence[str], height: float) -> Page:
+        figure = Figure((DOUBLE, height), layout="constrained")
+        axes = figure.subplots(1, 2, sharex=True, sharey=True)
+        for number, ax in enumerate(axes):
+            draw(number, ax)
+            ax.set_title(f"{'ab'[number]}  {SIDE_TITLES[number]}")
+        axes[1].set_ylabel("")
+        return Page(name, figure, written_caption(how, _numbers(summary, sections), sentence(summary)))
+
+    divergences = [jsd.divergences(side) for side in measured["jsd"]]
+    yield page(
+        "compare_jsd",
+        lambda i, ax: jsd.draw_divergence(divergences[i], ax) and None,
+        "The divergence between the confidence after a right and after a wrong answer, question by question. "
+        + jsd.HOW_TO_READ.partition("Left: ")[2].partition("Right: ")[0],
+        ("JSD of the confidence, median (nats)", "JSD of right and wrong answer", "Direction"),
+        2.2,
+    )
+    hidden = [
+        next(one for one in masking.maskings(side, summary["format"]).hidden if one.name == FILLER)
+        for side in measured["masking"]
+    ]
+    levels = masking.maskings(measured["masking"][0], summary["format"]).levels
+    yield page(
+        "compare_confidence",
+        lambda i, ax: masking.draw_levels(hidden[i], levels, ax) and None,
+        "The mean confidence distribution with the answer in sight (bars) and with its tokens replaced by the mean "
+        "embedding (line). A line on the bars means that the confidence does not need the answer.",
+        ("Expected confidence", "Its drop when the answer is hidden"),
+        2.0,
+    )
+    flows = [rollout.rollouts(side) for side in measured["rollout"]]
+    yield page(
+        "compare_rollout",
+        lambda i, ax: rollout.draw_pairs(flows[i].mass, ax).set(xlabel="rollout mass") and None,
+        "Attention rollout read at the confidence, by span (dots), beside uniform attention (diamonds). Attention "
+        "alone: a dependence that training built in values and MLPs does not show here.",
+        ("Rollout mass", "Rollout mass, first token left out", "Rollout mass per token"),
+        2.0,
+    )
+    effects = [attribution.attributions(_of("attribution", side), _of("answer", side)) for side in (before, after)]
+    yield page(
+        "compare_attribution",
+        lambda i, ax: attribution.draw_effects(effects[i], ax) and None,
+        "What replacing a part of the prompt by a filler takes away from the score at the confidence; marks are means "
+        "over questions, shapes fillers, bars 95 % intervals.",
+        ("Effect on the score at the confidence", "Attribution of the answer"),
+        2.2,
+    )
+    yield from _token_pages(records, summary, questions)
+
+
+def _of(name: str, records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record["measure"] == name]
+
+
+def _numbers(summary: Record, sections: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for section in sections:
+        for key, words in SECTIONS[section].items():
+            if numbers := summary["comparison"].get(key):
+                before, after, change = (in_words(one) for one in _cells(numbers)[:3])
+                found[f"{section}: {words}"] = f"before {before}; after {after}; difference {change}"
+    return found
+
+
+def _token_pages(records: Pair, summary: Record, questions: Sequence[str]) -> Iterator[Page]:
+    """One question's prompt shaded by attribution, before above after, on one scale."""
+    by_key = [{(r["measure"], r["id"]): r for r in side if r["set"] == 0} for side in records]
+    both = [key for name, key in by_key[0] if name == "attribution" and ("attribution", key) in by_key[1]]
+    for number, key in enumerate(questions or both[: tokens.SHOWN], 1):
+        if key not in both:
+            raise UserError(f"--questions {key}: not attributed in both runs")
+        prompts = [tokens.shaded_prompt(side["answer", key], None, side["attribution", key]) for side in by_key]
+        limit = max(prompt.shadings[0].limit for prompt in prompts)
+        shadings = tuple(
+            replace(prompt.shadings[0], title=f"{title.capitalize()}: {prompt.shadings[0].title}", limit=limit)
+            for title, prompt in zip(SIDE_TITLES, prompts, strict=True)
+        )
+        prompt = replace(prompts[0], shadings=shadings)
+        how = (
+            "One prompt, shaded by what each token does to the score at the confidence: green raises it, purple "
+            "lowers it. Above before, below after training, with the same colours for the same numbers."
+        )
+        caption = written_caption(how, tokens.numbers_of(prompt, key), sentence(summary))
+        yield Page(f"compare_tokens_{number}", tokens.figure_of(prompt), caption)

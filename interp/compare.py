@@ -1,0 +1,167 @@
+"""`python -m interp.compare BEFORE AFTER`: what a training changed, question by question, with all instruments."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from interp.commands import Positional, at_least, run_as_command
+from interp.diagnose import Diagnose, InstrumentName, averaged, columns_of, diagnosed
+from interp.embedded import EMBEDDED_NAME
+from interp.evaluate import Evaluate, evaluated, short_names
+from interp.intervals import Estimate, difference, effect_size, estimated
+from interp.runs import Record, Run, read_records, read_run
+
+INSTRUMENTS: tuple[InstrumentName, ...] = ("jsd", "rollout", "masking", "attribution")
+SideName = Literal["before", "after"]
+SIDES: tuple[SideName, SideName] = ("before", "after")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Diagnose):
+    """Compare two checkpoints."""
+
+    before: Positional[str]
+    """The checkpoint before training; its questions and answers are put to both."""
+    after: Positional[str]
+    """The checkpoint after it; an adapter on the same base shares the base's memory."""
+    ckpt: tyro.conf.Suppress[str] = EMBEDDED_NAME
+    cases: tyro.conf.Suppress[Path | None] = None
+    data: str = "facts:test"
+    """facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, or a JSONL file; training must not have seen it."""
+    n_calibration: int = 200
+    """How many questions of the data calibration is measured on, each checkpoint with its own answers; 0: none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(0, "n_calibration", self.n_calibration)
+
+    @property
+    def folder(self) -> Path:
+        """The directory of the comparison, which holds those of its runs."""
+        return self.out or Path("results/compare")
+
+    def side(self, name: SideName) -> Diagnose:
+        """The diagnosis of one of the two."""
+        shared = {one.name: getattr(self, one.name) for one in fields(Diagnose)}
+        cases = None if name == "before" else self.folder / "before"
+        return Diagnose(**shared | {"ckpt": getattr(self, name), "cases": cases, "out": self.folder / name})
+
+    @property
+    def calibration(self) -> Evaluate:
+        """The evaluation of both."""
+        shared = {name: getattr(self, name) for name in SHARED}
+        return Evaluate(
+            **shared,
+            ckpt=(self.before, self.after),
+            data=(self.data,),
+            formats=(self.format,),
+            methods=("default", "question-only"),
+            n=self.n_calibration,
+            out=self.folder / "calibration",
+        )
+
+
+SHARED = ("shots", "template", "template_args", "seed", "device", "dtype", "batch_tokens", "trust_remote_code", "free")
+"""Options that a comparison hands on to its evaluation."""
+
+
+def diagnosed_before(options: Compare) -> None:
+    """Measures what can be measured before there is an adapter; `compared` takes it up."""
+    diagnosed(options.side("before"), INSTRUMENTS, "compare")
+
+
+def compared(options: Compare) -> Path:
+    """Measures both checkpoints, or what an earlier run has left, and returns the comparison's directory."""
+    names = list(short_names("ckpt", (options.before, options.after)))
+    from interp.checkpoints import each_checkpoint, source_of
+
+    for ckpt in (options.before, options.after):
+        source_of(ckpt, remote_code=options.trust_remote_code)
+    kept = {k: v for k, v in asdict(options).items() if k not in ("out", "device", "batch_tokens", "trust_remote_code")}
+    with Run(options.folder, kept | {"cases": None}) as run:
+        loaded = each_checkpoint(
+            [options.before, options.after],
+            device=options.device,
+            dtype=options.dtype,
+            remote_code=options.trust_remote_code,
+        )
+        for name in SIDES:
+            diagnosed(options.side(name), INSTRUMENTS, "compare", next(loaded))
+        del loaded
+        calibration = read_run(evaluated(options.calibration))[1] if options.n_calibration else None
+        run.write_summary(comparison(options.folder, names, calibration))
+    return options.folder
+
+
+def comparison(folder: Path, names: Sequence[str], calibration: Record | None) -> Record:
+    """Every number before and after, with the paired difference and its effect size.
+
+    names: what the two are called in the evaluation's summary."""
+    (_, before, _), (_, after, _) = (read_run(folder / side) for side in SIDES)
+    instruments = {key: value for name in INSTRUMENTS for key, value in paired(folder, name).items()}
+    summary = {
+        "models": {side: read_run(folder / side)[1]["model"] for side in SIDES},
+        "data": after["data"],
+        "format": before["format"],
+        "comparison": instruments,
+    }
+    if calibration:
+        summary["calibration"] = _calibration(calibration, names)
+    return summary
+
+
+def paired(folder: Path, instrument: str) -> Record:
+    """An instrument's numbers of both runs by their key in summary.json, on the questions that both have measured."""
+    sides = [
+        {r["id"]: r for r in averaged([r for r in read_records(folder / side) if r["measure"] == instrument])}
+        for side in SIDES
+    ]
+    both = [key for key in sides[0] if key in sides[1]]
+    before, after = (columns_of(instrument, [side[key] for key in both]) for side in sides)
+    return {
+        key: _row(
+            estimated(values, statistic),
+            estimated(after[key][0], statistic),
+            difference(values, after[key][0], statistic),
+        )
+        for key, (values, statistic) in before.items()
+        if key in after
+    }
+
+
+def _row(before: Estimate, after: Estimate, change: Estimate) -> Record:
+    return {
+        "before": before.as_record(),
+        "after": after.as_record(),
+        "difference": change.as_record(),
+        "effect_size": effect_size(change),
+    }
+
+
+def _calibration(summary: Record, names: Sequence[str]) -> Record:
+    """By data, method and format: each measure of both, and the differences on the questions that both answered."""
+    before, after = names
+    found: Record = {}
+    for data, by_method in summary["differences"][f"{after} less {before}"].items():
+        for method, by_format in by_method.items():
+            for form, measures in by_format.items():
+                sides = [summary["calibration"][name][data][method][form] for name in names]
+                found.setdefault(data, {}).setdefault(method, {})[form] = {
+                    name: _row(*(Estimate(**one) for one in (sides[0][name], sides[1][name], change)))
+                    for name, change in measures.items()
+                }
+    return found
+
+
+def _body(options: Compare) -> None:
+    folder = compared(options)
+    from figures.report import reported
+
+    reported(folder)
+
+
+if __name__ == "__main__":
+    run_as_command(Compare, _body, description="Compare before and after training.")

@@ -1,0 +1,129 @@
+"""Before and after: the numbers are paired, question by question, and both sides have put the same to the model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from scipy.stats import ttest_rel
+
+from interp.checkpoints import loaded_checkpoint
+from interp.compare import INSTRUMENTS, Compare, compared, diagnosed_before
+from interp.diagnose import Diagnose, diagnosed
+from interp.errors import UserError
+from interp.intervals import Estimate, difference, effect_size
+from interp.runs import read_records
+from training.adapters import saved_adapter
+
+columns = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=30)
+
+
+@given(columns)
+def test_a_difference_of_means_is_the_mean_of_the_differences(pairs):
+    before, after = [list(column) for column in zip(*pairs, strict=True)]
+    found = difference([*before, None, 1.0], [*after, 1.0, None])
+    assert found.value == pytest.approx(np.subtract(after, before).mean(), abs=1e-9)
+    assert found.n == len(pairs) and found.left_out == 2
+
+
+def test_the_effect_size_of_a_mean_is_its_t_over_the_square_root_of_n():
+    source = np.random.default_rng(0)
+    before = source.normal(size=200)
+    after = before + source.normal(0.3, 0.8, size=200)
+    t = ttest_rel(after, before).statistic
+    assert effect_size(difference(before.tolist(), after.tolist())) == pytest.approx(t / np.sqrt(200), rel=0.06)
+    assert effect_size(Estimate(None, None, None, 0)) is None and effect_size(Estimate(1.0, 1.0, 1.0, 5)) is None
+
+
+@pytest.fixture(scope="module")
+def options(taught_checkpoint, own_data, tmp_path_factory):
+    """The taught model against itself under a random adapter, on our own questions."""
+    adapter = tmp_path_factory.mktemp("adapters") / "random"
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = get_peft_model(loaded_checkpoint(str(taught_checkpoint), device="cpu").model, config)
+    saved_adapter(model, adapter, str(taught_checkpoint))
+    return Compare(
+        before=str(taught_checkpoint),
+        after=str(adapter),
+        data=str(own_data / "open.jsonl"),
+        n=4,
+        n_attribution=2,
+        candidates=0,
+        shots=0,
+        n_calibration=12,
+        device="cpu",
+        out=tmp_path_factory.mktemp("compare") / "run",
+    )
+
+
+@pytest.fixture(scope="module")
+def summary(options):
+    diagnosed_before(options)
+    return json.loads((compared(options) / "summary.json").read_text())
+
+
+def test_both_sides_put_the_same_answers_to_the_same_questions(options, summary):
+    before, after = (list(read_records(options.folder / side)) for side in ("before", "after"))
+    for measure in ("answer", "sample"):
+        assert [r for r in before if r["measure"] == measure] == [r for r in after if r["measure"] == measure]
+
+    def put(records):
+        return {
+            (r["id"], role, one["answer"])
+            for r in records
+            if r["measure"] == "jsd"
+            for role, answers in r["answers"].items()
+            for one in answers
+        }
+
+    assert put(before) == put(after) and len(put(before)) > 8
+    assert summary["models"]["before"]["name"] != summary["models"]["after"]["name"]
+
+
+def test_every_number_is_the_runs_own_and_its_difference_that_of_the_pairs(options, summary):
+    for side in ("before", "after"):
+        run = json.loads((options.folder / side / "summary.json").read_text())
+        assert summary["comparison"]["jsd.median"][side] == run["jsd"]["median"]
+        assert summary["comparison"]["attribution.answer.rank"][side] == run["attribution"]["answer"]["rank"]
+    values = [
+        {r["id"]: r["values"]["direction"] for r in read_records(options.folder / side) if r["measure"] == "jsd"}
+        for side in ("before", "after")
+    ]
+    gaps = [values[1][key] - values[0][key] for key in values[0] if values[0][key] is not None]
+    found = summary["comparison"]["jsd.direction.mean"]
+    assert found["difference"]["value"] == pytest.approx(np.mean(gaps)) and found["difference"]["n"] == len(gaps)
+    assert any(abs(gap) > 1e-6 for gap in gaps), "the adapter changes something"
+    assert {key.partition(".")[0] for key in summary["comparison"]} == set(INSTRUMENTS)
+
+
+def test_calibration_stands_beside_it_with_its_question_only_control(summary):
+    (by_method,) = summary["calibration"].values()
+    assert {"default", "question_only"} <= set(by_method)
+    measures = by_method["default"]["ScoreNumber"]
+    assert {"ece", "nce_abs", "brier", "auroc", "accuracy"} <= set(measures)
+    for one in measures.values():
+        assert set(one) == {"before", "after", "difference", "effect_size"}
+
+
+def test_the_report_draws_both_sides(options, summary, capsys):
+    from figures.report import reported
+
+    reported(options.folder)
+    told = capsys.readouterr().out
+    assert "higher after the right answer" in told and "effect size" in told
+    drawn = {path.stem for path in (options.folder / "figures").glob("*.png")}
+    names = ("jsd", "confidence", "rollout", "attribution", "tokens_1", "tokens_2")
+    assert drawn == {f"compare_{name}" for name in names}
+    caption = (options.folder / "figures" / "compare_confidence.txt").read_text()
+    assert "before 0." in caption and "difference" in caption
+
+
+def test_cases_of_another_configuration_are_refused(options, summary):
+    shared = {"data": options.data, "candidates": 0, "shots": 0, "device": "cpu", "cases": options.folder / "before"}
+    with pytest.raises(UserError, match=r"--cases .*before: its n is 4, here it is 5"):
+        diagnosed(Diagnose(ckpt=options.after, n=5, out=options.folder / "no", **shared), ("jsd",), "jsd")

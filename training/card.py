@@ -1,0 +1,103 @@
+"""The model card of an adapter: what it is, how it was made, what was measured, how to make it again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from figures.captions import digits, in_words, interval
+from interp.errors import UserError
+from interp.intervals import Estimate
+from interp.runs import Record, read_run
+
+TITLES = {
+    "advice": "ADVICE (Seo, Lim and Kim 2026): the confidence after a right answer against that after a wrong one",
+    "conftuner": "ConfTuner (Li et al. 2025): the tokenized Brier score on the model's own answers",
+}
+CARRIED = {
+    "jsd.near_zero_share": "JSD at most 0.1, share of questions",
+    "jsd.median": "JSD of right and wrong answer, median",
+    "jsd.wrong_wrong": "JSD of two wrong answers, median",
+    "jsd.direction.share_positive": "higher after the right answer, share",
+    "masking.mean.drop": "drop when the answer is hidden (mean embedding)",
+    "attribution.answer.effect": "effect of the answer",
+    "attribution.answer.rank": "attribution rank of the answer, median",
+}
+"""What of a comparison stands in the card, in plain words."""
+CALIBRATION = ("accuracy", "ece", "nce_abs", "brier", "auroc", "auroc_within")
+
+
+def write_card(folder: Path, method: str) -> None:
+    """Writes README.md beside the adapter, from the records of its run alone."""
+    config, summary, _ = read_run(folder)
+    comparison = folder / "compare" / "summary.json"
+    compared = read_run(comparison.parent)[1] if comparison.exists() else None
+    text = "\n".join(_lines(method, config, summary["training"], compared)) + "\n"
+    try:
+        (folder / "README.md").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: the model card could not be written ({error.strerror})") from None
+
+
+def _lines(method: str, config: Record, training: Record, compared: Record | None) -> Iterator[str]:
+    identity, made = config["identity"], config["made_with"]
+    yield from ("---", f"base_model: {identity['ckpt']}", "library_name: peft", "tags: [lora, calibration]", "---", "")
+    yield from (f"# LoRA adapter: {TITLES[method]}", "")
+    note = f" ({identity['note']})" if identity["note"] else ""
+    yield f"On `{identity['ckpt']}`{note}, weights {identity['model']}. Load it with `--ckpt` and this directory."
+    yield f"Examples: {training['examples']} of {training['questions']} questions, {training['held_out']} held out."
+    yield from ("", "## Recipe", "", f"Preset `{training['preset']}`, {training['updates']} updates:", "")
+    yield from ("| option | value |", "| --- | --- |")
+    for name, value in training["recipe"].items():
+        yield f"| {name} | {' '.join(value) if isinstance(value, list) else value} |"
+    yield from ("", f"`{_command(method, identity)}`", "")
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    yield f"Made with python {made['python']}, {versions}, commit {made['commit']}, on {made['machine']}."
+    yield from ("", "## Learning curve, on held-out questions", "")
+    yield from _curve(training["curve"])
+    if compared:
+        yield from ("", "## Before and after", "")
+        yield from _compared(compared)
+    yield from ("", "Intervals are 95 % bootstrap intervals over questions. All numbers: summary.json, compare/.")
+
+
+def _command(method: str, identity: Record) -> str:
+    recipe = identity["recipe"]
+    file = "--triplets triplets.jsonl" if method == "advice" else "--answers triplets.answers.jsonl"
+    given = " ".join(
+        f"--{name.replace('_', '-')} {identity[name]}"
+        for name in ("ckpt", "held_out", "every", "shots", "shot_sets", "seed")
+    )
+    decided = " ".join(
+        f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
+        for name, value in recipe.items()
+        if value is not None
+    )
+    return f"python -m training.{method} {file} {given} {decided}"
+
+
+def _curve(points: list[Record]) -> Iterator[str]:
+    names = [name for name in points[0] if name != "id"]
+    yield f"| update | {' | '.join(name.replace('_', ' ') for name in names)} |"
+    yield "| ---: |" + " ---: |" * len(names)
+    for point in points:
+        cells = (Estimate(**point[name]) for name in names)
+        shown = ("–" if one.value is None else f"{digits(one.value)} {interval(one)}" for one in cells)
+        yield f"| {point['id']} | {' | '.join(shown)} |"
+
+
+def _compared(summary: Record) -> Iterator[str]:
+    data = summary["data"]
+    yield f"Data: {data['name']}, {data['right']} of {data['asked']} answered right and measured; {summary['format']}."
+    yield from ("", "| | before | after | difference | effect size |", "| --- | ---: | ---: | ---: | ---: |")
+    for key, words in CARRIED.items():
+        yield from _row(words, summary["comparison"].get(key))
+    for data_name, by_method in summary.get("calibration", {}).items():
+        for form, measures in by_method["default"].items():
+            for name in CALIBRATION:
+                yield from _row(f"{name}, {data_name}, {form}", measures.get(name))
+
+
+def _row(words: str, numbers: Record | None) -> Iterator[str]:
+    if numbers:
+        before, after, change = (Estimate(**numbers[name]) for name in ("before", "after", "difference"))
+        size = "–" if numbers["effect_size"] is None else f"{numbers['effect_size']:.2f}"
+        yield f"| {words} | {in_words(before)} | {in_words(after)} | {in_words(change)} | {size} |"

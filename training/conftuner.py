@@ -1,0 +1,41 @@
+"""`python -m training.conftuner`: ADVICE's strongest rival, the tokenized Brier score on a model's own answers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from interp.commands import run_as_command
+from interp.errors import UserError
+from training.recipes import CONFTUNER_RECIPES, Recipe, TrainingOptions
+from training.triplets import loaded_answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfTuner(TrainingOptions):
+    """Train a ConfTuner adapter."""
+
+    ckpt: str = TrainingOptions.ckpt
+    """The model to train, or an ADVICE adapter on it: what is saved then is both in one."""
+    answers: Path
+    """The file of answers that `python -m training.triplets` wrote beside its triplets."""
+    out: Path = Path("runs/conftuner")
+    """Where the adapter goes, and all that was measured. An unfinished run there is continued."""
+
+
+def trained(options: ConfTuner) -> Path:
+    """Trains the adapter, or what an earlier run has left of it, and returns its directory."""
+    from training.session import Task, session
+
+    answers = loaded_answers(options.answers)
+    if len({answer.right for answer in answers}) < 2:
+        raise UserError(f"--answers {options.answers}: all are {'right' if answers[0].right else 'wrong'}")
+
+    def objective(checkpoint, shots: int, recipe: Recipe):
+        from training.objectives import ConfTunerObjective
+
+        return ConfTunerObjective(checkpoint, shots, recipe.batch)
+
+    return session(options, Task("conftuner", CONFTUNER_RECIPES, answers, options.answers, objective, on_adapters=True))
+
+
+if __name__ == "__main__":
+    run_as_command(ConfTuner, lambda options: print(trained(options)), description="Train a ConfTuner adapter.")

@@ -1,0 +1,161 @@
+"""The two objectives on packed rows: what a mini-batch is fed as, what is asked of it, and how learning shows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, Generic
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.attribution import Scorer, rank_of_best
+from interp.calibration import Scored, measures_of, rule_named
+from interp.checkpoints import Checkpoint
+from interp.formats import FORMATS, FormatName
+from interp.intervals import Estimate, estimated
+from interp.jsd import NEAR_ZERO
+from interp.masking import filler_embeddings
+from interp.records import Question
+from interp.runs import chunks
+from interp.setting import Setting, prepared
+from training.batches import AnyExample, MiniBatch
+from training.losses import advice_losses, expected, jensen_shannon, tokenized_brier
+from training.packing import PackedRow, packed_row
+from training.recipes import Weights
+from training.triplets import GradedAnswer, Triplet
+
+Inputs = dict[str, Any]
+"""What `terms` needs of a mini-batch: its packed row, and what the losses compare with."""
+RANKED = 8
+"""Held-out triplets in which the answer's attribution rank is taken."""
+
+
+class Objective(ABC, Generic[AnyExample]):
+    """What is trained. Prompts are rendered, and rows packed, when they are asked for."""
+
+    def __init__(self, checkpoint: Checkpoint, shots: int, size: int) -> None:
+        """checkpoint: its model carries the adapter that is trained. size: examples in a row."""
+        self.checkpoint, self.shots, self.size = checkpoint, shots, size
+        self.setting = cache(self._setting)
+
+    def _setting(self, form: FormatName, shot_seed: int) -> Setting:
+        return prepared(self.checkpoint, FORMATS[form], shots=self.shots, shot_seed=shot_seed, read_opening=False)
+
+    @abstractmethod
+    def inputs(self, batch: MiniBatch[AnyExample]) -> Inputs:
+        """A mini-batch as the model and the losses take it."""
+
+    @abstractmethod
+    def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+        """Each term of the loss and their `total`, one value for each example."""
+
+    @abstractmethod
+    def point(self, model: torch.nn.Module, examples: Sequence[AnyExample]) -> dict[str, Estimate]:
+        """What the learning curve shows of held-out examples."""
+
+    def _row(self, form: FormatName, shot_seed: int, put: Sequence[tuple[Question, str]]) -> Inputs:
+        setting = self.setting(form, shot_seed)
+        transcripts = [setting.prompter.transcript(question, answer) for question, answer in put]
+        values = torch.tensor(setting.prompter.confidence.values, device=setting.prefix.model.device)
+        return {"row": packed_row(setting, transcripts), "values": values}
+
+    def _parts(self, examples: Sequence[AnyExample]) -> Iterator[Sequence[AnyExample]]:
+        """The examples by format, as many at a time as a row holds."""
+        for form in sorted({example.format for example in examples}):
+            yield from chunks([example for example in examples if example.format == form], self.size)
+
+
+def level_logprobs(model: torch.nn.Module, row: PackedRow) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the levels after each transcript of a row, and of each transcript's answer."""
+    logits = model(**row.inputs, use_cache=False).logits[0].float()
+    return row.level_logprobs(logits), row.answer_logprobs(logits)
+
+
+class AdviceObjective(Objective[Triplet]):
+    """ADVICE: the confidence after a right answer against the one after a wrong answer to the same question."""
+
+    def __init__(self, checkpoint: Checkpoint, shots: int, size: int, weights: Weights) -> None:
+        super().__init__(checkpoint, shots, size)
+        self.weights = weights
+
+    def inputs(self, batch: MiniBatch[Triplet]) -> Inputs:
+        """Right and wrong answer of each triplet, in turn."""
+        put = [(t.question, answer) for t in batch.examples for answer in (t.right, t.wrong)]
+        return self._row(batch.examples[0].format, batch.shot_seed, put)
+
+    def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+        """lm, jsd, margin, sum and total, [triplets]."""
+        levels, answers = level_logprobs(model, inputs["row"])
+        return advice_losses(levels[0::2], levels[1::2], answers[0::2], inputs["values"], self.weights)
+
+    def point(self, model: torch.nn.Module, examples: Sequence[Triplet]) -> dict[str, Estimate]:
+        """How the confidence depends on the answer, and on which of two wrong ones; where the answer ranks."""
+        right, wrong, jsd, wrong_wrong = [], [], [], []
+        for of_form in self._parts(examples):
+            made = self._row(of_form[0].format, 0, [(t.question, a) for t in of_form for a in _three(t)])
+            with torch.no_grad():
+                levels, _ = level_logprobs(model, made["row"])
+            first, second, third = (levels[i::3] for i in range(3))
+            right += expected(first, made["values"]).tolist()
+            wrong += expected(second, made["values"]).tolist()
+            jsd += jensen_shannon(first, second).tolist()
+            between = jensen_shannon(second, third).tolist()
+            wrong_wrong += [value if t.others else None for t, value in zip(of_form, between, strict=True)]
+        return {
+            "right": estimated(right),
+            "wrong": estimated(wrong),
+            "direction": estimated([a - b for a, b in zip(right, wrong, strict=True)]),
+            "direction_positive": estimated([float(a > b) for a, b in zip(right, wrong, strict=True)]),
+            "jsd": estimated(jsd, np.median),
+            "near_zero_share": estimated([float(value <= NEAR_ZERO) for value in jsd]),
+            "wrong_wrong": estimated(wrong_wrong, np.median),
+            "answer_rank": estimated([self._rank(triplet) for triplet in examples[:RANKED]], np.median),
+        }
+
+    def _rank(self, triplet: Triplet) -> int | None:
+        """The rank of the right answer's best token by the score's gradient, all tokens of the prompt in the list."""
+        setting = self.setting(triplet.format, 0)
+        transcript = setting.prompter.transcript(triplet.question, triplet.right)
+        values = torch.tensor(setting.prompter.confidence.values, device=setting.prefix.model.device)
+        scorer = Scorer(setting, transcript, lambda levels: expected(levels.log_softmax(-1), values))
+        effects = scorer.first_order(filler_embeddings(setting)["mean"])
+        return rank_of_best(effects.tolist(), transcript.positions("answer"))
+
+
+def _three(triplet: Triplet) -> tuple[str, str, str]:
+    """The right answer and two wrong ones; where there is one, it stands for the second."""
+    return triplet.right, triplet.wrong, (*triplet.others, triplet.wrong)[0]
+
+
+class ConfTunerObjective(Objective[GradedAnswer]):
+    """ConfTuner: the confidence after one answer against whether it is right."""
+
+    def inputs(self, batch: MiniBatch[GradedAnswer]) -> Inputs:
+        """Each answer, and whether it is right."""
+        made = self._row(batch.examples[0].format, batch.shot_seed, [(e.question, e.answer) for e in batch.examples])
+        return made | {"right": torch.tensor([e.right for e in batch.examples], device=made["values"].device)}
+
+    def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+        """total, [answers]: the tokenized Brier score."""
+        levels, _ = level_logprobs(model, inputs["row"])
+        return {"total": tokenized_brier(levels, inputs["right"], inputs["values"])}
+
+    def point(self, model: torch.nn.Module, examples: Sequence[GradedAnswer]) -> dict[str, Estimate]:
+        """The confidence after right and after wrong answers, and how well it ranks them."""
+        confidence, right, brier = [], [], []
+        for part in self._parts(examples):
+            made = self.inputs(MiniBatch(tuple(part), 0))
+            with torch.no_grad():
+                levels, _ = level_logprobs(model, made["row"])
+            confidence += expected(levels, made["values"]).tolist()
+            brier += tokenized_brier(levels, made["right"], made["values"]).tolist()
+            right += [example.right for example in part]
+        measured = measures_of(Scored(tuple(confidence), tuple(right), ("",) * len(right), 0), rule_named("10-right"))
+        return {
+            "right": estimated([c for c, r in zip(confidence, right, strict=True) if r]),
+            "wrong": estimated([c for c, r in zip(confidence, right, strict=True) if not r]),
+            "tokenized_brier": estimated(brier),
+            "auroc": measured["auroc"],
+            "ece": measured["ece"],
+        }

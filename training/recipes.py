@@ -1,0 +1,165 @@
+"""What training runs have in common: their options, and the hyperparameters that fit a family of models."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal, TypeVar
+
+from interp.commands import at_least
+from interp.embedded import EMBEDDED_NAME
+from interp.errors import UserError
+
+PresetName = Literal["auto", "paper", "mistral", "small"]
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""Query, key, value and output projections, as most families name them."""
+SMALL = 10**9
+"""Models with fewer parameters than this are trained with the preset `small`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The hyperparameters of a run, all decided."""
+
+    lr: float
+    """Peak learning rate: 5 % of the updates warm up to it, and it then falls to 0 in a straight line."""
+    epochs: int
+    """Passes over the examples."""
+    updates: int | None = None
+    """Stop after so many updates; None: after all epochs."""
+    batch: int
+    """Examples in a mini-batch, all of one format."""
+    accumulation: int
+    """Mini-batches to an update."""
+    rank: int
+    """LoRA's rank."""
+    alpha: int
+    """LoRA's scale: what the adapter says counts alpha / rank."""
+    dropout: float
+    """LoRA's dropout."""
+    targets: tuple[str, ...]
+    """The projections that get an adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What each term of ADVICE's objective counts, and where it stops asking for more; 0 switches a term off."""
+
+    lm: float = 1.0
+    """Negative log-likelihood of the right answer."""
+    jsd: float = 1.0
+    """How far the two distributions are short of `jsd_wanted`."""
+    margin: float = 1.0
+    """How far the two means are short of lying `margin_wanted` apart."""
+    sum: float = 1.0
+    """How far the two means are from adding up to 1."""
+    jsd_wanted: float = 0.6
+    """Nats; at most ln 2."""
+    margin_wanted: float = 1.0
+    """On the scale of the levels' values; out of reach where those span less, as in ScoreLetter."""
+
+    def __post_init__(self) -> None:
+        for name in ("lm", "jsd", "margin", "sum"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"the weight of the term {name} is {getattr(self, name)}: must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviceRecipe(Weights, Recipe):
+    """A recipe for ADVICE, with the weights of its terms."""
+
+
+PAPER = {"lr": 1e-5, "epochs": 4, "batch": 16, "accumulation": 2, "rank": 16, "alpha": 32, "dropout": 0.0}
+"""The published hyperparameters of ADVICE."""
+ADVICE_RECIPES = {
+    "paper": AdviceRecipe(**PAPER, targets=ATTENTION),
+    "mistral": AdviceRecipe(**PAPER | {"lr": 3e-5}, targets=ATTENTION),
+    "small": AdviceRecipe(**PAPER | {"lr": 1e-3, "accumulation": 1, "updates": 150}, targets=ATTENTION),
+}
+"""small: found by experiment, see LOG.md."""
+PUBLISHED = {"lr": 1e-5, "epochs": 2, "batch": 16, "accumulation": 2, "rank": 8, "alpha": 32, "dropout": 0.05}
+"""The published hyperparameters of ConfTuner."""
+CONFTUNER_RECIPES = {
+    "paper": Recipe(**PUBLISHED, targets=("q_proj", "v_proj")),
+    "mistral": Recipe(**PUBLISHED, targets=("q_proj", "v_proj")),
+    "small": Recipe(**PUBLISHED | {"lr": 1e-3, "accumulation": 1, "updates": 150}, targets=("q_proj", "v_proj")),
+}
+"""small: found by experiment, see LOG.md."""
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options of every training command; those left out are the preset's."""
+
+    ckpt: str = EMBEDDED_NAME
+    """The model to train: the embedded one, a directory, a .gguf file or a hub id (name@revision)."""
+    preset: PresetName = "auto"
+    """auto: mistral for Mistral, small for models under a billion parameters, else paper."""
+    lr: float | None = None
+    """Peak learning rate."""
+    epochs: int | None = None
+    """Passes over the examples."""
+    batch: int | None = None
+    """Examples in a mini-batch, all of one format."""
+    accumulation: int | None = None
+    """Mini-batches to an update."""
+    updates: int | None = None
+    """Stop after so many updates; by default after all epochs."""
+    rank: int | None = None
+    """LoRA's rank."""
+    alpha: int | None = None
+    """LoRA's scale."""
+    dropout: float | None = None
+    """LoRA's dropout."""
+    targets: tuple[str, ...] | None = None
+    """The projections that get an adapter."""
+    held_out: int = 64
+    """Questions kept from training, on which the learning curve is measured."""
+    every: int = 20
+    """Updates between two points of the learning curve, and between two checkpoints."""
+    shots: int | None = None
+    """Worked examples in the prompt; by default what the checkpoint's preset says."""
+    shot_sets: int = 8
+    """Sets of examples, of which each mini-batch has one: a confidence must not be copied from an example."""
+    diagnose: int = 48
+    """Questions that all instruments and calibration are measured on before the first and after the last update; 0:
+    none."""
+    diagnose_data: str = "facts:test"
+    """Where those questions come from; training must not have seen them."""
+    report_to: tuple[str, ...] = ("tensorboard",)
+    """Where transformers' Trainer reports to: tensorboard, wandb, mlflow, ...; none for nowhere."""
+    seed: int = 0
+    """Decides the order of the examples and the adapter's first weights."""
+    device: str = "auto"
+    """cuda, mps or cpu."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the passes; the adapter's weights stay float32. auto: bfloat16 on cuda, float32 elsewhere."""
+    trust_remote_code: bool = False
+    """Run the code that a checkpoint brings along. Read it first."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "accumulation", "updates", "rank", "alpha", "every", "held_out", "shot_sets"):
+            if getattr(self, name) is not None:
+                at_least(1, name, getattr(self, name))
+        for name in ("diagnose", "seed"):
+            at_least(0, name, getattr(self, name))
+        if self.lr is not None and not self.lr > 0:
+            raise UserError(f"--lr {self.lr}: must be more than 0")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout {self.dropout}: must lie in [0, 1)")
+        if self.targets == ():
+            raise UserError("--targets: names at least one projection")
+
+
+def preset_for(options: TrainingOptions, model_type: str, parameters: int) -> PresetName:
+    """The preset that the options ask for, or that fits a model of this type and size."""
+    if options.preset != "auto":
+        return options.preset
+    if parameters < SMALL:
+        return "small"
+    return "mistral" if "mistral" in model_type else "paper"
+
+
+def filled_in(recipe: AnyRecipe, options: TrainingOptions) -> AnyRecipe:
+    """The recipe with the options that were given in its place."""
+    given = {one.name: getattr(options, one.name, None) for one in fields(recipe)}
+    return replace(recipe, **{name: value for name, value in given.items() if value is not None})

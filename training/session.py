@@ -1,0 +1,162 @@
+"""A training command from its options to an adapter with its card: all but the objective is the same for each."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+from interp.errors import UserError
+from interp.questions import fingerprint, loaded_questions
+from interp.runs import Record, Run
+from training.batches import AnyExample, mini_batches, split
+from training.recipes import Recipe, TrainingOptions, filled_in, preset_for
+
+if TYPE_CHECKING:
+    from interp.checkpoints import Checkpoint, Source
+    from training.objectives import Objective
+
+MACHINE_ONLY = ("out", "device", "report_to", "diagnose", "diagnose_data", "trust_remote_code")
+"""Options that may change while a run is continued: the adapter is the same."""
+
+
+@dataclass(frozen=True)
+class Task(Generic[AnyExample]):
+    """What is particular to a training command."""
+
+    name: str
+    """What the method is called."""
+    recipes: dict[str, Recipe]
+    """Its presets."""
+    examples: Sequence[AnyExample]
+    """All it has to train on."""
+    file: Path
+    """Where they were read from."""
+    objective: "Callable[[Checkpoint, int, Any], Objective[AnyExample]]"
+    """Makes the objective from the checkpoint under its adapter, the number of worked examples, and the recipe."""
+    on_adapters: bool = False
+    """A checkpoint may carry an adapter already."""
+
+
+def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
+    """Measures, trains, measures again and writes the card; returns the adapter's directory.
+
+    What an earlier run has left there is taken up. Errors: UserError."""
+    train_on, held_out = split(task.examples, options.held_out, options.seed)
+    if options.diagnose:
+        loaded_questions(options.diagnose_data)
+    from interp.checkpoints import source_of
+
+    source = source_of(options.ckpt, remote_code=options.trust_remote_code)
+    if source.adapter and not task.on_adapters:
+        base = source.base_name
+        raise UserError(f"--ckpt {options.ckpt}: already carries an adapter; train on its base {base}")
+    comparing = _comparison(options)
+    if comparing:
+        from interp.compare import diagnosed_before
+
+        diagnosed_before(comparing)
+    _trained(options, task, source, train_on, held_out)
+    if comparing:
+        from figures.report import reported
+        from interp.compare import compared
+
+        reported(compared(comparing))
+    from training.card import write_card
+
+    write_card(options.out, task.name)
+    return options.out
+
+
+def _comparison(options: TrainingOptions):  # -> Compare | None, imported late
+    from interp.compare import Compare
+
+    if not options.diagnose:
+        return None
+    return Compare(
+        before=options.ckpt,
+        after=str(options.out),
+        data=options.diagnose_data,
+        n=options.diagnose,
+        n_calibration=4 * options.diagnose,
+        shots=options.shots,
+        seed=options.seed,
+        device=options.device,
+        trust_remote_code=options.trust_remote_code,
+        out=options.out / "compare",
+    )
+
+
+def _trained(
+    options: TrainingOptions,
+    task: Task[AnyExample],
+    source: "Source",
+    train_on: Sequence[AnyExample],
+    held_out: Sequence[AnyExample],
+) -> None:
+    from interp.checkpoints import loaded_checkpoint
+    from training.adapters import WEIGHTS, saved_adapter
+    from training.loop import train, with_adapter
+
+    checkpoint = loaded_checkpoint(
+        options.ckpt, device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
+    )
+    if source.adapter:
+        checkpoint = replace(checkpoint, model=checkpoint.model.merge_and_unload().requires_grad_(False))
+    _warn_of_others(task, checkpoint, source)
+    preset = preset_for(options, checkpoint.model.config.model_type, checkpoint.model.num_parameters())
+    recipe = filled_in(task.recipes[preset], options)
+    batches = mini_batches(train_on, recipe, options)
+    shots = checkpoint.shots if options.shots is None else options.shots
+    kept = {name: value for name, value in asdict(options).items() if name not in MACHINE_ONLY}
+    identity = {name: str(value) if isinstance(value, Path) else value for name, value in kept.items()}
+    identity |= {
+        "method": task.name,
+        "preset": preset,
+        "recipe": asdict(recipe),
+        "shots": shots,
+        "model": checkpoint.fingerprint,
+        "note": checkpoint.note,
+        "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
+        "examples": fingerprint([example.question for example in task.examples]),
+    }
+    with Run(options.out, identity) as run:
+        if not ((options.out / WEIGHTS).exists() and ("trained", 0, "") in run.done):
+            model = with_adapter(checkpoint, recipe, options.seed)
+            objective = task.objective(replace(checkpoint, model=model), shots, recipe)
+            train(objective, batches, held_out, recipe, options, run)
+            saved_adapter(model, options.out, source.base_name, source.adapter)
+            run.append({"measure": "trained", "set": 0, "id": ""})
+        run.write_summary({"training": _summary(run, task, train_on, held_out, identity)})
+
+
+def _warn_of_others(task: Task[AnyExample], checkpoint: "Checkpoint", source: "Source") -> None:
+    """Says so where the answers are another model's: they are then neither its knowledge nor its words."""
+    for theirs in sorted({example.model for example in task.examples}):
+        name, _, weights = theirs.rpartition(" ")
+        if theirs and weights != checkpoint.fingerprint and not (source.adapter and name == source.base_name):
+            print(
+                f"warning: {task.file}: answers of {theirs}, not of {checkpoint.name} {checkpoint.fingerprint}; "
+                "a confidence trained on another model's answers is not about this one's knowledge",
+                file=sys.stderr,
+            )
+
+
+def _summary(
+    run: Run,
+    task: Task[AnyExample],
+    train_on: Sequence[AnyExample],
+    held_out: Sequence[AnyExample],
+    identity: Record,
+) -> Record:
+    curve = [{k: v for k, v in point.items() if k not in ("measure", "set")} for point in run.records("curve")]
+    return {
+        "method": task.name,
+        "preset": identity["preset"],
+        "recipe": identity["recipe"],
+        "examples": len(train_on),
+        "questions": len({example.question.id for example in train_on}),
+        "held_out": len(held_out),
+        "updates": sum(1 for _ in run.records("update")),
+        "curve": sorted(curve, key=lambda point: int(point["id"])),
+    }
