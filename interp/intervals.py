@@ -40,7 +40,7 @@ def estimated(values: Sequence[float | int | None], statistic: Statistic = np.me
     return estimated_jointly((there,), lambda x: statistic(x, axis=-1), left_out=left_out, seed=seed)
 
 
-Columns = dict[str, tuple[list[float | None], Statistic]]
+Columns = dict[str, tuple[list[float | int | None], Statistic]]
 """What a run's numbers are computed from: by the number's key, one value per question, and the statistic of them."""
 
 
@@ -50,7 +50,11 @@ def estimated_columns(columns: Columns) -> dict[str, Estimate]:
 
 
 def difference(
-    before: Sequence[float | None], after: Sequence[float | None], statistic: Statistic = np.mean, *, seed: int = 0
+    before: Sequence[float | int | None],
+    after: Sequence[float | int | None],
+    statistic: Statistic = np.mean,
+    *,
+    seed: int = 0,
 ) -> Estimate:
     """statistic(after) less statistic(before) over the questions that have both; the pairs are resampled."""
     both = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]

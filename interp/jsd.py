@@ -155,10 +155,10 @@ MEDIANS = ("noise_floor", "wrong_wrong", "foreign", "foil", "candidates", "hint"
 def columns(records: Sequence[Record]) -> Columns:
     """The columns behind the numbers of a run, by their key in summary.json."""
 
-    def column(name: str) -> list[float | None]:
+    def column(name: str) -> list[float | int | None]:
         return [record["values"].get(name) for record in records]
 
-    def share(name: str, holds: "np.ufunc", edge: float) -> tuple[list[float | None], Statistic]:
+    def share(name: str, holds: "np.ufunc", edge: float) -> tuple[list[float | int | None], Statistic]:
         return [None if v is None else float(holds(v, edge)) for v in column(name)], np.mean
 
     found: Columns = {"jsd.median": (column("jsd"), np.median)}
