@@ -8,6 +8,7 @@ from figures import attribution, calibration, compare, jsd, masking, rollout, to
 from figures.captions import Page, Subject, subject_of
 from figures.style import paper, saved
 from figures.table import printed, printed_grid, table_of
+from figures.training import reported_ablation, reported_curve
 from interp.runs import Record, read_records, read_run
 
 Pages = Callable[[Sequence[Record], Subject], Iterator[Page]]
@@ -21,6 +22,13 @@ def reported(folder: Path, questions: Sequence[str] = ()) -> None:
     questions: ids of those whose tokens are shown, by default the first few that were attributed. Errors: UserError
     where the folder is no finished run, or a question was not measured."""
     config, summary, records = read_run(folder)
+    if "training" in summary:
+        reported_curve(folder)
+        _said_where(folder)
+        return
+    if "ablation" in summary:
+        reported_ablation(folder)
+        return
     if "comparison" in summary:
         _reported_comparison(folder, summary, questions)
         return

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
+from figures.report import reported
 from interp.checkpoints import loaded_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
@@ -17,6 +18,7 @@ from interp.questions import is_right, may_be_right
 from interp.runs import read_records
 from interp.setting import prepared
 from training import advice, conftuner
+from training.ablation import ROWS, Ablation, ablated
 from training.adapters import WEIGHTS, saved_adapter
 from training.advice import Advice
 from training.batches import mini_batches, split
@@ -117,7 +119,7 @@ def options(tiny_checkpoint, triplet_file, tmp_path):
     """options(**changes): a short training of a small model, without diagnoses."""
 
     def made(kind=Advice, **changes):
-        file = {"triplets": triplet_file} if kind is Advice else {"answers": answers_beside(triplet_file)}
+        file = {"triplets": triplet_file} if issubclass(kind, Advice) else {"answers": answers_beside(triplet_file)}
         short = {"lr": 1e-2, "batch": 5, "accumulation": 2, "epochs": 3, "held_out": 2, "every": 2, "dropout": 0.1}
         quiet = {"shots": 0, "shot_sets": 1, "device": "cpu", "diagnose": 0, "report_to": ()}
         given = {"ckpt": str(tiny_checkpoint("llama")), "out": tmp_path / "run", **file, **short, **quiet}
@@ -309,6 +311,31 @@ def test_a_preset_fits_the_model_and_what_is_given_comes_before_it(options):
     assert tuner.targets == ("q_proj", "v_proj")
     changed = filled_in(paper, options(lr=5e-4, margin=2.0))
     assert (changed.lr, changed.margin, changed.sum, changed.rank) == (5e-4, 2.0, 1.0, 16)
+
+
+def test_the_ablation_trains_seven_rows_and_sets_them_beside_the_base(options, own_data, tmp_path, capsys):
+    grid = ablated(options(Ablation, updates=2, data=(str(own_data / "open.jsonl"),), n=12))
+    reported(grid)
+    assert "lm_jsd_margin" in capsys.readouterr().out
+    header, *rows = (grid / "ablation.csv").read_text().splitlines()
+    assert header.startswith("row,data,format,accuracy") and len(rows) == 8 * 2
+    assert (grid / "figures" / "ablation.png").exists()
+    for name, off in ROWS.items():
+        terms = of_run(grid / name, "update")
+        assert len(terms) == 2 and all(one[term] == 0 for one in terms for term in off)
+        assert all(any(one[term] for one in terms) for term in {"lm", "jsd", "margin", "sum"} - set(off))
+        assert f"--{off[0]} 0.0" in (grid / name / "README.md").read_text() if off else True
+
+
+def test_a_training_diagnoses_before_and_after_by_itself(options, taught_checkpoint, own_data, monkeypatch):
+    """The numbers of both stand in the card."""
+    ckpt, data = str(taught_checkpoint), str(own_data / "open.jsonl")
+    out = advice.trained(options(ckpt=ckpt, diagnose=3, diagnose_data=data, updates=2))
+    card = (out / "README.md").read_text()
+    assert "## Before and after" in card and "| higher after the right answer, share |" in card
+    assert "| auroc, open, ScoreNumber |" in card
+    assert {"learning_curve.png", "learning_curve.txt"} <= {path.name for path in (out / "figures").iterdir()}
+    assert (out / "compare" / "figures" / "compare_jsd.png").exists()
 
 
 def test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch(options):

@@ -62,8 +62,10 @@ def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
         from interp.compare import compared
 
         reported(compared(comparing))
+    from figures.training import reported_curve
     from training.card import write_card
 
+    reported_curve(options.out)
     write_card(options.out, task.name)
     return options.out
 

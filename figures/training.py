@@ -1,0 +1,150 @@
+"""How a training went: the learning curve of answer-dependence, and the ablation of its terms."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures.captions import Page, in_words, written_caption
+from figures.grid import Column, Grid
+from figures.style import DOUBLE, INK, RIGHT, ROLE_COLOURS, SPAN_COLOURS, WRONG, paper, saved
+from figures.table import printed_grid
+from interp.intervals import Estimate
+from interp.runs import Record, read_run
+
+PANELS: dict[str, dict[str, str]] = {
+    "expected confidence": {"right": RIGHT, "wrong": WRONG},
+    "share of pairs": {"direction_positive": SPAN_COLOURS["tail"], "near_zero_share": ROLE_COLOURS["null"]},
+    "JSD, median (nats)": {"jsd": ROLE_COLOURS["jsd"], "wrong_wrong": ROLE_COLOURS["wrong_wrong"]},
+    "tokenized Brier score": {"tokenized_brier": INK},
+    "AUROC, ECE": {"auroc": SPAN_COLOURS["tail"], "ece": SPAN_COLOURS["answer"]},
+    "attribution rank, median": {"answer_rank": SPAN_COLOURS["answer"]},
+}
+"""What the curve's panels show, each line in its colour; a panel without a line in the run is left out."""
+NAMES = {
+    "right": "right answers",
+    "wrong": "wrong answers",
+    "direction_positive": "higher after the right one",
+    "near_zero_share": "JSD at most 0.1",
+    "jsd": "right and wrong",
+    "wrong_wrong": "two wrong",
+    "tokenized_brier": "tokenized Brier",
+    "auroc": "AUROC",
+    "ece": "ECE",
+    "answer_rank": "answer's best token",
+}
+CURVE = """\
+Held-out questions, measured before the first update and every so many: lines are means (medians where the axis says
+so), bands 95 % intervals over the held-out pairs. A confidence that learns to look at its answer parts the two lines of
+the first panel; divergence without direction is a reaction to any answer, not knowledge."""
+ABLATION = """\
+Each row is ADVICE with the terms that it names, trained on the same mini-batches. Dots are the measures on questions
+that training did not see, bars 95 % intervals over questions; the dashed line is the model before training."""
+MEASURES = (
+    Column("accuracy", "accuracy"),
+    Column("confidence", "confidence"),
+    Column("ece", "ECE"),
+    Column("nce_abs", "abs NCE"),
+    Column("brier", "Brier"),
+    Column("auroc", "AUROC"),
+    Column("auroc_within", "AUROC within"),
+)
+DRAWN = ("ece", "brier", "auroc")
+
+
+def draw_curve(points: Sequence[Record], lines: dict[str, str], ax: Axes) -> Axes:
+    """One line with its band for each name, over updates. points: a run's `curve` in summary.json."""
+    updates = [int(point["id"]) for point in points]
+    for name, colour in lines.items():
+        found = [
+            (at, Estimate(**p[name])) for at, p in zip(updates, points, strict=True) if p[name]["value"] is not None
+        ]
+        ax.plot([at for at, _ in found], [one.value for _, one in found], color=colour, label=NAMES[name])
+        band = [(at, one.low, one.high) for at, one in found if one.low is not None]
+        if band:
+            ax.fill_between(*zip(*band, strict=True), color=colour, alpha=0.18, lw=0)
+    ax.set(xlabel="update")
+    ax.legend()
+    return ax
+
+
+def curve_page(training: Record, sentence: str) -> Page:
+    """The learning curve of a run."""
+    points = training["curve"]
+    panels = {title: lines for title, lines in PANELS.items() if set(lines) <= set(points[0])}
+    figure = Figure((DOUBLE, 1.9), layout="constrained")
+    for ax, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        draw_curve(points, lines, ax).set_title(title)
+    numbers = {
+        f"{title}, {NAMES[name]}, update {point['id']}": in_words(Estimate(**point[name]))
+        for title, lines in panels.items()
+        for name in lines
+        for point in (points[0], points[-1])
+    }
+    return Page("learning_curve", figure, written_caption(CURVE, numbers, sentence))
+
+
+def ablation_grid(summary: Record) -> Grid:
+    """Calibration of every row by data and format, beside the model before training."""
+    rows = []
+    for checkpoint, by_data in summary["calibration"].items():
+        for data, by_method in by_data.items():
+            for form, numbers in by_method["default"].items():
+                cells = tuple(Estimate(**numbers[column.key]) for column in MEASURES)
+                rows.append(((checkpoint, data, form), cells))
+    return Grid(("row", "data", "format"), MEASURES, tuple(rows))
+
+
+def ablation_page(summary: Record) -> Page:
+    """ECE, Brier and AUROC of every row; one colour for each data set and format."""
+    grid = ablation_grid(summary)
+    settings = list(dict.fromkeys(names[1:] for names, _ in grid.rows))
+    checkpoints = list(dict.fromkeys(names[0] for names, _ in grid.rows))
+    colours = dict(zip(settings, list(SPAN_COLOURS.values()) * len(settings), strict=False))
+    figure = Figure((DOUBLE, 0.9 + 0.22 * len(checkpoints)), layout="constrained")
+    for ax, key in zip(figure.subplots(1, len(DRAWN), sharey=True), DRAWN, strict=True):
+        column = [c.key for c in MEASURES].index(key)
+        for (name, *setting), cells in grid.rows:
+            one, number = cells[column], settings.index(tuple(setting))
+            if one.value is None:
+                continue
+            if name == summary["base"]:
+                ax.axvline(one.value, color=colours[tuple(setting)], ls="--", lw=0.8)
+            row = checkpoints.index(name) + 0.2 * (number - (len(settings) - 1) / 2)
+            if one.low is not None:
+                ax.plot((one.low, one.high), (row, row), color=colours[tuple(setting)], lw=1.4)
+            ax.plot(one.value, row, "o", color=colours[tuple(setting)], mec="white", mew=0.5, ms=4.5)
+        ax.set(title=MEASURES[column].title, ylim=(len(checkpoints) - 0.5, -0.5))
+        ax.set_yticks(range(len(checkpoints)), checkpoints)
+        ax.tick_params(axis="y", length=0)
+    handles = [figure.axes[0].plot([], [], "o", color=colours[s], ms=4.5, label=", ".join(s))[0] for s in settings]
+    figure.legend(handles=handles, loc="outside upper left", ncols=4)
+    numbers = {
+        f"{MEASURES[i].title}, {', '.join(names)}": in_words(cells[i])
+        for i in range(len(MEASURES))
+        for names, cells in grid.rows
+    }
+    return Page("ablation", figure, written_caption(ABLATION, numbers, f"Base: {summary['base']}."))
+
+
+def reported_curve(folder: Path) -> None:
+    """Draws the learning curve of a finished training into `folder`/figures."""
+    config, summary, _ = read_run(folder)
+    identity = config["identity"]
+    note = f" ({identity['note']})" if identity["note"] else ""
+    with paper():
+        page = curve_page(summary["training"], f"{identity['method']} on {identity['ckpt']}{note}.")
+        saved(page.figure, folder / "figures", page.name, page.caption)
+
+
+def reported_ablation(folder: Path) -> None:
+    """Prints the ablation's table, writes it, and draws its figure into `folder`/figures."""
+    summary = read_run(folder)[1]
+    grid = ablation_grid(summary)
+    printed_grid(grid, "ADVICE with the terms that each row names:")
+    grid.written(folder, "ablation")
+    with paper():
+        page = ablation_page(summary)
+        saved(page.figure, folder / "figures", page.name, page.caption)
+    print(f"table: {folder / 'ablation'}.csv, .md, .tex; figure with its caption: {folder / 'figures'}")
