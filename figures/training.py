@@ -65,6 +65,7 @@ def draw_curve(points: Sequence[Record], lines: dict[str, str], ax: Axes) -> Axe
         if band:
             ax.fill_between(*zip(*band, strict=True), color=colour, alpha=0.18, lw=0)
     ax.set(xlabel="update")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
     return ax
 

@@ -15,7 +15,8 @@ from interp.checkpoints import loaded_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.questions import is_right, may_be_right
-from interp.runs import read_records
+from interp.records import Question
+from interp.runs import read_records, read_run
 from interp.setting import prepared
 from training import advice, conftuner
 from training.ablation import ROWS, Ablation, ablated
@@ -352,6 +353,12 @@ def test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch(options):
     assert short == batches[:6]
 
 
+def test_every_pass_takes_the_next_wrong_answer():
+    triplet = Triplet(Question("q", "Who?", ("Ada",)), "Ada", "Bob", "ScoreNumber", ("Cy", "Di"))
+    assert [triplet.wrong_in(epoch) for epoch in range(4)] == ["Bob", "Cy", "Di", "Bob"]
+    assert replace(triplet, others=()).wrong_in(3) == "Bob"
+
+
 def test_no_question_is_both_trained_on_and_held_out(options):
     triplets = loaded_triplets(options().triplets)
     train, held = split(triplets, 4, 0)
@@ -407,3 +414,12 @@ def test_a_file_that_holds_no_triplets_is_refused_with_the_line(triplet_file, tm
     (tmp_path / "bad.jsonl").write_text("\n")
     with pytest.raises(UserError, match="no triplets in it"):
         loaded_triplets(tmp_path / "bad.jsonl")
+
+
+def test_half_precision_trains_an_adapter_whose_own_weights_are_whole(options):
+    out = advice.trained(options(dtype="bfloat16", updates=2))
+    terms = of_run(out, "update")
+    assert len(terms) == 2 and terms[0]["total"] == pytest.approx(
+        of_run(advice.trained(options(out=out.with_name("whole"), updates=2)), "update")[0]["total"], rel=0.05
+    )
+    assert read_run(out)[0]["identity"]["dtype"] == "bfloat16"

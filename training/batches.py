@@ -35,6 +35,8 @@ class MiniBatch(Generic[AnyExample]):
     """The examples."""
     shot_seed: int
     """Which set of worked examples."""
+    epoch: int = 0
+    """Which pass over the examples this is part of."""
 
 
 def mini_batches(
@@ -50,7 +52,7 @@ def mini_batches(
             draw.shuffle(of_form)
             made += [tuple(of_form[i : i + recipe.batch]) for i in range(0, len(of_form), recipe.batch)]
         draw.shuffle(made)
-        found += [MiniBatch(one, draw.randrange(options.shot_sets)) for one in made]
+        found += [MiniBatch(one, draw.randrange(options.shot_sets), epoch) for one in made]
     return found if recipe.updates is None else found[: recipe.updates * recipe.accumulation]
 
 

@@ -80,8 +80,8 @@ class AdviceObjective(Objective[Triplet]):
         self.weights = weights
 
     def inputs(self, batch: MiniBatch[Triplet]) -> Inputs:
-        """Right and wrong answer of each triplet, in turn."""
-        put = [(t.question, answer) for t in batch.examples for answer in (t.right, t.wrong)]
+        """Right and wrong answer of each triplet, in turn; every pass takes the next of a triplet's wrong answers."""
+        put = [(t.question, answer) for t in batch.examples for answer in (t.right, t.wrong_in(batch.epoch))]
         return self._row(batch.examples[0].format, batch.shot_seed, put)
 
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:

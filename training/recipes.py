@@ -10,6 +10,8 @@ from interp.errors import UserError
 PresetName = Literal["auto", "paper", "mistral", "small"]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 """Query, key, value and output projections, as most families name them."""
+MLP = ("gate_proj", "up_proj", "down_proj")
+"""The projections of a gated MLP."""
 SMALL = 10**9
 """Models with fewer parameters than this are trained with the preset `small`."""
 
@@ -71,7 +73,14 @@ PAPER = {"lr": 1e-5, "epochs": 4, "batch": 16, "accumulation": 2, "rank": 16, "a
 ADVICE_RECIPES = {
     "paper": AdviceRecipe(**PAPER, targets=ATTENTION),
     "mistral": AdviceRecipe(**PAPER | {"lr": 3e-5}, targets=ATTENTION),
-    "small": AdviceRecipe(**PAPER | {"lr": 1e-3, "accumulation": 1, "updates": 150}, targets=ATTENTION),
+    "small": AdviceRecipe(
+        **PAPER | {"lr": 5e-4, "accumulation": 1, "updates": 120, "dropout": 0.05},
+        targets=(*ATTENTION, *MLP),
+        lm=0.1,
+        jsd=0.1,
+        margin=3.0,
+        sum=0.3,
+    ),
 }
 """small: found by experiment, see LOG.md."""
 PUBLISHED = {"lr": 1e-5, "epochs": 2, "batch": 16, "accumulation": 2, "rank": 8, "alpha": 32, "dropout": 0.05}
@@ -79,7 +88,10 @@ PUBLISHED = {"lr": 1e-5, "epochs": 2, "batch": 16, "accumulation": 2, "rank": 8,
 CONFTUNER_RECIPES = {
     "paper": Recipe(**PUBLISHED, targets=("q_proj", "v_proj")),
     "mistral": Recipe(**PUBLISHED, targets=("q_proj", "v_proj")),
-    "small": Recipe(**PUBLISHED | {"lr": 1e-3, "accumulation": 1, "updates": 150}, targets=("q_proj", "v_proj")),
+    "small": Recipe(
+        **PUBLISHED | {"lr": 5e-4, "batch": 32, "accumulation": 1, "updates": 120, "rank": 16},
+        targets=(*ATTENTION, *MLP),
+    ),
 }
 """small: found by experiment, see LOG.md."""
 

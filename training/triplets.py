@@ -39,7 +39,7 @@ class Triplets(CommonOptions):
     tries: int = 48
     """Samples drawn for a question before it counts as one without a wrong answer."""
     wrong: int = 4
-    """Distinct wrong answers looked for: training takes the first, the control of its learning curve two."""
+    """Distinct wrong answers looked for: every pass of a training takes the next, a control compares two."""
     out: Path | None = Path("triplets.jsonl")
     """The file. Beside it: all answers, right and wrong, in <name>.answers.jsonl, and the records in <out>.run."""
 
@@ -67,6 +67,10 @@ class Triplet:
     """Further wrong answers sampled from the model, all distinct."""
     model: str = ""
     """Name and fingerprint of the model that gave the answers."""
+
+    def wrong_in(self, epoch: int) -> str:
+        """The wrong answer that a pass over the triplets takes: all have their turn."""
+        return (self.wrong, *self.others)[epoch % (1 + len(self.others))]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,131 @@
+"""`python -m training`: the whole experiment on the embedded model, from questions to the comparison of methods."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from interp.commands import at_least, run_as_command
+from interp.embedded import EMBEDDED_NAME
+from interp.errors import UserError
+from interp.formats import FORMAT_NAMES
+
+Step = tuple[str, Callable[[], object]]
+FILES = ("triviaqa_train.jsonl", "triviaqa_test.jsonl", "mmlu.jsonl", "logiqa_test.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Train ADVICE, ConfTuner and both, and measure them beside the base."""
+
+    data: Path
+    """A directory with triviaqa_train.jsonl, triviaqa_test.jsonl, mmlu.jsonl and logiqa_test.jsonl."""
+    ckpt: str = EMBEDDED_NAME
+    """The model to train."""
+    out: Path = Path("runs")
+    """Where all runs go. What is finished there is not done again."""
+    seeds: int = 3
+    """ADVICE is trained with so many seeds."""
+    sample: int = 8000
+    """Questions asked for triplets: training relations of the facts, and TriviaQA."""
+    updates: int | None = None
+    """Updates of each training; by default the preset's, and 50 for a row of the ablation."""
+    n: int = 300
+    """Questions of each relation set of the facts."""
+    n_breadth: int = 100
+    """Questions of TriviaQA, MMLU and LogiQA each."""
+    diagnose: int = 48
+    """Questions that the first ADVICE adapter is compared with the base on."""
+    device: str = "auto"
+    """cuda, mps or cpu."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "sample", "n", "n_breadth"):
+            at_least(1, name, getattr(self, name))
+        for name in FILES:
+            if not (self.data / name).is_file():
+                raise UserError(f"--data {self.data}: there is no {name} in it")
+
+
+def steps(options: Experiment) -> Iterator[Step]:
+    """Name and body of each step, in order."""
+    from figures.report import reported
+    from figures.training import reported_ablation
+    from interp.evaluate import Evaluate, evaluated
+    from training.ablation import Ablation, ablated
+    from training.advice import Advice
+    from training.advice import trained as advised
+    from training.conftuner import ConfTuner
+    from training.conftuner import trained as tuned
+    from training.triplets import Triplets, answers_beside, built
+
+    out, triplets = options.out, options.out / "triplets.jsonl"
+    sources = ("facts:train", str(options.data / FILES[0]))
+    asking = {"ckpt": options.ckpt, "device": options.device}
+    training = {**asking, "updates": options.updates, "dtype": "bfloat16"}
+    first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
+    yield "triplets", lambda: built(Triplets(**asking, data=sources, sample=options.sample, out=triplets))
+    for seed in range(options.seeds):
+        one = Advice(
+            **training,
+            triplets=triplets,
+            seed=seed,
+            diagnose=0 if seed else options.diagnose,
+            out=out / f"advice-{seed}",
+        )
+        yield f"advice, seed {seed}", lambda one=one: advised(one)
+    rival = {**training, "answers": answers_beside(triplets), "diagnose": 0}
+    yield "conftuner", lambda: tuned(ConfTuner(**rival, out=tuner))
+    yield "advice + conftuner", lambda: tuned(ConfTuner(**rival | {"ckpt": str(first)}, out=both))
+
+    def measured(name: str, *ckpts: Path, **options_of_run: object) -> None:
+        named = (options.ckpt, *map(str, ckpts))
+        reported(evaluated(Evaluate(ckpt=named, device=options.device, out=out / name, **options_of_run)))
+
+    seeds = [out / f"advice-{seed}" for seed in range(options.seeds)]
+    yield (
+        "facts",
+        lambda: measured(
+            "evaluation-facts",
+            *seeds,
+            tuner,
+            both,
+            data=("facts:test", "facts:unseen"),
+            methods=("default", "question-only"),
+            n=options.n,
+        ),
+    )
+    yield (
+        "all formats",
+        lambda: measured(
+            "evaluation-formats", first, tuner, both, data=("facts:test",), formats=FORMAT_NAMES, n=options.n_breadth
+        ),
+    )
+    yield (
+        "other questions",
+        lambda: measured(
+            "evaluation-breadth",
+            first,
+            tuner,
+            both,
+            data=tuple(str(options.data / name) for name in FILES[1:]),
+            formats=("ScoreNumber", "ScoreLetter"),
+            n=options.n_breadth,
+        ),
+    )
+    grid = Ablation(
+        **training | {"updates": options.updates or 50}, triplets=triplets, n=options.n_breadth, out=out / "ablation"
+    )
+    yield "ablation", lambda: reported_ablation(ablated(grid))
+
+
+def experiment(options: Experiment) -> None:
+    """Runs every step that is not finished yet, and says how long each took."""
+    for name, body in steps(options):
+        began = time.perf_counter()
+        body()
+        print(f"step: {name}, {time.perf_counter() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    run_as_command(Experiment, experiment, description=__doc__)
