@@ -46,7 +46,7 @@ class Benchmarks:
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     """Which ones, all by default: readout, greedy, default, self_consistency, rollout, rollout_memory, attribution,
-    memory, command_help."""
+    memory, training, command_help."""
 
     ckpt: str = EMBEDDED_NAME
     """The model."""
@@ -327,6 +327,56 @@ def _long_prompt(tokens: int = 1000) -> list[int]:
     return [(7 * i) % 4000 + 100 for i in range(tokens)]
 
 
+def training(options: Benchmarks) -> dict:
+    """Loss and gradient of 8 triplets as one packed row, against their 16 sequences one by one."""
+    import dataclasses
+    from itertools import pairwise
+
+    import torch
+
+    from interp.checkpoints import loaded_checkpoint
+    from training.loop import with_adapter
+    from training.losses import advice_losses
+    from training.objectives import AdviceObjective, level_logprobs
+    from training.recipes import ADVICE_RECIPES
+    from training.triplets import Triplet
+
+    checkpoint, recipe = loaded_checkpoint(options.ckpt), ADVICE_RECIPES["paper"]
+    model = with_adapter(checkpoint, recipe, 0).train()
+    objective = AdviceObjective(dataclasses.replace(checkpoint, model=model), checkpoint.shots, 8, recipe)
+    pairs = pairwise(_facts(9))
+    triplets = [Triplet(q, q.answers[0], other.answers[0], "ScoreNumber") for q, other in pairs]
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    found: dict[str, tuple[float, torch.Tensor]] = {}
+
+    def stepped(name: str, parts: list[list[tuple]]) -> None:
+        model.zero_grad()
+        total = 0.0
+        for part in parts:
+            rows = [objective.row("ScoreNumber", 0, put) for put in part]
+            read = [level_logprobs(model, row["row"]) for row in rows]
+            levels, answers = (torch.cat(one) for one in zip(*read, strict=True))
+            terms = advice_losses(levels[0::2], levels[1::2], answers[0::2], rows[0]["values"], recipe)
+            loss = terms["total"].sum() / len(triplets)
+            loss.backward()
+            total += loss.item()
+        found[name] = total, torch.cat([w.grad.flatten() for w in weights if w.grad is not None])
+
+    both = [[(t.question, t.right), (t.question, t.wrong)] for t in triplets]
+    ways = {
+        "naive": lambda: stepped("naive", [[[right], [wrong]] for right, wrong in both]),
+        "ours": lambda: stepped("ours", [[[put for pair in both for put in pair]]]),
+    }
+    seconds = timed(ways, options.repeats)
+    (loss, gradient), (plain, plainly) = found["ours"], found["naive"]
+    return {
+        "ratio": seconds["naive"] / seconds["ours"],
+        "triplets": len(triplets),
+        "loss_difference": abs(loss - plain),
+        "gradient_difference": ((gradient - plainly).norm() / plainly.norm()).item(),
+    }
+
+
 def _rollout_peak_ours(*, ckpt: str) -> dict:
     from interp.checkpoints import loaded_checkpoint
     from interp.hooks import HookedModel
@@ -368,7 +418,7 @@ def _diagnose_peak(n: int, *, ckpt: str) -> dict:
         return {"peak": _peak(), "grown": _peak() - before, "seconds": time.perf_counter() - begin}
 
 
-ALL = (readout, greedy, default, self_consistency, rollout, rollout_memory, attribution, memory, command_help)
+ALL = (readout, greedy, default, self_consistency, rollout, rollout_memory, attribution, memory, training, command_help)
 MEASURED = {benchmark.__name__: benchmark for benchmark in ALL}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -23,9 +23,9 @@ SIDES: tuple[SideName, SideName] = ("before", "after")
 class Compare(Diagnose):
     """Compare two checkpoints."""
 
-    before: Positional[str]
+    before: Annotated[Positional[str], tyro.conf.arg(metavar="BEFORE")]
     """The checkpoint before training; its questions and answers are put to both."""
-    after: Positional[str]
+    after: Annotated[Positional[str], tyro.conf.arg(metavar="AFTER")]
     """The checkpoint after it; an adapter on the same base shares the base's memory."""
     ckpt: tyro.conf.Suppress[str] = EMBEDDED_NAME
     cases: tyro.conf.Suppress[Path | None] = None

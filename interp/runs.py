@@ -16,7 +16,7 @@ Record = dict[str, Any]
 """One line of records.jsonl: plain JSON, the boundary beyond which no model is needed."""
 
 KEY = ("measure", "set", "id")
-PACKAGES = ("torch", "transformers", "transformer-lens", "captum", "numpy")
+PACKAGES = ("torch", "transformers", "transformer-lens", "captum", "peft", "numpy")
 
 
 class Run:

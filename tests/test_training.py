@@ -19,6 +19,7 @@ from interp.records import Question
 from interp.runs import read_records, read_run
 from interp.setting import prepared
 from training import advice, conftuner
+from training.__main__ import FILES, Experiment, steps
 from training.ablation import ROWS, Ablation, ablated
 from training.adapters import WEIGHTS, saved_adapter
 from training.advice import Advice
@@ -351,6 +352,16 @@ def test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch(options):
     assert batches != mini_batches(triplets, recipe, options(shot_sets=4, seed=1))
     short = mini_batches(triplets, replace(recipe, updates=2, accumulation=3), options(shot_sets=4))
     assert short == batches[:6]
+
+
+def test_the_experiment_says_at_once_which_file_is_missing(own_data, tmp_path):
+    with pytest.raises(UserError, match=r"there is no triviaqa_train.jsonl in it"):
+        Experiment(data=own_data)
+    for name in FILES:
+        (tmp_path / name).write_text("")
+    names = [name for name, _ in steps(Experiment(data=tmp_path, out=tmp_path / "runs"))]
+    assert names[0] == "triplets" and names[1:4] == [f"advice, seed {seed}" for seed in range(3)]
+    assert {"conftuner", "advice + conftuner", "ablation"} <= set(names)
 
 
 def test_every_pass_takes_the_next_wrong_answer():

@@ -54,7 +54,8 @@ class Objective(ABC, Generic[AnyExample]):
     def point(self, model: torch.nn.Module, examples: Sequence[AnyExample]) -> dict[str, Estimate]:
         """What the learning curve shows of held-out examples."""
 
-    def _row(self, form: FormatName, shot_seed: int, put: Sequence[tuple[Question, str]]) -> Inputs:
+    def row(self, form: FormatName, shot_seed: int, put: Sequence[tuple[Question, str]]) -> Inputs:
+        """Questions with answers as one packed row, with the values of its levels."""
         setting = self.setting(form, shot_seed)
         transcripts = [setting.prompter.transcript(question, answer) for question, answer in put]
         values = torch.tensor(setting.prompter.confidence.values, device=setting.prefix.model.device)
@@ -82,7 +83,7 @@ class AdviceObjective(Objective[Triplet]):
     def inputs(self, batch: MiniBatch[Triplet]) -> Inputs:
         """Right and wrong answer of each triplet, in turn; every pass takes the next of a triplet's wrong answers."""
         put = [(t.question, answer) for t in batch.examples for answer in (t.right, t.wrong_in(batch.epoch))]
-        return self._row(batch.examples[0].format, batch.shot_seed, put)
+        return self.row(batch.examples[0].format, batch.shot_seed, put)
 
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         """lm, jsd, margin, sum and total, [triplets]."""
@@ -93,7 +94,7 @@ class AdviceObjective(Objective[Triplet]):
         """How the confidence depends on the answer, and on which of two wrong ones; where the answer ranks."""
         right, wrong, jsd, wrong_wrong = [], [], [], []
         for of_form in self._parts(examples):
-            made = self._row(of_form[0].format, 0, [(t.question, a) for t in of_form for a in _three(t)])
+            made = self.row(of_form[0].format, 0, [(t.question, a) for t in of_form for a in _three(t)])
             with torch.no_grad():
                 levels, _ = level_logprobs(model, made["row"])
             first, second, third = (levels[i::3] for i in range(3))
@@ -133,7 +134,7 @@ class ConfTunerObjective(Objective[GradedAnswer]):
 
     def inputs(self, batch: MiniBatch[GradedAnswer]) -> Inputs:
         """Each answer, and whether it is right."""
-        made = self._row(batch.examples[0].format, batch.shot_seed, [(e.question, e.answer) for e in batch.examples])
+        made = self.row(batch.examples[0].format, batch.shot_seed, [(e.question, e.answer) for e in batch.examples])
         return made | {"right": torch.tensor([e.right for e in batch.examples], device=made["values"].device)}
 
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
