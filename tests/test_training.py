@@ -1,5 +1,6 @@
 """Training from end to end on small models: packed rows are exact, and the objective does what it says."""
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -23,8 +24,8 @@ from training.__main__ import FILES, Experiment, steps
 from training.ablation import ROWS, Ablation, ablated
 from training.adapters import WEIGHTS, saved_adapter
 from training.advice import Advice
-from training.batches import mini_batches, split
-from training.loop import Watch
+from training.batches import MiniBatch, mini_batches, split
+from training.loop import Watch, with_adapter
 from training.losses import advice_losses
 from training.objectives import AdviceObjective
 from training.packing import packed_row
@@ -93,6 +94,39 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
     (loss, gradient), (plain, plainly) = results
     assert loss == pytest.approx(plain, abs=1e-4)
     assert (gradient - plainly).norm() / plainly.norm() < 1e-3 and plainly.norm() > 0
+
+
+def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences(tiny_loaded, open_questions):
+    checkpoint = tiny_loaded("gpt_neox")  # a family whose norms are computed in float64 as well
+    recipe = replace(ADVICE_RECIPES["paper"], targets=("query_key_value", "dense"))
+    model = with_adapter(replace(checkpoint, model=copy.deepcopy(checkpoint.model).double()), recipe, 0).double()
+    objective = AdviceObjective(replace(checkpoint, model=model), 1, 4, recipe)
+    inputs = objective.inputs(MiniBatch(tuple(triplets_of(open_questions[:4])), 0))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    chance = torch.Generator().manual_seed(0)
+    for weight in weights:  # away from the start, where half of them have no effect
+        weight.data = 0.1 * torch.randn(weight.shape, generator=chance, dtype=torch.float64)
+
+    def loss() -> torch.Tensor:
+        row, values = inputs["row"], inputs["values"].double()
+        logits = model(**row.inputs, use_cache=False).logits[0]
+        levels, answers = row.level_logprobs(logits), row.answer_logprobs(logits)
+        return advice_losses(levels[0::2], levels[1::2], answers[0::2], values, recipe)["total"].mean()
+
+    gradients = torch.autograd.grad(loss(), weights)
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+    for _ in range(3):
+        ways = [torch.randn(weight.shape, generator=chance, dtype=torch.float64) for weight in weights]
+        slope = sum((gradient * way).sum() for gradient, way in zip(gradients, ways, strict=True)).item()
+        found = []
+        for step in (1e-5, -2e-5):
+            for weight, way in zip(weights, ways, strict=True):
+                weight.data += step * way
+            with torch.no_grad():
+                found.append(loss().item())
+        for weight, way in zip(weights, ways, strict=True):
+            weight.data += 1e-5 * way
+        assert (found[0] - found[1]) / 2e-5 == pytest.approx(slope, rel=1e-5)
 
 
 @pytest.fixture
