@@ -337,13 +337,13 @@ def training(options: Benchmarks) -> dict:
     from interp.checkpoints import loaded_checkpoint
     from training.loop import with_adapter
     from training.losses import advice_losses
-    from training.objectives import AdviceObjective, level_logprobs
+    from training.objectives import AdviceObjective, read
     from training.recipes import ADVICE_RECIPES
     from training.triplets import Triplet
 
     checkpoint, recipe = loaded_checkpoint(options.ckpt), ADVICE_RECIPES["paper"]
     model = with_adapter(checkpoint, recipe, 0).train()
-    objective = AdviceObjective(dataclasses.replace(checkpoint, model=model), checkpoint.shots, 8, recipe)
+    objective = AdviceObjective(dataclasses.replace(checkpoint, model=model), checkpoint.shots, recipe)
     pairs = pairwise(_facts(9))
     triplets = [Triplet(q, q.answers[0], other.answers[0], "ScoreNumber") for q, other in pairs]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -354,8 +354,8 @@ def training(options: Benchmarks) -> dict:
         total = 0.0
         for part in parts:
             rows = [objective.row("ScoreNumber", 0, put) for put in part]
-            read = [level_logprobs(model, row["row"]) for row in rows]
-            levels, answers = (torch.cat(one) for one in zip(*read, strict=True))
+            said = [read(model, row["row"]) for row in rows]
+            levels, answers = (torch.cat([getattr(one, name) for one in said]) for name in ("levels", "answers"))
             terms = advice_losses(levels[0::2], levels[1::2], answers[0::2], rows[0]["values"], recipe)
             loss = terms["total"].sum() / len(triplets)
             loss.backward()

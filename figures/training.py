@@ -19,6 +19,7 @@ PANELS: dict[str, dict[str, str]] = {
     "JSD, median (nats)": {"jsd": ROLE_COLOURS["jsd"], "wrong_wrong": ROLE_COLOURS["wrong_wrong"]},
     "tokenized Brier score": {"tokenized_brier": INK},
     "AUROC, ECE": {"auroc": SPAN_COLOURS["tail"], "ece": SPAN_COLOURS["answer"]},
+    "outside the levels": {"outside": INK},
     "attribution rank, median": {"answer_rank": SPAN_COLOURS["answer"]},
 }
 """What the curve's panels show, each line in its colour; a panel without a line in the run is left out."""
@@ -33,6 +34,7 @@ NAMES = {
     "auroc": "AUROC",
     "ece": "ECE",
     "answer_rank": "answer's best token",
+    "outside": "mean probability",
 }
 CURVE = """\
 Held-out questions, measured before the first update and every so many: lines are means (medians where the axis says

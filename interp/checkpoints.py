@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -232,13 +234,22 @@ def _device(device: str) -> str:
     return device
 
 
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without peft's word on a property that transformers renamed, which no user can do anything about."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
 def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
     try:
         from peft import PeftModel
     except ImportError:
         raise UserError("LoRA adapters need the package peft: pip install peft") from None
     try:
-        return PeftModel.from_pretrained(model, str(adapter))
+        with quiet_peft():
+            return PeftModel.from_pretrained(model, str(adapter))
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--ckpt {adapter}: the adapter does not fit its base model: {reason}") from error

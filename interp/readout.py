@@ -35,25 +35,21 @@ class LevelPlan:
     edge_levels: Tensor
     """The level that it belongs to."""
     leaf_rows: Tensor
-    """For each level, the row of the read after its last token; empty where its end is not read."""
+    """For each level, the row of the read after its last token."""
     answer_rows: Tensor
     """The rows after which the answer's tokens and the end of its line come."""
     answer_tokens: Tensor
     """Those tokens."""
 
-    def level_logprobs(self, logits: Tensor, stops: Tensor | None, total: Tensor | None = None) -> Tensor:
+    def level_logprobs(self, logits: Tensor, stops: Tensor, total: Tensor | None = None) -> Tensor:
         """Log-probability of each whole level with its end, [..., levels], from logits [..., reads, vocabulary].
 
         total: their logsumexp [..., reads], where it is at hand for several transcripts of one tree.
 
-        A level ends where the turn or the line ends (`stops`), so that "8" is told from "85" and "1" from "10"; None:
-        its end is not read."""
+        A level ends where the turn or the line ends (`stops`), so that "8" is told from "85" and "1" from "10"."""
         total = logits.logsumexp(-1) if total is None else total
         edges = logits[..., self.edge_rows, self.edge_tokens] - total[..., self.edge_rows]
-        if stops is not None:
-            ends = logits[..., self.leaf_rows[:, None], stops].logsumexp(-1) - total[..., self.leaf_rows]
-        else:
-            ends = edges.new_zeros((*edges.shape[:-1], int(self.edge_levels.max()) + 1))
+        ends = logits[..., self.leaf_rows[:, None], stops].logsumexp(-1) - total[..., self.leaf_rows]
         return ends.index_add(-1, self.edge_levels, edges)
 
     def answer_logprob(self, logits: Tensor, total: Tensor) -> Tensor:
@@ -104,30 +100,27 @@ class ConfidenceReader:
         return trees[0], reads, plans[0]
 
     def planned(
-        self, tree: TokenTree, transcripts: Sequence[Transcript], length: int, *, ends: bool = True
+        self, tree: TokenTree, transcripts: Sequence[Transcript], length: int
     ) -> tuple[list[int], list[LevelPlan]]:
-        """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans.
-
-        ends: whether a level counts only with its end, for which its last token has to stand in the tree."""
+        """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans."""
         reads: dict[int, int] = {}
         plans = []
         for transcript in transcripts:
             path = tree.insert(transcript.ids[length:])
             edges, leaves = [], []
             for level, suffix in enumerate(self.prompter.level_suffixes(transcript)):
-                nodes = (path[-1], *tree.insert(suffix if ends else suffix[:-1], path[-1]))
+                nodes = (path[-1], *tree.insert(suffix, path[-1]))
                 edges += [
                     (reads.setdefault(n, len(reads)), token, level) for n, token in zip(nodes, suffix, strict=False)
                 ]
-                if ends:
-                    leaves.append(reads.setdefault(nodes[-1], len(reads)))
+                leaves.append(reads.setdefault(nodes[-1], len(reads)))
             spoken = transcript.positions("answer")
             spoken = (*spoken, spoken[-1] + 1) if spoken and spoken[0] > length else ()
             answer = [(reads.setdefault(path[i - 1 - length], len(reads)), transcript.ids[i]) for i in spoken]
             device = self.prefix.model.device
             columns = torch.tensor(edges, device=device).reshape(-1, 3).T
             rows = torch.tensor(answer, device=device, dtype=torch.long).reshape(-1, 2).T
-            plans.append(LevelPlan(*columns, torch.tensor(leaves, device=device, dtype=torch.long), *rows))
+            plans.append(LevelPlan(*columns, torch.tensor(leaves, device=device), *rows))
         return list(reads), plans
 
 

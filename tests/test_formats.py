@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -128,8 +127,3 @@ def test_levels_without_one_strictly_rising_value_each_are_refused():
 @pytest.mark.parametrize("form", FORMATS.values(), ids=lambda form: form.name)
 def test_the_wording_names_both_ends_of_the_scale(form):
     assert form.levels[0] in form.wording and form.levels[-1] in form.wording
-
-
-@pytest.mark.parametrize("name", FORMAT_NAMES)
-def test_no_level_begins_another_so_that_training_may_read_them_without_their_ends(name):
-    assert not [(a, b) for a, b in permutations(FORMATS[name].levels, 2) if b.startswith(a)]

@@ -11,6 +11,13 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 FIGURES = {
     "figures_2_3": ("figure_2_jsd", "figure_3_rollout"),
+    "before_after": (
+        "compare_jsd",
+        "compare_confidence",
+        "compare_rollout",
+        "compare_attribution",
+        "compare_tokens_1",
+    ),
     "calibration": ("figure_1_confidence", "figure_5_reliability", "ece_tokens"),
 }
 

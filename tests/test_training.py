@@ -50,16 +50,18 @@ def triplets_of(questions, form="ScoreNumber") -> list[Triplet]:
 
 
 def whole_texts(setting, transcripts) -> tuple[torch.Tensor, torch.Tensor]:
-    """The definition: each level of each transcript, without its end, from a plain pass over its text; the answers."""
-    model = setting.checkpoint.model
+    """The definition: each level of each transcript from a plain pass over its whole text, and the answers."""
+    model, stops = setting.checkpoint.model, list(setting.checkpoint.stops)
     levels, answers = [], []
     for transcript in transcripts:
         found, before = [], len(transcript.ids)
         for suffix in setting.prompter.level_suffixes(transcript):
             ids = torch.tensor([[*transcript.ids, *suffix]])
             said = model(ids, use_cache=False).logits[0].log_softmax(-1)
-            found.append(sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1])))
-        levels.append(torch.stack(found).log_softmax(-1))
+            found.append(
+                sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1])) + said[-1, stops].logsumexp(-1)
+            )
+        levels.append(torch.stack(found))
         spoken = transcript.positions("answer")
         answers.append(sum(said[i - 1, transcript.ids[i]] for i in (*spoken, spoken[-1] + 1)))
     return torch.stack(levels), torch.stack(answers)
@@ -86,6 +88,7 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
                 levels, answers = row.level_logprobs(logits), row.answer_logprobs(logits)
             else:
                 levels, answers = whole_texts(setting, transcripts)
+            levels = levels.log_softmax(-1)
             terms = advice_losses(levels[0::2], levels[1::2], answers[0::2], values, Weights())
             loss = terms["total"].mean()
             results.append((loss.item(), torch.autograd.grad(loss, weight)[0]))
@@ -100,7 +103,7 @@ def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences(tiny_
     checkpoint = tiny_loaded("gpt_neox")  # a family whose norms are computed in float64 as well
     recipe = replace(ADVICE_RECIPES["paper"], targets=("query_key_value", "dense"))
     model = with_adapter(replace(checkpoint, model=copy.deepcopy(checkpoint.model).double()), recipe, 0).double()
-    objective = AdviceObjective(replace(checkpoint, model=model), 1, 4, recipe)
+    objective = AdviceObjective(replace(checkpoint, model=model), 1, recipe)
     inputs = objective.inputs(MiniBatch(tuple(triplets_of(open_questions[:4])), 0))
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     chance = torch.Generator().manual_seed(0)
@@ -110,7 +113,7 @@ def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences(tiny_
     def loss() -> torch.Tensor:
         row, values = inputs["row"], inputs["values"].double()
         logits = model(**row.inputs, use_cache=False).logits[0]
-        levels, answers = row.level_logprobs(logits), row.answer_logprobs(logits)
+        levels, answers = row.level_logprobs(logits).log_softmax(-1), row.answer_logprobs(logits)
         return advice_losses(levels[0::2], levels[1::2], answers[0::2], values, recipe)["total"].mean()
 
     gradients = torch.autograd.grad(loss(), weights)

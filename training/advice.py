@@ -43,7 +43,7 @@ def trained(options: Advice) -> Path:
     def objective(checkpoint, shots: int, recipe: AdviceRecipe):
         from training.objectives import AdviceObjective
 
-        return AdviceObjective(checkpoint, shots, recipe.batch, recipe)
+        return AdviceObjective(checkpoint, shots, recipe)
 
     return session(options, Task("advice", ADVICE_RECIPES, triplets, options.triplets, objective))
 

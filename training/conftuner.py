@@ -32,7 +32,7 @@ def trained(options: ConfTuner) -> Path:
     def objective(checkpoint, shots: int, recipe: Recipe):
         from training.objectives import ConfTunerObjective
 
-        return ConfTunerObjective(checkpoint, shots, recipe.batch)
+        return ConfTunerObjective(checkpoint, shots, recipe)
 
     return session(options, Task("conftuner", CONFTUNER_RECIPES, answers, options.answers, objective, on_adapters=True))
 

@@ -15,14 +15,14 @@ from torch.utils.data import SequentialSampler
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from interp.checkpoints import Checkpoint
+from interp.checkpoints import Checkpoint, quiet_peft
 from interp.errors import UserError
 from interp.runs import Run
 from training.batches import AnyExample, MiniBatch
 from training.objectives import Inputs, Objective
 from training.recipes import Recipe, TrainingOptions
 
-SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "answer_rank", "auroc", "ece")
+SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "outside", "answer_rank", "auroc", "ece")
 """What of a point of the learning curve is printed."""
 
 
@@ -161,7 +161,8 @@ def with_adapter(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> PeftModel
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(checkpoint.model, config)
+        with quiet_peft():
+            return get_peft_model(checkpoint.model, config)
     except ValueError as error:
         names = sorted({n.rpartition(".")[2] for n, m in checkpoint.model.named_modules() if hasattr(m, "in_features")})
         known = f"has the projections {', '.join(names)}" if names else " ".join(str(error).split())[:200]

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic
 
@@ -22,7 +23,7 @@ from interp.setting import Setting, prepared
 from training.batches import AnyExample, MiniBatch
 from training.losses import advice_losses, expected, jensen_shannon, tokenized_brier
 from training.packing import PackedRow, packed_row
-from training.recipes import Weights
+from training.recipes import AdviceRecipe, Recipe
 from training.triplets import GradedAnswer, Triplet
 
 Inputs = dict[str, Any]
@@ -34,9 +35,9 @@ RANKED = 8
 class Objective(ABC, Generic[AnyExample]):
     """What is trained. Prompts are rendered, and rows packed, when they are asked for."""
 
-    def __init__(self, checkpoint: Checkpoint, shots: int, size: int) -> None:
-        """checkpoint: its model carries the adapter that is trained. size: examples in a row."""
-        self.checkpoint, self.shots, self.size = checkpoint, shots, size
+    def __init__(self, checkpoint: Checkpoint, shots: int, recipe: Recipe) -> None:
+        """checkpoint: its model carries the adapter that is trained. shots: worked examples in its prompts."""
+        self.checkpoint, self.shots, self.recipe = checkpoint, shots, recipe
         self.setting = cache(self._setting)
 
     def _setting(self, form: FormatName, shot_seed: int) -> Setting:
@@ -64,21 +65,38 @@ class Objective(ABC, Generic[AnyExample]):
     def _parts(self, examples: Sequence[AnyExample]) -> Iterator[Sequence[AnyExample]]:
         """The examples by format, as many at a time as a row holds."""
         for form in sorted({example.format for example in examples}):
-            yield from chunks([example for example in examples if example.format == form], self.size)
+            yield from chunks([example for example in examples if example.format == form], self.recipe.batch)
 
 
-def level_logprobs(model: torch.nn.Module, row: PackedRow) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the levels after each transcript of a row, and of each transcript's answer."""
+@dataclass(frozen=True)
+class RowReading:
+    """What a model says after each transcript of a row."""
+
+    levels: Tensor
+    """Log-probabilities of the levels, renormalised over them, [transcripts, levels]."""
+    mass: Tensor
+    """Log-probability that any of them is stated, [transcripts]."""
+    answers: Tensor
+    """Log-probability of the transcript's answer, [transcripts]."""
+
+
+def read(model: torch.nn.Module, row: PackedRow) -> RowReading:
+    """One pass over a row."""
     logits = model(**row.inputs, use_cache=False).logits[0].float()
-    return row.level_logprobs(logits), row.answer_logprobs(logits)
+    levels = row.level_logprobs(logits)
+    return RowReading(levels.log_softmax(-1), levels.logsumexp(-1), row.answer_logprobs(logits))
+
+
+def with_mass(terms: dict[str, Tensor], mass: Tensor, weight: float) -> dict[str, Tensor]:
+    """The terms with one that keeps the model stating levels at all: the losses, renormalised over them, do not."""
+    term = weight * -mass
+    return terms | {"mass": term, "total": terms["total"] + term}
 
 
 class AdviceObjective(Objective[Triplet]):
     """ADVICE: the confidence after a right answer against the one after a wrong answer to the same question."""
 
-    def __init__(self, checkpoint: Checkpoint, shots: int, size: int, weights: Weights) -> None:
-        super().__init__(checkpoint, shots, size)
-        self.weights = weights
+    recipe: AdviceRecipe
 
     def inputs(self, batch: MiniBatch[Triplet]) -> Inputs:
         """Right and wrong answer of each triplet, in turn; every pass takes the next of a triplet's wrong answers."""
@@ -86,17 +104,19 @@ class AdviceObjective(Objective[Triplet]):
         return self.row(batch.examples[0].format, batch.shot_seed, put)
 
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-        """lm, jsd, margin, sum and total, [triplets]."""
-        levels, answers = level_logprobs(model, inputs["row"])
-        return advice_losses(levels[0::2], levels[1::2], answers[0::2], inputs["values"], self.weights)
+        """lm, jsd, margin, sum, mass and total, [triplets]."""
+        said = read(model, inputs["row"])
+        terms = advice_losses(said.levels[0::2], said.levels[1::2], said.answers[0::2], inputs["values"], self.recipe)
+        return with_mass(terms, (said.mass[0::2] + said.mass[1::2]) / 2, self.recipe.mass)
 
     def point(self, model: torch.nn.Module, examples: Sequence[Triplet]) -> dict[str, Estimate]:
         """How the confidence depends on the answer, and on which of two wrong ones; where the answer ranks."""
-        right, wrong, jsd, wrong_wrong = [], [], [], []
+        right, wrong, jsd, wrong_wrong, outside = [], [], [], [], []
         for of_form in self._parts(examples):
             made = self.row(of_form[0].format, 0, [(t.question, a) for t in of_form for a in _three(t)])
             with torch.no_grad():
-                levels, _ = level_logprobs(model, made["row"])
+                said = read(model, made["row"])
+            levels, outside = said.levels, [*outside, *(1 - said.mass.exp()).tolist()]
             first, second, third = (levels[i::3] for i in range(3))
             right += expected(first, made["values"]).tolist()
             wrong += expected(second, made["values"]).tolist()
@@ -111,6 +131,7 @@ class AdviceObjective(Objective[Triplet]):
             "jsd": estimated(jsd, np.median),
             "near_zero_share": estimated([float(value <= NEAR_ZERO) for value in jsd]),
             "wrong_wrong": estimated(wrong_wrong, np.median),
+            "outside": estimated(outside),
             "answer_rank": estimated([self._rank(triplet) for triplet in examples[:RANKED]], np.median),
         }
 
@@ -138,25 +159,28 @@ class ConfTunerObjective(Objective[GradedAnswer]):
         return made | {"right": torch.tensor([e.right for e in batch.examples], device=made["values"].device)}
 
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-        """total, [answers]: the tokenized Brier score."""
-        levels, _ = level_logprobs(model, inputs["row"])
-        return {"total": tokenized_brier(levels, inputs["right"], inputs["values"])}
+        """brier, the tokenized Brier score, mass and total, [answers]."""
+        said = read(model, inputs["row"])
+        score = tokenized_brier(said.levels, inputs["right"], inputs["values"])
+        return with_mass({"brier": score, "total": score}, said.mass, self.recipe.mass)
 
     def point(self, model: torch.nn.Module, examples: Sequence[GradedAnswer]) -> dict[str, Estimate]:
         """The confidence after right and after wrong answers, and how well it ranks them."""
-        confidence, right, brier = [], [], []
+        confidence, right, brier, outside = [], [], [], []
         for part in self._parts(examples):
             made = self.inputs(MiniBatch(tuple(part), 0))
             with torch.no_grad():
-                levels, _ = level_logprobs(model, made["row"])
-            confidence += expected(levels, made["values"]).tolist()
-            brier += tokenized_brier(levels, made["right"], made["values"]).tolist()
+                said = read(model, made["row"])
+            outside += (1 - said.mass.exp()).tolist()
+            confidence += expected(said.levels, made["values"]).tolist()
+            brier += tokenized_brier(said.levels, made["right"], made["values"]).tolist()
             right += [example.right for example in part]
         measured = measures_of(Scored(tuple(confidence), tuple(right), ("",) * len(right), 0), rule_named("10-right"))
         return {
             "right": estimated([c for c, r in zip(confidence, right, strict=True) if r]),
             "wrong": estimated([c for c, r in zip(confidence, right, strict=True) if not r]),
             "tokenized_brier": estimated(brier),
+            "outside": estimated(outside),
             "auroc": measured["auroc"],
             "ece": measured["ece"],
         }

@@ -27,12 +27,13 @@ class PackedRow:
     """Arguments of the model's forward pass; its logits are [1, reads, vocabulary]."""
     plans: tuple["LevelPlan", ...]
     """Where each transcript's levels and answer stand in the logits."""
+    stops: Tensor
+    """Token ids that end a level."""
 
     def level_logprobs(self, logits: Tensor) -> Tensor:
-        """Log-probabilities of the levels after each transcript, renormalised over them, [transcripts, levels]."""
+        """Log-probabilities of the levels, each with its end, after each transcript, [transcripts, levels]."""
         total = logits.logsumexp(-1)
-        levels = torch.stack([plan.level_logprobs(logits, None, total) for plan in self.plans])
-        return levels.log_softmax(-1)
+        return torch.stack([plan.level_logprobs(logits, self.stops, total) for plan in self.plans])
 
     def answer_logprobs(self, logits: Tensor) -> Tensor:
         """Log-probability of each transcript's answer with the end of its line, [transcripts]."""
@@ -41,11 +42,9 @@ class PackedRow:
 
 
 def packed_row(setting: "Setting", transcripts: Sequence[Transcript]) -> PackedRow:
-    """The row that holds these transcripts, each open at the confidence's slot, with all levels below each.
-
-    A level is read without its end, as in the paper: no level begins another, and there are a third fewer tokens."""
+    """The row that holds these transcripts, each open at the confidence's slot, with all levels below each."""
     tree = TokenTree()
-    reads, plans = setting.reader.planned(tree, transcripts, 0, ends=False)
+    reads, plans = setting.reader.planned(tree, transcripts, 0)
     positions = np.array([tree.depths])
     masks = setting.prefix.masks(tree.sight()[None], positions, positions)
     device = setting.prefix.model.device
@@ -55,4 +54,4 @@ def packed_row(setting: "Setting", transcripts: Sequence[Transcript]) -> PackedR
         "position_ids": torch.from_numpy(positions).to(device),
         "logits_to_keep": torch.tensor(reads, device=device),
     }
-    return PackedRow(inputs, tuple(plans))
+    return PackedRow(inputs, tuple(plans), setting.reader.stops)

@@ -38,6 +38,12 @@ class Recipe:
     """LoRA's dropout."""
     targets: tuple[str, ...]
     """The projections that get an adapter."""
+    mass: float = 0.0
+    """Weight of the negative log-probability that any level is stated; none in the papers."""
+
+    def __post_init__(self) -> None:
+        if not self.mass >= 0:
+            raise UserError(f"the weight of the term mass is {self.mass}: must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,8 @@ class Weights:
         for name in ("lm", "jsd", "margin", "sum"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"the weight of the term {name} is {getattr(self, name)}: must be at least 0")
+        if isinstance(self, Recipe):
+            Recipe.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +82,7 @@ ADVICE_RECIPES = {
     "paper": AdviceRecipe(**PAPER, targets=ATTENTION),
     "mistral": AdviceRecipe(**PAPER | {"lr": 3e-5}, targets=ATTENTION),
     "small": AdviceRecipe(
-        **PAPER | {"lr": 5e-4, "accumulation": 1, "updates": 150, "rank": 8, "alpha": 16},
+        **PAPER | {"lr": 5e-4, "accumulation": 1, "updates": 150, "rank": 8, "alpha": 16, "mass": 0.3},
         targets=(*ATTENTION, *MLP),
         lm=0.1,
         jsd=0.1,
@@ -89,7 +97,7 @@ CONFTUNER_RECIPES = {
     "paper": Recipe(**PUBLISHED, targets=("q_proj", "v_proj")),
     "mistral": Recipe(**PUBLISHED, targets=("q_proj", "v_proj")),
     "small": Recipe(
-        **PUBLISHED | {"lr": 5e-4, "batch": 32, "accumulation": 1, "updates": 150, "alpha": 16},
+        **PUBLISHED | {"lr": 5e-4, "batch": 32, "accumulation": 1, "updates": 150, "alpha": 16, "mass": 0.3},
         targets=(*ATTENTION, *MLP),
     ),
 }
@@ -124,6 +132,9 @@ class TrainingOptions:
     """LoRA's dropout."""
     targets: tuple[str, ...] | None = None
     """The projections that get an adapter."""
+    mass: float | None = None
+    """Weight of the negative log-probability that any level is stated: the losses, renormalised over the levels, do not
+    keep it there."""
     held_out: int = 64
     """Questions kept from training, on which the learning curve is measured."""
     every: int = 20
