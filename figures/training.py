@@ -53,6 +53,8 @@ MEASURES = (
     Column("auroc_within", "AUROC within"),
 )
 DRAWN = ("ece", "brier", "auroc")
+BETTER = {"ece": "ECE", "nce_abs": "abs NCE", "brier": "Brier", "auroc": "AUROC"}
+"""What two methods are compared by: less is better, but for AUROC."""
 
 
 def draw_curve(points: Sequence[Record], lines: dict[str, str], ax: Axes) -> Axes:
@@ -129,6 +131,40 @@ def ablation_page(summary: Record) -> Page:
         for names, cells in grid.rows
     }
     return Page("ablation", figure, written_caption(ABLATION, numbers, f"Base: {summary['base']}."))
+
+
+def settings_grid(summaries: Sequence[Record], pair: tuple[str, str]) -> Grid:
+    """Two checkpoints side by side in every setting that any of the evaluations measured: data, format and measure."""
+    found: dict[tuple[str, str, str], tuple[Estimate, ...]] = {}
+    for summary in summaries:
+        one, other = (summary["calibration"][name] for name in pair)
+        for data, by_method in one.items():
+            for form, numbers in by_method["default"].items():
+                sides = (numbers, other[data]["default"][form])
+                for key, title in BETTER.items():
+                    found[data, form, title] = tuple(Estimate(**side[key]) for side in sides)
+    return Grid(("data", "format", "measure"), tuple(Column(name, name) for name in pair), tuple(found.items()))
+
+
+def ahead(grid: Grid) -> dict[str, tuple[int, int]]:
+    """By measure, in how many settings the first of the two does better, and in how many both have a value."""
+    counts: dict[str, tuple[int, int]] = {}
+    for (*_, title), (one, other) in grid.rows:
+        if one.value is not None and other.value is not None:
+            better, of = counts.get(title, (0, 0))
+            wins = one.value > other.value if title == BETTER["auroc"] else one.value < other.value
+            counts[title] = better + wins, of + 1
+    return counts
+
+
+def reported_settings(folders: Sequence[Path], pair: tuple[str, str], out: Path) -> None:
+    """Writes `settings` into `out` from finished evaluations, and prints in how many the first of the pair is ahead."""
+    grid = settings_grid([read_run(folder)[1] for folder in folders], pair)
+    grid.written(out, "settings")
+    counts = ahead(grid)
+    told = ", ".join(f"{title} in {better} of {of}" for title, (better, of) in counts.items())
+    total = [sum(column) for column in zip(*counts.values(), strict=True)]
+    print(f"{pair[0]} does better than {pair[1]} by {told} settings: {total[0]} of {total[1]}; see {out / 'settings'}.md")
 
 
 def reported_curve(folder: Path) -> None:

@@ -20,6 +20,9 @@ WHOLE_BYTES = 1 << 31
 """Files of weights up to this size are read whole for their fingerprint."""
 RUN_FILES = ("config.json", "summary.json")
 """What a training run keeps beside its adapter, which says nothing about the weights."""
+EXAMPLE_NAME = "smollm2-135m-advice"
+EXAMPLE = Path(__file__).parent / "data" / "advice"
+"""An ADVICE adapter on the embedded model, with the card that says how it was trained and what was measured."""
 EMBEDDED_SHOTS = 3
 """The embedded model needs examples: without them it states "10" for most answers and answers few questions."""
 
@@ -86,7 +89,7 @@ def source_of(ckpt: str, *, remote_code: bool = False) -> Source:
     Errors: UserError for an unknown name, a directory without a model, a pickle-only checkpoint, a missing base."""
     if ckpt == EMBEDDED_NAME:
         return Source(str(embedded_checkpoint()), note=EMBEDDED_NOTE, shots=EMBEDDED_SHOTS, base_name=ckpt)
-    path = Path(ckpt).expanduser()
+    path = EXAMPLE if ckpt == EXAMPLE_NAME else Path(ckpt).expanduser()
     if path.is_dir():
         return _directory(path, remote_code=remote_code)
     if path.suffix == ".gguf":
@@ -94,7 +97,7 @@ def source_of(ckpt: str, *, remote_code: bool = False) -> Source:
             raise UserError(f"--ckpt {ckpt}: there is no such file")
         return Source(str(gguf_checkpoint(path)), note="weights dequantised from GGUF", base_name=str(path.resolve()))
     if path.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?", ckpt):
-        raise UserError(f"--ckpt {ckpt}: neither a directory, a .gguf file, a hub id nor {EMBEDDED_NAME}")
+        raise UserError(f"--ckpt {ckpt}: neither a directory, a .gguf file, a hub id, {EMBEDDED_NAME} nor {EXAMPLE_NAME}")
     name, _, revision = ckpt.partition("@")
     return Source(name, revision=revision or None, base_name=ckpt)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from interp.checkpoints import EXAMPLE_NAME
 from interp.commands import Positional, at_least, run_as_command
 from interp.diagnose import Diagnose, InstrumentName, averaged, columns_of, diagnosed
 from interp.embedded import EMBEDDED_NAME
@@ -23,9 +24,9 @@ SIDES: tuple[SideName, SideName] = ("before", "after")
 class Compare(Diagnose):
     """Compare two checkpoints."""
 
-    before: Annotated[Positional[str], tyro.conf.arg(metavar="BEFORE")]
+    before: Annotated[Positional[str], tyro.conf.arg(metavar="BEFORE")] = EMBEDDED_NAME
     """The checkpoint before training; its questions and answers are put to both."""
-    after: Annotated[Positional[str], tyro.conf.arg(metavar="AFTER")]
+    after: Annotated[Positional[str], tyro.conf.arg(metavar="AFTER")] = EXAMPLE_NAME
     """The checkpoint after it; an adapter on the same base shares the base's memory."""
     ckpt: tyro.conf.Suppress[str] = EMBEDDED_NAME
     cases: tyro.conf.Suppress[Path | None] = None

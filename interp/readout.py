@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,9 +53,17 @@ class LevelPlan:
         ends = logits[..., self.leaf_rows[:, None], stops].logsumexp(-1) - total[..., self.leaf_rows]
         return ends.index_add(-1, self.edge_levels, edges)
 
-    def answer_logprob(self, logits: Tensor, total: Tensor) -> Tensor:
-        """Log-probability of the answer and the end of its line, from logits [reads, vocabulary] and `total`."""
-        return (logits[self.answer_rows, self.answer_tokens] - total[self.answer_rows]).sum()
+    def answer_logprobs(self, logits: Tensor, total: Tensor) -> Tensor:
+        """Log-probability of each of `answer_tokens`, from logits [reads, vocabulary] and `total`."""
+        return logits[self.answer_rows, self.answer_tokens] - total[self.answer_rows]
+
+
+def one_after_the_other(plans: Sequence[LevelPlan]) -> LevelPlan:
+    """The plans of one tree's transcripts as one plan: its levels are those of the first, then of the second, ..."""
+    whole = {one.name: torch.cat([getattr(plan, one.name) for plan in plans]) for one in fields(LevelPlan)}
+    before = np.cumsum([0, *(len(plan.leaf_rows) for plan in plans)])
+    levels = [plan.edge_levels + int(count) for plan, count in zip(plans, before, strict=False)]
+    return LevelPlan(**whole | {"edge_levels": torch.cat(levels)})
 
 
 class ConfidenceReader:
@@ -80,9 +89,8 @@ class ConfidenceReader:
             total = logits.logsumexp(-1)
             for transcript, plan in zip(owners[index], plans[index][1], strict=True):
                 said = self.distribution(plan.level_logprobs(logits, self.stops, total))
-                found[transcript] = Reading(
-                    said, plan.answer_logprob(logits, total).item(), max(len(plan.answer_tokens) - 1, 0)
-                )
+                spoken = plan.answer_logprobs(logits, total).sum().item()
+                found[transcript] = Reading(said, spoken, max(len(plan.answer_tokens) - 1, 0))
         return [found[i] for i in range(len(transcripts))]
 
     def distribution(self, level_logprobs: Tensor) -> ConfidenceDistribution:

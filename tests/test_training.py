@@ -85,7 +85,7 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
         for packed in (True, False):
             if packed:
                 logits = model(**row.inputs, use_cache=False).logits[0]
-                levels, answers = row.level_logprobs(logits), row.answer_logprobs(logits)
+                levels, answers = row.logprobs(logits)
             else:
                 levels, answers = whole_texts(setting, transcripts)
             levels = levels.log_softmax(-1)
@@ -113,7 +113,8 @@ def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences(tiny_
     def loss() -> torch.Tensor:
         row, values = inputs["row"], inputs["values"].double()
         logits = model(**row.inputs, use_cache=False).logits[0]
-        levels, answers = row.level_logprobs(logits).log_softmax(-1), row.answer_logprobs(logits)
+        levels, answers = row.logprobs(logits)
+        levels = levels.log_softmax(-1)
         return advice_losses(levels[0::2], levels[1::2], answers[0::2], values, recipe)["total"].mean()
 
     gradients = torch.autograd.grad(loss(), weights)

@@ -50,7 +50,7 @@ class Experiment:
 def steps(options: Experiment) -> Iterator[Step]:
     """Name and body of each step, in order."""
     from figures.report import reported
-    from figures.training import reported_ablation
+    from figures.training import reported_ablation, reported_settings
     from interp.evaluate import Evaluate, evaluated
     from training.ablation import Ablation, ablated
     from training.advice import Advice
@@ -113,6 +113,8 @@ def steps(options: Experiment) -> Iterator[Step]:
             n=options.n_breadth,
         ),
     )
+    evaluations = [out / f"evaluation-{name}" for name in ("facts", "formats", "breadth")]
+    yield "advice against conftuner", lambda: reported_settings(evaluations, (first.name, tuner.name), out)
     grid = Ablation(
         **training | {"updates": options.updates or 50}, triplets=triplets, n=options.n_breadth, out=out / "ablation"
     )

@@ -24,6 +24,7 @@ def saved_adapter(model: PeftModel, folder: Path, base: str, under: Path | None 
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=sorted(config.target_modules),
+        layers_to_transform=config.layers_to_transform,
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
@@ -31,6 +32,8 @@ def saved_adapter(model: PeftModel, folder: Path, base: str, under: Path | None 
         below = LoraConfig.from_pretrained(str(under))
         state = stacked((load_file(under / WEIGHTS), below), (state, config))
         config.target_modules = sorted({*config.target_modules, *below.target_modules})
+        layers = (config.layers_to_transform, below.layers_to_transform)
+        config.layers_to_transform = None if None in layers else sorted({*layers[0], *layers[1]})
         config.r = config.lora_alpha = config.r + below.r
     config.base_model_name_or_path = base
     with told_where(folder):

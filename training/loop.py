@@ -158,6 +158,7 @@ def with_adapter(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> PeftModel
         lora_alpha=recipe.alpha,
         lora_dropout=recipe.dropout,
         target_modules=list(recipe.targets),
+        layers_to_transform=_last(checkpoint.model.config.get_text_config().num_hidden_layers, recipe.last_layers),
         task_type="CAUSAL_LM",
     )
     try:
@@ -167,6 +168,12 @@ def with_adapter(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> PeftModel
         names = sorted({n.rpartition(".")[2] for n, m in checkpoint.model.named_modules() if hasattr(m, "in_features")})
         known = f"has the projections {', '.join(names)}" if names else " ".join(str(error).split())[:200]
         raise UserError(f"--targets {' '.join(recipe.targets)}: {checkpoint.name} {known}") from error
+
+
+def _last(layers: int, wanted: int | None) -> list[int] | None:
+    if wanted is not None and wanted > layers:
+        raise UserError(f"--last-layers {wanted}: the model has {layers}")
+    return None if wanted is None else list(range(layers - wanted, layers))
 
 
 def train(

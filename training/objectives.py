@@ -83,8 +83,8 @@ class RowReading:
 def read(model: torch.nn.Module, row: PackedRow) -> RowReading:
     """One pass over a row."""
     logits = model(**row.inputs, use_cache=False).logits[0].float()
-    levels = row.level_logprobs(logits)
-    return RowReading(levels.log_softmax(-1), levels.logsumexp(-1), row.answer_logprobs(logits))
+    levels, answers = row.logprobs(logits)
+    return RowReading(levels.log_softmax(-1), levels.logsumexp(-1), answers)
 
 
 def with_mass(terms: dict[str, Tensor], mass: Tensor, weight: float) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from interp.prefix import TokenTree
+from interp.readout import one_after_the_other
 from interp.records import Transcript
 
 if TYPE_CHECKING:
@@ -25,20 +26,23 @@ class PackedRow:
 
     inputs: dict[str, Tensor | dict[str, Tensor]]
     """Arguments of the model's forward pass; its logits are [1, reads, vocabulary]."""
-    plans: tuple["LevelPlan", ...]
-    """Where each transcript's levels and answer stand in the logits."""
+    plan: "LevelPlan"
+    """Where the levels and the answers of all transcripts, one after the other, stand in the logits. They are taken
+    out of the logits at once: the gradient of every taking is as large as the logits themselves."""
+    answer_owners: Tensor
+    """For each token of an answer the transcript whose it is."""
+    transcripts: int
+    """How many there are."""
     stops: Tensor
     """Token ids that end a level."""
 
-    def level_logprobs(self, logits: Tensor) -> Tensor:
-        """Log-probabilities of the levels, each with its end, after each transcript, [transcripts, levels]."""
+    def logprobs(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the levels after each transcript, each with its end, [transcripts, levels]; and of
+        each transcript's answer with the end of its line, [transcripts]. logits: [reads, vocabulary]."""
         total = logits.logsumexp(-1)
-        return torch.stack([plan.level_logprobs(logits, self.stops, total) for plan in self.plans])
-
-    def answer_logprobs(self, logits: Tensor) -> Tensor:
-        """Log-probability of each transcript's answer with the end of its line, [transcripts]."""
-        total = logits.logsumexp(-1)
-        return torch.stack([plan.answer_logprob(logits, total) for plan in self.plans])
+        levels = self.plan.level_logprobs(logits, self.stops, total).view(self.transcripts, -1)
+        spoken = self.plan.answer_logprobs(logits, total)
+        return levels, spoken.new_zeros(self.transcripts).index_add(0, self.answer_owners, spoken)
 
 
 def packed_row(setting: "Setting", transcripts: Sequence[Transcript]) -> PackedRow:
@@ -54,4 +58,5 @@ def packed_row(setting: "Setting", transcripts: Sequence[Transcript]) -> PackedR
         "position_ids": torch.from_numpy(positions).to(device),
         "logits_to_keep": torch.tensor(reads, device=device),
     }
-    return PackedRow(inputs, tuple(plans), setting.reader.stops)
+    owners = torch.tensor([i for i, plan in enumerate(plans) for _ in plan.answer_tokens], device=device)
+    return PackedRow(inputs, one_after_the_other(plans), owners.long(), len(plans), setting.reader.stops)

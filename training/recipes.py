@@ -38,6 +38,8 @@ class Recipe:
     """LoRA's dropout."""
     targets: tuple[str, ...]
     """The projections that get an adapter."""
+    last_layers: int | None = None
+    """How many of the last layers get one; None: all. Nothing is handed back below the first of them."""
     mass: float = 0.0
     """Weight of the negative log-probability that any level is stated; none in the papers."""
 
@@ -132,6 +134,8 @@ class TrainingOptions:
     """LoRA's dropout."""
     targets: tuple[str, ...] | None = None
     """The projections that get an adapter."""
+    last_layers: int | None = None
+    """How many of the last layers get one; fewer are faster."""
     mass: float | None = None
     """Weight of the negative log-probability that any level is stated: the losses, renormalised over the levels, do not
     keep it there."""
@@ -160,7 +164,7 @@ class TrainingOptions:
     """Run the code that a checkpoint brings along. Read it first."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulation", "updates", "rank", "alpha", "every", "held_out", "shot_sets"):
+        for name in ("epochs", "batch", "accumulation", "updates", "rank", "alpha", "last_layers", "every", "held_out", "shot_sets"):
             if getattr(self, name) is not None:
                 at_least(1, name, getattr(self, name))
         for name in ("diagnose", "seed"):
