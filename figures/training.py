@@ -57,32 +57,38 @@ BETTER = {"ece": "ECE", "nce_abs": "abs NCE", "brier": "Brier", "auroc": "AUROC"
 """What two methods are compared by: less is better, but for AUROC."""
 
 
-def draw_curve(points: Sequence[Record], lines: dict[str, str], ax: Axes) -> Axes:
+def draw_curve(points: Sequence[Record], form: str, lines: dict[str, str], ax: Axes) -> Axes:
     """One line with its band for each name, over updates. points: a run's `curve` in summary.json."""
-    updates = [int(point["id"]) for point in points]
     for name, colour in lines.items():
-        found = [
-            (at, Estimate(**p[name])) for at, p in zip(updates, points, strict=True) if p[name]["value"] is not None
-        ]
+        found = [(point["update"], Estimate(**point["formats"][form][name])) for point in points]
+        found = [(at, one) for at, one in found if one.value is not None]
         ax.plot([at for at, _ in found], [one.value for _, one in found], color=colour, label=NAMES[name])
         band = [(at, one.low, one.high) for at, one in found if one.low is not None]
         if band:
             ax.fill_between(*zip(*band, strict=True), color=colour, alpha=0.18, lw=0)
-    ax.set(xlabel="update")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend()
     return ax
 
 
 def curve_page(training: Record, sentence: str) -> Page:
-    """The learning curve of a run."""
+    """The learning curve of a run, a row of panels for each format."""
     points = training["curve"]
-    panels = {title: lines for title, lines in PANELS.items() if set(lines) <= set(points[0])}
-    figure = Figure((DOUBLE, 1.9), layout="constrained")
-    for ax, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        draw_curve(points, lines, ax).set_title(title)
+    formats = points[0]["formats"]
+    panels = {title: lines for title, lines in PANELS.items() if set(lines) <= set(next(iter(formats.values())))}
+    figure = Figure((DOUBLE, 0.5 + 1.4 * len(formats)), layout="constrained")
+    grid = figure.subplots(len(formats), len(panels), squeeze=False, sharex=True, sharey="col")
+    for number, (form, row) in enumerate(zip(formats, grid, strict=True)):
+        for ax, (title, lines) in zip(row, panels.items(), strict=True):
+            draw_curve(points, form, lines, ax)
+            if number == 0:
+                ax.set_title(title)
+                ax.legend()
+            if number == len(formats) - 1:
+                ax.set_xlabel("update")
+        row[0].set_ylabel(form)
     numbers = {
-        f"{title}, {NAMES[name]}, update {point['id']}": in_words(Estimate(**point[name]))
+        f"{form}, {title}, {NAMES[name]}, update {point['update']}": in_words(Estimate(**point["formats"][form][name]))
+        for form in formats
         for title, lines in panels.items()
         for name in lines
         for point in (points[0], points[-1])
@@ -134,7 +140,9 @@ def ablation_page(summary: Record) -> Page:
 
 
 def settings_grid(summaries: Sequence[Record], pair: tuple[str, str]) -> Grid:
-    """Two checkpoints side by side in every setting that any of the evaluations measured: data, format and measure."""
+    """Two checkpoints side by side in every setting that any of the evaluations measured: data, format and measure.
+
+    What several measured is taken from the first."""
     found: dict[tuple[str, str, str], tuple[Estimate, ...]] = {}
     for summary in summaries:
         one, other = (summary["calibration"][name] for name in pair)
@@ -142,7 +150,7 @@ def settings_grid(summaries: Sequence[Record], pair: tuple[str, str]) -> Grid:
             for form, numbers in by_method["default"].items():
                 sides = (numbers, other[data]["default"][form])
                 for key, title in BETTER.items():
-                    found[data, form, title] = tuple(Estimate(**side[key]) for side in sides)
+                    found.setdefault((data, form, title), tuple(Estimate(**side[key]) for side in sides))
     return Grid(("data", "format", "measure"), tuple(Column(name, name) for name in pair), tuple(found.items()))
 
 
@@ -163,8 +171,7 @@ def reported_settings(folders: Sequence[Path], pair: tuple[str, str], out: Path)
     grid.written(out, "settings")
     counts = ahead(grid)
     told = ", ".join(f"{title} in {better} of {of}" for title, (better, of) in counts.items())
-    total = [sum(column) for column in zip(*counts.values(), strict=True)]
-    print(f"{pair[0]} does better than {pair[1]} by {told} settings: {total[0]} of {total[1]}; see {out / 'settings'}.md")
+    print(f"{pair[0]} does better than {pair[1]} by {told} settings; see {out / 'settings'}.md")
 
 
 def reported_curve(folder: Path) -> None:

@@ -97,7 +97,9 @@ def source_of(ckpt: str, *, remote_code: bool = False) -> Source:
             raise UserError(f"--ckpt {ckpt}: there is no such file")
         return Source(str(gguf_checkpoint(path)), note="weights dequantised from GGUF", base_name=str(path.resolve()))
     if path.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?", ckpt):
-        raise UserError(f"--ckpt {ckpt}: neither a directory, a .gguf file, a hub id, {EMBEDDED_NAME} nor {EXAMPLE_NAME}")
+        raise UserError(
+            f"--ckpt {ckpt}: neither a directory, a .gguf file, a hub id, {EMBEDDED_NAME} nor {EXAMPLE_NAME}"
+        )
     name, _, revision = ckpt.partition("@")
     return Source(name, revision=revision or None, base_name=ckpt)
 

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -50,17 +50,22 @@ class CommonOptions:
 
     @property
     def template_arguments(self) -> dict[str, object]:
-        """`template_args` as the chat template takes them; true, false and numbers are read as JSON."""
-        pairs = {}
-        for argument in self.template_args:
-            name, equals, value = argument.partition("=")
-            if not equals or not name.isidentifier():
-                raise UserError(f"--template-args {argument}: write name=value, such as enable_thinking=false")
-            try:
-                pairs[name] = json.loads(value)
-            except ValueError:
-                pairs[name] = value
-        return pairs
+        """`template_args` as the chat template takes them."""
+        return template_arguments(self.template_args)
+
+
+def template_arguments(given: Sequence[str]) -> dict[str, object]:
+    """The values by name of arguments name=value; true, false and numbers are read as JSON. Errors: UserError."""
+    pairs = {}
+    for argument in given:
+        name, equals, value = argument.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(f"--template-args {argument}: write name=value, such as enable_thinking=false")
+        try:
+            pairs[name] = json.loads(value)
+        except ValueError:
+            pairs[name] = value
+    return pairs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -254,14 +254,17 @@ def _draws(missing: int, drawn: int) -> int:
     return max(8, 4 * missing) if drawn else max(4, missing)
 
 
+def wrong_for_sure(question: Question, answer: str) -> bool:
+    """Not right in other words either, and no word of the question, which is no answer to it."""
+    return f" {normalised(answer)} " not in f" {normalised(question.text)} " and not may_be_right(question, answer)
+
+
 def _sorted_out(question: Question, said: Sequence[str], tries: int) -> WrongAnswers:
     distinct: dict[str, str] = {}
     for text in said:
         if normalised(text):
             distinct.setdefault(normalised(text), text)
-    asked = f" {normalised(question.text)} "
-    echoes = {key for key in distinct if f" {key} " in asked}  # a word of the question is no answer to it
-    wrong = tuple(text for key, text in distinct.items() if key not in echoes and not may_be_right(question, text))
+    wrong = tuple(text for text in distinct.values() if wrong_for_sure(question, text))
     return WrongAnswers(wrong, tuple(distinct.values()), tries, len(distinct) - len(wrong))
 
 

@@ -1,8 +1,8 @@
 """Answer masking: does the stated confidence change when the answer is hidden from it?"""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -49,14 +49,20 @@ def filler_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
     return fillers if pad is None else fillers | {"pad": prefix.embedded([pad])[0]}
 
 
-@lru_cache(maxsize=2)
+_MEANS: "WeakKeyDictionary[PreTrainedModel, Tensor]" = WeakKeyDictionary()
+"""The mean embedding of each model that is still there; a model must not be held for its mean."""
+
+
 def mean_embedding(model: "PreTrainedModel") -> "Tensor":
     """The mean [width] over the vocabulary of the embeddings as the model receives them."""
     import torch
 
-    table = model.get_input_embeddings()
-    parts = torch.arange(table.weight.shape[0], device=model.device).split(4096)
-    return torch.stack([table(part).float().sum(0).cpu().double() for part in parts]).sum(0).div(table.weight.shape[0])
+    if model not in _MEANS:
+        table = model.get_input_embeddings()
+        parts = torch.arange(table.weight.shape[0], device=model.device).split(4096)
+        sums = torch.stack([table(part).float().sum(0).cpu().double() for part in parts])
+        _MEANS[model] = sums.sum(0) / table.weight.shape[0]
+    return _MEANS[model]
 
 
 def masked_tree(

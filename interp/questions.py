@@ -118,11 +118,12 @@ def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
     return order
 
 
-def fingerprint(questions: Iterable[Question]) -> str:
-    """Twelve hex digits that change with any question, answer or id, and not with their order."""
+def fingerprint(items: Iterable[object]) -> str:
+    """Twelve hex digits that change with anything in questions (or whatever else is made of plain fields), and not
+    with their order."""
     digest = hashlib.sha256()
-    for question in sorted(questions, key=lambda question: question.id):
-        digest.update(repr(question).encode())
+    for text in sorted(map(repr, items)):
+        digest.update(text.encode())
     return digest.hexdigest()[:12]
 
 

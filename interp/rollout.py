@@ -1,8 +1,8 @@
 """Attention rollout by span: what the place where confidence is decided has gathered from where (Figure 3)."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WINDOWS = 4
 """Into how many equal windows the layers are cut for the reading by depth."""
+_HOOKED: "WeakKeyDictionary[object, HookedModel]" = WeakKeyDictionary()
+"""The twin of each model that is still there."""
 
 
 def rollout_row(layers: Sequence[Float[np.ndarray, "tokens tokens"]], row: int) -> Float[np.ndarray, " tokens"]:
@@ -76,14 +78,12 @@ def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
 
 def hooked_model(setting: "Setting") -> "HookedModel":
     """The hooked twin of the setting's model, made once."""
-    return _hooked(setting.checkpoint.model)
-
-
-@lru_cache(maxsize=1)
-def _hooked(model: object) -> "HookedModel":
     from interp.hooks import HookedModel
 
-    return HookedModel(model)
+    model = setting.checkpoint.model
+    if model not in _HOOKED:
+        _HOOKED[model] = HookedModel(model)
+    return _HOOKED[model]
 
 
 def _reading_row(setting: "Setting", prompt: Transcript) -> tuple[tuple[int, ...], tuple[Span, ...]]:

@@ -9,7 +9,7 @@ import torch
 from conftest import FAMILIES
 
 from interp import checkpoints
-from interp.checkpoints import Checkpoint, loaded_checkpoint, source_of
+from interp.checkpoints import EXAMPLE_NAME, Checkpoint, loaded_checkpoint, source_of
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE
 from interp.errors import UserError
 from interp.setting import Case
@@ -67,7 +67,7 @@ def test_a_hub_id_may_carry_a_revision(ckpt, name, revision):
     ],
 )
 def test_what_is_neither_a_place_nor_a_hub_id_is_refused_by_name(ckpt):
-    with pytest.raises(UserError, match=r"neither a directory, a \.gguf file, a hub id nor"):
+    with pytest.raises(UserError, match=r"neither a directory, a \.gguf file, a hub id, smollm2-135m-instruct nor"):
         source_of(ckpt)
 
 
@@ -87,6 +87,15 @@ def test_the_embedded_models_numbers_carry_its_precision_and_its_examples(monkey
     monkeypatch.setattr(checkpoints, "embedded_checkpoint", lambda: Path("somewhere"))
     source = source_of(EMBEDDED_NAME)
     assert (source.model, source.note, source.shots) == ("somewhere", EMBEDDED_NOTE, 3)
+
+
+def test_the_example_is_a_small_adapter_on_the_embedded_model_with_its_card(monkeypatch):
+    monkeypatch.setattr(checkpoints, "embedded_checkpoint", lambda: Path("somewhere"))
+    source = source_of(EXAMPLE_NAME)
+    assert (source.model, source.base_name, source.shots) == ("somewhere", EMBEDDED_NAME, 3)
+    assert sum(file.stat().st_size for file in source.adapter.iterdir()) < 5_000_000
+    card = (source.adapter / "README.md").read_text()
+    assert EMBEDDED_NOTE in card and "## Before and after" in card and "python -m training.advice" in card
 
 
 def test_a_directory_comes_before_a_hub_id_of_the_same_name(tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 """Answer masking: exactly the answer is hidden, by fillers and by cuts, and the drop is what the model then says."""
 
+import copy
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +21,7 @@ from interp.masking import (
     neutral_token,
     padding_token,
 )
+from interp.rollout import hooked_model
 from interp.setting import Case, Setting
 
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False), ("llama", True)]
@@ -179,6 +183,16 @@ def test_the_neutral_filler_is_one_token_that_says_nothing(tiny_tokenizer, vocab
     known = {" ...": [7, 8], "...": [9], " _": [10], "_": [11], " .": [12], ".": [13]}
     made = checkpoint_of(lambda text, add_special_tokens: {"input_ids": known[text]})
     assert neutral_token(made) == 9, "the first of the texts that is one token"
+
+
+def test_neither_the_mean_embedding_nor_the_hooked_twin_keeps_a_model_in_memory(tiny_model):
+    model = copy.deepcopy(tiny_model("llama"))
+    mean_embedding(model)
+    hooked_model(SimpleNamespace(checkpoint=SimpleNamespace(model=model)))
+    there = weakref.ref(model)
+    del model
+    gc.collect()
+    assert there() is None
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])

@@ -3,8 +3,12 @@
 import copy
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from figures.report import reported
+from figures.training import ahead, settings_grid
 from interp.checkpoints import loaded_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
@@ -19,19 +24,20 @@ from interp.questions import is_right, may_be_right
 from interp.records import Question
 from interp.runs import read_records, read_run
 from interp.setting import prepared
-from training import advice, conftuner
+from training import adapters, advice, conftuner
 from training.__main__ import FILES, Experiment, steps
 from training.ablation import ROWS, Ablation, ablated
 from training.adapters import WEIGHTS, saved_adapter
 from training.advice import Advice
 from training.batches import MiniBatch, mini_batches, split
-from training.loop import Watch, with_adapter
+from training.loop import ObjectiveTrainer, Watch, with_adapter
 from training.losses import advice_losses
-from training.objectives import AdviceObjective
+from training.objectives import AdviceObjective, ConfTunerObjective
 from training.packing import packed_row
 from training.recipes import ADVICE_RECIPES, CONFTUNER_RECIPES, Weights, filled_in, preset_for
 from training.triplets import (
     FORMATS_TRAINED,
+    GradedAnswer,
     Triplet,
     Triplets,
     alike,
@@ -97,6 +103,37 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
     (loss, gradient), (plain, plainly) = results
     assert loss == pytest.approx(plain, abs=1e-4)
     assert (gradient - plainly).norm() / plainly.norm() < 1e-3 and plainly.norm() > 0
+
+
+@pytest.mark.parametrize("form", FORMATS_TRAINED)
+def test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_texts(tiny_loaded, open_questions, form):
+    checkpoint, triplets = tiny_loaded("llama"), triplets_of(open_questions[:3], form)
+    values = torch.tensor(FORMATS[form].values)
+    recipe = replace(ADVICE_RECIPES["small"], mass=0.7)
+    contrast = AdviceObjective(checkpoint, 1, recipe)
+    put = [(t.question, answer) for t in triplets for answer in (t.right, t.wrong)]
+    setting = prepared(checkpoint, FORMATS[form], shots=1, read_opening=False)
+    with torch.no_grad():
+        levels, answers = whole_texts(setting, [setting.prompter.transcript(*one) for one in put])
+        found = contrast.terms(checkpoint.model, contrast.inputs(MiniBatch(tuple(triplets), 0)))
+    means = levels.softmax(-1) @ values
+    right, wrong, outside = means[0::2], means[1::2], -levels.logsumexp(-1)
+    assert torch.allclose(found["lm"], -recipe.lm * answers[0::2], atol=1e-4)
+    assert torch.allclose(found["margin"], recipe.margin * (1 - right + wrong), atol=1e-4)
+    assert torch.allclose(found["sum"], recipe.sum * (1 - right - wrong).abs(), atol=1e-4)
+    assert torch.allclose(found["mass"], 0.7 * (outside[0::2] + outside[1::2]) / 2, atol=1e-4)
+    assert found["mass"].min() > 0 and (right - wrong).abs().max() > 1e-4
+    parts = [found[name] for name in ("lm", "jsd", "margin", "sum", "mass")]
+    assert torch.allclose(found["total"], sum(parts), atol=1e-5)
+
+    graded = [GradedAnswer(q, answer, number % 2 == 0, form) for number, (q, answer) in enumerate(put)]
+    tuner = ConfTunerObjective(checkpoint, 1, replace(CONFTUNER_RECIPES["small"], mass=0.7))
+    with torch.no_grad():
+        found = tuner.terms(checkpoint.model, tuner.inputs(MiniBatch(tuple(graded), 0)))
+    outcome = torch.tensor([float(one.right) for one in graded])
+    score = (levels.softmax(-1) * (outcome[:, None] - values) ** 2).sum(-1)
+    assert torch.allclose(found["brier"], score, atol=1e-4)
+    assert torch.allclose(found["total"], score + 0.7 * outside, atol=1e-4)
 
 
 def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences(tiny_loaded, open_questions):
@@ -182,10 +219,11 @@ def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(
         {name: sum(t[name] for t in part) for name in ("total", "margin", "jsd")} for part in (terms[:6], terms[-6:])
     )
     assert after["total"] < 0.95 * before["total"] and after["margin"] < before["margin"], (before, after)
-    assert {"right", "wrong", "direction_positive", "jsd", "near_zero_share", "wrong_wrong", "answer_rank"} < set(
-        curve[0]
-    )
-    assert curve[0]["right"]["n"] == 4 and curve[0]["answer_rank"]["value"] >= 1
+    for form in FORMATS_TRAINED:
+        first = curve[0]["formats"][form]
+        assert {"right", "wrong", "direction_positive", "jsd", "near_zero_share", "wrong_wrong"} < set(first)
+        assert first["right"]["n"] == 2, "one value for each held-out question"
+        assert first["answer_rank"]["value"] >= 1 and first["answer_rank"]["n"] == 2
     assert list((out / "tensorboard").glob("events.*"))
     adapter = loaded_checkpoint(str(out), device="cpu")
     assert type(adapter.model).__name__.startswith("PeftModel")
@@ -193,6 +231,34 @@ def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(
     assert {weight.dtype for weight in load_file(out / WEIGHTS).values()} == {torch.float16}
     card = (out / "README.md").read_text()
     assert f"| lr | {3e-2} |" in card and "48 updates" in card and "--lm 0.0" in card
+
+
+def test_two_processes_learn_what_one_does_with_twice_the_accumulation(options, tmp_path):
+    alone = options(accumulation=2, updates=4, dropout=0.0)
+    updates = of_run(advice.trained(alone), "update")
+    together = tmp_path / "together"
+    given = {"ckpt": alone.ckpt, "triplets": alone.triplets, "out": together, "lr": alone.lr, "batch": alone.batch}
+    given |= {"epochs": 3, "held-out": 2, "every": 2, "updates": 4, "accumulation": 1, "dropout": 0.0}
+    given |= {"shots": 0, "shot-sets": 1, "device": "cpu", "diagnose": 0}
+    flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "training.advice", *flags]
+    told = subprocess.run(
+        [sys.executable, "-m", *launch, "--report-to"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr[-3000:]
+    found = of_run(together, "update")
+    assert [one["id"] for one in found] == [one["id"] for one in updates] == ["1", "2", "3", "4"]
+    for one, other in zip(found, updates, strict=True):
+        assert one["total"] == pytest.approx(other["total"], abs=1e-4)
+    assert (together / "README.md").exists() and len(of_run(together, "curve")) == len(of_run(alone.out, "curve")) == 3
+    one, other = load_file(together / WEIGHTS), load_file(alone.out / WEIGHTS)
+    assert all(torch.allclose(one[name], other[name], atol=1e-3) for name in one)
 
 
 def test_a_run_that_is_killed_continues_to_the_same_adapter_bit_for_bit(options, tmp_path, monkeypatch):
@@ -265,11 +331,48 @@ def test_a_full_disk_ends_training_with_one_sentence(options, monkeypatch):
         advice.trained(options())
 
 
+def test_a_disk_that_is_full_at_the_very_end_leaves_a_state_to_go_on_from(options, monkeypatch):
+    whole = advice.trained(options(out=options().out.with_name("whole")))
+    usual = adapters.save_file
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(adapters, "save_file", full)
+    with pytest.raises(UserError, match=r"could not be written .*No space left"):
+        advice.trained(options())
+    updates = of_run(options().out, "update")
+    monkeypatch.setattr(adapters, "save_file", usual)
+    monkeypatch.setattr(ObjectiveTrainer, "compute_loss", None)  # nothing is left to train
+    continued = advice.trained(options())
+    assert of_run(continued, "update") == updates
+    one, other = load_file(whole / WEIGHTS), load_file(continued / WEIGHTS)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not (continued / "trainer").exists()
+
+
+def test_an_adapter_on_the_last_layers_changes_only_those(options):
+    out = advice.trained(options(last_layers=1, updates=2))
+    assert {name.partition("layers.")[2][0] for name in load_file(out / WEIGHTS)} == {"2"}
+    model = loaded_checkpoint(str(out), device="cpu").model
+    assert any(".layers.2." in name and ".lora_" in name for name, _ in model.named_parameters())
+    with pytest.raises(UserError, match="--last-layers 9: the model has 3"):
+        advice.trained(options(last_layers=9, out=out.with_name("no")))
+
+
+def test_only_plain_adapters_are_trained_on(options, tmp_path):
+    first = advice.trained(options(out=tmp_path / "advice", updates=1))
+    config = json.loads((first / "adapter_config.json").read_text())
+    (first / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True}))
+    with pytest.raises(UserError, match=r"its adapter has use_rslora; only plain LoRA can be trained on"):
+        conftuner.trained(options(conftuner.ConfTuner, ckpt=str(first), out=tmp_path / "both", updates=1))
+
+
 def test_conftuner_trains_on_graded_answers_and_on_top_of_an_adapter(options, tmp_path):
     first = advice.trained(options(out=tmp_path / "advice", lr=3e-2))
     both = conftuner.trained(options(conftuner.ConfTuner, ckpt=str(first), out=tmp_path / "both", lr=3e-2, epochs=3))
     curve = of_run(both, "curve")
-    assert {"right", "wrong", "tokenized_brier", "auroc", "ece"} < set(curve[0])
+    assert all({"right", "wrong", "tokenized_brier", "auroc", "ece"} < set(p) for p in curve[0]["formats"].values())
     ids = torch.tensor([[5, 6, 7, 8]])
 
     def said(ckpt):
@@ -317,6 +420,8 @@ def test_another_models_triplets_are_trained_on_with_a_warning_that_names_it(opt
         ({"dropout": 1.0}, r"--dropout 1.0: must lie in \[0, 1\)"),
         ({"held_out": 12}, "--held-out 12: there are only 12 questions"),
         ({"jsd": -1.0}, "the weight of the term jsd is -1.0"),
+        ({"report_to": ("carrier-pigeon",)}, "--report-to carrier-pigeon: not installed here; there is .*tensorboard"),
+        ({"template_args": ("x",)}, "--template-args x: write name=value"),
     ],
 )
 def test_what_training_cannot_do_is_said_in_one_sentence(options, changes, said):
@@ -329,6 +434,17 @@ def test_a_file_of_one_format_is_refused_with_the_other_named(options, triplet_f
     triplet_file.write_text("".join(lines))
     with pytest.raises(UserError, match="none is in ScoreNumber; training takes both formats"):
         advice.trained(options())
+    file = answers_beside(triplet_file)
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if "ScoreNumber" in line))
+    with pytest.raises(UserError, match="none is in ScoreLetter; training takes both formats"):
+        conftuner.trained(options(conftuner.ConfTuner))
+
+
+def test_changed_answers_to_the_same_questions_are_another_training(options, triplet_file):
+    advice.trained(options(updates=1))
+    triplet_file.write_text(triplet_file.read_text().replace("something else", "something new"))
+    with pytest.raises(UserError, match=r"another configuration .*examples"):
+        advice.trained(options(updates=1))
 
 
 def test_a_preset_fits_the_model_and_what_is_given_comes_before_it(options):
@@ -367,7 +483,7 @@ def test_the_ablation_trains_seven_rows_and_sets_them_beside_the_base(options, o
         assert f"--{off[0]} 0.0" in (grid / name / "README.md").read_text() if off else True
 
 
-def test_a_training_diagnoses_before_and_after_by_itself(options, taught_checkpoint, own_data, monkeypatch):
+def test_a_training_diagnoses_before_and_after_by_itself(options, taught_checkpoint, own_data):
     """The numbers of both stand in the card."""
     ckpt, data = str(taught_checkpoint), str(own_data / "open.jsonl")
     out = advice.trained(options(ckpt=ckpt, diagnose=3, diagnose_data=data, updates=2))
@@ -390,6 +506,22 @@ def test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch(options):
     assert batches != mini_batches(triplets, recipe, options(shot_sets=4, seed=1))
     short = mini_batches(triplets, replace(recipe, updates=2, accumulation=3), options(shot_sets=4))
     assert short == batches[:6]
+
+
+def test_the_first_of_two_is_ahead_where_it_is_better_and_counted_by_measure():
+    def numbers(ece, auroc):
+        sure = {"low": None, "high": None, "n": 9, "left_out": 0}
+        return {
+            name: {"value": value, **sure} for name, value in (("ece", ece), ("nce_abs", ece), ("auroc", auroc))
+        } | {"brier": {"value": None, **sure}}
+
+    def summary(*sides):
+        named = zip(("ours", "theirs"), sides, strict=True)
+        return {"calibration": {name: {"facts": {"default": {"ScoreText": numbers(*side)}}} for name, side in named}}
+
+    grid = settings_grid([summary((0.1, 0.6), (0.2, 0.7)), summary((0.9, 0.9), (0.1, 0.1))], ("ours", "theirs"))
+    assert len(grid.rows) == 4, "a setting that was measured twice counts once, as it was measured first"
+    assert ahead(grid) == {"ECE": (1, 1), "abs NCE": (1, 1), "AUROC": (0, 1)}
 
 
 def test_the_experiment_says_at_once_which_file_is_missing(own_data, tmp_path):
@@ -452,11 +584,19 @@ def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, 
     assert {one.model for one in (*triplets, *answers)} == {answers[0].model} and answers[0].model
     before = (tmp_path / "t.jsonl").read_text()
     assert built(options).read_text() == before, "repeated, it writes the same"
+    records = tmp_path / "t.jsonl.run" / "records.jsonl"
+    lines = records.read_text().splitlines(True)
+    for kept in (0, 5, 13, len(lines) - 1):  # killed at any moment: within a line, before or after the first sample
+        records.write_text("".join(lines[:kept]) + lines[kept][:20])
+        (tmp_path / "t.jsonl").unlink()
+        assert built(options).read_text() == before
 
 
 def test_a_file_that_holds_no_triplets_is_refused_with_the_line(triplet_file, tmp_path):
     lines = triplet_file.read_text().split("\n")
-    for broken in ('{"id": "x"}', "not json", lines[0].replace("ScoreLetter", "ScoreWord")):
+    first = json.loads(lines[0])
+    odd = [first | {"others": "abc"}, first | {"others": [""]}, first | {"answers": "abc"}, first | {"right": 1}]
+    for broken in ('{"id": "x"}', "not json", lines[0].replace("ScoreLetter", "ScoreWord"), *map(json.dumps, odd)):
         (tmp_path / "bad.jsonl").write_text("\n".join([lines[0], broken]))
         with pytest.raises(UserError, match=r"bad\.jsonl, line 2: not one of the triplets"):
             loaded_triplets(tmp_path / "bad.jsonl")

@@ -1,7 +1,7 @@
 """`python -m training`: the whole experiment on the embedded model, from questions to the comparison of methods."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from interp.errors import UserError
 from interp.formats import FORMAT_NAMES
 
 Step = tuple[str, Callable[[], object]]
+EVERY = 25
+"""Updates between two points of a learning curve."""
 FILES = ("triviaqa_train.jsonl", "triviaqa_test.jsonl", "mmlu.jsonl", "logiqa_test.jsonl")
 
 
@@ -62,7 +64,7 @@ def steps(options: Experiment) -> Iterator[Step]:
     out, triplets = options.out, options.out / "triplets.jsonl"
     sources = ("facts:train", str(options.data / FILES[0]))
     asking = {"ckpt": options.ckpt, "device": options.device}
-    training = {**asking, "updates": options.updates, "dtype": "bfloat16"}
+    training = {**asking, "updates": options.updates, "dtype": "bfloat16", "every": EVERY}
     first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
     yield "triplets", lambda: built(Triplets(**asking, data=sources, sample=options.sample, out=triplets))
     for seed in range(options.seeds):
@@ -78,43 +80,31 @@ def steps(options: Experiment) -> Iterator[Step]:
     yield "conftuner", lambda: tuned(ConfTuner(**rival, out=tuner))
     yield "advice + conftuner", lambda: tuned(ConfTuner(**rival | {"ckpt": str(first)}, out=both))
 
-    def measured(name: str, *ckpts: Path, **options_of_run: object) -> None:
+    def measured(name: str, ckpts: Sequence[Path], **asked: object) -> Step:
         named = (options.ckpt, *map(str, ckpts))
-        reported(evaluated(Evaluate(ckpt=named, device=options.device, out=out / name, **options_of_run)))
+        run = Evaluate(**{"ckpt": named, "device": options.device, "n": options.n_breadth, **asked, "out": out / name})
+        return name, lambda: reported(evaluated(run))
 
     seeds = [out / f"advice-{seed}" for seed in range(options.seeds)]
-    yield (
-        "facts",
-        lambda: measured(
-            "evaluation-facts",
-            *seeds,
-            tuner,
-            both,
-            data=("facts:test", "facts:unseen"),
+    methods = (first, tuner, both)
+    seen, unseen, both_formats = "facts:test", "facts:unseen", ("ScoreNumber", "ScoreLetter")
+    triviaqa, *choices = (str(options.data / name) for name in FILES[1:])
+    evaluations = [
+        measured(
+            "facts",
+            [*seeds, tuner, both],
+            data=(seen, unseen),
             methods=("default", "question-only"),
             n=options.n,
         ),
-    )
-    yield (
-        "all formats",
-        lambda: measured(
-            "evaluation-formats", first, tuner, both, data=("facts:test",), formats=FORMAT_NAMES, n=options.n_breadth
-        ),
-    )
-    yield (
-        "other questions",
-        lambda: measured(
-            "evaluation-breadth",
-            first,
-            tuner,
-            both,
-            data=tuple(str(options.data / name) for name in FILES[1:]),
-            formats=("ScoreNumber", "ScoreLetter"),
-            n=options.n_breadth,
-        ),
-    )
-    evaluations = [out / f"evaluation-{name}" for name in ("facts", "formats", "breadth")]
-    yield "advice against conftuner", lambda: reported_settings(evaluations, (first.name, tuner.name), out)
+        measured("formats", methods, data=(seen,), formats=FORMAT_NAMES),
+        measured("triviaqa", methods, data=(triviaqa,), formats=both_formats, trained_on=sources[1]),
+        measured("choices", methods, data=tuple(choices), formats=both_formats),
+    ]
+    yield from evaluations
+    folders = [out / name for name, _ in evaluations]
+    yield "advice against conftuner", lambda: reported_settings(folders, (first.name, tuner.name), out)
+    yield measured("tokens", [first], data=(seen,), methods=("default", "self-consistency"))
     grid = Ablation(
         **training | {"updates": options.updates or 50}, triplets=triplets, n=options.n_breadth, out=out / "ablation"
     )

@@ -64,7 +64,6 @@ def ablated(options: Ablation) -> Path:
                 shots=options.shots,
                 seed=options.seed,
                 device=options.device,
-                dtype=options.dtype,
                 trust_remote_code=options.trust_remote_code,
                 out=options.out / "calibration",
             )

@@ -7,6 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from interp.errors import UserError
 from training.loop import told_where
 
 WEIGHTS = "adapter_model.safetensors"
@@ -29,7 +30,7 @@ def saved_adapter(model: PeftModel, folder: Path, base: str, under: Path | None 
         inference_mode=True,
     )
     if under:
-        below = LoraConfig.from_pretrained(str(under))
+        below = plain_lora(under)
         state = stacked((load_file(under / WEIGHTS), below), (state, config))
         config.target_modules = sorted({*config.target_modules, *below.target_modules})
         layers = (config.layers_to_transform, below.layers_to_transform)
@@ -41,6 +42,19 @@ def saved_adapter(model: PeftModel, folder: Path, base: str, under: Path | None 
         beside = folder / f"{WEIGHTS}.tmp"
         save_file({name: weight.half().contiguous() for name, weight in state.items()}, beside, {"format": "pt"})
         beside.replace(folder / WEIGHTS)
+
+
+def plain_lora(folder: Path) -> LoraConfig:
+    """The configuration of an adapter whose effect is B A alpha / rank in every projection that it names.
+
+    Errors: UserError for another kind, which cannot be put under a further one."""
+    config = LoraConfig.from_pretrained(str(folder))
+    odd = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "bias")
+    found = [name for name in odd if getattr(config, name, None) not in (None, False, "none", {}, [])]
+    if found or isinstance(config.target_modules, str):
+        what = found[0] if found else f"target_modules {config.target_modules!r}"
+        raise UserError(f"--ckpt {folder}: its adapter has {what}; only plain LoRA can be trained on")
+    return config
 
 
 def stacked(*adapters: tuple[dict[str, Tensor], LoraConfig]) -> dict[str, Tensor]:

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from interp.commands import run_as_command
 from interp.errors import UserError
-from training.recipes import ADVICE_RECIPES, AdviceRecipe, TrainingOptions
+from training.recipes import ADVICE_RECIPES, TrainingOptions
 from training.triplets import FORMATS_TRAINED, loaded_triplets
+
+if TYPE_CHECKING:
+    from training.objectives import AdviceObjective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +44,10 @@ def trained(options: Advice) -> Path:
     if missing:
         raise UserError(f"--triplets {options.triplets}: none is in {', '.join(missing)}; training takes both formats")
 
-    def objective(checkpoint, shots: int, recipe: AdviceRecipe):
+    def objective() -> "type[AdviceObjective]":
         from training.objectives import AdviceObjective
 
-        return AdviceObjective(checkpoint, shots, recipe)
+        return AdviceObjective
 
     return session(options, Task("advice", ADVICE_RECIPES, triplets, options.triplets, objective))
 

@@ -40,9 +40,11 @@ class MiniBatch(Generic[AnyExample]):
 
 
 def mini_batches(
-    examples: Sequence[AnyExample], recipe: Recipe, options: TrainingOptions
+    examples: Sequence[AnyExample], recipe: Recipe, options: TrainingOptions, processes: int = 1
 ) -> list[MiniBatch[AnyExample]]:
-    """All mini-batches of all epochs, in an order that the seed decides; as many as the updates take."""
+    """All mini-batches of all epochs, in an order that the seed decides; as many as the updates take.
+
+    processes: how many take mini-batches from it in turn, each `accumulation` of them to an update."""
     found: list[MiniBatch[AnyExample]] = []
     for epoch in range(recipe.epochs):
         draw = random.Random(f"{options.seed}-{epoch}")
@@ -53,7 +55,7 @@ def mini_batches(
             made += [tuple(of_form[i : i + recipe.batch]) for i in range(0, len(of_form), recipe.batch)]
         draw.shuffle(made)
         found += [MiniBatch(one, draw.randrange(options.shot_sets), epoch) for one in made]
-    return found if recipe.updates is None else found[: recipe.updates * recipe.accumulation]
+    return found if recipe.updates is None else found[: recipe.updates * recipe.accumulation * processes]
 
 
 def split(examples: Sequence[AnyExample], held_out: int, seed: int) -> tuple[list[AnyExample], list[AnyExample]]:

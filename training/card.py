@@ -39,11 +39,12 @@ def write_card(folder: Path, method: str) -> None:
 
 def _lines(method: str, config: Record, training: Record, compared: Record | None) -> Iterator[str]:
     identity, made = config["identity"], config["made_with"]
-    yield from ("---", f"base_model: {identity['ckpt']}", "library_name: peft", "tags: [lora, calibration]", "---", "")
+    yield from ("---", f"base_model: {identity['base']}", "library_name: peft", "tags: [lora, calibration]", "---", "")
     yield from (f"# LoRA adapter: {TITLES[method]}", "")
     note = f" ({identity['note']})" if identity["note"] else ""
     yield f"On `{identity['ckpt']}`{note}, weights {identity['model']}. Load it with `--ckpt` and this directory."
-    yield f"Examples: {training['examples']} of {training['questions']} questions, {training['held_out']} held out."
+    yield f"Examples: {training['examples']} of {training['questions']} questions, {training['held_out']} held out, "
+    yield f"fingerprint {identity['examples']}. Answers given by {', '.join(training['models']) or 'an unnamed model'}."
     yield from ("", "## Recipe", "", f"Preset `{training['preset']}`, {training['updates']} updates:", "")
     yield from ("| option | value |", "| --- | --- |")
     for name, value in training["recipe"].items():
@@ -61,11 +62,10 @@ def _lines(method: str, config: Record, training: Record, compared: Record | Non
 
 def _command(method: str, identity: Record) -> str:
     recipe = identity["recipe"]
-    file = "--triplets triplets.jsonl" if method == "advice" else "--answers triplets.answers.jsonl"
-    given = " ".join(
-        f"--{name.replace('_', '-')} {identity[name]}"
-        for name in ("ckpt", "held_out", "every", "shots", "shot_sets", "seed")
-    )
+    option = "triplets" if method == "advice" else "answers"
+    file = f"--{option} {Path(identity[option]).name}"
+    names = ("ckpt", "preset", "held_out", "every", "shots", "template", "shot_sets", "seed", "dtype")
+    given = " ".join(f"--{name.replace('_', '-')} {identity[name]}" for name in names)
     decided = " ".join(
         f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
         for name, value in recipe.items()
@@ -75,13 +75,14 @@ def _command(method: str, identity: Record) -> str:
 
 
 def _curve(points: list[Record]) -> Iterator[str]:
-    names = [name for name in points[0] if name != "id"]
-    yield f"| update | {' | '.join(name.replace('_', ' ') for name in names)} |"
-    yield "| ---: |" + " ---: |" * len(names)
-    for point in points:
-        cells = (Estimate(**point[name]) for name in names)
-        shown = ("–" if one.value is None else f"{digits(one.value)} {interval(one)}" for one in cells)
-        yield f"| {point['id']} | {' | '.join(shown)} |"
+    for form, first in points[0]["formats"].items():
+        yield f"| update, {form} | {' | '.join(name.replace('_', ' ') for name in first)} |"
+        yield "| ---: |" + " ---: |" * len(first)
+        for point in points:
+            cells = (Estimate(**one) for one in point["formats"][form].values())
+            shown = ("–" if one.value is None else f"{digits(one.value)} {interval(one)}" for one in cells)
+            yield f"| {point['update']} | {' | '.join(shown)} |"
+        yield ""
 
 
 def _compared(summary: Record) -> Iterator[str]:

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from interp.commands import run_as_command
 from interp.errors import UserError
-from training.recipes import CONFTUNER_RECIPES, Recipe, TrainingOptions
-from training.triplets import loaded_answers
+from training.recipes import CONFTUNER_RECIPES, TrainingOptions
+from training.triplets import FORMATS_TRAINED, loaded_answers
+
+if TYPE_CHECKING:
+    from training.objectives import ConfTunerObjective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +30,15 @@ def trained(options: ConfTuner) -> Path:
     from training.session import Task, session
 
     answers = loaded_answers(options.answers)
+    if missing := [form for form in FORMATS_TRAINED if form not in {answer.format for answer in answers}]:
+        raise UserError(f"--answers {options.answers}: none is in {', '.join(missing)}; training takes both formats")
     if len({answer.right for answer in answers}) < 2:
         raise UserError(f"--answers {options.answers}: all are {'right' if answers[0].right else 'wrong'}")
 
-    def objective(checkpoint, shots: int, recipe: Recipe):
+    def objective() -> "type[ConfTunerObjective]":
         from training.objectives import ConfTunerObjective
 
-        return ConfTunerObjective(checkpoint, shots, recipe)
+        return ConfTunerObjective
 
     return session(options, Task("conftuner", CONFTUNER_RECIPES, answers, options.answers, objective, on_adapters=True))
 

@@ -20,8 +20,11 @@ from interp.errors import UserError
 from interp.runs import Run
 from training.batches import AnyExample, MiniBatch
 from training.objectives import Inputs, Objective
+from training.processes import Processes
 from training.recipes import Recipe, TrainingOptions
 
+STATES = "trainer"
+"""Where in a run's directory the states of an unfinished training are."""
 SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "outside", "answer_rank", "auroc", "ece")
 """What of a point of the learning curve is printed."""
 
@@ -102,8 +105,10 @@ def last_state(folder: Path) -> Path | None:
 class Watch(TrainerCallback):
     """Puts every update's loss and, every so many, a point of the learning curve on record; refuses lost gradients."""
 
-    def __init__(self, trainer: ObjectiveTrainer, held_out: Sequence[AnyExample], every: int) -> None:
-        self.trainer, self.held_out, self.every = trainer, held_out, every
+    def __init__(
+        self, trainer: ObjectiveTrainer, held_out: Sequence[AnyExample], every: int, processes: Processes
+    ) -> None:
+        self.trainer, self.held_out, self.every, self.processes = trainer, held_out, every, processes
 
     def on_train_begin(self, args, state, control, model=None, **_) -> None:
         """The point before the first update."""
@@ -117,7 +122,7 @@ class Watch(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **_) -> None:
         """The update's terms and, every so many, a point."""
         terms = self.trainer.terms
-        means = {name: sum(one[name] for one in terms) / len(terms) for name in terms[0]}
+        means = self.processes.mean({name: sum(one[name] for one in terms) / len(terms) for name in terms[0]})
         self._append("update", state.global_step, means)
         self.trainer.terms, self.trainer.asked = [], []
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
@@ -125,20 +130,22 @@ class Watch(TrainerCallback):
 
     def _append(self, measure: str, update: int, found: dict) -> None:
         run = self.trainer.run
-        if (measure, 0, str(update)) not in run.done:
+        if self.processes.first and (measure, 0, str(update)) not in run.done:
             run.append({"measure": measure, "set": 0, "id": str(update), **found})
 
     def _measured(self, model: torch.nn.Module, update: int) -> None:
-        if ("curve", 0, str(update)) in self.trainer.run.done:
+        if not self.processes.first or ("curve", 0, str(update)) in self.trainer.run.done:
             return
         model.eval()
         point = self.trainer.objective.point(model, self.held_out)
         model.train()
-        self._append("curve", update, {name: one.as_record() for name, one in point.items()})
-        values = {name: one.value for name, one in point.items() if one.value is not None}
-        self.trainer.log({f"held_out_{name}": value for name, value in values.items()})
-        shown = ", ".join(f"{k.replace('_', ' ')} {values[k]:.3f}" for k in SHOWN if k in values)
-        print(f"update {update}, held out: {shown}", flush=True)
+        for form, found in point.items():
+            values = {name: one.value for name, one in found.items() if one.value is not None}
+            self.trainer.log({f"held_out_{form}_{name}": value for name, value in values.items()})
+            shown = ", ".join(f"{k.replace('_', ' ')} {values[k]:.3f}" for k in SHOWN if k in values)
+            print(f"update {update}, held out, {form}: {shown}", flush=True)
+        told = {form: {name: one.as_record() for name, one in found.items()} for form, found in point.items()}
+        self._append("curve", update, {"formats": told})
 
 
 class Bar(ProgressCallback):
@@ -176,6 +183,11 @@ def _last(layers: int, wanted: int | None) -> list[int] | None:
     return None if wanted is None else list(range(layers - wanted, layers))
 
 
+def forget_states(folder: Path) -> None:
+    """Removes what a finished run in `folder` no longer needs to go on."""
+    shutil.rmtree(folder / STATES, ignore_errors=True)
+
+
 def train(
     objective: Objective[AnyExample],
     batches: Sequence[MiniBatch[AnyExample]],
@@ -183,15 +195,18 @@ def train(
     recipe: Recipe,
     options: TrainingOptions,
     run: Run,
+    processes: Processes,
 ) -> None:
-    """Trains the adapter on the objective's model; takes up an unfinished run where it last saved its state."""
-    model, states = objective.checkpoint.model, run.folder / "trainer"
+    """Trains the adapter on the objective's model; takes up an unfinished run where it last saved its state.
+
+    The states are left for `forget_states`, to be called when the adapter is saved."""
+    model, states = objective.checkpoint.model, run.folder / STATES
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.folder / "tensorboard")
     arguments = TrainingArguments(
         output_dir=str(states),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=recipe.accumulation,
-        max_steps=-(-len(batches) // recipe.accumulation),
+        max_steps=-(-len(batches) // (recipe.accumulation * processes.count)),
         learning_rate=recipe.lr,
         lr_scheduler_type="linear",
         warmup_steps=0.05,
@@ -200,13 +215,14 @@ def train(
         save_strategy="steps",
         save_steps=options.every,
         save_total_limit=2,
-        report_to=list(options.report_to),
+        report_to=list(options.report_to) if processes.first else [],
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         seed=options.seed,
         bf16=model.dtype == torch.bfloat16,
         use_cpu=model.device.type == "cpu",
     )
+    arguments._n_gpu = 1  # of several GPUs in one process Trainer would feed each a part of a row that is one
     trainer = ObjectiveTrainer(
         objective,
         run,
@@ -217,8 +233,10 @@ def train(
     )
     for shown in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(shown)
-    trainer.add_callback(Bar())
-    trainer.add_callback(Watch(trainer, held_out, options.every))
+    if processes.first:
+        trainer.add_callback(Bar())
+        last_state(states)  # which removes what was cut off
+    processes.wait()
+    trainer.add_callback(Watch(trainer, held_out, options.every, processes))
     begun = last_state(states)
     trainer.train(resume_from_checkpoint=str(begun) if begun else None)
-    shutil.rmtree(states, ignore_errors=True)

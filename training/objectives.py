@@ -1,7 +1,7 @@
 """The two objectives on packed rows: what a mini-batch is fed as, what is asked of it, and how learning shows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic
@@ -35,13 +35,30 @@ RANKED = 8
 class Objective(ABC, Generic[AnyExample]):
     """What is trained. Prompts are rendered, and rows packed, when they are asked for."""
 
-    def __init__(self, checkpoint: Checkpoint, shots: int, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        shots: int,
+        recipe: Recipe,
+        *,
+        template: str = "chat",
+        template_args: dict[str, object] | None = None,
+    ) -> None:
         """checkpoint: its model carries the adapter that is trained. shots: worked examples in its prompts."""
         self.checkpoint, self.shots, self.recipe = checkpoint, shots, recipe
+        self.template, self.template_args = template, template_args
         self.setting = cache(self._setting)
 
     def _setting(self, form: FormatName, shot_seed: int) -> Setting:
-        return prepared(self.checkpoint, FORMATS[form], shots=self.shots, shot_seed=shot_seed, read_opening=False)
+        return prepared(
+            self.checkpoint,
+            FORMATS[form],
+            shots=self.shots,
+            shot_seed=shot_seed,
+            template=self.template,
+            template_args=self.template_args,
+            read_opening=False,
+        )
 
     @abstractmethod
     def inputs(self, batch: MiniBatch[AnyExample]) -> Inputs:
@@ -51,9 +68,14 @@ class Objective(ABC, Generic[AnyExample]):
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         """Each term of the loss and their `total`, one value for each example."""
 
+    def point(self, model: torch.nn.Module, examples: Sequence[AnyExample]) -> dict[str, dict[str, Estimate]]:
+        """By format, what the learning curve shows of held-out examples: formats of 5 and of 10 levels do not mix."""
+        formats = sorted({example.format for example in examples})
+        return {form: self.point_of(model, [e for e in examples if e.format == form]) for form in formats}
+
     @abstractmethod
-    def point(self, model: torch.nn.Module, examples: Sequence[AnyExample]) -> dict[str, Estimate]:
-        """What the learning curve shows of held-out examples."""
+    def point_of(self, model: torch.nn.Module, examples: Sequence[AnyExample]) -> dict[str, Estimate]:
+        """What it shows of examples of one format, each of a question of its own or nearly so."""
 
     def row(self, form: FormatName, shot_seed: int, put: Sequence[tuple[Question, str]]) -> Inputs:
         """Questions with answers as one packed row, with the values of its levels."""
@@ -61,11 +83,6 @@ class Objective(ABC, Generic[AnyExample]):
         transcripts = [setting.prompter.transcript(question, answer) for question, answer in put]
         values = torch.tensor(setting.prompter.confidence.values, device=setting.prefix.model.device)
         return {"row": packed_row(setting, transcripts), "values": values}
-
-    def _parts(self, examples: Sequence[AnyExample]) -> Iterator[Sequence[AnyExample]]:
-        """The examples by format, as many at a time as a row holds."""
-        for form in sorted({example.format for example in examples}):
-            yield from chunks([example for example in examples if example.format == form], self.recipe.batch)
 
 
 @dataclass(frozen=True)
@@ -109,11 +126,11 @@ class AdviceObjective(Objective[Triplet]):
         terms = advice_losses(said.levels[0::2], said.levels[1::2], said.answers[0::2], inputs["values"], self.recipe)
         return with_mass(terms, (said.mass[0::2] + said.mass[1::2]) / 2, self.recipe.mass)
 
-    def point(self, model: torch.nn.Module, examples: Sequence[Triplet]) -> dict[str, Estimate]:
+    def point_of(self, model: torch.nn.Module, examples: Sequence[Triplet]) -> dict[str, Estimate]:
         """How the confidence depends on the answer, and on which of two wrong ones; where the answer ranks."""
         right, wrong, jsd, wrong_wrong, outside = [], [], [], [], []
-        for of_form in self._parts(examples):
-            made = self.row(of_form[0].format, 0, [(t.question, a) for t in of_form for a in _three(t)])
+        for part in chunks(examples, self.recipe.batch):
+            made = self.row(part[0].format, 0, [(t.question, a) for t in part for a in _three(t)])
             with torch.no_grad():
                 said = read(model, made["row"])
             levels, outside = said.levels, [*outside, *(1 - said.mass.exp()).tolist()]
@@ -122,7 +139,7 @@ class AdviceObjective(Objective[Triplet]):
             wrong += expected(second, made["values"]).tolist()
             jsd += jensen_shannon(first, second).tolist()
             between = jensen_shannon(second, third).tolist()
-            wrong_wrong += [value if t.others else None for t, value in zip(of_form, between, strict=True)]
+            wrong_wrong += [value if t.others else None for t, value in zip(part, between, strict=True)]
         return {
             "right": estimated(right),
             "wrong": estimated(wrong),
@@ -164,10 +181,10 @@ class ConfTunerObjective(Objective[GradedAnswer]):
         score = tokenized_brier(said.levels, inputs["right"], inputs["values"])
         return with_mass({"brier": score, "total": score}, said.mass, self.recipe.mass)
 
-    def point(self, model: torch.nn.Module, examples: Sequence[GradedAnswer]) -> dict[str, Estimate]:
+    def point_of(self, model: torch.nn.Module, examples: Sequence[GradedAnswer]) -> dict[str, Estimate]:
         """The confidence after right and after wrong answers, and how well it ranks them."""
         confidence, right, brier, outside = [], [], [], []
-        for part in self._parts(examples):
+        for part in chunks(examples, self.recipe.batch):
             made = self.inputs(MiniBatch(tuple(part), 0))
             with torch.no_grad():
                 said = read(model, made["row"])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeVar
 
-from interp.commands import at_least
+from interp.commands import at_least, template_arguments
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 
@@ -80,16 +80,20 @@ class AdviceRecipe(Weights, Recipe):
 
 PAPER = {"lr": 1e-5, "epochs": 4, "batch": 16, "accumulation": 2, "rank": 16, "alpha": 32, "dropout": 0.0}
 """The published hyperparameters of ADVICE."""
+SHORT = {"accumulation": 1, "rank": 8, "alpha": 16, "last_layers": 15, "mass": 0.1}
+"""What the presets for small models share."""
 ADVICE_RECIPES = {
     "paper": AdviceRecipe(**PAPER, targets=ATTENTION),
     "mistral": AdviceRecipe(**PAPER | {"lr": 3e-5}, targets=ATTENTION),
     "small": AdviceRecipe(
-        **PAPER | {"lr": 5e-4, "accumulation": 1, "updates": 150, "rank": 8, "alpha": 16, "mass": 0.3},
+        **PAPER | SHORT | {"lr": 8e-4, "updates": 100},
         targets=(*ATTENTION, *MLP),
         lm=0.1,
         jsd=0.1,
         margin=3.0,
-        sum=0.5,
+        sum=0.3,
+        jsd_wanted=0.3,
+        margin_wanted=0.5,
     ),
 }
 """small: found by experiment, see LOG.md."""
@@ -99,11 +103,11 @@ CONFTUNER_RECIPES = {
     "paper": Recipe(**PUBLISHED, targets=("q_proj", "v_proj")),
     "mistral": Recipe(**PUBLISHED, targets=("q_proj", "v_proj")),
     "small": Recipe(
-        **PUBLISHED | {"lr": 5e-4, "batch": 32, "accumulation": 1, "updates": 150, "alpha": 16, "mass": 0.3},
+        **PUBLISHED | SHORT | {"lr": 5e-4, "batch": 32, "updates": 100},
         targets=(*ATTENTION, *MLP),
     ),
 }
-"""small: found by experiment, see LOG.md."""
+"""small: as ADVICE's, with as many answers to an update."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
@@ -145,6 +149,10 @@ class TrainingOptions:
     """Updates between two points of the learning curve, and between two checkpoints."""
     shots: int | None = None
     """Worked examples in the prompt; by default what the checkpoint's preset says."""
+    template: Literal["chat", "plain"] = "chat"
+    """chat: the checkpoint's own chat template; plain: for base models without one."""
+    template_args: tuple[str, ...] = ()
+    """Arguments of the chat template, such as enable_thinking=false."""
     shot_sets: int = 8
     """Sets of examples, of which each mini-batch has one: a confidence must not be copied from an example."""
     diagnose: int = 48
@@ -164,9 +172,21 @@ class TrainingOptions:
     """Run the code that a checkpoint brings along. Read it first."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulation", "updates", "rank", "alpha", "last_layers", "every", "held_out", "shot_sets"):
+        for name in (
+            "epochs",
+            "batch",
+            "accumulation",
+            "updates",
+            "rank",
+            "alpha",
+            "last_layers",
+            "every",
+            "held_out",
+            "shot_sets",
+        ):
             if getattr(self, name) is not None:
                 at_least(1, name, getattr(self, name))
+        template_arguments(self.template_args)
         for name in ("diagnose", "seed"):
             at_least(0, name, getattr(self, name))
         if self.lr is not None and not self.lr > 0:

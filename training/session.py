@@ -1,15 +1,18 @@
 """A training command from its options to an adapter with its card: all but the objective is the same for each."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Generic
 
+from interp.commands import template_arguments
 from interp.errors import UserError
 from interp.questions import fingerprint, loaded_questions
 from interp.runs import Record, Run
 from training.batches import AnyExample, mini_batches, split
+from training.processes import Processes, launched
 from training.recipes import Recipe, TrainingOptions, filled_in, preset_for
 
 if TYPE_CHECKING:
@@ -32,8 +35,8 @@ class Task(Generic[AnyExample]):
     """All it has to train on."""
     file: Path
     """Where they were read from."""
-    objective: "Callable[[Checkpoint, int, Any], Objective[AnyExample]]"
-    """Makes the objective from the checkpoint under its adapter, the number of worked examples, and the recipe."""
+    objective: "Callable[[], type[Objective[AnyExample]]]"
+    """Imports the objective, which needs torch."""
     on_adapters: bool = False
     """A checkpoint may carry an adapter already."""
 
@@ -43,6 +46,7 @@ def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
 
     What an earlier run has left there is taken up. Errors: UserError."""
     train_on, held_out = split(task.examples, options.held_out, options.seed)
+    _refuse_unknown(options.report_to)
     if options.diagnose:
         loaded_questions(options.diagnose_data)
     from interp.checkpoints import source_of
@@ -51,12 +55,15 @@ def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
     if source.adapter and not task.on_adapters:
         base = source.base_name
         raise UserError(f"--ckpt {options.ckpt}: already carries an adapter; train on its base {base}")
-    comparing = _comparison(options)
-    if comparing:
+    processes, comparing = launched(options.device), _comparison(options)
+    if comparing and processes.first:
         from interp.compare import diagnosed_before
 
         diagnosed_before(comparing)
-    _trained(options, task, source, train_on, held_out)
+    processes.wait()
+    _trained(options, task, source, train_on, held_out, processes)
+    if not processes.first:
+        return options.out
     if comparing:
         from figures.report import reported
         from interp.compare import compared
@@ -68,6 +75,14 @@ def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
     reported_curve(options.out)
     write_card(options.out, task.name)
     return options.out
+
+
+def _refuse_unknown(report_to: Sequence[str]) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+
+    known = get_available_reporting_integrations()
+    if unknown := [name for name in report_to if name not in known]:
+        raise UserError(f"--report-to {unknown[0]}: not installed here; there is {', '.join(sorted(known)) or 'none'}")
 
 
 def _comparison(options: TrainingOptions):  # -> Compare | None, imported late
@@ -82,6 +97,8 @@ def _comparison(options: TrainingOptions):  # -> Compare | None, imported late
         n=options.diagnose,
         n_calibration=4 * options.diagnose,
         shots=options.shots,
+        template=options.template,
+        template_args=options.template_args,
         seed=options.seed,
         device=options.device,
         trust_remote_code=options.trust_remote_code,
@@ -95,48 +112,77 @@ def _trained(
     source: "Source",
     train_on: Sequence[AnyExample],
     held_out: Sequence[AnyExample],
+    processes: Processes,
 ) -> None:
     from interp.checkpoints import loaded_checkpoint
     from training.adapters import WEIGHTS, saved_adapter
-    from training.loop import train, with_adapter
+    from training.loop import forget_states, train, with_adapter
 
     checkpoint = loaded_checkpoint(
-        options.ckpt, device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
+        options.ckpt,
+        device=processes.device(options.device),
+        dtype=options.dtype,
+        remote_code=options.trust_remote_code,
     )
     if source.adapter:
         checkpoint = replace(checkpoint, model=checkpoint.model.merge_and_unload().requires_grad_(False))
-    _warn_of_others(task, checkpoint, source)
+    if processes.first:
+        _warn_of_others(task, checkpoint, source)
     preset = preset_for(options, checkpoint.model.config.model_type, checkpoint.model.num_parameters())
     recipe = filled_in(task.recipes[preset], options)
-    batches = mini_batches(train_on, recipe, options)
+    batches = mini_batches(train_on, recipe, options, processes.count)
     shots = checkpoint.shots if options.shots is None else options.shots
     kept = {name: value for name, value in asdict(options).items() if name not in MACHINE_ONLY}
     identity = {name: str(value) if isinstance(value, Path) else value for name, value in kept.items()}
     identity |= {
         "method": task.name,
         "preset": preset,
+        "base": source.base_name,
         "recipe": asdict(recipe),
         "shots": shots,
         "model": checkpoint.fingerprint,
         "note": checkpoint.note,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
-        "examples": fingerprint([example.question for example in task.examples]),
+        "examples": fingerprint(task.examples),
+        "processes": processes.count,
     }
-    with Run(options.out, identity) as run:
-        if not ((options.out / WEIGHTS).exists() and ("trained", 0, "") in run.done):
+    with _opened(options.out, identity, processes) as run:
+        if not ((options.out / WEIGHTS).exists() and any(run.records("trained"))):
             model = with_adapter(checkpoint, recipe, options.seed)
-            objective = task.objective(replace(checkpoint, model=model), shots, recipe)
-            train(objective, batches, held_out, recipe, options, run)
-            saved_adapter(model, options.out, source.base_name, source.adapter)
-            run.append({"measure": "trained", "set": 0, "id": ""})
-        run.write_summary({"training": _summary(run, task, train_on, held_out, identity)})
+            objective = task.objective()(
+                replace(checkpoint, model=model),
+                shots,
+                recipe,
+                template=options.template,
+                template_args=template_arguments(options.template_args),
+            )
+            train(objective, batches, held_out, recipe, options, run, processes)
+            if processes.first:
+                saved_adapter(model, options.out, source.base_name, source.adapter)
+                run.append({"measure": "trained", "set": 0, "id": ""})
+        if processes.first:
+            forget_states(options.out)
+            run.write_summary({"training": _summary(run, task, train_on, held_out, identity)})
+
+
+@contextmanager
+def _opened(folder: Path, identity: Record, processes: Processes) -> Iterator[Run]:
+    """The run; the other processes read from it, when the first has it open, and never write."""
+    run = Run(folder, identity)
+    if processes.first:
+        with run:
+            processes.wait()
+            yield run
+    else:
+        processes.wait()
+        yield run
 
 
 def _warn_of_others(task: Task[AnyExample], checkpoint: "Checkpoint", source: "Source") -> None:
     """Says so where the answers are another model's: they are then neither its knowledge nor its words."""
+    own = (f" {checkpoint.fingerprint}", f"{source.base_name} ")
     for theirs in sorted({example.model for example in task.examples}):
-        name, _, weights = theirs.rpartition(" ")
-        if theirs and weights != checkpoint.fingerprint and not (source.adapter and name == source.base_name):
+        if theirs and not theirs.endswith(own[0]) and not (source.adapter and theirs.startswith(own[1])):
             print(
                 f"warning: {task.file}: answers of {theirs}, not of {checkpoint.name} {checkpoint.fingerprint}; "
                 "a confidence trained on another model's answers is not about this one's knowledge",
@@ -151,7 +197,7 @@ def _summary(
     held_out: Sequence[AnyExample],
     identity: Record,
 ) -> Record:
-    curve = [{k: v for k, v in point.items() if k not in ("measure", "set")} for point in run.records("curve")]
+    curve = [{"update": int(point["id"]), "formats": point["formats"]} for point in run.records("curve")]
     return {
         "method": task.name,
         "preset": identity["preset"],
@@ -159,6 +205,7 @@ def _summary(
         "examples": len(train_on),
         "questions": len({example.question.id for example in train_on}),
         "held_out": len(held_out),
+        "models": sorted({example.model for example in task.examples if example.model}),
         "updates": sum(1 for _ in run.records("update")),
-        "curve": sorted(curve, key=lambda point: int(point["id"])),
+        "curve": sorted(curve, key=lambda point: point["update"]),
     }

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from interp.setting import Setting
 
 ASKED_AT_ONCE = 64
+DISTINCT, TURNED_TRIES = 12, 24
+"""How many distinct answers a missed question is sampled for, and how often at most."""
 Row = TypeVar("Row")
 FORMATS_TRAINED: tuple[FormatName, ...] = ("ScoreLetter", "ScoreNumber")
 """Each triplet is written in both, as in the paper."""
@@ -40,6 +42,9 @@ class Triplets(CommonOptions):
     """Samples drawn for a question before it counts as one without a wrong answer."""
     wrong: int = 4
     """Distinct wrong answers looked for: every pass of a training takes the next, a control compares two."""
+    turned: int = 0
+    """So many questions of each data set that the model answers wrong are sampled for a right answer, which then stands
+    beside the wrong greedy one. None in the paper, where the likeliest answer is always the right one."""
     out: Path | None = Path("triplets.jsonl")
     """The file. Beside it: all answers, right and wrong, in <name>.answers.jsonl, and the records in <out>.run."""
 
@@ -47,6 +52,7 @@ class Triplets(CommonOptions):
         super().__post_init__()
         for name in ("sample", "tries", "wrong"):
             at_least(1, name, getattr(self, name))
+        at_least(0, "turned", self.turned)
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p {self.top_p}: must lie in (0, 1]")
 
@@ -103,7 +109,7 @@ def loaded_triplets(path: Path) -> list[Triplet]:
     """The triplets of a file. Errors: UserError naming the line that is none."""
 
     def triplet(row: Record, question: Question) -> Triplet:
-        others = tuple(str(other) for other in row.get("others", ()))
+        others = tuple(_said(other) for other in _listed(row.get("others", [])))
         return Triplet(question, _said(row["right"]), _said(row["wrong"]), row["format"], others, row.get("model", ""))
 
     return _loaded(path, "triplets", triplet)
@@ -118,6 +124,12 @@ def loaded_answers(path: Path) -> list[GradedAnswer]:
         return GradedAnswer(question, _said(row["answer"]), row["right"], row["format"], row.get("model", ""))
 
     return _loaded(path, "answers", graded)
+
+
+def _listed(texts: object) -> list[object]:
+    if not isinstance(texts, list):
+        raise ValueError(f"{texts!r} is no list")
+    return texts
 
 
 def _said(answer: object) -> str:
@@ -145,7 +157,8 @@ def _of_line(line: str, where: str, option: str, made: Callable[[Record, Questio
         row = json.loads(line)
         if row["format"] not in FORMATS:
             raise ValueError(f"unknown format {row['format']!r}")
-        return made(row, Question(row["id"], row["question"], tuple(row["answers"]), relation=row["relation"]))
+        answers = tuple(_said(answer) for answer in _listed(row["answers"]))
+        return made(row, Question(str(row["id"]), _said(row["question"]), answers, relation=str(row["relation"])))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{where}: not one of the {option} ({error})") from None
 
@@ -156,7 +169,7 @@ def built(options: Triplets) -> Path:
     out = options.out or Path("triplets.jsonl")
     from interp.checkpoints import loaded_checkpoint, source_of
 
-    source_of(options.ckpt, remote_code=options.trust_remote_code)
+    source = source_of(options.ckpt, remote_code=options.trust_remote_code)
     from interp.diagnose import sampled_on_record
     from interp.setting import prepared
 
@@ -178,7 +191,7 @@ def built(options: Triplets) -> Path:
         )
         told = _answers(run, setting, questions)
         right = [q for q in questions if told[q.id]["right"]]
-        found = sampled_on_record(
+        sampled_on_record(
             run,
             setting,
             right,
@@ -188,16 +201,31 @@ def built(options: Triplets) -> Path:
             top_p=options.top_p,
             tries=options.tries,
         )
-        model = f"{checkpoint.name} {checkpoint.fingerprint}"
-        rows = [row | {"model": model} for row in _triplets(right, told, found)]
+        missed = _missed(questions, told, options)
+        found = sampled_on_record(
+            run,
+            setting,
+            missed,
+            wrong=0,
+            distinct=DISTINCT,
+            seed=options.seed,
+            top_p=options.top_p,
+            tries=TURNED_TRIES,
+        )
+        model = f"{source.base_name} {checkpoint.fingerprint}"
+        kept = list(_triplets(right, told, found))
+        turned = list(_turned(missed, told, found))
+        rows = [row | {"model": model} for row in (*kept, *turned)]
         _write(out, rows)
         _write(answers_beside(out), [row | {"model": model} for row in _graded(questions, told)])
         counts = {
             "asked": len(questions),
             "right": len(right),
-            "kept": len(rows) // len(FORMATS_TRAINED),
-            "without_wrong_answer": len(right) - len(rows) // len(FORMATS_TRAINED),
+            "kept": len(kept) // len(FORMATS_TRAINED),
+            "without_wrong_answer": len(right) - len(kept) // len(FORMATS_TRAINED),
             "vetoed": sum(found[q.id]["vetoed"] for q in right),
+            "sampled_for_a_right_answer": len(missed),
+            "turned": len(turned) // len(FORMATS_TRAINED),
         }
         run.write_summary({"triplets": counts})
     print(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
@@ -241,10 +269,28 @@ def _triplets(questions: Sequence[Question], told: dict[str, Record], found: dic
         right, wrong = told[question.id]["answer"], []
         for sampled in found[question.id]["wrong"]:
             bare, other = alike(right, sampled)
-            if is_right(question, bare) and not is_right(question, other) and other not in wrong:
+            if other not in wrong:
                 wrong.append(other)
         if wrong:
             yield from _in_both_formats(question, {"right": bare, "wrong": wrong[0], "others": wrong[1:]})
+
+
+def _missed(questions: Sequence[Question], told: dict[str, Record], options: Triplets) -> list[Question]:
+    """Questions with a wrong greedy answer, as many as wanted of each data set."""
+    wrong = [q for q in questions if told[q.id]["answer"] and not told[q.id]["right"]]
+    sources = [{q.id for q in loaded_questions(data)} for data in options.data]
+    return [q for ids in sources for q in [q for q in wrong if q.id in ids][: options.turned]]
+
+
+def _turned(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
+    from interp.elicitation import wrong_for_sure
+
+    for question in questions:
+        greedy = told[question.id]["answer"]
+        right = next((text for text in found[question.id]["distinct"] if is_right(question, text)), None)
+        if right is not None and wrong_for_sure(question, greedy):
+            bare, wrong = alike(right, greedy)
+            yield from _in_both_formats(question, {"right": bare, "wrong": wrong, "others": []})
 
 
 def _graded(questions: Sequence[Question], told: dict[str, Record]) -> Iterator[Record]:
