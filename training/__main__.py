@@ -30,6 +30,8 @@ class Experiment:
     """ADVICE is trained with so many seeds."""
     sample: int = 8000
     """Questions asked for triplets: training relations of the facts, and TriviaQA."""
+    turned: int = 300
+    """So many questions of each of them that the model answers wrong are sampled for a right answer."""
     updates: int | None = None
     """Updates of each training; by default the preset's, and 50 for a row of the ablation."""
     n: int = 300
@@ -42,6 +44,7 @@ class Experiment:
     """cuda, mps or cpu."""
 
     def __post_init__(self) -> None:
+        at_least(0, "turned", self.turned)
         for name in ("seeds", "sample", "n", "n_breadth"):
             at_least(1, name, getattr(self, name))
         for name in FILES:
@@ -66,7 +69,10 @@ def steps(options: Experiment) -> Iterator[Step]:
     asking = {"ckpt": options.ckpt, "device": options.device}
     training = {**asking, "updates": options.updates, "dtype": "bfloat16", "every": EVERY}
     first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
-    yield "triplets", lambda: built(Triplets(**asking, data=sources, sample=options.sample, out=triplets))
+    yield (
+        "triplets",
+        lambda: built(Triplets(**asking, data=sources, sample=options.sample, turned=options.turned, out=triplets)),
+    )
     for seed in range(options.seeds):
         one = Advice(
             **training,

@@ -178,9 +178,7 @@ def with_adapter(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> PeftModel
 
 
 def _last(layers: int, wanted: int | None) -> list[int] | None:
-    if wanted is not None and wanted > layers:
-        raise UserError(f"--last-layers {wanted}: the model has {layers}")
-    return None if wanted is None else list(range(layers - wanted, layers))
+    return None if wanted is None or wanted >= layers else list(range(layers - wanted, layers))
 
 
 def forget_states(folder: Path) -> None:

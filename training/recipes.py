@@ -39,7 +39,7 @@ class Recipe:
     targets: tuple[str, ...]
     """The projections that get an adapter."""
     last_layers: int | None = None
-    """How many of the last layers get one; None: all. Nothing is handed back below the first of them."""
+    """How many of the last layers get one, at most; None: all. Nothing is handed back below the first of them."""
     mass: float = 0.0
     """Weight of the negative log-probability that any level is stated; none in the papers."""
 
