@@ -86,7 +86,7 @@ ADVICE_RECIPES = {
     "paper": AdviceRecipe(**PAPER, targets=ATTENTION),
     "mistral": AdviceRecipe(**PAPER | {"lr": 3e-5}, targets=ATTENTION),
     "small": AdviceRecipe(
-        **PAPER | SHORT | {"lr": 8e-4, "updates": 100},
+        **PAPER | SHORT | {"lr": 8e-4, "updates": 120},
         targets=(*ATTENTION, *MLP),
         lm=0.1,
         jsd=0.1,
