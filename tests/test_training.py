@@ -27,7 +27,7 @@ from interp.records import Question
 from interp.runs import read_records, read_run
 from interp.setting import prepared
 from training import adapters, advice, conftuner
-from training.__main__ import FILES, Experiment, steps
+from training.__main__ import FILES, Experiment, experiment, steps
 from training.ablation import ROWS, Ablation, ablated
 from training.adapters import WEIGHTS, saved_adapter
 from training.advice import Advice
@@ -536,6 +536,26 @@ def test_the_experiment_says_at_once_which_file_is_missing(own_data, tmp_path):
     names = [name for name, _ in steps(Experiment(data=tmp_path, out=tmp_path / "runs"))]
     assert names[0] == "triplets" and names[1:4] == [f"advice, seed {seed}" for seed in range(3)]
     assert {"conftuner", "advice + conftuner", "ablation"} <= set(names)
+
+
+def test_the_experiment_goes_from_questions_to_the_comparison_of_methods(taught_checkpoint, own_data, tmp_path, capsys):
+    kinds = {"triviaqa_train": "open", "triviaqa_test": "open", "mmlu": "choices", "logiqa_test": "choices"}
+    for name, kind in kinds.items():
+        (tmp_path / f"{name}.jsonl").write_text((own_data / f"{kind}.jsonl").read_text())
+    few = {"seeds": 1, "turned": 2, "held_out": 2, "updates": 1, "n": 6, "n_breadth": 4, "diagnose": 0}
+    out = tmp_path / "runs"
+    experiment(Experiment(data=tmp_path, ckpt=str(taught_checkpoint), out=out, device="cpu", **few))
+    said = capsys.readouterr().out
+    done = [name for name, _ in steps(Experiment(data=tmp_path, out=out, **few))]
+    assert [line.partition(",")[0] for line in said.splitlines() if line.startswith("step: ")] == [
+        f"step: {name.partition(',')[0]}" for name in done
+    ]
+    assert "advice-0 does better than conftuner by ECE in" in said
+    assert (out / "settings.csv").exists() and (out / "ablation" / "ablation.csv").exists()
+    by_data = read_run(out / "triviaqa")[1]["calibration"]["advice-conftuner"]
+    assert "triviaqa_test (answers in training)" in by_data, "all of them are, here"
+    counts = read_run(out / "triplets.jsonl.run")[1]["triplets"]
+    assert counts["asked"] == 652 + 12 and counts["sampled_for_a_right_answer"] <= 4
 
 
 def test_every_pass_takes_the_next_wrong_answer():

@@ -32,6 +32,8 @@ class Experiment:
     """Questions asked for triplets: training relations of the facts, and TriviaQA."""
     turned: int = 300
     """So many questions of each of them that the model answers wrong are sampled for a right answer."""
+    held_out: int = 64
+    """Questions of them kept from training, for the learning curves."""
     updates: int | None = None
     """Updates of each training; by default the preset's, and 50 for a row of the ablation."""
     n: int = 300
@@ -45,7 +47,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         at_least(0, "turned", self.turned)
-        for name in ("seeds", "sample", "n", "n_breadth"):
+        for name in ("seeds", "sample", "held_out", "n", "n_breadth"):
             at_least(1, name, getattr(self, name))
         for name in FILES:
             if not (self.data / name).is_file():
@@ -67,7 +69,7 @@ def steps(options: Experiment) -> Iterator[Step]:
     out, triplets = options.out, options.out / "triplets.jsonl"
     sources = ("facts:train", str(options.data / FILES[0]))
     asking = {"ckpt": options.ckpt, "device": options.device}
-    training = {**asking, "updates": options.updates, "dtype": "bfloat16", "every": EVERY}
+    training = {**asking, "updates": options.updates, "dtype": "bfloat16", "every": EVERY, "held_out": options.held_out}
     first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
     yield (
         "triplets",
