@@ -14,31 +14,33 @@ from interp.intervals import Estimate
 from interp.runs import Record, read_run
 
 PANELS: dict[str, dict[str, str]] = {
-    "expected confidence": {"right": RIGHT, "wrong": WRONG},
+    "confidence": {"right": RIGHT, "wrong": WRONG},
     "share of pairs": {"direction_positive": SPAN_COLOURS["tail"], "near_zero_share": ROLE_COLOURS["null"]},
-    "JSD, median (nats)": {"jsd": ROLE_COLOURS["jsd"], "wrong_wrong": ROLE_COLOURS["wrong_wrong"]},
-    "tokenized Brier score": {"tokenized_brier": INK},
+    "median JSD": {"jsd": ROLE_COLOURS["jsd"], "wrong_wrong": ROLE_COLOURS["wrong_wrong"]},
+    "tokenized Brier": {"tokenized_brier": INK},
     "AUROC, ECE": {"auroc": SPAN_COLOURS["tail"], "ece": SPAN_COLOURS["answer"]},
-    "outside the levels": {"outside": INK},
-    "attribution rank, median": {"answer_rank": SPAN_COLOURS["answer"]},
+    "outside levels": {"outside": INK},
+    "median rank": {"answer_rank": SPAN_COLOURS["answer"]},
 }
 """What the curve's panels show, each line in its colour; a panel without a line in the run is left out."""
 NAMES = {
-    "right": "right answers",
-    "wrong": "wrong answers",
-    "direction_positive": "higher after the right one",
-    "near_zero_share": "JSD at most 0.1",
-    "jsd": "right and wrong",
+    "right": "right",
+    "wrong": "wrong",
+    "direction_positive": "right higher",
+    "near_zero_share": "JSD ≤ 0.1",
+    "jsd": "right, wrong",
     "wrong_wrong": "two wrong",
     "tokenized_brier": "tokenized Brier",
     "auroc": "AUROC",
     "ece": "ECE",
-    "answer_rank": "answer's best token",
-    "outside": "mean probability",
+    "answer_rank": "answer",
+    "outside": "mean",
 }
 CURVE = """\
-Held-out questions, measured before the first update and every so many: lines are means (medians where the axis says
-so), bands 95 % intervals over the held-out pairs. A confidence that learns to look at its answer parts the two lines of
+Held-out questions, measured before the first update and every so many, a row for each format: expected confidence
+after right and wrong answers; the share of pairs in which it is higher after the right one, and in which the divergence
+is at most 0.1; the divergence (nats) of right and wrong answer and of two wrong ones; the probability outside the
+levels; the attribution rank of the answer's best token. Lines are means or medians, bands 95 % intervals over questions. A confidence that learns to look at its answer parts the two lines of
 the first panel; divergence without direction is a reaction to any answer, not knowledge."""
 ABLATION = """\
 Each row is ADVICE with the terms that it names, trained on the same mini-batches. Dots are the measures on questions
@@ -82,7 +84,8 @@ def curve_page(training: Record, sentence: str) -> Page:
             draw_curve(points, form, lines, ax)
             if number == 0:
                 ax.set_title(title)
-                ax.legend()
+                if len(lines) > 1:
+                    ax.legend(loc="lower left", bbox_to_anchor=(-0.1, -0.35), handlelength=1, borderaxespad=0)
             if number == len(formats) - 1:
                 ax.set_xlabel("update")
         row[0].set_ylabel(form)
