@@ -18,9 +18,9 @@ from interp.runs import Record
 COLUMNS = tuple(
     Column(key, title, scale=1.0, places=places)
     for key, title, places in (
-        ("before", "before", 4),
-        ("after", "after", 4),
-        ("difference", "after less before", 4),
+        ("before", "before", None),
+        ("after", "after", None),
+        ("difference", "after less before", None),
         ("effect_size", "effect size", 2),
     )
 )

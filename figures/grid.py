@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from figures.captions import digits
 from interp.intervals import Estimate
 
 LATEX = {
@@ -26,8 +27,8 @@ class Column:
     """Its heading."""
     scale: float = 100.0
     """What values are multiplied by when they are shown: 100 for fractions, shown in per cent."""
-    places: int = 1
-    """Digits after the point when they are shown."""
+    places: int | None = 1
+    """Digits after the point when they are shown; None: two or three significant ones, for measures of many sizes."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,15 @@ class Grid:
 def _cell(one: Estimate, column: Column, dash: str) -> str:
     if one.value is None:
         return dash
-    value, low, high = (
-        None if v is None else f"{column.scale * v:.{column.places}f}" for v in (one.value, one.low, one.high)
-    )
+    value, low, high = (_written(v, column) for v in (one.value, one.low, one.high))
     return f"{value}" if low is None else f"{value} [{low}, {high}]"
+
+
+def _written(value: float | None, column: Column) -> str | None:
+    if value is None:
+        return None
+    scaled = column.scale * value
+    return digits(scaled) if column.places is None else f"{scaled:.{column.places}f}"
 
 
 def _for_markdown(text: str) -> str:

@@ -40,8 +40,9 @@ CURVE = """\
 Held-out questions, measured before the first update and every so many, a row for each format: expected confidence
 after right and wrong answers; the share of pairs in which it is higher after the right one, and in which the divergence
 is at most 0.1; the divergence (nats) of right and wrong answer and of two wrong ones; the probability outside the
-levels; the attribution rank of the answer's best token. Lines are means or medians, bands 95 % intervals over questions. A confidence that learns to look at its answer parts the two lines of
-the first panel; divergence without direction is a reaction to any answer, not knowledge."""
+levels; the attribution rank of the answer's best token. Lines are means or medians, bands 95 % intervals over
+questions. A confidence that learns to look at its answer parts the two lines of the first panel; divergence without
+direction is a reaction to any answer, not knowledge."""
 ABLATION = """\
 Each row is ADVICE with the terms that it names, trained on the same mini-batches. Dots are the measures on questions
 that training did not see, bars 95 % intervals over questions; the dashed line is the model before training."""

@@ -43,7 +43,7 @@ def _lines(method: str, config: Record, training: Record, compared: Record | Non
     yield from (f"# LoRA adapter: {TITLES[method]}", "")
     note = f" ({identity['note']})" if identity["note"] else ""
     yield f"On `{identity['ckpt']}`{note}, weights {identity['model']}. Load it with `--ckpt` and this directory."
-    yield f"Examples: {training['examples']} of {training['questions']} questions, {training['held_out']} held out, "
+    yield f"Examples: {training['examples']} of {training['questions']} questions, {training['held_out']} held out,"
     yield f"fingerprint {identity['examples']}. Answers given by {', '.join(training['models']) or 'an unnamed model'}."
     yield from ("", "## Recipe", "", f"Preset `{training['preset']}`, {training['updates']} updates:", "")
     yield from ("| option | value |", "| --- | --- |")
