@@ -190,39 +190,19 @@ def built(options: Triplets) -> Path:
             batch_tokens=options.batch_tokens,
         )
         told = _answers(run, setting, questions)
-        right = [q for q in questions if told[q.id]["right"]]
-        sampled_on_record(
-            run,
-            setting,
-            right,
-            wrong=options.wrong,
-            distinct=0,
-            seed=options.seed,
-            top_p=options.top_p,
-            tries=options.tries,
-        )
-        missed = _missed(questions, told, options)
-        found = sampled_on_record(
-            run,
-            setting,
-            missed,
-            wrong=0,
-            distinct=DISTINCT,
-            seed=options.seed,
-            top_p=options.top_p,
-            tries=TURNED_TRIES,
-        )
-        model = f"{source.base_name} {checkpoint.fingerprint}"
-        kept = list(_triplets(right, told, found))
-        turned = list(_turned(missed, told, found))
-        rows = [row | {"model": model} for row in (*kept, *turned)]
-        _write(out, rows)
-        _write(answers_beside(out), [row | {"model": model} for row in _graded(questions, told)])
+        right, missed = [q for q in questions if told[q.id]["right"]], _missed(questions, told, options)
+        drawn = {"seed": options.seed, "top_p": options.top_p}
+        sampled_on_record(run, setting, right, wrong=options.wrong, distinct=0, tries=options.tries, **drawn)
+        found = sampled_on_record(run, setting, missed, wrong=0, distinct=DISTINCT, tries=TURNED_TRIES, **drawn)
+        known, turned = list(_triplets(right, told, found)), list(_turned(missed, told, found))
+        model = {"model": f"{source.base_name} {checkpoint.fingerprint}"}
+        _write(out, [row | model for row in (*known, *turned)])
+        _write(answers_beside(out), [row | model for row in _graded(questions, told)])
         counts = {
             "asked": len(questions),
             "right": len(right),
-            "kept": len(kept) // len(FORMATS_TRAINED),
-            "without_wrong_answer": len(right) - len(kept) // len(FORMATS_TRAINED),
+            "kept": len(known) // len(FORMATS_TRAINED),
+            "without_wrong_answer": len(right) - len(known) // len(FORMATS_TRAINED),
             "vetoed": sum(found[q.id]["vetoed"] for q in right),
             "sampled_for_a_right_answer": len(missed),
             "turned": len(turned) // len(FORMATS_TRAINED),
