@@ -282,11 +282,11 @@ def _panels(found: Sequence[Reliability], draw, up: str, across: str) -> Figure:
 
 
 def _costs_page(summary: Record) -> Page | None:
-    panels: dict[str, list[Cost]] = {}
+    panels: dict[tuple[str, ...], list[Cost]] = {}
     for (checkpoint, data, method, form), numbers in cells(summary):
         if numbers["ece"]["value"] is not None and numbers.get("tokens", _NOTHING)["value"] is not None:
             cost = Cost(method, Estimate(**numbers["ece"]), numbers["tokens"]["value"])
-            title = f"{data}, {form}" if len(summary["models"]) == 1 else f"{checkpoint}\n{data}, {form}"
+            title = (f"{data}, {form}",) if len(summary["models"]) == 1 else (checkpoint, f"{data}, {form}")
             panels.setdefault(title, []).append(cost)
     panels = {title: costs for title, costs in panels.items() if len({cost.method for cost in costs}) > 2}
     if not panels:
@@ -294,12 +294,12 @@ def _costs_page(summary: Record) -> Page | None:
     wide = min(3, len(panels))
     high = -(-len(panels) // wide)
     figure = Figure((DOUBLE, 0.7 + 1.9 * high), layout="constrained")
-    axes = figure.subplots(high, wide, squeeze=False)
+    axes = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     for ax, (title, costs) in zip(axes.flat, panels.items(), strict=False):
         draw_costs(costs, ax)
-        ax.set_title(printable(title), fontsize=6.5)
+        ax.set_title("\n".join(map(printable, title)), fontsize=6.5)
     figure.supxlabel("tokens written per question", fontsize=7)
     figure.supylabel("ECE (%)", fontsize=7)
     methods = [m for m in METHOD_NAMES if any(cost.method == m for costs in panels.values() for cost in costs)]
