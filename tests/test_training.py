@@ -6,13 +6,14 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tyro
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from scipy.spatial.distance import jensenshannon
@@ -543,6 +544,8 @@ def test_the_experiment_goes_from_questions_to_the_comparison_of_methods(taught_
     for name, kind in kinds.items():
         text = (own_data / f"{kind}.jsonl").read_text().replace('"id": "', '"id": "own-')  # some are facts' ids as well
         (tmp_path / f"{name}.jsonl").write_text(text)
+    tested = (tmp_path / "triviaqa_test.jsonl").read_text().splitlines(True)[:4]
+    (tmp_path / "triviaqa_test.jsonl").write_text("".join(tested))
     few = {"seeds": 1, "turned": 2, "held_out": 2, "updates": 1, "n": 6, "n_breadth": 4, "diagnose": 0}
     out = tmp_path / "runs"
     experiment(Experiment(data=tmp_path, ckpt=str(taught_checkpoint), out=out, device="cpu", **few))
@@ -556,7 +559,8 @@ def test_the_experiment_goes_from_questions_to_the_comparison_of_methods(taught_
     by_data = read_run(out / "triviaqa")[1]["calibration"]["advice-conftuner"]
     assert "triviaqa_test (answers in training)" in by_data, "all of them are, here"
     counts = read_run(out / "triplets.jsonl.run")[1]["triplets"]
-    assert counts["asked"] == 652 + 12 and counts["sampled_for_a_right_answer"] <= 4
+    assert counts["left_out_as_tested"] == len(tested) == 4 and counts["asked"] == 652 + 12 - 4
+    assert counts["sampled_for_a_right_answer"] <= 4
 
 
 def test_every_pass_takes_the_next_wrong_answer():
@@ -615,6 +619,33 @@ def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, 
         records.write_text("".join(lines[:kept]) + lines[kept][:20])
         (tmp_path / "t.jsonl").unlink()
         assert built(options).read_text() == before
+
+
+def test_what_is_tested_on_is_not_trained_on(taught_checkpoint, own_data, tmp_path, open_questions):
+    tested = tmp_path / "tested.jsonl"
+    reworded = {"id": "other-id", "question": f"  {open_questions[0].text.upper()} ", "answers": ["x"]}
+    tested.write_text(json.dumps(reworded) + "\n")
+    where = {"ckpt": str(taught_checkpoint), "data": (str(own_data / "open.jsonl"),), "shots": 0, "device": "cpu"}
+    built(Triplets(**where, apart_from=(str(tested),), out=tmp_path / "t.jsonl"))
+    counts = read_run(tmp_path / "t.jsonl.run")[1]["triplets"]
+    assert (counts["left_out_as_tested"], counts["asked"]) == (1, 11)
+    assert open_questions[0].id not in {a.question.id for a in loaded_answers(answers_beside(tmp_path / "t.jsonl"))}
+    with pytest.raises(UserError, match=r"--apart-from .*open.jsonl: all questions of --data stand there as well"):
+        built(Triplets(**where, apart_from=where["data"], out=tmp_path / "none.jsonl"))
+
+
+@pytest.mark.parametrize("kind", [Advice, conftuner.ConfTuner])
+def test_the_command_on_the_card_gives_the_same_recipe_again(options, kind):
+    given = options(kind, updates=1, lr=3e-3, last_layers=2, targets=("q_proj", "down_proj"))
+    out = (advice if kind is Advice else conftuner).trained(given)
+    command = next(line for line in (out / "README.md").read_text().splitlines() if line.startswith("`python -m"))
+    again = tyro.cli(kind, args=command.strip("`").split()[3:], config=(tyro.conf.OmitArgPrefixes,))
+    config = read_run(out)[0]["identity"]
+    recipes = ADVICE_RECIPES if kind is Advice else CONFTUNER_RECIPES
+    recipe = asdict(filled_in(recipes[config["preset"]], again))
+    assert json.loads(json.dumps(recipe)) == config["recipe"] and recipe["targets"] == ("q_proj", "down_proj")
+    for name in ("ckpt", "held_out", "every", "shots", "template", "shot_sets", "seed"):
+        assert getattr(again, name) == config[name]
 
 
 def test_a_file_that_holds_no_triplets_is_refused_with_the_line(triplet_file, tmp_path):

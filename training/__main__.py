@@ -4,13 +4,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from interp.commands import at_least, run_as_command
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from interp.formats import FORMAT_NAMES
 
+if TYPE_CHECKING:
+    from interp.evaluate import Evaluate
+
 Step = tuple[str, Callable[[], object]]
+SEEN, UNSEEN = "facts:test", "facts:unseen"
+"""What is tested first: facts of relations that training has seen, and of others."""
 EVERY = 25
 """Updates between two points of a learning curve."""
 FILES = ("triviaqa_train.jsonl", "triviaqa_test.jsonl", "mmlu.jsonl", "logiqa_test.jsonl")
@@ -58,7 +64,7 @@ def steps(options: Experiment) -> Iterator[Step]:
     """Name and body of each step, in order."""
     from figures.report import reported
     from figures.training import reported_ablation, reported_settings
-    from interp.evaluate import Evaluate, evaluated
+    from interp.evaluate import evaluated
     from training.ablation import Ablation, ablated
     from training.advice import Advice
     from training.advice import trained as advised
@@ -71,10 +77,12 @@ def steps(options: Experiment) -> Iterator[Step]:
     asking = {"ckpt": options.ckpt, "device": options.device}
     training = {**asking, "updates": options.updates, "dtype": "bfloat16", "every": EVERY, "held_out": options.held_out}
     first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
-    yield (
-        "triplets",
-        lambda: built(Triplets(**asking, data=sources, sample=options.sample, turned=options.turned, out=triplets)),
-    )
+    asked = {
+        "sample": options.sample,
+        "turned": options.turned,
+        "apart_from": (SEEN, UNSEEN, str(options.data / FILES[1])),
+    }
+    yield "triplets", lambda: built(Triplets(**asking, **asked, data=sources, out=triplets))
     for seed in range(options.seeds):
         one = Advice(
             **training,
@@ -88,35 +96,37 @@ def steps(options: Experiment) -> Iterator[Step]:
     yield "conftuner", lambda: tuned(ConfTuner(**rival, out=tuner))
     yield "advice + conftuner", lambda: tuned(ConfTuner(**rival | {"ckpt": str(first)}, out=both))
 
-    def measured(name: str, ckpts: Sequence[Path], **asked: object) -> Step:
-        named = (options.ckpt, *map(str, ckpts))
-        run = Evaluate(**{"ckpt": named, "device": options.device, "n": options.n_breadth, **asked, "out": out / name})
-        return name, lambda: reported(evaluated(run))
-
     seeds = [out / f"advice-{seed}" for seed in range(options.seeds)]
-    methods = (first, tuner, both)
-    seen, unseen, both_formats = "facts:test", "facts:unseen", ("ScoreNumber", "ScoreLetter")
-    triviaqa, *choices = (str(options.data / name) for name in FILES[1:])
-    evaluations = [
-        measured(
-            "facts",
-            [*seeds, tuner, both],
-            data=(seen, unseen),
-            methods=("default", "question-only"),
-            n=options.n,
-        ),
-        measured("formats", methods, data=(seen,), formats=FORMAT_NAMES),
-        measured("triviaqa", methods, data=(triviaqa,), formats=both_formats, trained_on=sources[1]),
-        measured("choices", methods, data=tuple(choices), formats=both_formats),
-    ]
-    yield from evaluations
-    folders = [out / name for name, _ in evaluations]
-    yield "advice against conftuner", lambda: reported_settings(folders, (first.name, tuner.name), out)
-    yield measured("tokens", [first], data=(seen,), methods=("default", "self-consistency"))
+    evaluations = _evaluations(options, seeds, [first, tuner, both])
+    for run in evaluations:
+        yield run.out.name, lambda run=run: reported(evaluated(run))
+    compared = [run.out for run in evaluations if run.out.name != "tokens"]
+    yield "advice against conftuner", lambda: reported_settings(compared, (first.name, tuner.name), out)
     grid = Ablation(
         **training | {"updates": options.updates or 50}, triplets=triplets, n=options.n_breadth, out=out / "ablation"
     )
     yield "ablation", lambda: reported_ablation(ablated(grid))
+
+
+def _evaluations(options: Experiment, seeds: Sequence[Path], methods: Sequence[Path]) -> "list[Evaluate]":
+    """What is asked of the base beside the adapters. methods: ADVICE, ConfTuner, both."""
+    from interp.evaluate import Evaluate
+
+    def asked(name: str, ckpts: Sequence[Path], **what: object) -> Evaluate:
+        named = (options.ckpt, *map(str, ckpts))
+        shared = {"ckpt": named, "device": options.device, "n": options.n_breadth, "out": options.out / name}
+        return Evaluate(**shared | what)
+
+    trained = ("ScoreNumber", "ScoreLetter")
+    source, triviaqa, *choices = (str(options.data / name) for name in FILES)
+    controlled = {"data": (SEEN, UNSEEN), "methods": ("default", "question-only"), "n": options.n}
+    return [
+        asked("facts", [*seeds, *methods[1:]], **controlled),
+        asked("formats", methods, data=(SEEN,), formats=FORMAT_NAMES),
+        asked("triviaqa", methods, data=(triviaqa,), formats=trained, trained_on=source),
+        asked("choices", methods, data=tuple(choices), formats=trained),
+        asked("tokens", methods[:1], data=(SEEN,), methods=("default", "self-consistency")),
+    ]
 
 
 def experiment(options: Experiment) -> None:

@@ -16,6 +16,7 @@ CARRIED = {
     "jsd.near_zero_share": "JSD at most 0.1, share of questions",
     "jsd.median": "JSD of right and wrong answer, median",
     "jsd.wrong_wrong": "JSD of two wrong answers, median",
+    "jsd.noise_floor": "JSD of the same answer in other looks (noise floor), median",
     "jsd.direction.share_positive": "higher after the right answer, share",
     "masking.mean.drop": "drop when the answer is hidden (mean embedding)",
     "attribution.answer.effect": "effect of the answer",

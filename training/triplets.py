@@ -11,7 +11,7 @@ from interp.commands import CommonOptions, at_least, run_as_command
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from interp.formats import FORMATS, FormatName
-from interp.questions import fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
+from interp.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
 from interp.records import Question
 from interp.runs import Record, Run, chunks
 
@@ -34,6 +34,8 @@ class Triplets(CommonOptions):
     """The model that is to be trained: right and wrong answers are its own."""
     data: tuple[str, ...] = ("facts:train",)
     """One or several of facts:train, triviaqa:train, and JSONL files with `question` and `answers`."""
+    apart_from: tuple[str, ...] = ("facts:test", "facts:unseen")
+    """Data that will be tested on: a question that also stands there, in the same words, is not trained on."""
     sample: int = 4000
     """How many questions are asked, over all data."""
     top_p: float = 0.9
@@ -165,7 +167,7 @@ def _of_line(line: str, where: str, option: str, made: Callable[[Record, Questio
 
 def built(options: Triplets) -> Path:
     """Asks and samples what is not on record yet, writes the file, and returns it."""
-    questions = _questions(options)
+    questions, left_out = _questions(options)
     out = options.out or Path("triplets.jsonl")
     from interp.checkpoints import loaded_checkpoint, source_of
 
@@ -199,6 +201,7 @@ def built(options: Triplets) -> Path:
         _write(out, [row | model for row in (*known, *turned)])
         _write(answers_beside(out), [row | model for row in _graded(questions, told)])
         counts = {
+            "left_out_as_tested": left_out,
             "asked": len(questions),
             "right": len(right),
             "kept": len(known) // len(FORMATS_TRAINED),
@@ -212,17 +215,23 @@ def built(options: Triplets) -> Path:
     return out
 
 
-def _questions(options: Triplets) -> list[Question]:
-    """As many questions from each data set as there is room for, in an order that the seed decides."""
+def _questions(options: Triplets) -> tuple[list[Question], int]:
+    """As many questions from all data sets as there is room for, in an order that the seed decides; and how many were
+    left out because they are tested on."""
+    tested = {normalised(q.text) for data in options.apart_from for q in loaded_questions(data)}
     parts = [shuffled(loaded_questions(data), options.seed) for data in options.data]
     for data, part in zip(options.data, parts, strict=True):
         refuse_mixed(part, data)
         if part[0].choices:
             raise UserError(f"--data {data}: triplets are made of open questions; these have choices")
-    questions = shuffled([q for part in parts for q in part], options.seed)[: options.sample]
+    found = [q for part in parts for q in part]
+    apart = [q for q in found if normalised(q.text) not in tested]
+    questions = shuffled(apart, options.seed)[: options.sample]
+    if not questions:
+        raise UserError(f"--apart-from {' '.join(options.apart_from)}: all questions of --data stand there as well")
     if len({q.id for q in questions}) < len(questions):
         raise UserError("--data: two of them have questions of one id")
-    return questions
+    return questions, len(found) - len(apart)
 
 
 def _answers(run: Run, setting: "Setting", questions: Sequence[Question]) -> dict[str, Record]:
