@@ -20,7 +20,7 @@ from scipy.spatial.distance import jensenshannon
 
 from figures.report import reported
 from figures.training import ahead, settings_grid
-from interp.checkpoints import loaded_checkpoint
+from interp.checkpoints import Loading, loaded_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.questions import is_right, may_be_right
@@ -232,7 +232,7 @@ def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(
         assert first["right"]["n"] == 2, "one value for each held-out question"
         assert first["answer_rank"]["value"] >= 1 and first["answer_rank"]["n"] == 2
     assert list((out / "tensorboard").glob("events.*"))
-    adapter = loaded_checkpoint(str(out), device="cpu")
+    adapter = loaded_checkpoint(str(out), Loading(device="cpu"))
     assert type(adapter.model).__name__.startswith("PeftModel")
     assert not [path for ending in ("*.bin", "*.pt", "*.pth") for path in out.rglob(ending)]
     assert {weight.dtype for weight in load_file(out / WEIGHTS).values()} == {torch.float16}
@@ -361,7 +361,7 @@ def test_a_disk_that_is_full_at_the_very_end_leaves_a_state_to_go_on_from(option
 def test_an_adapter_on_the_last_layers_changes_only_those(options):
     out = advice.trained(options(last_layers=1, updates=2))
     assert {name.partition("layers.")[2][0] for name in load_file(out / WEIGHTS)} == {"2"}
-    model = loaded_checkpoint(str(out), device="cpu").model
+    model = loaded_checkpoint(str(out), Loading(device="cpu")).model
     assert any(".layers.2." in name and ".lora_" in name for name, _ in model.named_parameters())
 
 
@@ -382,7 +382,7 @@ def test_conftuner_trains_on_graded_answers_and_on_top_of_an_adapter(options, tm
 
     def said(ckpt):
         with torch.no_grad():
-            return loaded_checkpoint(ckpt, device="cpu").model(ids).logits
+            return loaded_checkpoint(ckpt, Loading(device="cpu")).model(ids).logits
 
     base, one, two = said(options().ckpt), said(str(first)), said(str(both))
     assert (one - base).abs().max() > 1e-3 and (two - one).abs().max() > 1e-3
@@ -393,7 +393,7 @@ def test_conftuner_trains_on_graded_answers_and_on_top_of_an_adapter(options, tm
 def test_stacked_adapters_change_a_model_as_both_do_one_after_the_other(tiny_checkpoint, tmp_path):
     base, state, merged = str(tiny_checkpoint("llama")), [], None
     ids = torch.tensor([[5, 6, 7, 8]])
-    model = loaded_checkpoint(base, device="cpu").model
+    model = loaded_checkpoint(base, Loading(device="cpu")).model
     for number, (targets, rank, alpha) in enumerate(((["q_proj", "o_proj"], 3, 6), (["q_proj", "v_proj"], 2, 7))):
         torch.manual_seed(number)
         config = LoraConfig(
@@ -406,7 +406,7 @@ def test_stacked_adapters_change_a_model_as_both_do_one_after_the_other(tiny_che
             merged = peft(ids).logits
         model = peft.merge_and_unload()
     with torch.no_grad():
-        stacked = loaded_checkpoint(str(tmp_path / "1"), device="cpu").model(ids).logits
+        stacked = loaded_checkpoint(str(tmp_path / "1"), Loading(device="cpu")).model(ids).logits
     assert torch.allclose(stacked, merged, atol=2e-2) and (stacked - merged).abs().mean() < 2e-3, "float16 apart"
 
 

@@ -17,10 +17,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from interp.checkpoints import Checkpoint, quiet_peft
 from interp.errors import UserError
+from interp.processes import Processes
 from interp.runs import Run
 from training.batches import AnyExample, MiniBatch
 from training.objectives import Inputs, Objective
-from training.processes import Processes
 from training.recipes import Recipe, TrainingOptions
 
 STATES = "trainer"
