@@ -301,7 +301,10 @@ def killed_at(update):
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_question(options, tmp_path, monkeypatch):
     lost = split(loaded_triplets(options().triplets), options().held_out, 0)[0][0].question.id
-    usual = AdviceObjective.terms
+    usual, made = AdviceObjective.terms, AdviceObjective.inputs
+
+    def named(self, batch):
+        return made(self, batch) | {"ids": [example.question.id for example in batch.examples]}
 
     def broken(self, model, inputs):
         terms = usual(self, model, inputs)
@@ -310,11 +313,41 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_question(options, 
             terms["total"] = torch.where(at, math.nan, terms["total"])
         return terms
 
+    monkeypatch.setattr(AdviceObjective, "inputs", named)
     monkeypatch.setattr(AdviceObjective, "terms", broken)
     said = rf"update \d: the loss is not a finite number, at {lost}; the state of update [24] is kept in .*-[24];"
     with pytest.raises(UserError, match=said):
         advice.trained(options())
     assert list((tmp_path / "run" / "trainer").glob("checkpoint-*/adapter_model.safetensors"))
+
+
+def test_where_memory_runs_out_a_mini_batch_is_trained_in_parts_to_the_same_losses(
+    options, tmp_path, monkeypatch, capsys
+):
+    whole = of_run(advice.trained(options(out=tmp_path / "whole", dropout=0.0)), "update")
+    usual, room = AdviceObjective.terms, 3 * 2
+
+    def limited(self, model, inputs):
+        if inputs["row"].transcripts > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return usual(self, model, inputs)
+
+    monkeypatch.setattr(AdviceObjective, "terms", limited)
+    in_parts = of_run(advice.trained(options(dropout=0.0)), "update")
+    assert "each mini-batch in 2 parts from here on" in capsys.readouterr().err
+    assert len(in_parts) == len(whole) > 3 and len({len(one) for one in whole}) == 1
+    for one, other in zip(in_parts, whole, strict=True):
+        assert one == pytest.approx(other, abs=1e-3), "Adam makes the last bits of a gradient larger"
+    assert in_parts[0] == pytest.approx(whole[0], abs=1e-5)
+
+
+def test_one_example_that_does_not_fit_is_one_sentence(options, monkeypatch):
+    def never(self, model, inputs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr(AdviceObjective, "terms", never)
+    with pytest.raises(UserError, match=r"update 1: memory ran out, at .*; nothing is kept; take a smaller --batch"):
+        advice.trained(options())
 
 
 def test_a_gradient_that_is_no_number_never_reaches_the_weights(options, monkeypatch):
