@@ -15,6 +15,7 @@ from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE, embedded_checkpoint, g
 from interp.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 WHOLE_BYTES = 1 << 31
@@ -28,11 +29,8 @@ EMBEDDED_SHOTS = 3
 """The embedded model needs examples: without them it states "10" for most answers and answers few questions."""
 
 
-Quantization = Literal["none", "8bit", "4bit"]
-QUANTIZED = {
-    "8bit": "weights quantised to 8 bits when they were loaded",
-    "4bit": "weights quantised to 4 bits (NF4) when they were loaded",
-}
+Quantization = Literal["none", "4bit"]
+QUANTIZED = {"4bit": "weights quantised to 4 bits (NF4) when they were loaded"}
 """What every number must carry."""
 
 
@@ -236,15 +234,12 @@ def _placement(place: str, loading: Loading) -> str | dict[str, str] | None:
     return None if loading.quantization == "none" else {"": place}
 
 
-def _quantized(quantization: Quantization) -> "BitsAndBytesConfig | None":
-    import torch
+def _quantized(quantization: Quantization, dtype: "torch.dtype") -> "BitsAndBytesConfig | None":
     from transformers import BitsAndBytesConfig
 
     if quantization == "none":
         return None
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTrainedModel":
@@ -255,12 +250,13 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
 
     logging.disable_progress_bar()
     auto = "bfloat16" if place.startswith("cuda") else "float32"
+    dtype = getattr(torch, auto if loading.dtype == "auto" else loading.dtype)
     try:
         model, told = AutoModelForCausalLM.from_pretrained(
             source.model,
-            dtype=getattr(torch, auto if loading.dtype == "auto" else loading.dtype),
+            dtype=dtype,
             device_map=_placement(place, loading),
-            quantization_config=_quantized(loading.quantization),
+            quantization_config=_quantized(loading.quantization, dtype),
             use_safetensors=True,
             output_loading_info=True,
             revision=source.revision,

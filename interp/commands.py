@@ -44,9 +44,9 @@ class CommonOptions:
     batch_tokens: int = 2048
     """The most tokens that a batch holds; less needs less memory."""
     device_map: Literal["none", "auto"] = "none"
-    """auto: a model that does not fit on one device is spread over all of them, and over memory and disk."""
+    """auto: a model that does not fit on one device is spread over all GPUs, then memory, then disk."""
     quantization: Quantization = "none"
-    """4bit (NF4) or 8bit: weights are quantised by bitsandbytes when they are loaded. The numbers change with it."""
+    """4bit: weights are quantised (NF4) by bitsandbytes when they are loaded, and every number says so."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
 

@@ -1,5 +1,6 @@
 """--ckpt: what is meant, what is refused before anything is loaded, and what a loaded checkpoint is."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -8,11 +9,13 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from interp import checkpoints
+from interp import attribution, checkpoints, jsd, masking
 from interp.checkpoints import EXAMPLE_NAME, Checkpoint, Loading, loaded_checkpoint, source_of
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE
 from interp.errors import UserError
-from interp.setting import Case
+from interp.formats import FORMATS
+from interp.hooks import HookedModel
+from interp.setting import Case, prepared
 
 
 def directory(folder: Path, **files: object) -> Path:
@@ -319,3 +322,61 @@ def test_an_adapter_with_a_tokenizer_of_its_own_is_asked_with_that(tiny_adapter,
     assert "think" not in loaded_checkpoint(str(copy), Loading(device="cpu")).tokenizer.chat_template
     tiny_tokenizer(template="thinks").save_pretrained(copy)
     assert "think" in loaded_checkpoint(str(copy), Loading(device="cpu")).tokenizer.chat_template
+
+
+# Models that do not fit
+
+
+def test_a_model_spread_over_memory_and_disk_says_what_it_says_in_one_place(tiny_checkpoint, tiny_setting, monkeypatch):
+    spread = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.layers.2": "cpu"}
+    spread |= {"model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    monkeypatch.setattr(checkpoints, "_placement", lambda place, loading: spread)
+    checkpoint = loaded_checkpoint(str(tiny_checkpoint("llama")), Loading(device_map="auto"))
+    assert checkpoint.model.model.layers[1].mlp.up_proj.weight.device.type == "meta", "its weights are on disk"
+    setting, whole = prepared(checkpoint, FORMATS["ScoreNumber"]), tiny_setting("llama")
+    asked = [setting.prompter.transcript(question, question.answers[0]) for question in whole.pool[:3]]
+    for one, other in zip(setting.reader.readings(asked), whole.reader.readings(asked), strict=True):
+        assert one.distribution.probability == pytest.approx(other.distribution.probability, abs=1e-6)
+    with pytest.raises(UserError, match="rollout needs the weights themselves"):
+        HookedModel(checkpoint.model)
+
+
+def test_auto_on_one_device_is_that_device(tiny_checkpoint, tiny_loaded):
+    checkpoint = loaded_checkpoint(str(tiny_checkpoint("llama")), Loading(device_map="auto"))
+    ids = torch.arange(5, 25)[None]
+    assert torch.allclose(checkpoint.model(ids).logits.cpu(), tiny_loaded("llama").model(ids).logits, atol=1e-4)
+
+
+def test_a_device_map_beside_a_device_is_refused():
+    with pytest.raises(UserError, match="--device-map auto uses all devices, --device cpu only one"):
+        Loading(device="cpu", device_map="auto")
+
+
+def test_quantisation_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(checkpoints, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"--quantization 4bit needs .* pip install 'advice-calibration\[quantization\]'"
+    ):
+        Loading(quantization="4bit")
+
+
+def test_a_model_in_four_bits_is_measured_and_its_numbers_say_so(tiny_checkpoint, tiny_model, open_questions, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    config = copy.deepcopy(tiny_model("llama").config)
+    config.hidden_size, config.head_dim, config.intermediate_size = 64, 16, 128  # blocks are of 64 weights
+    torch.manual_seed(0)
+    whole = type(tiny_model("llama"))(config).eval()
+    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "wider")
+    whole.save_pretrained(folder)
+    checkpoint = loaded_checkpoint(str(folder), Loading(device="cpu", quantization="4bit"))
+    assert checkpoint.note == "weights quantised to 4 bits (NF4) when they were loaded"
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        exact, rough = (model(ids).logits.flatten() for model in (whole, checkpoint.model))
+    assert (exact - rough).abs().max() > 1e-3 and torch.corrcoef(torch.stack([exact, rough]))[0, 1] > 0.7
+    setting = prepared(checkpoint, FORMATS["ScoreNumber"], pool=open_questions)
+    case = Case(open_questions[0], open_questions[0].answers[0], (open_questions[1].answers[0],))
+    for instrument in (jsd, masking, attribution):
+        assert instrument.measured(setting, [case])[0]["values"]
+    with pytest.raises(UserError, match="rollout needs the weights themselves"):
+        HookedModel(checkpoint.model)
