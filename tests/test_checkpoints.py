@@ -376,7 +376,9 @@ def test_a_model_in_four_bits_is_measured_and_its_numbers_say_so(tiny_checkpoint
     assert (exact - rough).abs().max() > 1e-3 and torch.corrcoef(torch.stack([exact, rough]))[0, 1] > 0.7
     setting = prepared(checkpoint, FORMATS["ScoreNumber"], pool=open_questions)
     case = Case(open_questions[0], open_questions[0].answers[0], (open_questions[1].answers[0],))
-    for instrument in (jsd, masking, attribution):
+    for instrument in (jsd, masking):
         assert instrument.measured(setting, [case])[0]["values"]
+    with pytest.raises(UserError, match="do not give on a CPU"):  # they would be wrong without a word
+        attribution.measured(setting, [case])
     with pytest.raises(UserError, match="rollout needs the weights themselves"):
         HookedModel(checkpoint.model)
