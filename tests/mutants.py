@@ -11,9 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import tyro
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = (".*", "__pycache__", "*.egg-info", "results", "runs", "build", "dist")
@@ -75,7 +78,7 @@ def judged(tests: Sequence[str], root: Path, mutant: Mutant | None = None) -> Ve
             ran = subprocess.run(
                 [sys.executable, *PYTEST, *tests],
                 cwd=tree,
-                env=os.environ | {"PYTHONPATH": str(tree)},
+                env=os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"},
                 capture_output=True,
                 text=True,
                 timeout=PATIENCE,
@@ -110,10 +113,21 @@ def whole(mutants: Sequence[Mutant]) -> tuple[str, ...]:
     return tuple(test for test in named if "::" not in test or test.partition("::")[0] not in named)
 
 
-def main(names: Sequence[str], root: Path = ROOT) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Plant known-bad changes and see whether the tests of their rooms find them."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Mutants or rooms; all by default."""
+
+    at_once: int = min(os.cpu_count() or 1, 8)
+    """How many to judge at a time; each takes a core and about a gigabyte of memory."""
+
+
+def planted(options: Options, root: Path = ROOT) -> int:
     """Plants the mutants and prints what became of each; gives the exit code."""
     try:
-        mutants = chosen(names)
+        mutants = chosen(options.names)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -123,12 +137,17 @@ def main(names: Sequence[str], root: Path = ROOT) -> int:
         return 2
     counts = {"killed": 0, "survived": 0, "broken": 0}
     began = time.monotonic()
-    for number, mutant in enumerate(mutants, 1):
-        verdict = judged(mutant.tests, root, mutant)
-        counts[verdict.outcome] += 1
-        left = (time.monotonic() - began) / number * (len(mutants) - number)
-        told = f"{verdict.outcome:8}  {mutant.room}: {mutant.name} ({verdict.told})"
-        print(f"{number}/{len(mutants)}, {left / 60:.0f} min left  {told}", flush=True)
+    with ThreadPoolExecutor(options.at_once) as pool:
+        try:
+            verdicts = pool.map(lambda mutant: judged(mutant.tests, root, mutant), mutants)
+            for number, (mutant, verdict) in enumerate(zip(mutants, verdicts, strict=True), 1):
+                counts[verdict.outcome] += 1
+                left = (time.monotonic() - began) / number * (len(mutants) - number)
+                told = f"{verdict.outcome:8}  {mutant.room}: {mutant.name} ({verdict.told})"
+                print(f"{number}/{len(mutants)}, {left / 60:.0f} min left  {told}", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     return 2 if counts["broken"] else 1 if counts["survived"] else 0
 
@@ -574,7 +593,7 @@ MUTANTS: tuple[Mutant, ...] = (
 
 if __name__ == "__main__":
     try:
-        raise SystemExit(main(sys.argv[1:]))
+        raise SystemExit(planted(tyro.cli(Options, prog="python -m tests.mutants")))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

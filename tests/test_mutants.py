@@ -1,7 +1,7 @@
 """The planted changes: each still fits the code, and what the tests say of one is judged rightly."""
 
 import pytest
-from mutants import MUTANTS, ROOT, Mutant, Verdict, chosen, judged, main, verdict_of, whole
+from mutants import MUTANTS, ROOT, Mutant, Options, Verdict, chosen, judged, planted, verdict_of, whole
 
 BEFORE = "def half(x):\n    return x / 2\n"
 TEST = "from room import half\n\n\ndef test_half_of_four_is_two():\n    assert half(4) == 2\n"
@@ -27,9 +27,9 @@ def mutant(before: str, after: str, *, name: str = "toy", tests: tuple[str, ...]
 @pytest.mark.parametrize("one", MUTANTS, ids=lambda one: one.name)
 def test_every_mutant_fits_its_file_once_and_is_a_program(one):
     text = (ROOT / one.file).read_text(encoding="utf-8")
-    planted = one.planted(text)
-    compile(planted, one.file, "exec")
-    assert planted != text
+    changed = one.planted(text)
+    compile(changed, one.file, "exec")
+    assert changed != text
     for test in one.tests:
         file, _, name = test.partition("::")
         assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8") or not name, test
@@ -92,16 +92,16 @@ def test_mutants_are_chosen_by_name_or_by_room():
 def plants(monkeypatch):
     """plants(green, outcome, ...): the exit code of a run whose rooms are green or not, and what becomes of each."""
 
-    def planted(green: bool, *outcomes: str) -> int:
+    def code(green: bool, *outcomes: str) -> int:
         mutants = tuple(mutant("x / 2", "x / 3", name=f"toy-{number}") for number in range(len(outcomes)))
         verdicts = iter(
             [Verdict("survived" if green else "killed", "test_one"), *(Verdict(o, "test_two") for o in outcomes)]
         )
         monkeypatch.setattr("mutants.MUTANTS", mutants)
         monkeypatch.setattr("mutants.judged", lambda *_: next(verdicts))
-        return main(())
+        return planted(Options(at_once=1))
 
-    return planted
+    return code
 
 
 def test_a_survivor_and_a_broken_mutant_are_no_success(plants, capsys):
@@ -120,5 +120,5 @@ def test_a_survivor_and_a_broken_mutant_are_no_success(plants, capsys):
 def test_rooms_that_are_not_green_without_a_mutant_and_unknown_names_are_said_so(plants, capsys):
     assert plants(False, "killed") == 2
     assert "error: they are not green without one: test_one" in capsys.readouterr().err
-    assert main(["nowhere"]) == 2
+    assert planted(Options(("nowhere",))) == 2
     assert "error: 'nowhere' is neither a mutant nor a room" in capsys.readouterr().err
