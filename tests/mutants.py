@@ -442,7 +442,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "the-answer-is-not-hidden",
             "masked_tree(setting, t, length, filler)",
-            'masked_tree(setting, t, length, filler, "special")',
+            'masked_tree(setting, t, length, filler, "tail")',
         ),
         ("the-smallest-group-wins", "largest = max(groups", "largest = min(groups"),
     ),
