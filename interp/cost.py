@@ -1,4 +1,4 @@
-"""`python -m interp.cost`: what a run will take, by instrument: tokens, FLOPs, memory and time, before it is started."""
+"""`python -m interp.cost`: what a run will take, instrument by instrument: tokens, FLOPs, memory, time."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -58,7 +58,7 @@ class Cost(Diagnose):
     """llama-3.1-8b, mistral-7b, gemma-2-9b, or a config.json: sizes of a model that is not here. Prompts are then
     measured with the tokenizer of --ckpt."""
     accelerator: Literal["a100", "h100", "h200"] | None = None
-    """Price the run on an accelerator that is not here, by its data sheet; else this machine is timed for two seconds."""
+    """Price the run on an accelerator that is not here, by its data sheet; by default this machine is timed."""
     accelerators: int = 1
     """Processes that share a run, each with an accelerator of its own."""
     out: Path | None = None
@@ -87,23 +87,21 @@ class Price:
     """The command."""
     part: str
     """The instrument, or what comes before it."""
-    passes: float = 0.0
+    passes: int | float = 0.0
     """Forward passes."""
-    tokens: float = 0.0
+    tokens: int | float = 0.0
     """Tokens read."""
-    flops: float = 0.0
+    flops: int | float = 0.0
     """FLOPs, backward passes included."""
-    attention: float = 0.0
+    attention: int | float = 0.0
     """Bytes that attention holds at a time, cache excepted."""
-    peak: float = 0.0
+    peak: int | float = 0.0
     """Bytes of weights and of the largest pass."""
-    seconds: float = 0.0
+    seconds: int | float = 0.0
     """Time."""
 
 
-def part_price(
-    command: str, part: str, loads: "Loads", of: "Architecture", on: "Machine"
-) -> Price:
+def part_price(command: str, part: str, loads: "Loads", of: "Architecture", on: "Machine") -> Price:
     """The price of some loads."""
     size = on.itemsize
     attention = [load.attention_bytes(of, size) + load.kept_bytes(of) for load in loads]
@@ -264,9 +262,7 @@ def measured_lengths(options: Cost, questions: Sequence[Question]) -> "dict[Form
     found = {}
     for name in dict.fromkeys((options.format, *FORMATS_TRAINED)):
         examples = shot_set(shots, FORMATS[name], seed=0, choices=choices)
-        prompter = Prompter(
-            tokenizer, FORMATS[name], examples, choices, options.template, options.template_arguments
-        )
+        prompter = Prompter(tokenizer, FORMATS[name], examples, choices, options.template, options.template_arguments)
         found[name] = lengths_of(prompter, questions[:SAMPLED], fillers=2 + (own not in taken), free=options.free)
     return found
 

@@ -14,6 +14,8 @@ from interp.prefix import ROW_TOKENS
 if TYPE_CHECKING:
     from training.recipes import Recipe, TrainingOptions
 
+Number = int | float
+
 STEPS = 11
 """After how many steps the last answer of a batch is assumed to be written, of the `ANSWER_TOKENS` that it may take."""
 NODES = FIRST_NODES + 2 * FIRST_NODES
@@ -60,40 +62,40 @@ class Architecture:
 class Lengths:
     """Tokens of the parts of a prompt, means over a sample of the questions."""
 
-    opening: float
+    opening: Number
     """Instruction and examples, with the template around them."""
-    question: float
+    question: Number
     """From there to the answer."""
-    answer: float
+    answer: Number
     """The right answer."""
-    looks: float
+    looks: Number
     """The right answer in other letter case, or with a full stop."""
-    tail: float
+    tail: Number
     """From the answer to the confidence."""
-    levels: float
+    levels: Number
     """Nodes of the tree of all levels."""
-    hint: float
+    hint: Number
     """From where a prompt with a hint leaves the one without to its confidence."""
-    spans: tuple[float, ...]
+    spans: tuple[Number, ...]
     """For each span within the opening, the tokens from its first to the opening's end."""
-    several: float
+    several: Number
     """Share of the answers that have more than one token."""
-    foils: float
+    foils: Number
     """Other questions' answers that are put to a question."""
     fillers: int
     """Fillers that tokens are replaced by."""
-    reply: float
+    reply: Number
     """What the model writes for an answer, its end included."""
     choices: int = 0
     """The fewest choices that a question has; 0: open questions."""
 
     @property
-    def below(self) -> float:
+    def below(self) -> Number:
         """Tokens from an answer's first to the last level."""
         return self.answer + self.tail + self.levels
 
     @property
-    def own(self) -> float:
+    def own(self) -> Number:
         """Tokens of an answered prompt after the opening, with all levels."""
         return self.question + self.below
 
@@ -106,26 +108,26 @@ class Lengths:
 class Load:
     """Forward passes of one kind, and backward passes where there are any."""
 
-    passes: float
+    passes: Number
     """How many."""
-    tokens: float
+    tokens: Number
     """Tokens read in them, over all."""
-    context: float
+    context: Number
     """Keys that attention is computed over for each of them; what the mask hides is computed as well."""
-    reads: float
+    reads: Number
     """Tokens whose logits over the vocabulary are made."""
-    largest: float
+    largest: Number
     """Tokens of the largest pass."""
-    rows: float = 1.0
+    rows: Number = 1.0
     """Rows of the largest pass, each of which has a cache of its own."""
-    most_reads: float = 1.0
+    most_reads: Number = 1.0
     """Logits of the largest pass."""
-    backward: float = 0.0
+    backward: Number = 0.0
     """Share of the layers that a gradient goes back through."""
     eager: bool = False
     """Attention scores are held, a layer at a time, and their means over heads kept for all layers."""
 
-    def flops(self, of: Architecture) -> tuple[float, float]:
+    def flops(self, of: Architecture) -> tuple[Number, Number]:
         """(forward, backward). Forward: 2 for each weight of a matrix and token; 4 for each layer, head's width and
         pair of query and key (scores, then their sum of values); the head's for each logit that is made. Backward
         through frozen weights: each product is taken once more, for the gradient of what came in alone, and
@@ -135,17 +137,17 @@ class Load:
         back = self.backward * (body + 2 * attention) + (head if self.backward else 0)
         return body + attention + head, back
 
-    def attention_bytes(self, of: Architecture, itemsize: int) -> float:
-        """What attention holds beside the cache: the mask and, where it is eager, one layer's scores in every head, three
-        times: masked, their softmax in float32, and that as it goes on."""
+    def attention_bytes(self, of: Architecture, itemsize: int) -> Number:
+        """What attention holds beside the cache: the mask and, where it is eager, one layer's scores in every head,
+        three times: masked, their softmax in float32, and that as it goes on."""
         scores = of.heads * (2 * itemsize + 4) if self.eager else 0
         return self.largest * self.context * (itemsize + scores)
 
-    def kept_bytes(self, of: Architecture) -> float:
+    def kept_bytes(self, of: Architecture) -> Number:
         """Means over heads that are kept in float32, in main memory: the lower triangles of all layers."""
         return of.layers * self.largest * self.context / 2 * 4 if self.eager else 0.0
 
-    def working_bytes(self, of: Architecture, itemsize: int) -> float:
+    def working_bytes(self, of: Architecture, itemsize: int) -> Number:
         """The largest of the passes, beside weights and attention: keys and values, logits (as they come, in float32,
         and one copy more) and, with a gradient, what is kept for it."""
         cache = self.rows * self.context * of.cache_bytes(itemsize)
@@ -159,7 +161,14 @@ Loads = tuple[Load, ...]
 
 
 def packed(
-    count: float, at_once: float, tokens: float, reads: float, prefix: float, batch_tokens: int, *, row: int = ROW_TOKENS
+    count: Number,
+    at_once: Number,
+    tokens: Number,
+    reads: Number,
+    prefix: Number,
+    batch_tokens: int,
+    *,
+    row: int = ROW_TOKENS,
 ) -> Load:
     """`count` trees of so many tokens and reads below a prefix, `at_once` in a call, packed into rows and batches."""
     together = min(count, at_once)
@@ -177,7 +186,7 @@ def packed(
     )
 
 
-def written(questions: float, at_once: int, copies: float, lengths: Lengths, batch_tokens: int) -> Loads:
+def written(questions: Number, at_once: Number, copies: Number, lengths: Lengths, batch_tokens: int) -> Loads:
     """Prompts read once each, and `copies` continuations of each grown token by token."""
     if not questions:
         return ()
@@ -199,7 +208,7 @@ def written(questions: float, at_once: int, copies: float, lengths: Lengths, bat
     return replace(prompts, passes=calls * batches), grown
 
 
-def sampled(questions: float, lengths: Lengths, candidates: int, tries: int, batch_tokens: int) -> Loads:
+def sampled(questions: Number, lengths: Lengths, candidates: int, tries: int, batch_tokens: int) -> Loads:
     """Rounds of samples, half-way between the fewest and the most that may be drawn for a question; none of choices."""
     fewest = max(4, candidates)
     wanted, drawn, loads = (fewest + max(tries, fewest)) / 2, 0.0, ()
@@ -210,7 +219,7 @@ def sampled(questions: float, lengths: Lengths, candidates: int, tries: int, bat
     return loads
 
 
-def jsd(n: float, lengths: Lengths, batch_tokens: int, candidates: int) -> Loads:
+def jsd(n: Number, lengths: Lengths, batch_tokens: int, candidates: int) -> Loads:
     """The right answer, two looks of it, wrong or sampled ones, other questions', and once more with a hint."""
     end = lengths.tail + lengths.levels
     others = lengths.foils + max(candidates - 1, 2)  # the right answer is among the sampled ones
@@ -219,7 +228,7 @@ def jsd(n: float, lengths: Lengths, batch_tokens: int, candidates: int) -> Loads
     return (packed(n, AT_ONCE["jsd"], lengths.question + below, reads, lengths.opening, batch_tokens),)
 
 
-def rollout(n: float, lengths: Lengths) -> Loads:
+def rollout(n: Number, lengths: Lengths) -> Loads:
     """Whole prompts, from their first token, with attention in sight."""
     width = lengths.opening + lengths.own - lengths.levels
     together = min(n, AT_ONCE["rollout"])
@@ -227,7 +236,7 @@ def rollout(n: float, lengths: Lengths) -> Loads:
     return (Load(passes, n * width, width, n, together * width, rows=together, most_reads=together, eager=True),)
 
 
-def masking(n: float, lengths: Lengths, batch_tokens: int) -> Loads:
+def masking(n: Number, lengths: Lengths, batch_tokens: int) -> Loads:
     """The question once, then the rest as it is, under each filler and under two cuts."""
     variants = 3 + lengths.fillers
     prefix = lengths.opening + lengths.question
@@ -237,16 +246,16 @@ def masking(n: float, lengths: Lengths, batch_tokens: int) -> Loads:
     )
 
 
-def attribution(n: float, lengths: Lengths, batch_tokens: int, path: str = "answer") -> Loads:
+def attribution(n: Number, lengths: Lengths, batch_tokens: int, path: str = "answer") -> Loads:
     """Spans replaced by each filler, then single tokens (path answer: a few of the opening's and all others, tokens:
     all; prompt: none), and passes with gradient along the path."""
     opening, own, reads = lengths.opening, lengths.own, 1 + lengths.levels + lengths.answer
     alone = own - lengths.levels
 
-    def replaced(many: float, tokens: float, below: float, of: float = n) -> Load:
+    def replaced(many: Number, tokens: Number, below: Number, of: Number = n) -> Load:
         return packed(of * many, many, tokens, reads, below, batch_tokens)
 
-    def gradient(many: float, tokens: float, below: float) -> Load:
+    def gradient(many: Number, tokens: Number, below: Number) -> Load:
         each = max(1, ROW_TOKENS // tokens)
         return replace(packed(n * many, each, tokens, reads, below, batch_tokens), backward=1.0)
 
@@ -264,27 +273,27 @@ def attribution(n: float, lengths: Lengths, batch_tokens: int, path: str = "answ
     return (*loads, replaced(alone, own, opening))
 
 
-def evaluation(n: float, lengths: Lengths, batch_tokens: int) -> Loads:
+def evaluation(n: Number, lengths: Lengths, batch_tokens: int) -> Loads:
     """Each question's answer, and the confidence after it."""
     reads = 1 + lengths.levels + lengths.answer
     read = packed(n, EVALUATED_AT_ONCE["read"], lengths.own, reads, lengths.opening, batch_tokens)
     return (*written(n, EVALUATED_AT_ONCE["answer"], 1, lengths, batch_tokens), read)
 
 
-def row_of(examples: float, answers: int, lengths: Lengths, count: float, *, backward: float = 0.0) -> Load:
+def row_of(examples: Number, answers: int, lengths: Lengths, count: Number, *, backward: Number = 0.0) -> Load:
     """`count` rows that hold so many examples each, with so many answers to every question; read in one pass each."""
     width = lengths.opening + examples * (lengths.question + answers * lengths.below)
     reads = examples * answers * (1 + lengths.levels + lengths.answer)
     return Load(count, count * width, width, count * reads, width, most_reads=reads, backward=backward)
 
 
-def diagnosis(options: Diagnose, lengths: Lengths, there: int, *, accuracy: float, processes: int) -> dict[str, Loads]:
+def diagnosis(options: Diagnose, lengths: Lengths, there: int, *, accuracy: Number, processes: int) -> dict[str, Loads]:
     """`interp.diagnose` on data with so many questions, by part: what one of several processes does of it."""
     n, size = min(options.n, max(1.0, accuracy * there)), options.batch_tokens
     candidates, share, sets = lengths.candidates(options.candidates), n / processes, options.shot_sets
     asked = min(there, ASKED_AT_ONCE * math.ceil(n / accuracy / ASKED_AT_ONCE))
     return {
-        "answers": written(asked / processes, ASKED_AT_ONCE, 1, lengths, size),
+        "answers": written(asked / processes, ASKED_AT_ONCE / processes, 1, lengths, size),
         "wrong answers": sampled(share, lengths, candidates, options.tries, size),
         "jsd": jsd(share, lengths, size, candidates) * sets,
         "rollout": rollout(share, lengths) * sets,
@@ -296,7 +305,7 @@ def diagnosis(options: Diagnose, lengths: Lengths, there: int, *, accuracy: floa
 def training(
     recipe: "Recipe",
     options: "TrainingOptions",
-    triplets: float,
+    triplets: Number,
     lengths: Sequence[Lengths],
     *,
     layers: int,

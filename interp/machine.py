@@ -64,10 +64,10 @@ class Machine:
     """FLOP/s of the gradient."""
     head: float
     """FLOP/s of the logits, with their sum over the vocabulary."""
-    memory: float | None = None
+    memory: int | float | None = None
     """Bytes of the accelerator; None: main memory."""
 
-    def seconds(self, load: Load, of: Architecture) -> float:
+    def seconds(self, load: Load, of: Architecture) -> int | float:
         """How long the passes of a load take, with the packing before and the bookkeeping after them."""
         forward, backward = load.flops(of)
         head = 2 * of.hidden * of.vocabulary * load.reads
@@ -93,7 +93,7 @@ def named(name: AcceleratorName, of: Architecture) -> Machine:
     )
 
 
-def least_seconds(body: Callable[[], object], device: "torch.device", *, most: float = 0.4) -> float:
+def least_seconds(body: Callable[[], object], device: "torch.device", *, most: float = 0.4) -> int | float:
     """The shortest of a few repetitions, as many as take `most` seconds together, the first one if it takes longer."""
     spent: list[float] = []
     while len(spent) < 2 or (sum(spent) < most and len(spent) < 8):
@@ -126,7 +126,7 @@ def calibrated(config: "PretrainedConfig", of: Architecture, *, device: str, dty
     prefix = SharedPrefix(model, range(PROBED))
     deeper, place = of.layers / layers, model.device
 
-    def timed(tokens: int, trees: int, *, gradient: bool = False) -> tuple[float, float, float]:
+    def timed(tokens: int, trees: int, *, gradient: bool = False) -> tuple[float, int | float, int | float]:
         """Seconds, forward and backward FLOPs of one pass, for as many layers as the architecture has."""
         tree = TokenTree()
         last = tree.insert([i % few.vocab_size for i in range(tokens)])[-1:]
