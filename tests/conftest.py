@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["PYTHONWARNINGS"] = "error"  # for the commands that tests start; pytest has its own filters
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = ("llama", "mistral", "gemma2", "qwen2", "gemma3", "gpt_neox")

@@ -4,7 +4,10 @@ import ast
 import importlib.metadata
 import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,14 @@ def test_no_docstring_holds_what_a_page_would_take_for_a_tag():
     tag = re.compile(r"<[A-Za-z/][^>\n]*>")
     assert tag.search("results/<command>") and len(docstrings()) > 500
     assert [where for where, text in docstrings() if tag.search(re.sub(r"`[^`]*`", "", text))] == []
+
+
+def test_a_warning_is_an_error_here_and_in_the_commands_that_tests_start():
+    with pytest.raises(UserWarning, match="ours"):
+        warnings.warn("ours", stacklevel=1)
+    warned = [sys.executable, "-c", "import warnings; warnings.warn('ours')"]
+    done = subprocess.run(warned, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.endswith("UserWarning: ours\n")
 
 
 WHEEL = [
