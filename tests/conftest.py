@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# for the commands and notebooks that tests start, pytest having its own filters; ipykernel 7.4 warns of itself as it ends
+# for the commands and notebooks that tests start (pytest has its own filters); ipykernel 7.4 warns as it ends
 os.environ["PYTHONWARNINGS"] = "error,ignore:For consistency across implementations:PendingDeprecationWarning"
 
 HERE = Path(__file__).resolve().parent
