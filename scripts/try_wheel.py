@@ -65,7 +65,9 @@ def built(folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         raise SystemExit(done.stdout)
-    said = [line.strip() for line in done.stdout.splitlines() if "warning:" in line.lower()]
+    said = [
+        line.strip() for line in done.stdout.splitlines() if "Warning:" in line or "warning:" in line
+    ]  # not pip's own
     if warned := [line for line in said if "byte-compiling is disabled" not in line]:
         raise SystemExit("\n".join(warned))
     return wheels[0]
@@ -95,10 +97,10 @@ def tried(python: Path, folder: Path) -> None:
     ]
     (folder / "given.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked), encoding="utf-8")
     options = ("--data", "given.jsonl", "--methods", "given", "--out", "out")
-    print(ran(python, "-m", "interp.evaluate", *options, folder=folder))
+    said = ran(python, "-m", "interp.evaluate", *options, folder=folder)
     ran(python, "-c", "from interp.questions import loaded_questions; loaded_questions('facts')", folder=folder)
-    if not (folder / "out" / "table.csv").is_file() or not list((folder / "out" / "figures").glob("*.pdf")):
-        raise SystemExit(f"interp.evaluate left no table or no figure in {folder / 'out'}")
+    if not (folder / "out" / "table.csv").is_file() or "33.3" not in said:  # four of twelve are right
+        raise SystemExit(f"interp.evaluate left no table, or a wrong one:\n{said}")
 
 
 def main() -> None:
