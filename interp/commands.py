@@ -36,7 +36,7 @@ class CommonOptions:
     seed: int = 0
     """Decides the order of the questions and everything else that is drawn by chance."""
     out: Path | None = None
-    """The run's directory; by default results/<command>. An unfinished run there is continued."""
+    """The run's directory; by default results/COMMAND. An unfinished run there is continued."""
     device: str = "auto"
     """cuda, mps or cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

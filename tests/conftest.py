@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# for the commands and notebooks that tests start (pytest has its own filters); ipykernel 7.4 warns as it ends
+os.environ["PYTHONWARNINGS"] = "error,ignore:For consistency across implementations:PendingDeprecationWarning"
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = ("llama", "mistral", "gemma2", "qwen2", "gemma3", "gpt_neox")

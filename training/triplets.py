@@ -48,7 +48,7 @@ class Triplets(CommonOptions):
     """So many questions of each data set that the model answers wrong are sampled for a right answer, which then stands
     beside the wrong greedy one. None in the paper, where the likeliest answer is always the right one."""
     out: Path | None = Path("triplets.jsonl")
-    """The file. Beside it: all answers, right and wrong, in <name>.answers.jsonl, and the records in <out>.run."""
+    """The file. Beside it: all answers, right and wrong, in NAME.answers.jsonl, and the records in OUT.run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
