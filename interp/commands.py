@@ -1,6 +1,5 @@
 """What all commands have in common: their options, and how they end."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import tyro
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from interp.formats import FormatName
+from interp.plain import HALF, plain_json, visible
 
 T = TypeVar("T")
 
@@ -49,20 +49,30 @@ class CommonOptions:
             at_least(0, "shots", self.shots)
 
     @property
-    def template_arguments(self) -> dict[str, object]:
+    OURS = ("self", "conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message")
+"""Arguments of a chat template that are no option: the program itself decides them."""
+
+
+def template_arguments(self) -> dict[str, object]:
         """`template_args` as the chat template takes them."""
         return template_arguments(self.template_args)
 
 
+OURS = ("self", "conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message")
+"""Arguments of a chat template that are no option: the program itself decides them."""
+
+
 def template_arguments(given: Sequence[str]) -> dict[str, object]:
-    """The values by name of arguments name=value; true, false and numbers are read as JSON. Errors: UserError."""
+    """The values by name of arguments name=value; what is JSON is read as such. Errors: UserError."""
     pairs = {}
     for argument in given:
         name, equals, value = argument.partition("=")
         if not equals or not name.isidentifier():
             raise UserError(f"--template-args {argument}: write name=value, such as enable_thinking=false")
+        if name in OURS:
+            raise UserError(f"--template-args {argument}: {name} is not the user's to say")
         try:
-            pairs[name] = json.loads(value)
+            pairs[name] = plain_json(value)
         except ValueError:
             pairs[name] = value
     return pairs
@@ -111,15 +121,17 @@ def run_as_command(options: type[T], body: Callable[[T], None], *, description: 
     Exit code 2 and one sentence for bad input, 130 when interrupted; the same command then continues."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        if odd := next((argument for argument in sys.argv if HALF.search(argument)), None):
+            raise UserError(f"{odd}: not UTF-8 text")
         told = sys.modules["__main__"].__spec__
         prog = f"python -m {told.name.removesuffix('.__main__')}" if told else None
         body(tyro.cli(options, prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"error: {what}; what was measured so far is kept", file=sys.stderr)
+        print(f"error: {visible(what)}; what was measured so far is kept", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)

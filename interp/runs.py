@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
+from interp.plain import plain_json
 
 Record = dict[str, Any]
 """One line of records.jsonl: plain JSON, the boundary beyond which no model is needed."""
@@ -102,7 +103,8 @@ class Run:
 
 def _identity(config: Path) -> Record:
     try:
-        return dict(json.loads(config.read_text(encoding="utf-8"))["identity"])
+        read = plain_json(config.read_bytes())
+        return {**read["identity"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"--out {config.parent}: its config.json cannot be read; give another --out") from None
 
@@ -122,11 +124,17 @@ def read_records(folder: Path) -> Iterator[Record]:
             if read > whole:
                 return
             try:
-                record = json.loads(line)
-                tuple(record[k] for k in KEY)
-            except (ValueError, KeyError, TypeError):
+                record = _with_key(plain_json(line))
+            except ValueError:
                 raise UserError(f"{path}, line {number}: not a record of a run") from None
             yield record
+
+
+def _with_key(record: object) -> Record:
+    kinds = tuple(type(record.get(name)) for name in KEY) if isinstance(record, dict) else ()
+    if kinds != (str, int, str):
+        raise ValueError("not a record of a run")
+    return record
 
 
 def read_run(folder: Path) -> tuple[Record, Record, list[Record]]:
@@ -134,7 +142,9 @@ def read_run(folder: Path) -> tuple[Record, Record, list[Record]]:
     parts = []
     for name in ("config.json", "summary.json"):
         try:
-            parts.append(json.loads((folder / name).read_text(encoding="utf-8")))
+            parts.append(plain_json((folder / name).read_bytes()))
+            if not isinstance(parts[-1], dict):
+                raise ValueError("not an object")
         except (OSError, ValueError):
             raise UserError(f"{folder}: no readable {name}; is it the directory of a finished run?") from None
     return parts[0], parts[1], list(read_records(folder))
