@@ -49,7 +49,10 @@ class Checkpoint:
     def turn_ends(self) -> tuple[int, ...]:
         """Token ids that end a turn or the text."""
         ends = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = [ends] if isinstance(ends, int) else list(ends or ())
+        ends = ends if isinstance(ends, list | tuple) else [ends] if ends is not None else []
+        size = self.model.config.get_text_config().vocab_size
+        if odd := [end for end in ends if type(end) is not int or not 0 <= end < size]:
+            raise UserError(f"--ckpt {self.name}: its turns end with the token {odd[0]!r}, which does not exist")
         own = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
         return tuple(sorted({*ends, *own}))
 
@@ -171,9 +174,11 @@ def _tokenizer(ckpt: str, source: Source, remote_code: bool) -> "PreTrainedToken
     own = source.adapter if source.adapter and (source.adapter / "tokenizer_config.json").is_file() else None
     where, revision = (str(own), None) if own else (source.model, source.revision)
     try:
-        return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=remote_code)
+        tokenizer("x")  # a configuration may load and yet not work
     except Exception as error:  # transformers and tokenizers meet a strange file with exceptions of any type
         raise _not_loaded(ckpt, source, error) from error
+    return tokenizer
 
 
 def _not_loaded(ckpt: str, source: Source, error: Exception) -> UserError:
@@ -266,6 +271,7 @@ def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
         raise UserError("LoRA adapters need the package peft: pip install peft") from None
     try:
         with quiet_peft():
+            warnings.filterwarnings("error", "Found missing adapter keys")  # peft goes on with an adapter that does nothing
             return PeftModel.from_pretrained(model, str(adapter))
     except Exception as error:  # peft meets a strange file with exceptions of any type
         raise UserError(f"--ckpt {adapter}: the adapter does not fit its base model: {reason(error)}") from error

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from interp.errors import UserError
+from interp.plain import reason
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
 EMBEDDED_NOTE = "weights were quantised to 4 bits (Q4_1), embeddings to 8 bits (Q8_0)"  # every number must carry it
@@ -131,9 +132,9 @@ def _save_supported(source: Path, folder: Path) -> None:
         )
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     except Exception as error:  # transformers and gguf refuse a file with exceptions of many types
-        raise UserError(f"transformers cannot read {source}: {type(error).__name__}: {error}") from error
+        raise UserError(f"transformers cannot read {source}: {reason(error)}") from error
     if loading["missing_keys"]:  # transformers would go on with random numbers in their place
-        raise UserError(f"{source} lacks the weights {', '.join(sorted(loading['missing_keys']))}.")
+        raise UserError(f"{source} lacks the weights {', '.join(sorted(loading['missing_keys']))[:200]}.")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     _restore_digit_rule(source, folder)
