@@ -49,11 +49,7 @@ class CommonOptions:
             at_least(0, "shots", self.shots)
 
     @property
-    OURS = ("self", "conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message")
-"""Arguments of a chat template that are no option: the program itself decides them."""
-
-
-def template_arguments(self) -> dict[str, object]:
+    def template_arguments(self) -> dict[str, object]:
         """`template_args` as the chat template takes them."""
         return template_arguments(self.template_args)
 

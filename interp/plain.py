@@ -4,8 +4,9 @@ import json
 import math
 import re
 
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, ends of lines, changes of the writing direction, halves of surrogate pairs."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""Control characters, ends of lines, changes of the writing direction, halves of surrogate pairs and what is
+no character at all."""
 HALF = re.compile("[\ud800-\udfff]")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from interp.questions import loaded_questions
 
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+USUAL = 100
+settings.register_profile("usual", max_examples=USUAL, deadline=None)
+settings.register_profile("soak", max_examples=20 * USUAL, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
+
+
+def examples(usual: int) -> settings:
+    """A test takes `usual` examples; under HYPOTHESIS_PROFILE=soak as many times more as the others do."""
+    return settings(max_examples=max(1, usual * settings.default.max_examples // USUAL))
+
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = ("llama", "mistral", "gemma2", "qwen2", "gemma3", "gpt_neox")
