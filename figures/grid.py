@@ -128,4 +128,5 @@ def _for_latex(text: str) -> str:
 
 
 def _for_csv(text: str) -> str:
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    plain = text.replace("\r", r"\r")  # which Python's writer leaves unquoted, and readers take for a row's end
+    return f"'{plain}" if plain[:1] in ("=", "+", "-", "@", "\t") else plain
