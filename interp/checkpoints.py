@@ -210,6 +210,7 @@ def each_checkpoint(
         base = held[1]
         model = _with_adapter(base, source.adapter) if source.adapter else base
         model = model.to(place).eval().requires_grad_(False)
+        _refuse_unknown_tokens(ckpt, model, tokenizer)
         yield Checkpoint(ckpt, model, tokenizer, source.note, source.shots, f"{fingerprint}{_commit(model)}")
         if source.adapter:
             held = source, model.unload()
@@ -237,6 +238,14 @@ def _base(ckpt: str, source: Source, place: str, dtype: str, remote_code: bool) 
     if missing := sorted(loading["missing_keys"]):  # transformers goes on with random numbers in their place
         raise UserError(f"--ckpt {ckpt}: {source.model} lacks the weights {', '.join(missing)[:200]}")
     return model
+
+
+def _refuse_unknown_tokens(ckpt: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Errors: UserError where a text could have tokens that the model does not know; control tokens no text has."""
+    size = model.config.get_text_config().vocab_size
+    control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    if odd := [token for token, index in tokenizer.get_vocab().items() if index >= size and index not in control]:
+        raise UserError(f"--ckpt {ckpt}: its tokenizer has {len(odd)} tokens that the model lacks, such as {odd[0]!r}")
 
 
 def _device(device: str) -> str:

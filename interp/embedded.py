@@ -92,9 +92,10 @@ def _is_complete(folder: Path, sha256: str) -> bool:
     """Cheap: the marker names this source and this converter, and each file it lists still has its size."""
     try:
         written = json.loads((folder / MARKER).read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: emptied by a power cut
+        names = [*written["bytes"]]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):  # emptied by a power cut
         return False
-    sizes = {name: (folder / name).stat().st_size for name in written["bytes"] if (folder / name).is_file()}
+    sizes = {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
     return written == {"source_sha256": sha256, "converter": CONVERTER, "bytes": sizes}
 
 

@@ -435,6 +435,20 @@ def test_a_token_that_does_not_exist_ends_no_turn(tiny_checkpoint, tmp_path, end
         assert loaded_checkpoint(str(folder), device="cpu").stops
 
 
+def test_a_tokenizer_of_another_model_is_refused(tiny_checkpoint, tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "larger")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(folder)
+    assert loaded_checkpoint(str(folder), device="cpu").stops, "control tokens stand in no text"
+    tokenizer.add_tokens(["Why?"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"has 1 tokens that the model lacks, such as 'Why\?'"):
+        loaded_checkpoint(str(folder), device="cpu")
+
+
 # GGUF
 
 

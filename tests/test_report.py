@@ -83,6 +83,16 @@ def test_a_folder_that_is_no_run_is_one_sentence_and_exit_code_2(tmp_path):
         reported(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("config", "summary"), [("{}", "{}"), ('{"identity": {}}', '{"a": 1}'), ("{}", '{"model": {}}')]
+)
+def test_a_run_without_numbers_is_one_error(tmp_path, config, summary):
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "summary.json").write_text(summary)
+    with pytest.raises(UserError, match="holds no numbers of a finished run"):
+        reported(tmp_path)
+
+
 def test_a_whole_run_is_redrawn_within_fifteen_seconds(tmp_path):
     made_run(tmp_path, questions=48)
     start = time.perf_counter()
