@@ -145,11 +145,10 @@ def reliabilities(records: Sequence[Record], checkpoint: str) -> list[Reliabilit
         by_measure.setdefault(record["measure"], []).append(record)
     found = []
     for measure, read in by_measure.items():
-        name, *where = measure.split("|")
-        if name != checkpoint or len(where) != 3 or where[2] != "read":
+        if not (measure.startswith(f"{checkpoint}|") and measure.endswith("|read")):
             continue
-        data, form, _ = where
-        right = {r["id"]: r["right"] for r in by_measure[f"{name}|{data}|{form}|answer"] if not r["set"]}
+        data, form, _ = measure.removeprefix(f"{checkpoint}|").rsplit("|", 2)  # either name may hold a bar itself
+        right = {r["id"]: r["right"] for r in by_measure[f"{checkpoint}|{data}|{form}|answer"] if not r["set"]}
         counts: dict[int, list[int]] = {}
         for record in read:
             if record["stated"] is not None and not record["set"]:
@@ -243,8 +242,10 @@ or ranks answers better than they do (AUROC, in the table)."""
 def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
     """Figures 1 and 5 for each checkpoint, and calibration error against tokens where several methods were run."""
     checkpoints = [name for name in summary["calibration"] if name in summary["models"]]
-    for checkpoint in checkpoints:
-        suffix = "" if len(checkpoints) == 1 else "_" + re.sub(r"[^\w.-]+", "-", checkpoint)
+    words = [re.sub(r"[^\w.-]+", "-", checkpoint)[:100] for checkpoint in checkpoints]
+    for number, checkpoint in enumerate(checkpoints, 1):
+        suffix = "" if len(checkpoints) == 1 else f"_{words[number - 1]}"
+        suffix += f"_{number}" if words.count(words[number - 1]) > 1 else ""
         found = reliabilities(records, checkpoint)
         if found:
             for name, draw, words, up, across in (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from interp.intervals import Estimate
+from interp.plain import visible
 from interp.runs import Record
 
 Number = Callable[[float], str]
@@ -104,14 +105,18 @@ def caption(how_to_read: str, numbers: Mapping[str, str], subject: Subject) -> s
 
 def written_caption(how_to_read: str, numbers: Mapping[str, str], subject: str) -> str:
     """`caption` with the subject in words."""
-    listed = [textwrap.fill(f"{name}: {said}", 100, subsequent_indent="  ") for name, said in numbers.items()]
+    listed = [_filled(f"{name}: {said}", "  ") for name, said in numbers.items()]
     return "\n".join(
         (
-            textwrap.fill(f"How to read it. {how_to_read}", 100),
+            _filled(f"How to read it. {how_to_read}"),
             "",
             "Numbers, with 95 % bootstrap intervals over questions:",
             *listed,
             "",
-            textwrap.fill(subject, 100),
+            _filled(subject),
         )
     )
+
+
+def _filled(text: str, indent: str = "") -> str:
+    return textwrap.fill(visible(" ".join(text.split())), 100, subsequent_indent=indent)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from figures.captions import digits
 from interp.intervals import Estimate
+from interp.plain import visible
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -60,20 +61,22 @@ class Grid:
         ]
 
     def csv(self) -> str:
-        """Full precision, with interval, count and what was left out of each measure in columns of their own."""
+        """Full precision, with interval, count and what was left out of each measure in columns of their own.
+
+        A name that a spreadsheet would take for a formula has an apostrophe before it."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         fields = ("value", "low", "high", "n", "left_out")
         names = (c.key if f == "value" else f"{c.key}_{f}" for c in self.columns for f in fields)
         writer.writerow((*self.labels, *names))
         for labels, cells in self.rows:
-            writer.writerow((*labels, *(getattr(one, f) for one in cells for f in fields)))
+            writer.writerow((*map(_for_csv, labels), *(getattr(one, f) for one in cells for f in fields)))
         return out.getvalue()
 
     def markdown(self) -> str:
         """A pipe table."""
         lines = [self.header, ("---",) * len(self.labels) + ("---:",) * len(self.columns), *self.shown()]
-        return "".join(f"| {' | '.join(map(_for_markdown, line))} |\n" for line in lines)
+        return "".join(f"| {' | '.join(map(for_markdown, line))} |\n" for line in lines)
 
     def latex(self) -> str:
         """A booktabs tabular."""
@@ -113,9 +116,17 @@ def _written(value: float | None, column: Column) -> str | None:
     return digits(scaled) if column.places is None else f"{scaled:.{column.places}f}"
 
 
-def _for_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_|<>])", r"\\\1", text.replace("\n", " ")) if not set(text) <= {"-", ":"} else text
+def for_markdown(text: str) -> str:
+    """The text as Markdown that says it literally, in a cell or a line: no markup, link, entity or formula."""
+    return re.sub(r"([\\`*_|<>&~$]|\](?=[(\[:]))", r"\\\1", visible(text.replace("\n", " ")))
 
 
 def _for_latex(text: str) -> str:
-    return "".join(LATEX.get(c, c) for c in text.replace("\n", " "))
+    """The text literally; one that begins like the optional argument of the row's end before it begins with {}."""
+    plain = "".join(LATEX.get(c, c) for c in visible(text.replace("\n", " ")))
+    return f"{{}}{plain}" if plain.lstrip()[:1] in ("[", "*") else plain
+
+
+def _for_csv(text: str) -> str:
+    plain = text.replace("\r", r"\r")  # which Python's writer leaves unquoted, and readers take for a row's end
+    return f"'{plain}" if plain[:1] in ("=", "+", "-", "@", "\t") else plain

@@ -9,6 +9,7 @@ from figures.captions import Page, Subject, subject_of
 from figures.style import paper, saved
 from figures.table import printed, printed_grid, table_of
 from figures.training import reported_ablation, reported_curve
+from interp.errors import UserError
 from interp.runs import Record, read_records, read_run
 
 Pages = Callable[[Sequence[Record], Subject], Iterator[Page]]
@@ -22,6 +23,9 @@ def reported(folder: Path, questions: Sequence[str] = ()) -> None:
     questions: ids of those whose tokens are shown, by default the first few that were attributed. Errors: UserError
     where the folder is no finished run, or a question was not measured."""
     config, summary, records = read_run(folder)
+    kinds = ("training", "ablation", "comparison", "calibration", "model")
+    if "identity" not in config or not any(isinstance(summary.get(kind), dict) for kind in kinds):
+        raise UserError(f"{folder}: holds no numbers of a finished run")
     if "training" in summary:
         reported_curve(folder)
         _said_where(folder)

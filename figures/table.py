@@ -6,12 +6,13 @@ from typing import Literal
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from figures.captions import Subject, digits, interval, percent
 from figures.grid import Grid
 from interp.intervals import Estimate
+from interp.plain import visible
 from interp.records import READ_SPANS
 from interp.runs import Record
 
@@ -137,7 +138,8 @@ def _at(summary: Record, key: str) -> Record | None:
 def printed(table: Table, subject: Subject) -> None:
     """Prints the table under a header that says whose numbers they are."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-    console.print(f"\n{subject.sentence}", markup=False)
+    console.print()
+    console.print(_literal(subject.sentence))
     several = any(row.sets for row in table.rows)
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     shown.add_column("", no_wrap=True)
@@ -156,13 +158,19 @@ def printed(table: Table, subject: Subject) -> None:
 def printed_grid(grid: Grid, title: str) -> None:
     """Prints a wide table under its title."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 2 * WIDTH)
-    console.print(f"\n{title}", markup=False)
+    console.print()
+    console.print(_literal(title))
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, name in enumerate(grid.header):
-        shown.add_column(name, justify="left" if number < len(grid.labels) else "right")
+        shown.add_column(_literal(name), justify="left" if number < len(grid.labels) else "right")
     for row in grid.shown():
-        shown.add_row(*map(escape, row))
+        shown.add_row(*map(_literal, row))
     console.print(shown)
+
+
+def _literal(text: str) -> Text:
+    """The text as it is: no markup, no emoji in place of :names:, nothing that moves the cursor."""
+    return Text(visible(text))
 
 
 def _cells(row: Row, several: bool) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from figures.captions import Page, in_words, written_caption
 from figures.grid import Column, Grid
-from figures.style import DOUBLE, INK, RIGHT, ROLE_COLOURS, SPAN_COLOURS, WRONG, paper, saved
+from figures.style import DOUBLE, INK, RIGHT, ROLE_COLOURS, SPAN_COLOURS, WRONG, paper, printable, saved
 from figures.table import printed_grid
 from interp.intervals import Estimate
 from interp.runs import Record, read_run
@@ -131,10 +131,10 @@ def ablation_page(summary: Record) -> Page:
                 ax.plot((one.low, one.high), (row, row), color=colours[tuple(setting)], lw=1.4)
             ax.plot(one.value, row, "o", color=colours[tuple(setting)], mec="white", mew=0.5, ms=4.5)
         ax.set(title=MEASURES[column].title, ylim=(len(checkpoints) - 0.5, -0.5))
-        ax.set_yticks(range(len(checkpoints)), checkpoints)
+        ax.set_yticks(range(len(checkpoints)), [printable(name) for name in checkpoints])
         ax.tick_params(axis="y", length=0)
-    handles = [figure.axes[0].plot([], [], "o", color=colours[s], ms=4.5, label=", ".join(s))[0] for s in settings]
-    figure.legend(handles=handles, loc="outside upper left", ncols=4)
+    handles = [figure.axes[0].plot([], [], "o", color=colours[s], ms=4.5)[0] for s in settings]
+    figure.legend(handles, [printable(", ".join(s)) for s in settings], loc="outside upper left", ncols=4)
     numbers = {
         f"{MEASURES[i].title}, {', '.join(names)}": in_words(cells[i])
         for i in range(len(MEASURES))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE, embedded_checkpoint, gguf_checkpoint
 from interp.errors import UserError
+from interp.plain import reason
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +79,10 @@ class Checkpoint:
     def turn_ends(self) -> tuple[int, ...]:
         """Token ids that end a turn or the text."""
         ends = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = [ends] if isinstance(ends, int) else list(ends or ())
+        ends = ends if isinstance(ends, list | tuple) else [ends] if ends is not None else []
+        size = self.model.config.get_text_config().vocab_size
+        if odd := [end for end in ends if type(end) is not int or not 0 <= end < size]:
+            raise UserError(f"--ckpt {self.name}: its turns end with the token {odd[0]!r}, which does not exist")
         own = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
         return tuple(sorted({*ends, *own}))
 
@@ -119,7 +123,7 @@ def source_of(ckpt: str, *, remote_code: bool = False) -> Source:
     Errors: UserError for an unknown name, a directory without a model, a pickle-only checkpoint, a missing base."""
     if ckpt == EMBEDDED_NAME:
         return Source(str(embedded_checkpoint()), note=EMBEDDED_NOTE, shots=EMBEDDED_SHOTS, base_name=ckpt)
-    path = EXAMPLE if ckpt == EXAMPLE_NAME else Path(ckpt).expanduser()
+    path = EXAMPLE if ckpt == EXAMPLE_NAME else _place(ckpt)
     if path.is_dir():
         return _directory(path, remote_code=remote_code)
     if path.suffix == ".gguf":
@@ -132,6 +136,16 @@ def source_of(ckpt: str, *, remote_code: bool = False) -> Source:
         )
     name, _, revision = ckpt.partition("@")
     return Source(name, revision=revision or None, base_name=ckpt)
+
+
+def _place(ckpt: str) -> Path:
+    """The path that --ckpt would be. Errors: UserError where no file system can hold it."""
+    try:
+        path = Path(ckpt).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a NUL
+        raise UserError(f"--ckpt {ckpt[:200]}: no path ({reason(error)})") from None
+    return path
 
 
 def _directory(path: Path, *, remote_code: bool) -> Source:
@@ -152,11 +166,14 @@ def _directory(path: Path, *, remote_code: bool) -> Source:
 def _adapter(path: Path, *, remote_code: bool) -> Source:
     if not (path / "adapter_model.safetensors").is_file():
         raise UserError(f"--ckpt {path}: the adapter has no adapter_model.safetensors; pickled weights are not loaded")
-    base = _json(path / "adapter_config.json").get("base_model_name_or_path")
+    config = _json(path / "adapter_config.json")
+    base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise UserError(f"--ckpt {path}: adapter_config.json names no base model")
-    where = str(path / base) if (path / base).is_dir() else base
-    if (Path(where).expanduser() / "adapter_config.json").is_file():
+    if config.get("megatron_config"):  # peft would import a module of the name that the adapter gives
+        raise UserError(f"--ckpt {path}: an adapter for Megatron, which is not read")
+    where = str(path / base) if _place(str(path / base)).is_dir() else base
+    if where == EXAMPLE_NAME or (_place(where) / "adapter_config.json").is_file():
         raise UserError(f"--ckpt {path}: its base {base} is itself an adapter; merge that one first")
     try:
         under = source_of(where, remote_code=remote_code)
@@ -168,8 +185,8 @@ def _adapter(path: Path, *, remote_code: bool) -> Source:
 def _json(path: Path) -> dict:
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({reason(error)})") from None
     if not isinstance(read, dict):
         raise UserError(f"{path}: not a JSON object")
     return read
@@ -187,14 +204,15 @@ def _tokenizer(ckpt: str, source: Source, remote_code: bool) -> "PreTrainedToken
     own = source.adapter if source.adapter and (source.adapter / "tokenizer_config.json").is_file() else None
     where, revision = (str(own), None) if own else (source.model, source.revision)
     try:
-        return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=remote_code)
+        tokenizer("x")  # a configuration may load and yet not work
+    except Exception as error:  # transformers and tokenizers meet a strange file with exceptions of any type
         raise _not_loaded(ckpt, source, error) from error
+    return tokenizer
 
 
 def _not_loaded(ckpt: str, source: Source, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"--ckpt {ckpt}: {source.model} could not be loaded: {reason}")
+    return UserError(f"--ckpt {ckpt}: {source.model} could not be loaded: {reason(error)}")
 
 
 def loaded_checkpoint(ckpt: str, loading: Loading | None = None) -> Checkpoint:
@@ -220,6 +238,7 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
         if _placement(place, loading) is None:
             model = model.to(place)
         model = model.eval().requires_grad_(False)
+        _refuse_unknown_tokens(ckpt, model, tokenizer)
         note = "; ".join(filter(None, (source.note, QUANTIZED.get(loading.quantization))))
         yield Checkpoint(ckpt, model, tokenizer, note, source.shots, f"{fingerprint}{_commit(model)}")
         if source.adapter:
@@ -244,7 +263,6 @@ def _quantized(quantization: Quantization, dtype: "torch.dtype") -> "BitsAndByte
 
 def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTrainedModel":
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -262,11 +280,19 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
             revision=source.revision,
             trust_remote_code=loading.remote_code,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # transformers meets a strange file with exceptions of any type
         raise _not_loaded(ckpt, source, error) from error
     if missing := sorted(told["missing_keys"]):  # transformers goes on with random numbers in their place
         raise UserError(f"--ckpt {ckpt}: {source.model} lacks the weights {', '.join(missing)[:200]}")
     return model
+
+
+def _refuse_unknown_tokens(ckpt: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Errors: UserError where a text could have tokens that the model does not know; control tokens no text has."""
+    size = model.config.get_text_config().vocab_size
+    control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    if odd := [token for token, index in tokenizer.get_vocab().items() if index >= size and index not in control]:
+        raise UserError(f"--ckpt {ckpt}: its tokenizer has {len(odd)} tokens that the model lacks, such as {odd[0]!r}")
 
 
 def _device(device: str) -> str:
@@ -301,10 +327,12 @@ def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
         raise UserError("LoRA adapters need the package peft: pip install peft") from None
     try:
         with quiet_peft():
+            warnings.filterwarnings(
+                "error", "Found missing adapter keys"
+            )  # peft goes on with an adapter that does nothing
             return PeftModel.from_pretrained(model, str(adapter))
-    except (ValueError, RuntimeError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--ckpt {adapter}: the adapter does not fit its base model: {reason}") from error
+    except Exception as error:  # peft meets a strange file with exceptions of any type
+        raise UserError(f"--ckpt {adapter}: the adapter does not fit its base model: {reason(error)}") from error
 
 
 def _fingerprint(source: Source) -> str:
@@ -317,8 +345,8 @@ def _fingerprint(source: Source) -> str:
     for folder in filter(None, (Path(source.model), source.adapter)):
         kinds = (".safetensors", ".json", ".jinja")
         ours = RUN_FILES if folder == source.adapter else ()
-        files = [f for f in folder.iterdir() if f.suffix in kinds and f.name not in ours] if folder.is_dir() else []
-        for file in sorted(files):
+        found = folder.iterdir() if folder.is_dir() else ()
+        for file in sorted(f for f in found if f.suffix in kinds and f.name not in ours and f.is_file()):
             size = file.stat().st_size
             digest.update(f"{file.name} {size}".encode())
             with file.open("rb") as stream:

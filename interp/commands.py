@@ -1,6 +1,5 @@
 """What all commands have in common: their options, and how they end."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from interp.checkpoints import Loading, Quantization
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError, ran_out_of_memory
 from interp.formats import FormatName
+from interp.plain import HALF, plain_json, visible
 from interp.processes import launched
 
 T = TypeVar("T")
@@ -73,15 +73,21 @@ class CommonOptions:
         return template_arguments(self.template_args)
 
 
+OURS = ("self", "conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message")
+"""Arguments of a chat template that are no option: the program itself decides them."""
+
+
 def template_arguments(given: Sequence[str]) -> dict[str, object]:
-    """The values by name of arguments name=value; true, false and numbers are read as JSON. Errors: UserError."""
+    """The values by name of arguments name=value; what is JSON is read as such. Errors: UserError."""
     pairs = {}
     for argument in given:
         name, equals, value = argument.partition("=")
         if not equals or not name.isidentifier():
             raise UserError(f"--template-args {argument}: write name=value, such as enable_thinking=false")
+        if name in OURS:
+            raise UserError(f"--template-args {argument}: {name} is not the user's to say")
         try:
-            pairs[name] = json.loads(value)
+            pairs[name] = plain_json(value)
         except ValueError:
             pairs[name] = value
     return pairs
@@ -130,6 +136,8 @@ def run_as_command(options: type[T], body: Callable[[T], None], *, description: 
     Exit code 2 and one sentence for bad input, 130 when interrupted; the same command then continues."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        if odd := next((argument for argument in sys.argv if HALF.search(argument)), None):
+            raise UserError(f"{odd}: not UTF-8 text")
         told = sys.modules["__main__"].__spec__
         prog = f"python -m {told.name.removesuffix('.__main__')}" if told else None
         body(tyro.cli(options, prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)))
@@ -151,5 +159,5 @@ def _end(what: str) -> NoReturn:
     """Exit code 2 and one sentence; with several processes, which of them says it."""
     index, count = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE"))
     who = f", process {index} of {count}" if count not in (None, "1") else ""
-    print(f"error{who}: {what}", file=sys.stderr)
+    print(f"error{who}: {visible(what)}", file=sys.stderr)
     raise SystemExit(2)

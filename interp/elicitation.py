@@ -158,7 +158,9 @@ def parsed_reply(text: str, confidence: ConfidenceFormat, *, tokens: int = 0, fi
     found: dict[str, str] = {}
     for line in text.splitlines()[: None if finished else -1]:
         if labelled := re.match(r"[\s*_#>-]*(answer|confidence)[*_]*\s*[:=][*_]*\s*(\S.*)", line, re.IGNORECASE):
-            found.setdefault(labelled[1].casefold(), re.sub(r"[*_]{2,}$", "", labelled[2].strip()).strip())
+            said = labelled[2].strip()
+            bare = said.rstrip("*_")
+            found.setdefault(labelled[1].casefold(), bare.strip() if len(said) - len(bare) > 1 else said)
     level = confidence.level_of(found["confidence"]) if "confidence" in found else None
     return Reply(found.get("answer"), level, text, tokens)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from interp.errors import UserError
+from interp.plain import reason
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
 EMBEDDED_NOTE = "weights were quantised to 4 bits (Q4_1), embeddings to 8 bits (Q8_0)"  # every number must carry it
@@ -91,9 +92,10 @@ def _is_complete(folder: Path, sha256: str) -> bool:
     """Cheap: the marker names this source and this converter, and each file it lists still has its size."""
     try:
         written = json.loads((folder / MARKER).read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: emptied by a power cut
+        names = [*written["bytes"]]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):  # emptied by a power cut
         return False
-    sizes = {name: (folder / name).stat().st_size for name in written["bytes"] if (folder / name).is_file()}
+    sizes = {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
     return written == {"source_sha256": sha256, "converter": CONVERTER, "bytes": sizes}
 
 
@@ -131,9 +133,9 @@ def _save_supported(source: Path, folder: Path) -> None:
         )
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     except Exception as error:  # transformers and gguf refuse a file with exceptions of many types
-        raise UserError(f"transformers cannot read {source}: {type(error).__name__}: {error}") from error
+        raise UserError(f"transformers cannot read {source}: {reason(error)}") from error
     if loading["missing_keys"]:  # transformers would go on with random numbers in their place
-        raise UserError(f"{source} lacks the weights {', '.join(sorted(loading['missing_keys']))}.")
+        raise UserError(f"{source} lacks the weights {', '.join(sorted(loading['missing_keys']))[:200]}.")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     _restore_digit_rule(source, folder)

@@ -36,8 +36,9 @@ class ConfidenceFormat:
         The whole reply must be one level, but for letter case, surrounding white space, quotes and a final full stop:
         "8/10", "between 80 % and 90 %", "0.85" in ScoreFloat and "85" in ScorePercent are no levels, and are counted
         as unparsed rather than guessed at. A blank before the per cent sign is allowed."""
-        bare = re.sub(r"^[\s\"'*`]+|[\s\"'*`]*\.?[\s\"'*`]*$", "", reply)
-        said = re.sub(r"\s+", " ", bare).casefold().replace(" %", "%")
+        around = " \"'*`"
+        bare = re.sub(r"\s+", " ", reply).strip(around).removesuffix(".").rstrip(around)
+        said = bare.casefold().replace(" %", "%")
         return next((i for i, level in enumerate(self.levels) if level.casefold() == said), None)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from interp.errors import UserError
 from interp.formats import ConfidenceFormat
+from interp.plain import HALF, reason, visible
 from interp.questions import LETTERS
 from interp.records import Question, Span, Transcript
 
@@ -154,7 +155,7 @@ class Prompter:
             suffixes = []
             for level in self.confidence.levels:
                 ids = tuple(self.tokenizer(f"{transcript.text} {level}", add_special_tokens=False)["input_ids"])
-                if ids[: len(transcript.ids)] != transcript.ids:
+                if ids[: len(transcript.ids)] != transcript.ids or len(ids) == len(transcript.ids):
                     raise UserError(f"the tokenizer merges {CLOSING!r} with the level {level!r}: it cannot be scored")
                 suffixes.append(ids[len(transcript.ids) :])
             self._suffixes[tail] = tuple(suffixes)
@@ -164,6 +165,8 @@ class Prompter:
     def opening(self) -> tuple[int, ...]:
         """The token ids that the prompts of all questions begin with: instruction and shots."""
         probe = self.transcript(Question("probe", "?", ("x",)))
+        if not probe.positions("question"):
+            raise UserError(f"{self.tokenizer.name_or_path}: the tokenizer has no token for a question")
         return probe.ids[: probe.positions("question")[0]]
 
     @property
@@ -189,7 +192,7 @@ class Prompter:
 
     def _plain(self, turns: list[tuple[str, tuple[Piece, ...]]]) -> tuple[Piece, ...]:
         tokenizer = self.tokenizer
-        begins = tokenizer.bos_token_id is not None and tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
+        begins = tokenizer.bos_token_id is not None and tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
         pieces: list[Piece] = [("special", tokenizer.bos_token)] if begins else []
         for role, content in turns:
             pieces += [*content, ("special", "\n" if role == "user" else "\n\n")]
@@ -229,33 +232,37 @@ class Prompter:
         Found by rendering marks instead of contents, so that no content is ever searched for."""
         memory = self.__dict__.setdefault("_literal_memory", {})
         if roles not in memory:
-            found = self._marked(roles) or self._marked(roles[1:])
-            if found is None:
-                raise UserError(f"{self.tokenizer.name_or_path}: the chat template cannot render these turns: {roles}")
-            memory[roles] = found
+            try:
+                memory[roles] = self._marked(roles)
+            except UserError:  # it may take no system turn
+                memory[roles] = self._marked(roles[1:])
         return memory[roles]
 
-    def _marked(self, roles: tuple[str, ...]) -> tuple[str, ...] | None:
-        from jinja2.exceptions import TemplateError
-
+    def _marked(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         marks = [f"\ue000{chr(0xE100 + i)}\ue001" for i in range(len(roles))]
         messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-        try:
-            rest = self._rendered(messages)
-        except TemplateError:
-            return None
-        literals = []
+        rest, literals = self._rendered(messages), []
         for mark in marks:
             before, found, rest = rest.partition(mark)
             if not found:
-                return None
+                raise self._unfit(f"cannot render these turns: {roles}")
             literals.append(before)
         return (*literals, rest)
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **self.template_args
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self.template_args
+            )
+        except Exception as error:  # a template is a program of the checkpoint's: in its sandbox it may raise anything
+            roles = tuple(message["role"] for message in messages)
+            raise self._unfit(f"cannot render these turns: {roles} ({reason(error)})") from error
+        if HALF.search(text):
+            raise self._unfit("writes half of a surrogate pair, which is no character")
+        return text
+
+    def _unfit(self, what: str) -> UserError:
+        return UserError(f"{self.tokenizer.name_or_path}: the chat template {what}")
 
     def _tokenised(self, pieces: tuple[Piece, ...]) -> Transcript:
         text = "".join(part for _, part in pieces)
@@ -296,7 +303,8 @@ def coloured(transcript: Transcript, *, colour: bool = True) -> str:
     for piece, span in zip(transcript.pieces, transcript.spans, strict=True):
         if not colour and span != before:
             parts.append(f"[{span}]")
-        parts.append(f"\x1b[{COLOURS[span]}m{piece}\x1b[0m\x1b[2m|\x1b[0m" if colour else f"{piece}|")
+        plain = "\n".join(map(visible, piece.split("\n")))
+        parts.append(f"\x1b[{COLOURS[span]}m{plain}\x1b[0m\x1b[2m|\x1b[0m" if colour else f"{plain}|")
         before = span
     counts = {span: len(transcript.positions(span)) for span in COLOURS if span in transcript.spans}
     keys = [f"\x1b[{COLOURS[s]}m{s} {n}\x1b[0m" if colour else f"{s} {n}" for s, n in counts.items()]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
+from interp.plain import plain_json
 from interp.processes import Processes
 from interp.shares import Key, Shares, key_of, left_shares, share_of, whole_bytes, whole_lines
 
@@ -153,7 +154,8 @@ class Run:
 
 def _identity(config: Path) -> Record:
     try:
-        return dict(json.loads(config.read_text(encoding="utf-8"))["identity"])
+        read = plain_json(config.read_bytes())
+        return {**read["identity"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"--out {config.parent}: its config.json cannot be read; give another --out") from None
 
@@ -170,7 +172,9 @@ def read_run(folder: Path) -> tuple[Record, Record, list[Record]]:
     parts = []
     for name in ("config.json", "summary.json"):
         try:
-            parts.append(json.loads((folder / name).read_text(encoding="utf-8")))
+            parts.append(plain_json((folder / name).read_bytes()))
+            if not isinstance(parts[-1], dict):
+                raise ValueError("not an object")
         except (OSError, ValueError):
             raise UserError(f"{folder}: no readable {name}; is it the directory of a finished run?") from None
     return parts[0], parts[1], list(read_records(folder))

@@ -1,11 +1,11 @@
 """Records that several processes write at once, each to a file of its own, until the first merges them."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
+from interp.plain import plain_json
 
 Key = tuple[str, int, str]
 KEY = ("measure", "set", "id")
@@ -64,15 +64,21 @@ def whole_lines(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], in
                 return
             start += len(line)
             try:
-                record = json.loads(line)
-                hash(key_of(record))
-            except (ValueError, KeyError, TypeError, RecursionError):
+                record = _with_key(plain_json(line))
+            except ValueError:
                 raise UserError(f"{path}, line {number}: not a record of a run") from None
             yield record, start
 
 
+def _with_key(record: object) -> dict[str, Any]:
+    kinds = tuple(type(record.get(name)) for name in KEY) if isinstance(record, dict) else ()
+    if kinds != (str, int, str):
+        raise ValueError("not a record of a run")
+    return record
+
+
 def key_of(record: dict[str, Any]) -> Key:
-    """The fields that tell a record from all others of its run. Errors: KeyError, TypeError where it has none."""
+    """The fields that tell a record from all others of its run."""
     measure, number, identity = (record[name] for name in KEY)
     return measure, number, identity
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from interp.questions import loaded_questions
 
@@ -25,6 +26,17 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # for the commands and notebooks that tests start (pytest has its own filters); ipykernel 7.4 warns as it ends
 os.environ["PYTHONWARNINGS"] = "error,ignore:For consistency across implementations:PendingDeprecationWarning"
+
+USUAL = 100
+settings.register_profile("usual", max_examples=USUAL, deadline=None)
+settings.register_profile("soak", max_examples=20 * USUAL, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
+
+
+def examples(usual: int) -> settings:
+    """A test takes `usual` examples; under HYPOTHESIS_PROFILE=soak as many times more as the others do."""
+    return settings(max_examples=max(1, usual * settings.default.max_examples // USUAL))
+
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = ("llama", "mistral", "gemma2", "qwen2", "gemma3", "gpt_neox")

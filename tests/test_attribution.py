@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerIntegratedGradients
-from hypothesis import given, settings
+from conftest import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from interp import attribution, masking
@@ -206,7 +207,7 @@ def test_a_value_worked_by_hand():
 
 
 @given(st.lists(st.floats(-2, 2), min_size=6, max_size=6), st.integers(1, 200))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_attributions_sum_to_the_effect_whatever_the_batch(weights, width):
     w = torch.tensor(weights)
 

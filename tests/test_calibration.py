@@ -6,7 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from conftest import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
@@ -194,7 +195,7 @@ def test_knowing_which_relation_is_easy_earns_nothing_within_relations():
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.9]), st.booleans()), min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_the_area_under_risk_and_coverage_is_the_mean_over_all_orders_of_ties(rows):
     confidence, right = np.array([c for c, _ in rows]), np.array([r for _, r in rows])
     areas = []
@@ -231,7 +232,7 @@ def test_the_smooth_error_is_the_width_at_which_it_equals_itself(seed):
 
 
 @given(said)
-@settings(deadline=None, max_examples=30)
+@examples(30)
 def test_the_smooth_error_lies_between_the_net_error_and_the_one_by_level(rows):
     confidence, right, _ = columns(rows)
     found, net = smooth_calibration_error(confidence, right), abs(net_calibration_error(confidence, right))
@@ -250,7 +251,6 @@ def test_confidences_of_0_and_1_weigh_no_more_than_others():
 
 
 @given(said)
-@settings(deadline=None)
 def test_all_resamples_at_once_equal_one_after_the_other(rows):
     confidence, right, group = columns(rows)
     bins = rule_named("10-right")([exact(c) for c in confidence])

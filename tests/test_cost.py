@@ -307,7 +307,7 @@ def test_quantities_are_read_with_three_digits():
 
 @pytest.mark.real_model
 def test_the_time_of_every_instrument_is_predicted_within_a_factor_of_three():
-    from interp.checkpoints import loaded_checkpoint
+    from interp.checkpoints import Loading, loaded_checkpoint
     from interp.diagnose import asked_for
     from interp.embedded import EMBEDDED_NAME
     from interp.formats import FORMATS
@@ -317,7 +317,10 @@ def test_the_time_of_every_instrument_is_predicted_within_a_factor_of_three():
     options = Cost(n=8, candidates=0, n_attribution=1, device="cpu", sample=0)
     told = {part["part"]: part["seconds"] for part in cost_of(options)["parts"] if "diagnose" in part["command"]}
     questions = shuffled(loaded_questions("facts"), 0)
-    setting = prepared(loaded_checkpoint(EMBEDDED_NAME, device="cpu"), FORMATS["ScoreNumber"], shots=3, pool=questions)
+    checkpoint = loaded_checkpoint(EMBEDDED_NAME, Loading(device="cpu"))
+    setting = prepared(
+        loaded_checkpoint(EMBEDDED_NAME, Loading(device="cpu")), FORMATS["ScoreNumber"], shots=3, pool=questions
+    )
     cases = [Case(q, q.answers[0], tuple(o.answers[0] for o in questions[20:22])) for q in questions[:8]]
     rollout.hooked_model(setting)
     ways = {

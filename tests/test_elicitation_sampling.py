@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from conftest import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from interp import elicitation
@@ -50,7 +51,7 @@ def drawn(weights, chance: float, top_p: float) -> int:
     st.floats(0, 1, exclude_max=True),
     st.floats(0.01, 1),
 )
-@settings(deadline=None, max_examples=300)
+@examples(300)
 def test_it_is_the_quantile_of_the_nucleus_written_out(scores, chance, top_p):
     logits = torch.tensor([scores], dtype=torch.float64)
     probability = logits.softmax(-1)[0].tolist()
@@ -65,7 +66,6 @@ def test_it_is_the_quantile_of_the_nucleus_written_out(scores, chance, top_p):
 
 
 @given(WEIGHTS, st.floats(0.01, 1), st.floats(0, 1, exclude_max=True))
-@settings(deadline=None)
 def test_no_chance_leads_out_of_the_nucleus_nor_to_an_impossible_token(weights, top_p, chance):
     total = sum(weights)
     found = drawn(weights, chance, top_p)
@@ -75,7 +75,6 @@ def test_no_chance_leads_out_of_the_nucleus_nor_to_an_impossible_token(weights, 
 
 
 @given(WEIGHTS, st.floats(0.01, 1))
-@settings(deadline=None)
 def test_chance_0_gives_the_most_likely_token(weights, top_p):
     assert weights[drawn(weights, 0.0, top_p)] == max(weights)
 

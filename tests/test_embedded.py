@@ -32,7 +32,10 @@ def bytes_as_letters() -> list[str]:
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
 
-def write_tiny_gguf(path: Path, *, without: str = "", architecture: str = "llama") -> Path:
+CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+
+
+def write_tiny_gguf(path: Path, *, without: str = "", architecture: str = "llama", template: str = CHATML) -> Path:
     """A random two-layer Llama with grouped heads and the embedded model's kinds of weights, as a 200 kB GGUF file."""
     random, hidden, inner, heads, groups = np.random.default_rng(0), 64, 96, 4, 2
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *bytes_as_letters(), "ĊĊ", "ĠĠ"]
@@ -44,9 +47,7 @@ def write_tiny_gguf(path: Path, *, without: str = "", architecture: str = "llama
     out.add_tokenizer_model("gpt2"), out.add_tokenizer_pre("smollm"), out.add_token_list(tokens)
     out.add_token_types([3] * 3 + [1] * (len(tokens) - 3)), out.add_token_merges(["Ċ Ċ", "Ġ Ġ"])
     out.add_bos_token_id(1), out.add_eos_token_id(2), out.add_unk_token_id(0), out.add_pad_token_id(2)
-    out.add_chat_template(
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    )
+    out.add_chat_template(template)
 
     def add(name: str, *shape: int, kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32) -> None:
         if name != without:

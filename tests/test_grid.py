@@ -5,15 +5,24 @@ import io
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from figures.grid import Column, Grid
 from interp.intervals import Estimate
+from interp.plain import visible
 
 NONE = Estimate(None, None, None, 0, 7)
 COLUMNS = (Column("ece", "ECE"), Column("tokens", "tokens", 1.0, 2))
-names = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=20)
+names = st.text(st.characters(codec="utf-8"), max_size=20) | st.text("[](){}<>!&;#*_~`$^%\\|-=+:\r\n ab1", max_size=20)
+MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+LATEX_WORDS = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^"}
+
+
+def in_a_line(name: str) -> str:
+    """What a reader sees of a name in one line."""
+    return visible(name.replace("\n", " "))
 
 
 def grid(*labels: str) -> Grid:
@@ -33,29 +42,44 @@ def test_the_three_formats_worked_by_hand():
 
 
 @given(names)
-def test_a_csv_gives_back_every_name_and_the_full_precision(name):
+@example("=cmd|'/c calc'!A0")
+@example("\t=1+1")
+def test_a_csv_gives_back_every_name_and_the_full_precision_and_starts_no_formula(name):
     rows = list(csv.reader(io.StringIO(grid(name).csv(), newline="")))
-    assert rows[1][0] == name and float(rows[1][1]) == 0.1234
+    guarded = name[:1] in tuple("=+-@\t")
+    assert rows[1][0] == ("'" if guarded else "") + name.replace("\r", r"\r") and float(rows[1][1]) == 0.1234
     assert rows[1][6] == "" and rows[1][10] == "7"
 
 
 @given(names)
-def test_no_name_adds_a_row_or_a_cell_to_markdown(name):
-    lines = grid(name, "other").markdown().split("\n")
-    assert len(lines) == 5 and lines[-1] == ""
-    for line in lines[:-1]:
-        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 4, line
+@example("a|b\\")
+@example("&lt;b&gt; <b>x</b> [x](http://a.b) ![x](y) ~~x~~ `x` $x$ **x**")
+@example("a\rb")
+@example("[x]: /y")
+def test_markdown_gives_back_every_name_as_text_and_nothing_else(name):
+    tokens = MARKDOWN.parse(grid(name, "other").markdown())
+    cells = [token for token in tokens if token.type == "inline"]
+    assert [token.type for token in tokens].count("tr_open") == 3 and len(cells) == 9
+    assert {child.type for cell in cells for child in cell.children} <= {"text"}
+    shown = ["".join(child.content for child in cell.children) for cell in cells]
+    assert shown[3].strip() == in_a_line(name).strip()
+    assert shown[4] == "12.3 [10.0, 15.0]" and shown[6] == "other"
 
 
 @given(names)
-def test_no_name_adds_a_row_a_cell_or_a_command_to_latex(name):
-    body = grid(name).latex().split("\n")[4]
-    plain = body
-    for escaped in (r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}"):
-        plain = plain.replace(escaped, "")
-    plain = re.sub(r"\\[&%$#_{}]", "", plain)
-    assert plain.count("&") == 2 and plain.endswith(r"\\") and plain.count("\\") == 2
-    assert not set("%$#_{}~^") & set(plain)
+@example("[2cm]")
+@example("*")
+@example(" [2cm]")
+def test_latex_gives_back_every_name_and_nothing_else(name):
+    """A row's end takes a star and an optional argument, also from the next line."""
+    lines = grid(name).latex().split("\n")
+    assert len(lines) == 8 and lines[3] == r"\midrule" and lines[4].endswith(r" \\")
+    first, *others = re.split(r"(?<!\\) & ", lines[4])
+    assert others == ["12.3 [10.0, 15.0]", r"-- \\"]
+    assert not first.lstrip().startswith(("[", "*"))
+    words = re.findall(r"\\text\w+\{\}|\\[&%$#_{}]|[^\\&%$#_{}~^]", first.removeprefix("{}"))
+    assert "".join(words) == first.removeprefix("{}")
+    assert "".join(LATEX_WORDS.get(word, word[-1]) for word in words) == in_a_line(name)
 
 
 def test_what_does_not_exist_is_a_dash_in_print_and_nothing_in_data():

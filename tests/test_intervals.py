@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from conftest import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.intervals import RESAMPLES, Estimate, difference, estimated
@@ -53,7 +54,7 @@ def test_the_width_of_a_means_interval_is_that_of_the_normal_approximation():
 
 
 @given(st.lists(reals | st.none(), max_size=12))
-@settings(deadline=None, max_examples=30)
+@examples(30)
 def test_every_question_is_counted_once_and_the_interval_holds_the_mean_of_equals(values):
     estimate = estimated(values)
     there = [v for v in values if v is not None]

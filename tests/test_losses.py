@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
@@ -88,7 +88,6 @@ def test_margin_and_sum_together_move_one_mean_at_a_time():
 
 
 @given(st.lists(st.tuples(scores, scores, st.floats(-9, 0)), min_size=1, max_size=4))
-@settings(deadline=None)
 def test_the_terms_equal_the_slow_loop_written_out(rows):
     right, wrong = spread([a for a, _, _ in rows]), spread([b for _, b, _ in rows])
     answer = torch.tensor([c for _, _, c in rows], dtype=torch.float64)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import WINDOW
-from hypothesis import given, settings
+from conftest import WINDOW, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from interp import prefix as engine
@@ -265,7 +265,7 @@ def test_batches_hold_every_item_once_and_at_most_so_many_tokens_after_padding(s
 
 
 @given(st.lists(TOKENS, min_size=1, max_size=5), TOKENS)
-@settings(max_examples=200)
+@examples(200)
 def test_what_is_shared_is_the_longest_common_beginning_that_leaves_each_a_token(sequences, opening):
     shared = SharedPrefix.shared_length(SimpleNamespace(opening=tuple(opening)), [tuple(s) for s in sequences])
     fits = [n for n in range(len(opening) + 1) if all(len(s) > n and list(s[:n]) == opening[:n] for s in sequences)]

@@ -9,7 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import VOCABULARIES
+from conftest import VOCABULARIES, examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ NUMBER, PERCENT = FORMATS["ScoreNumber"], FORMATS["ScorePercent"]
 PARIS = Question("paris", "What is the capital of France?", ("Paris",))
 TAKEN = ("system", "refuses", "drops", "bos", "thinks")
 """Templates that render contents as they are given."""
-SHARED = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def prompter_of(tokenizer, confidence=NUMBER, *, shots: int = 0, **options) -> Prompter:

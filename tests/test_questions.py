@@ -6,7 +6,7 @@ import string
 import unicodedata
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from interp.errors import UserError
@@ -268,14 +268,17 @@ def test_a_users_own_response_and_confidence_are_taken_over(tmp_path):
         ('{"question": "Q?", "choices": ["x", ""], "answer": 0}', '"choices" must be a list of texts'),
         ('{"question": "Q?", "choices": "xy", "answer": 0}', '"choices" must be a list of texts'),
         ('{"question": "Q?", "answers": ["x"], "confidence": 1.5}', "number from 0 to 1"),
-        ('{"question": "Q?", "answers": ["x"], "confidence": NaN}', "number from 0 to 1"),
+        ('{"question": "Q?", "answers": ["x"], "confidence": NaN}', "NaN is not a finite number"),
         ('{"question": "Q?", "answers": ["x"], "confidence": "high"}', "number from 0 to 1"),
         ('{"question": "Q?", "answers": ["x"], "confidence": true}', "number from 0 to 1"),
         ('{"question": "Q?", "answers": ["x"], "response": " "}', '"response"'),
         ('{"question": "Q?", "answers": ["x"], "response": 3}', '"response"'),
         (f'{{"question": "Q?", "choices": {json.dumps([str(i) for i in range(27)])}, "answer": 0}}', "27 choices"),
         ('{"id": "a", "question": "Q \\udc9f?", "answers": ["x"]}', "surrogate"),
-        ("[" * 100_000, "line 3"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"question": "Q?", "answers": ["x"], "context": 3}', '"context", "relation" and "subject" must be texts'),
+        ('{"question": "Q?", "answers": ["x"], "subject": ["x"]}', '"context", "relation" and "subject" must be texts'),
+        ('{"question": "Q?", "answers": ["x"], "id": ["x"]}', '"id" must be a text or a number'),
         ('{"question": "Q?", "answers": ["x"], "id": ' + "9" * 5000 + "}", "line 3"),
         ('{"question": "Q?", "answers": ["x"], "confidence": ' + "9" * 400 + "}", "line 3"),
     ],
@@ -296,7 +299,6 @@ def test_a_file_that_is_not_utf8_says_so(tmp_path):
 @example([b"\xff"])
 @example([b'{"question": "\\ud800", "answers": ["x"]}'])
 @example([b'\xef\xbb\xbf{"question": "Q?", "answers": ["x"]}'])
-@settings(deadline=None)
 def test_any_bytes_are_questions_or_one_sentence(tmp_path_factory, lines):
     path = of_lines(tmp_path_factory.mktemp("any") / "any.jsonl", *lines)
     try:
@@ -314,7 +316,6 @@ FIELDS = ("id", "question", "answers", "choices", "answer", "context", "relation
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values | st.just("Why?") | st.just(["x", "y"])))
-@settings(deadline=None)
 def test_any_record_is_a_question_or_one_sentence(tmp_path_factory, record):
     path = of_lines(tmp_path_factory.mktemp("any") / "any.jsonl", json.dumps(record))
     try:

@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from test_figures import made_run
 
-from figures.captions import interval, percent, subject_of
+from figures.calibration import pages as calibration_pages
+from figures.captions import Subject, interval, percent, subject_of, written_caption
+from figures.grid import Column, Grid
 from figures.report import reported
-from figures.table import Row, table_of
+from figures.style import paper
+from figures.table import Row, Table, printed, printed_grid, table_of
+from figures.training import MEASURES, ablation_page
 from interp.errors import UserError
 from interp.intervals import Estimate
+from interp.plain import visible
 from interp.runs import read_run
 
 
@@ -78,6 +83,16 @@ def test_a_folder_that_is_no_run_is_one_sentence_and_exit_code_2(tmp_path):
         reported(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("config", "summary"), [("{}", "{}"), ('{"identity": {}}', '{"a": 1}'), ("{}", '{"model": {}}')]
+)
+def test_a_run_without_numbers_is_one_error(tmp_path, config, summary):
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "summary.json").write_text(summary)
+    with pytest.raises(UserError, match="holds no numbers of a finished run"):
+        reported(tmp_path)
+
+
 def test_a_whole_run_is_redrawn_within_fifteen_seconds(tmp_path):
     made_run(tmp_path, questions=48)
     start = time.perf_counter()
@@ -95,3 +110,66 @@ def test_the_questions_whose_tokens_are_shown_can_be_chosen(tmp_path):
     reported(tmp_path, ("fact-3",))
     assert "fact-3" in (tmp_path / "figures" / "tokens_1.txt").read_text(encoding="utf-8")
     assert not (tmp_path / "figures" / "tokens_2.txt").exists()
+
+
+HOSTILE = (
+    *("[red]x[/red]", "[/]", "[link=http://x.y]z", ":x: :warning:", "a\\", "\x1b[31mred\x1b[0m", "\x9b31m", "\x07\b\r"),
+    *(r"$\frac{1}$", "$", "$$", r"a\$b$", "x^2_3", "_begins", "\u202eabc", "日本", "&amp;<b>", "a|b|c", "{0.x}", "%s"),
+)
+"""Names that terminals, markup, formulas or a legend would act on."""
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_the_terminal_shows_a_name_as_it_is(name, capsys):
+    value = Estimate(0.5, 0.25, 0.75, 4)
+    printed_grid(Grid(("model",), (Column(name, name),), (((name,), (value,)),)), f"title {name}")
+    printed(Table((Row("section", "row", value),)), Subject(name, None, name, 1, 1, "ScoreNumber"))
+    shown = capsys.readouterr().out
+    assert f"title {visible(name)}" in shown and f"Model: {visible(name)}. Data: {visible(name)}," in shown
+    assert shown.count(visible(name)) == 5
+    assert not {"\x1b", "\x9b", "\x07", "\b", "\r", "\u202e"} & set(shown)
+    caption = written_caption("How.", {name: name}, name)
+    assert caption.count(visible(" ".join(name.split()))) == 3 and "\x1b" not in caption
+
+
+def evaluation(*checkpoints: str, data: str) -> dict:
+    """A summary of an evaluation of these checkpoints by three methods."""
+    numbers = {key: Estimate(0.5, 0.25, 0.75, 4).as_record() for key in {m.key for m in MEASURES} | {"tokens"}}
+    cell = numbers | {"n": 4, "unparsed": 0}
+    methods = {name: {"ScoreNumber": cell} for name in ("default", "sequence", "p_true")}
+    told = {"note": "", "name": "x"}
+    return {
+        "calibration": {name: {data: methods} for name in checkpoints},
+        "models": dict.fromkeys(checkpoints, told),
+        "base": checkpoints[0],
+        "rule": "levels",
+    }
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_figures_write_a_name_as_it_is(name):
+    """matplotlib takes a text between dollars for a formula, and leaves out of a legend what begins with a line."""
+    with paper():
+        page = ablation_page(evaluation(name, f"{name}2", data=name))
+        page.figure.draw_without_rendering()
+        (label,) = page.figure.legends[0].get_texts()
+        said = label.get_text().replace(r"\$", "$")
+        assert said.endswith(", ScoreNumber") and len(said) == len(f"{name}, ScoreNumber")
+        for page in calibration_pages(reads(name, name), evaluation(name, data=name)):
+            page.figure.draw_without_rendering()
+
+
+def reads(checkpoint: str, data: str) -> list[dict]:
+    """Records of two answers with their confidences."""
+    return [
+        {"measure": f"{checkpoint}|{data}|ScoreNumber|{kind}", "set": 0, "id": str(i)} | said
+        for i in range(2)
+        for kind, said in (("answer", {"right": i == 0, "answer": "x"}), ("read", {"stated": 3 * i}))
+    ]
+
+
+def test_two_checkpoints_whose_names_differ_in_signs_only_have_figures_of_their_own():
+    records = [*reads("a b", "d"), *reads("a+b", "d")]
+    with paper():
+        found = [page.name for page in calibration_pages(records, evaluation("a b", "a+b", data="d"))]
+    assert len(set(found)) == len(found) >= 4

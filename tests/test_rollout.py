@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.intervals import estimated_columns
@@ -62,7 +62,6 @@ def test_the_order_of_layers_matters_and_the_last_is_read_first():
 
 
 @given(STACKS)
-@settings(deadline=None)
 def test_every_row_is_that_of_the_textbooks_matrix_product(layers):
     whole = textbook(layers)
     for row in range(len(whole)):
@@ -70,7 +69,6 @@ def test_every_row_is_that_of_the_textbooks_matrix_product(layers):
 
 
 @given(STACKS)
-@settings(deadline=None)
 def test_a_row_is_a_distribution_over_what_came_before(layers):
     for row in range(layers[0].shape[0]):
         weights = rollout_row(layers, row)
@@ -80,7 +78,6 @@ def test_a_row_is_a_distribution_over_what_came_before(layers):
 
 
 @given(st.integers(1, 15), st.integers(1, 8), st.data())
-@settings(deadline=None)
 def test_the_null_is_the_rollout_of_uniform_attention(tokens, depth, data):
     row = data.draw(st.integers(0, tokens - 1))
     layers = [uniform(tokens)] * depth
@@ -94,7 +91,6 @@ def test_the_null_collapses_onto_the_first_token_with_depth(depth, mass):
 
 
 @given(STACKS)
-@settings(deadline=None)
 def test_without_the_first_token_the_rest_keeps_its_proportions_and_sums_to_1(layers):
     weights = rollout_row(layers, layers[0].shape[0] - 1)
     kept = without_first(weights)

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from conftest import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import UserError
@@ -96,7 +97,7 @@ def test_a_broken_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path, line
 
 
 @given(st.lists(st.integers(0, 3), max_size=8), st.integers(0, 400))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_whatever_was_cut_a_continued_run_holds_each_record_once(tmp_path_factory, numbers, cut):
     folder = tmp_path_factory.mktemp("cut")
     wanted = list(dict.fromkeys(numbers))

@@ -17,6 +17,7 @@ import tyro
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from scipy.spatial.distance import jensenshannon
+from test_safety import pickled
 
 from figures.report import reported
 from figures.training import ahead, settings_grid
@@ -285,6 +286,24 @@ def test_a_run_that_is_killed_continues_to_the_same_adapter_bit_for_bit(options,
     assert (advice.trained(options()) / WEIGHTS).stat().st_mtime_ns == stamp, "finished, it is not trained again"
     with pytest.raises(UserError, match="another configuration"):
         advice.trained(options(lr=2e-2))
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth"])
+def test_a_state_with_a_payload_ends_the_training_in_one_sentence_and_executes_nothing(options, monkeypatch, name):
+    monkeypatch.setattr(Watch, "on_step_end", killed_at(3))
+    with pytest.raises(KeyboardInterrupt):
+        advice.trained(options())
+    monkeypatch.undo()
+    state, marker = options().out / "trainer" / "checkpoint-2", options().out / "executed"
+    (state.parent / "checkpoint-of-mine").mkdir()
+    whole = (state / name).read_bytes()
+    pickled(marker, state / name)
+    with pytest.raises(UserError, match=r"checkpoint-2: cannot be read"):
+        advice.trained(options())
+    assert not marker.exists()
+    (state / name).write_bytes(whole)
+    pickled(marker, state / "training_args.bin")
+    assert (advice.trained(options()) / WEIGHTS).exists() and not marker.exists()
 
 
 def killed_at(update):

@@ -51,6 +51,8 @@ def plain_lora(folder: Path) -> LoraConfig:
     config = LoraConfig.from_pretrained(str(folder))
     odd = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "bias")
     found = [name for name in odd if getattr(config, name, None) not in (None, False, "none", {}, [])]
+    if not isinstance(config, LoraConfig):
+        found = [f"the kind {config.peft_type}"]
     if found or isinstance(config.target_modules, str):
         what = found[0] if found else f"target_modules {config.target_modules!r}"
         raise UserError(f"--ckpt {folder}: its adapter has {what}; only plain LoRA can be trained on")

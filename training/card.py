@@ -1,11 +1,16 @@
 """The model card of an adapter: what it is, how it was made, what was measured, how to make it again."""
 
+import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from figures.captions import digits, in_words, interval
+from figures.grid import for_markdown
 from interp.errors import UserError
 from interp.intervals import Estimate
+from interp.plain import visible
 from interp.runs import Record, read_run
 
 TITLES = {
@@ -40,17 +45,19 @@ def write_card(folder: Path, method: str) -> None:
 
 def _lines(method: str, config: Record, training: Record, compared: Record | None) -> Iterator[str]:
     identity, made = config["identity"], config["made_with"]
-    yield from ("---", f"base_model: {identity['base']}", "library_name: peft", "tags: [lora, calibration]", "---", "")
+    base = json.dumps(visible(identity["base"]), ensure_ascii=False)  # a JSON text is one of YAML's, whatever it holds
+    yield from ("---", f"base_model: {base}", "library_name: peft", "tags: [lora, calibration]", "---", "")
     yield from (f"# LoRA adapter: {TITLES[method]}", "")
     note = f" ({identity['note']})" if identity["note"] else ""
-    yield f"On `{identity['ckpt']}`{note}, weights {identity['model']}. Load it with `--ckpt` and this directory."
+    yield f"On {_code(identity['ckpt'])}{note}, weights {identity['model']}. Load it with `--ckpt` and this directory."
+    models = for_markdown(", ".join(training["models"])) or "an unnamed model"
     yield f"Examples: {training['examples']} of {training['questions']} questions, {training['held_out']} held out,"
-    yield f"fingerprint {identity['examples']}. Answers given by {', '.join(training['models']) or 'an unnamed model'}."
+    yield f"fingerprint {identity['examples']}. Answers given by {models}."
     yield from ("", "## Recipe", "", f"Preset `{training['preset']}`, {training['updates']} updates:", "")
     yield from ("| option | value |", "| --- | --- |")
     for name, value in training["recipe"].items():
-        yield f"| {name} | {' '.join(value) if isinstance(value, list) else value} |"
-    yield from ("", f"`{_command(method, identity)}`", "")
+        yield f"| {name} | {for_markdown(' '.join(value) if isinstance(value, list) else str(value))} |"
+    yield from ("", _code(_command(method, identity)), "")
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     yield f"Made with python {made['python']}, {versions}, commit {made['commit']}, on {made['machine']}."
     yield from ("", "## Learning curve, on held-out questions", "")
@@ -64,15 +71,22 @@ def _lines(method: str, config: Record, training: Record, compared: Record | Non
 def _command(method: str, identity: Record) -> str:
     recipe = identity["recipe"]
     option = "triplets" if method == "advice" else "answers"
-    file = f"--{option} {Path(identity[option]).name}"
+    file = f"--{option} {shlex.quote(Path(identity[option]).name)}"
     names = ("ckpt", "preset", "held_out", "every", "shots", "template", "shot_sets", "seed", "dtype")
-    given = " ".join(f"--{name.replace('_', '-')} {identity[name]}" for name in names)
+    given = " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(identity[name]))}" for name in names)
     decided = " ".join(
-        f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
+        f"--{name.replace('_', '-')} {shlex.join(value) if isinstance(value, list) else value}"
         for name, value in recipe.items()
         if value is not None
     )
     return f"python -m training.{method} {file} {given} {decided}"
+
+
+def _code(text: str) -> str:
+    """The text as a code span, which a backtick within it does not end."""
+    plain = visible(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
+    return f"{fence} {plain} {fence}" if "`" in plain else f"{fence}{plain}{fence}"
 
 
 def _curve(points: list[Record]) -> Iterator[str]:
@@ -88,7 +102,8 @@ def _curve(points: list[Record]) -> Iterator[str]:
 
 def _compared(summary: Record) -> Iterator[str]:
     data = summary["data"]
-    yield f"Data: {data['name']}, {data['right']} of {data['asked']} answered right and measured; {summary['format']}."
+    said = f"{data['right']} of {data['asked']} answered right and measured; {summary['format']}"
+    yield f"Data: {for_markdown(data['name'])}, {said}."
     yield from ("", "| | before | after | difference | effect size |", "| --- | ---: | ---: | ---: | ---: |")
     for key, words in CARRIED.items():
         yield from _row(words, summary["comparison"].get(key))
@@ -102,4 +117,4 @@ def _row(words: str, numbers: Record | None) -> Iterator[str]:
     if numbers:
         before, after, change = (Estimate(**numbers[name]) for name in ("before", "after", "difference"))
         size = "–" if numbers["effect_size"] is None else f"{numbers['effect_size']:.2f}"
-        yield f"| {words} | {in_words(before)} | {in_words(after)} | {in_words(change)} | {size} |"
+        yield f"| {for_markdown(words)} | {in_words(before)} | {in_words(after)} | {in_words(change)} | {size} |"

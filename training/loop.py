@@ -12,13 +12,16 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import safe_globals
 
 from interp.checkpoints import Checkpoint, quiet_peft
 from interp.errors import UserError, ran_out_of_memory
+from interp.plain import reason
 from interp.processes import Processes
 from interp.runs import Run, chunks
 from training.batches import AnyExample, MiniBatch
@@ -106,20 +109,35 @@ def told_where(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{folder}: could not be written ({reason}); the states before are kept there") from error
+        raise UserError(
+            f"{folder}: could not be written ({reason(error)}); the states before are kept there"
+        ) from error
 
 
 def last_state(folder: Path) -> Path | None:
     """The last whole state of an unfinished training; one that was cut off while it was written is removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    numbered = {path.name.rpartition("-")[2]: path for path in folder.glob("checkpoint-*")}
+    found = [numbered[number] for number in sorted(filter(str.isdecimal, numbered), key=int)]
     while found:
         try:
             json.loads((found[-1] / "trainer_state.json").read_text())  # written last
             return found[-1]
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             shutil.rmtree(found.pop())
     return None
+
+
+def refuse_unreadable(state: Path) -> None:
+    """Errors: UserError where a file of a state is damaged, or a pickle asks for more than tensors and numbers."""
+    try:
+        TrainerState.load_from_json(str(state / "trainer_state.json"))
+        load_file(state / "adapter_model.safetensors")
+        with safe_globals():
+            for file in sorted(state.glob("*.pt*")):
+                torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # each library has errors of its own
+        said = f"{state}: cannot be read ({reason(error)}); remove it, and training goes on from the one before"
+        raise UserError(said) from error
 
 
 class Watch(TrainerCallback):
@@ -195,7 +213,7 @@ def with_adapter(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> PeftModel
             return get_peft_model(checkpoint.model, config)
     except ValueError as error:
         names = sorted({n.rpartition(".")[2] for n, m in checkpoint.model.named_modules() if hasattr(m, "in_features")})
-        known = f"has the projections {', '.join(names)}" if names else " ".join(str(error).split())[:200]
+        known = f"has the projections {', '.join(names)}" if names else reason(error)
         raise UserError(f"--targets {' '.join(recipe.targets)}: {checkpoint.name} {known}") from error
 
 
@@ -259,5 +277,6 @@ def train(
         last_state(states)  # which removes what was cut off
     processes.wait()
     trainer.add_callback(Watch(trainer, held_out, options.every, processes))
-    begun = last_state(states)
+    if begun := last_state(states):
+        refuse_unreadable(begun)
     trainer.train(resume_from_checkpoint=str(begun) if begun else None)

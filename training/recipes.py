@@ -189,6 +189,8 @@ class TrainingOptions:
         template_arguments(self.template_args)
         for name in ("diagnose", "seed"):
             at_least(0, name, getattr(self, name))
+        if self.seed >= 2**32:
+            raise UserError(f"--seed {self.seed}: must be less than 2**32, which is what Trainer takes")
         if self.lr is not None and not self.lr > 0:
             raise UserError(f"--lr {self.lr}: must be more than 0")
         if self.dropout is not None and not 0 <= self.dropout < 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic
 
 from interp.commands import template_arguments
 from interp.errors import UserError
+from interp.plain import visible
 from interp.processes import Processes, launched
 from interp.questions import fingerprint, loaded_questions
 from interp.runs import Record, Run
@@ -177,8 +178,9 @@ def _warn_of_others(task: Task[AnyExample], checkpoint: "Checkpoint", source: "S
     for theirs in sorted({example.model for example in task.examples}):
         if theirs and not theirs.endswith(own[0]) and not (source.adapter and theirs.startswith(own[1])):
             print(
-                f"warning: {task.file}: answers of {theirs}, not of {checkpoint.name} {checkpoint.fingerprint}; "
-                "a confidence trained on another model's answers is not about this one's knowledge",
+                f"warning: {task.file}: answers of {visible(theirs)}, not of {checkpoint.name} "
+                f"{checkpoint.fingerprint}; a confidence trained on another model's answers is not about this one's "
+                "knowledge",
                 file=sys.stderr,
             )
 

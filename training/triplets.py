@@ -5,19 +5,17 @@ import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from interp.commands import CommonOptions, at_least, run_as_command
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from interp.formats import FORMATS, FormatName
+from interp.plain import plain_json
 from interp.processes import launched
 from interp.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
 from interp.records import Question
 from interp.runs import Record, Run
-
-if TYPE_CHECKING:
-    pass
 
 DISTINCT, TURNED_TRIES = 12, 24
 """How many distinct answers a missed question is sampled for, and how often at most."""
@@ -112,7 +110,7 @@ def loaded_triplets(path: Path) -> list[Triplet]:
 
     def triplet(row: Record, question: Question) -> Triplet:
         others = tuple(_said(other) for other in _listed(row.get("others", [])))
-        return Triplet(question, _said(row["right"]), _said(row["wrong"]), row["format"], others, row.get("model", ""))
+        return Triplet(question, _said(row["right"]), _said(row["wrong"]), row["format"], others, _model(row))
 
     return _loaded(path, "triplets", triplet)
 
@@ -123,7 +121,7 @@ def loaded_answers(path: Path) -> list[GradedAnswer]:
     def graded(row: Record, question: Question) -> GradedAnswer:
         if not isinstance(row["right"], bool):
             raise ValueError("right is neither true nor false")
-        return GradedAnswer(question, _said(row["answer"]), row["right"], row["format"], row.get("model", ""))
+        return GradedAnswer(question, _said(row["answer"]), row["right"], row["format"], _model(row))
 
     return _loaded(path, "answers", graded)
 
@@ -132,6 +130,12 @@ def _listed(texts: object) -> list[object]:
     if not isinstance(texts, list):
         raise ValueError(f"{texts!r} is no list")
     return texts
+
+
+def _model(row: Record) -> str:
+    if not isinstance(name := row.get("model", ""), str):
+        raise ValueError(f"the model's name is {name!r}")
+    return name
 
 
 def _said(answer: object) -> str:
@@ -156,7 +160,7 @@ def _loaded(path: Path, option: str, made: Callable[[Record, Question], Row]) ->
 
 def _of_line(line: str, where: str, option: str, made: Callable[[Record, Question], Row]) -> Row:
     try:
-        row = json.loads(line)
+        row = plain_json(line)
         if row["format"] not in FORMATS:
             raise ValueError(f"unknown format {row['format']!r}")
         answers = tuple(_said(answer) for answer in _listed(row["answers"]))
