@@ -318,9 +318,7 @@ def test_the_time_of_every_instrument_is_predicted_within_a_factor_of_three():
     told = {part["part"]: part["seconds"] for part in cost_of(options)["parts"] if "diagnose" in part["command"]}
     questions = shuffled(loaded_questions("facts"), 0)
     checkpoint = loaded_checkpoint(EMBEDDED_NAME, Loading(device="cpu"))
-    setting = prepared(
-        loaded_checkpoint(EMBEDDED_NAME, Loading(device="cpu")), FORMATS["ScoreNumber"], shots=3, pool=questions
-    )
+    setting = prepared(checkpoint, FORMATS["ScoreNumber"], shots=3, pool=questions)
     cases = [Case(q, q.answers[0], tuple(o.answers[0] for o in questions[20:22])) for q in questions[:8]]
     rollout.hooked_model(setting)
     ways = {
