@@ -12,6 +12,7 @@ from interp.errors import UserError
 from interp.formats import ConfidenceFormat
 from interp.questions import LETTERS
 from interp.records import Question, Span, Transcript
+from interp.runs import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -166,9 +167,13 @@ class Prompter:
         probe = self.transcript(Question("probe", "?", ("x",)))
         return probe.ids[: probe.positions("question")[0]]
 
-    @property
+    @cached_property
     def _suffixes(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-        return self.__dict__.setdefault("_suffix_memory", {})
+        return {}
+
+    @cached_property
+    def _literals(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        return {}
 
     def _turns(self, question: Question, hint: str) -> list[tuple[str, tuple[Piece, ...]]]:
         turns: list[tuple[str, tuple[Piece, ...]]] = [
@@ -227,13 +232,12 @@ class Prompter:
         """What the template writes before, between and after the turns; one fewer where it takes no system turn.
 
         Found by rendering marks instead of contents, so that no content is ever searched for."""
-        memory = self.__dict__.setdefault("_literal_memory", {})
-        if roles not in memory:
+        if roles not in self._literals:
             found = self._marked(roles) or self._marked(roles[1:])
             if found is None:
                 raise UserError(f"{self.tokenizer.name_or_path}: the chat template cannot render these turns: {roles}")
-            memory[roles] = found
-        return memory[roles]
+            self._literals[roles] = found
+        return self._literals[roles]
 
     def _marked(self, roles: tuple[str, ...]) -> tuple[str, ...] | None:
         from jinja2.exceptions import TemplateError
@@ -253,9 +257,8 @@ class Prompter:
         return (*literals, rest)
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **self.template_args
-        )
+        options: Record = {"tokenize": False, "add_generation_prompt": True, **self.template_args}
+        return str(self.tokenizer.apply_chat_template(messages, **options))
 
     def _tokenised(self, pieces: tuple[Piece, ...]) -> Transcript:
         text = "".join(part for _, part in pieces)
@@ -272,7 +275,7 @@ class Prompter:
 
 def common_length(sequences: Sequence[Sequence[int]]) -> int:
     """Length of the longest common token prefix."""
-    first, last = min(sequences), max(sequences)
+    first, last = min(map(tuple, sequences)), max(map(tuple, sequences))
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Generic
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -13,11 +14,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from interp.checkpoints import Checkpoint, quiet_peft
 from interp.errors import UserError
-from interp.runs import Run
+from interp.runs import Record, Run
 from training.batches import AnyExample, MiniBatch
 from training.objectives import Inputs, Objective
 from training.processes import Processes
@@ -29,7 +30,7 @@ SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "outs
 """What of a point of the learning curve is printed."""
 
 
-class Prompted(torch.utils.data.Dataset):
+class Prompted(torch.utils.data.Dataset[Inputs]):
     """Mini-batches as the model takes them, made when they are asked for."""
 
     def __init__(self, objective: Objective[AnyExample], batches: Sequence[MiniBatch[AnyExample]]) -> None:
@@ -43,12 +44,27 @@ class Prompted(torch.utils.data.Dataset):
         return self._objective.inputs(batch) | {"ids": [example.question.id for example in batch.examples]}
 
 
-class ObjectiveTrainer(Trainer):
+class ObjectiveTrainer(Trainer, Generic[AnyExample]):
     """An objective on mini-batches that come ready-made, one at a time and in their order."""
 
-    def __init__(self, objective: Objective[AnyExample], run: Run, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)
-        self.objective, self.run = objective, run
+    model: torch.nn.Module
+    train_dataset: Prompted
+
+    def __init__(
+        self,
+        objective: Objective[AnyExample],
+        batches: Sequence[MiniBatch[AnyExample]],
+        run: Run,
+        arguments: TrainingArguments,
+    ) -> None:
+        super().__init__(
+            model=objective.checkpoint.model,
+            args=arguments,
+            train_dataset=Prompted(objective, batches),
+            data_collator=lambda items: items[0],
+        )
+        self.objective: Objective[AnyExample] = objective
+        self.run, self.states = run, run.folder / STATES
         self.model_accepts_loss_kwargs = False  # so that the loss is averaged over accumulated mini-batches
         self.terms: list[dict[str, float]] = []
         self.asked: list[str] = []
@@ -64,19 +80,20 @@ class ObjectiveTrainer(Trainer):
             lost = [one for one, is_finite in zip(inputs["ids"], finite, strict=True) if not is_finite]
             raise self.stopped("the loss is not a finite number", lost)
         self.terms.append({name: term.mean().item() for name, term in terms.items()})
-        return terms["total"].mean()
+        total: Tensor = terms["total"].mean()
+        return total
 
     def stopped(self, what: str, ids: Sequence[str]) -> UserError:
         """The error that ends a run whose numbers have gone astray: nothing of this update is kept."""
-        kept = last_state(Path(self.args.output_dir))
+        kept = last_state(self.states)
         where = f"the state of update {kept.name.rpartition('-')[2]} is kept in {kept}" if kept else "nothing is kept"
         return UserError(f"update {self.state.global_step + 1}: {what}, at {', '.join(ids)}; {where}; try a lower --lr")
 
     def _get_train_sampler(self, train_dataset: object = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
+        return SequentialSampler(self.train_dataset)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
-        with told_where(Path(self.args.output_dir)):
+        with told_where(self.states):
             super()._save_checkpoint(model, trial)
 
 
@@ -102,40 +119,45 @@ def last_state(folder: Path) -> Path | None:
     return None
 
 
-class Watch(TrainerCallback):
+class Watch(TrainerCallback, Generic[AnyExample]):
     """Puts every update's loss and, every so many, a point of the learning curve on record; refuses lost gradients."""
 
     def __init__(
-        self, trainer: ObjectiveTrainer, held_out: Sequence[AnyExample], every: int, processes: Processes
+        self, trainer: ObjectiveTrainer[AnyExample], held_out: Sequence[AnyExample], every: int, processes: Processes
     ) -> None:
         self.trainer, self.held_out, self.every, self.processes = trainer, held_out, every, processes
 
-    def on_train_begin(self, args, state, control, model=None, **_) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """The point before the first update."""
-        self._measured(model, state.global_step)
+        self._measured(state.global_step)
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **_) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Errors: UserError where a gradient is not finite, before it reaches the weights."""
-        if not all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None):
+        if not all(p.grad.isfinite().all() for p in self.trainer.model.parameters() if p.grad is not None):
             raise self.trainer.stopped("a gradient is not a finite number", self.trainer.asked)
 
-    def on_step_end(self, args, state, control, model=None, **_) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """The update's terms and, every so many, a point."""
         terms = self.trainer.terms
         means = self.processes.mean({name: sum(one[name] for one in terms) / len(terms) for name in terms[0]})
         self._append("update", state.global_step, means)
         self.trainer.terms, self.trainer.asked = [], []
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self._measured(model, state.global_step)
+            self._measured(state.global_step)
 
-    def _append(self, measure: str, update: int, found: dict) -> None:
+    def _append(self, measure: str, update: int, found: Record) -> None:
         run = self.trainer.run
         if self.processes.first and (measure, 0, str(update)) not in run.done:
             run.append({"measure": measure, "set": 0, "id": str(update), **found})
 
-    def _measured(self, model: torch.nn.Module, update: int) -> None:
+    def _measured(self, update: int) -> None:
         if not self.processes.first or ("curve", 0, str(update)) in self.trainer.run.done:
             return
+        model = self.trainer.model
         model.eval()
         point = self.trainer.objective.point(model, self.held_out)
         model.train()
@@ -151,7 +173,14 @@ class Watch(TrainerCallback):
 class Bar(ProgressCallback):
     """The progress bar alone: what it would print is on record."""
 
-    def on_log(self, args, state, control, logs=None, **_) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
         """Nothing."""
 
 
@@ -221,14 +250,7 @@ def train(
         use_cpu=model.device.type == "cpu",
     )
     arguments._n_gpu = 1  # of several GPUs in one process Trainer would feed each a part of a row that is one
-    trainer = ObjectiveTrainer(
-        objective,
-        run,
-        model=model,
-        args=arguments,
-        train_dataset=Prompted(objective, batches),
-        data_collator=lambda items: items[0],
-    )
+    trainer = ObjectiveTrainer(objective, batches, run, arguments)
     for shown in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(shown)
     if processes.first:
