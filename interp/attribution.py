@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from interp.errors import UserError
 from interp.intervals import Columns
 from interp.masking import filler_embeddings
 from interp.records import READ_SPANS, Span, Transcript
@@ -204,6 +205,9 @@ def measured(
     baseline: BaselineName = "mean",
 ) -> list[Record]:
     """One record for each case: the effect of every span, the answer's attributions, and its rank among all tokens."""
+    model = setting.checkpoint.model
+    if getattr(model, "is_quantized", False) and model.device.type == "cpu":
+        raise UserError("attribution needs gradients, which weights in 4 bits do not give on a CPU; take a GPU")
     return [_of_case(setting, case, score, path, baseline) for case in cases]
 
 

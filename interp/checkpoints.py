@@ -7,14 +7,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE, embedded_checkpoint, gguf_checkpoint
 from interp.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    import torch
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 WHOLE_BYTES = 1 << 31
 """Files of weights up to this size are read whole for their fingerprint."""
@@ -25,6 +27,34 @@ EXAMPLE = Path(__file__).parent / "data" / "advice"
 """An ADVICE adapter on the embedded model, with the card that says how it was trained and what was measured."""
 EMBEDDED_SHOTS = 3
 """The embedded model needs examples: without them it states "10" for most answers and answers few questions."""
+
+
+Quantization = Literal["none", "4bit"]
+QUANTIZED = {"4bit": "weights quantised to 4 bits (NF4) when they were loaded"}
+"""What every number must carry."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a checkpoint gets into memory."""
+
+    device: str = "auto"
+    """auto: cuda, else mps, else cpu; or one of them, or cuda:1."""
+    dtype: str = "auto"
+    """auto: bfloat16 on cuda, float32 elsewhere, where every difference of probabilities is exact to about 1e-5."""
+    device_map: Literal["none", "auto"] = "none"
+    """auto: accelerate spreads the layers over all GPUs, then memory, then disk."""
+    quantization: Quantization = "none"
+    """Weights are quantised by bitsandbytes."""
+    remote_code: bool = False
+    """Code that the checkpoint brings may run."""
+
+    def __post_init__(self) -> None:
+        if self.device_map == "auto" and self.device not in ("auto", "cuda"):
+            raise UserError(f"--device-map auto uses all devices, --device {self.device} only one; give one of them")
+        if self.quantization != "none" and not find_spec("bitsandbytes"):
+            needed = "the package bitsandbytes: pip install 'advice-calibration[quantization]'"
+            raise UserError(f"--quantization {self.quantization} needs {needed}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,57 +197,74 @@ def _not_loaded(ckpt: str, source: Source, error: Exception) -> UserError:
     return UserError(f"--ckpt {ckpt}: {source.model} could not be loaded: {reason}")
 
 
-def loaded_checkpoint(ckpt: str, *, device: str = "auto", dtype: str = "auto", remote_code: bool = False) -> Checkpoint:
-    """The checkpoint on its device, frozen and in evaluation mode.
-
-    device auto: cuda, else mps, else cpu. dtype auto: bfloat16 on cuda, float32 elsewhere, where every difference of
-    probabilities is exact to about 1e-5."""
-    return next(each_checkpoint([ckpt], device=device, dtype=dtype, remote_code=remote_code))
+def loaded_checkpoint(ckpt: str, loading: Loading | None = None) -> Checkpoint:
+    """The checkpoint on its device, frozen and in evaluation mode."""
+    return next(each_checkpoint([ckpt], loading))
 
 
-def each_checkpoint(
-    ckpts: Sequence[str], *, device: str = "auto", dtype: str = "auto", remote_code: bool = False
-) -> Iterator[Checkpoint]:
+def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Iterator[Checkpoint]:
     """The checkpoints one after the other, like `loaded_checkpoint`; neighbours on one base share it in memory.
 
     The one before must not be used any more: its adapter is taken off the base."""
-    sources = [source_of(ckpt, remote_code=remote_code) for ckpt in ckpts]
-    place = _device(device)
+    loading = loading or Loading()
+    sources = [source_of(ckpt, remote_code=loading.remote_code) for ckpt in ckpts]
+    place = _device(loading.device)
     held: tuple[Source, PreTrainedModel] | None = None
     for ckpt, source in zip(ckpts, sources, strict=True):
-        fingerprint, tokenizer = _fingerprint(source), _tokenizer(ckpt, source, remote_code)
+        fingerprint, tokenizer = _fingerprint(source), _tokenizer(ckpt, source, loading.remote_code)
         if held is None or (held[0].model, held[0].revision) != (source.model, source.revision):
             held = None  # the base before is let go first
-            held = source, _base(ckpt, source, place, dtype, remote_code)
+            held = source, _base(ckpt, source, place, loading)
         base = held[1]
         model = _with_adapter(base, source.adapter) if source.adapter else base
-        model = model.to(place).eval().requires_grad_(False)
-        yield Checkpoint(ckpt, model, tokenizer, source.note, source.shots, f"{fingerprint}{_commit(model)}")
+        if _placement(place, loading) is None:
+            model = model.to(place)
+        model = model.eval().requires_grad_(False)
+        note = "; ".join(filter(None, (source.note, QUANTIZED.get(loading.quantization))))
+        yield Checkpoint(ckpt, model, tokenizer, note, source.shots, f"{fingerprint}{_commit(model)}")
         if source.adapter:
             held = source, model.unload()
         del model, base
 
 
-def _base(ckpt: str, source: Source, place: str, dtype: str, remote_code: bool) -> "PreTrainedModel":
+def _placement(place: str, loading: Loading) -> str | dict[str, str] | None:
+    """The device map for transformers; None where the model is moved to its device as a whole."""
+    if loading.device_map == "auto":
+        return "auto"
+    return None if loading.quantization == "none" else {"": place}
+
+
+def _quantized(quantization: Quantization, dtype: "torch.dtype") -> "BitsAndBytesConfig | None":
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "none":
+        return None
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTrainedModel":
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    kind = {"auto": torch.bfloat16 if place.startswith("cuda") else torch.float32}.get(dtype) or getattr(torch, dtype)
+    auto = "bfloat16" if place.startswith("cuda") else "float32"
+    dtype = getattr(torch, auto if loading.dtype == "auto" else loading.dtype)
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        model, told = AutoModelForCausalLM.from_pretrained(
             source.model,
-            dtype=kind,
+            dtype=dtype,
+            device_map=_placement(place, loading),
+            quantization_config=_quantized(loading.quantization, dtype),
             use_safetensors=True,
             output_loading_info=True,
             revision=source.revision,
-            trust_remote_code=remote_code,
+            trust_remote_code=loading.remote_code,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _not_loaded(ckpt, source, error) from error
-    if missing := sorted(loading["missing_keys"]):  # transformers goes on with random numbers in their place
+    if missing := sorted(told["missing_keys"]):  # transformers goes on with random numbers in their place
         raise UserError(f"--ckpt {ckpt}: {source.model} lacks the weights {', '.join(missing)[:200]}")
     return model
 

@@ -4,17 +4,21 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NoReturn, TypeVar
 
 import tyro
 
+from interp.checkpoints import Loading, Quantization
 from interp.embedded import EMBEDDED_NAME
-from interp.errors import UserError
+from interp.errors import UserError, ran_out_of_memory
 from interp.formats import FormatName
+from interp.processes import launched
 
 T = TypeVar("T")
+MACHINE_ONLY = ("out", "device", "device_map", "batch_tokens", "trust_remote_code")
+"""Options that fit a run to a machine and may change while it is continued."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +36,17 @@ class CommonOptions:
     seed: int = 0
     """Decides the order of the questions and everything else that is drawn by chance."""
     out: Path | None = None
-    """The run's directory; by default results/<command>. An unfinished run there is continued."""
+    """The run's directory; by default results/COMMAND. An unfinished run there is continued."""
     device: str = "auto"
     """cuda, mps or cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on cuda, float32 elsewhere."""
     batch_tokens: int = 2048
     """The most tokens that a batch holds; less needs less memory."""
+    device_map: Literal["none", "auto"] = "none"
+    """auto: a model that does not fit on one device is spread over all GPUs, then memory, then disk."""
+    quantization: Quantization = "none"
+    """4bit: weights are quantised (NF4) by bitsandbytes when they are loaded, and every number says so."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
 
@@ -47,6 +55,17 @@ class CommonOptions:
         at_least(0, "seed", self.seed)
         if self.shots is not None:
             at_least(0, "shots", self.shots)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """The options that decide what is measured: those that may not change while a run is continued."""
+        return {name: value for name, value in asdict(self).items() if name not in MACHINE_ONLY}
+
+    @property
+    def loading(self) -> Loading:
+        """How checkpoints are loaded, by the process that this one is."""
+        device = launched(self.device).device(self.device)
+        return Loading(device, self.dtype, self.device_map, self.quantization, self.trust_remote_code)
 
     @property
     def template_arguments(self) -> dict[str, object]:
@@ -115,12 +134,22 @@ def run_as_command(options: type[T], body: Callable[[T], None], *, description: 
         prog = f"python -m {told.name.removesuffix('.__main__')}" if told else None
         body(tyro.cli(options, prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(str(error))
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"error: {what}; what was measured so far is kept", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(f"{what}; what was measured so far is kept")
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        _end("memory ran out while a model was loaded; take a smaller --dtype, or --device-map auto")
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _end(what: str) -> NoReturn:
+    """Exit code 2 and one sentence; with several processes, which of them says it."""
+    index, count = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE"))
+    who = f", process {index} of {count}" if count not in (None, "1") else ""
+    print(f"error{who}: {what}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,18 +1,19 @@
 """`python -m interp.compare BEFORE AFTER`: what a training changed, question by question, with all instruments."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from interp.checkpoints import EXAMPLE_NAME
-from interp.commands import Positional, at_least, run_as_command
+from interp.commands import CommonOptions, Positional, at_least, run_as_command
 from interp.diagnose import Diagnose, InstrumentName, averaged, columns_of, diagnosed
 from interp.embedded import EMBEDDED_NAME
 from interp.evaluate import Evaluate, evaluated, short_names
 from interp.intervals import Estimate, difference, effect_size, estimated
+from interp.processes import launched
 from interp.runs import Record, Run, read_records, read_run
 
 INSTRUMENTS: tuple[InstrumentName, ...] = ("jsd", "rollout", "masking", "attribution")
@@ -65,7 +66,7 @@ class Compare(Diagnose):
         )
 
 
-SHARED = ("shots", "template", "template_args", "seed", "device", "dtype", "batch_tokens", "trust_remote_code", "free")
+SHARED = {one.name for one in fields(CommonOptions)} - {"ckpt", "data", "out"} | {"free"}
 """Options that a comparison hands on to its evaluation."""
 
 
@@ -81,14 +82,8 @@ def compared(options: Compare) -> Path:
 
     for ckpt in (options.before, options.after):
         source_of(ckpt, remote_code=options.trust_remote_code)
-    kept = {k: v for k, v in asdict(options).items() if k not in ("out", "device", "batch_tokens", "trust_remote_code")}
-    with Run(options.folder, kept | {"cases": None}) as run:
-        loaded = each_checkpoint(
-            [options.before, options.after],
-            device=options.device,
-            dtype=options.dtype,
-            remote_code=options.trust_remote_code,
-        )
+    with Run(options.folder, options.identity | {"cases": None}, launched(options.device)) as run:
+        loaded = each_checkpoint([options.before, options.after], options.loading)
         for name in SIDES:
             diagnosed(options.side(name), INSTRUMENTS, "compare", next(loaded))
         del loaded
@@ -159,9 +154,10 @@ def _calibration(summary: Record, names: Sequence[str]) -> Record:
 
 def _body(options: Compare) -> None:
     folder = compared(options)
-    from figures.report import reported
+    if launched(options.device).first:
+        from figures.report import reported
 
-    reported(folder)
+        reported(folder)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Each instrument is also a command of its own, which is this one with the others 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,9 +14,11 @@ import numpy as np
 from interp.commands import Options, refuse_sets_of_nothing, run_as_command
 from interp.errors import UserError
 from interp.intervals import Columns, estimated_columns
+from interp.processes import launched
 from interp.questions import LETTERS, choice_index, fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
+from interp.recording import progress, recorded
 from interp.records import Question, Transcript
-from interp.runs import KEY, Record, Run, chunks, nested, read_run
+from interp.runs import Record, Run, chunks, nested, read_run
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -87,12 +90,10 @@ def diagnosed(
     from interp.formats import FORMATS
     from interp.setting import prepared
 
-    checkpoint = checkpoint or loaded_checkpoint(
-        options.ckpt, device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
-    )
+    checkpoint = checkpoint or loaded_checkpoint(options.ckpt, options.loading)
     shots = checkpoint.shots if options.shots is None else options.shots
     refuse_sets_of_nothing(options.shot_sets, shots)
-    with Run(folder, _identity(options, instruments, checkpoint, questions, shots)) as run:
+    with Run(folder, _identity(options, instruments, checkpoint, questions, shots), launched(options.device)) as run:
         settings = [
             prepared(
                 checkpoint,
@@ -109,7 +110,7 @@ def diagnosed(
             for number in range(options.shot_sets)
         ]
         if options.cases:
-            _take_over(run, options.cases)
+            _take_over(run, options.cases, settings[0])
         cases = selected_cases(run, settings[0], questions, options, sample="jsd" in instruments)
         for name in instruments:
             for number, setting in enumerate(settings):
@@ -129,25 +130,22 @@ CHOSEN_BY = ("data", "questions", "n", "seed", "free", "candidates", "top_p", "t
 """What decides which questions and answers a run measures."""
 
 
-def _take_over(run: Run, cases: Path) -> None:
+def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
     """Puts an earlier run's answers and samples on record. Errors: UserError where they would not be this run's."""
     config, _, records = read_run(cases)
     theirs = config["identity"]
     if unlike := [name for name in CHOSEN_BY if theirs.get(name) != run.identity[name]]:
         name = unlike[0]
         raise UserError(f"--cases {cases}: its {name} is {theirs.get(name)!r}, here it is {run.identity[name]!r}")
-    for record in records:
-        if record["measure"] in ("answer", "sample") and tuple(record[k] for k in KEY) not in run.done:
-            run.append(record)
+    for measure in ("answer", "sample"):
+        theirs = {record["id"]: record for record in records if record["measure"] == measure}
+        recorded(run, (measure, 0), theirs, len(theirs), lambda chunk: chunk, setting)
 
 
 def _identity(
     options: Diagnose, instruments: Sequence[str], checkpoint: "Checkpoint", questions: list[Question], shots: int
 ) -> Record:
-    chosen = {
-        k: v for k, v in asdict(options).items() if k not in ("out", "device", "batch_tokens", "trust_remote_code")
-    }
-    return chosen | {
+    return options.identity | {
         "cases": str(options.cases) if options.cases else None,
         "shots": shots,
         "instruments": list(instruments),
@@ -174,17 +172,11 @@ def selected_cases(
     """The first n questions that the model answers right; asks what is not on record. sample: with wrong answers."""
     from interp.setting import Case
 
-    told = {r["id"]: (r["answer"], r["right"]) for r in run.records("answer")}
     right: list[tuple[Question, str]] = []
-    with progress("answers", options.n) as bar:
+    with progress("answers", options.n, hidden=not run.processes.first) as bar:
         for chunk in chunks(questions, ASKED_AT_ONCE):
-            missing = [q for q in chunk if q.id not in told]
-            for question, record in zip(missing, asked_for(setting, missing, free=options.free), strict=True):
-                if record["right"]:
-                    record["transcript"] = transcript_record(setting.prompter.transcript(question, record["answer"]))
-                run.append({"measure": "answer", "set": 0, **record})
-                told[question.id] = (record["answer"], record["right"])
-            fresh = [(q, told[q.id][0]) for q in chunk if told[q.id][1]]
+            told = asked_on_record(run, setting, chunk, free=options.free, bar=bar)
+            fresh = [(q, told[q.id]["answer"]) for q in chunk if told[q.id]["right"]]
             bar.update(min(len(fresh), options.n - len(right)))
             right += fresh
             if len(right) >= options.n:
@@ -192,7 +184,7 @@ def selected_cases(
     right = right[: options.n]
     if not right:
         raise UserError(
-            f"{options.ckpt} answers none of {len(told)} questions of {options.data} right: nothing to measure"
+            f"{options.ckpt} answers none of {len(questions)} questions of {options.data} right: nothing to measure"
         )
     if not sample:
         return [Case(question, answer) for question, answer in right]
@@ -231,6 +223,27 @@ def _replies(setting: "Setting", questions: Sequence[Question], *, free: bool) -
     from interp.elicitation import free_replies, slot_replies
 
     return (free_replies if free else slot_replies)(setting.generator, setting.prompter, questions)
+
+
+def asked_on_record(
+    run: Run,
+    setting: "Setting",
+    questions: Sequence[Question],
+    *,
+    free: bool,
+    bar: "tqdm | None" = None,
+) -> dict[str, Record]:
+    """The record of each question's answer, by its id; asks what is not there yet. Right ones hold their prompt."""
+
+    def asked(chunk: Sequence[Question]) -> Iterator[Record]:
+        for question, record in zip(chunk, asked_for(setting, chunk, free=free), strict=True):
+            if record["right"]:
+                record["transcript"] = transcript_record(setting.prompter.transcript(question, record["answer"]))
+            yield record
+
+    recorded(run, ("answer", 0), {q.id: q for q in questions}, ASKED_AT_ONCE, asked, setting, bar=bar, label="answers")
+    wanted = {q.id for q in questions}
+    return {record["id"]: record for record in run.records("answer") if record["id"] in wanted}
 
 
 def asked_for(setting: "Setting", questions: Sequence[Question], *, free: bool) -> list[Record]:
@@ -275,16 +288,12 @@ def sampled_on_record(
     sampling: what `interp.elicitation.sampled_answers` takes."""
     from interp.elicitation import sampled_answers
 
-    known = {r["id"]: r for r in run.records("sample")}
-    missing = [q for q in questions if q.id not in known]
-    with progress("wrong answers", len(questions), len(questions) - len(missing)) as bar:
-        for chunk in chunks(missing, SAMPLED_AT_ONCE):
-            found = sampled_answers(setting.generator, setting.prompter, chunk, **sampling)
-            for question, answers in zip(chunk, found, strict=True):
-                known[question.id] = {"measure": "sample", "set": 0, "id": question.id, **asdict(answers)}
-                run.append(known[question.id])
-            bar.update(len(chunk))
-    return known
+    def sampled(chunk: Sequence[Question]) -> Iterator[Record]:
+        return map(asdict, sampled_answers(setting.generator, setting.prompter, chunk, **sampling))
+
+    by_id = {q.id: q for q in questions}
+    recorded(run, ("sample", 0), by_id, SAMPLED_AT_ONCE, sampled, setting, label="wrong answers")
+    return {record["id"]: record for record in run.records("sample")}
 
 
 def _measure(
@@ -295,20 +304,10 @@ def _measure(
     if name == "attribution":
         cases = cases[: options.n_attribution]
         extra = {"score": options.score, "path": options.path, "baseline": options.baseline}
-    missing = [case for case in cases if (name, number, case.question.id) not in run.done]
     label = name if options.shot_sets == 1 else f"{name}, examples {number + 1} of {options.shot_sets}"
-    with progress(label, len(cases), len(cases) - len(missing)) as bar:
-        for chunk in chunks(missing, AT_ONCE[name]):
-            for case, found in zip(chunk, instrument.measured(setting, chunk, **extra), strict=True):
-                run.append({"measure": name, "set": number, "id": case.question.id, **found})
-            bar.update(len(chunk))
-
-
-def progress(label: str, total: int, done: int = 0) -> "tqdm":
-    """A progress bar with an estimate of the time left, on the terminal's error stream."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=done, desc=f"{label:14}", unit="q", dynamic_ncols=True)
+    by_id = {case.question.id: case for case in cases}
+    measured = partial(instrument.measured, setting, **extra)
+    recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label)
 
 
 def summary_of(run: Run, instruments: Sequence[str], checkpoint: "Checkpoint", options: Diagnose) -> Record:
@@ -367,9 +366,10 @@ def run_instruments(instruments: Sequence[InstrumentName], command: str) -> Call
 
     def body(options: Diagnose) -> None:
         folder = diagnosed(options, instruments, command)
-        from figures.report import reported
+        if launched(options.device).first:
+            from figures.report import reported
 
-        reported(folder)
+            reported(folder)
 
     return body
 

@@ -1,10 +1,10 @@
 """`python -m interp.evaluate`: how well stated confidence is calibrated, by checkpoint, data, method and format."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from interp.calibration import Scored, differences_of, lowest_possible, measures_of, rule_named, values_of
 from interp.commands import CommonOptions, at_least, refuse_sets_of_nothing, run_as_command
@@ -13,14 +13,17 @@ from interp.errors import UserError
 from interp.formats import FORMATS, ConfidenceFormat, FormatName
 from interp.intervals import estimated
 from interp.methods import ASKINGS, METHODS, TRUTH, Answered, Method, MethodName, Sampling, Verdict, tokens_written
+from interp.processes import launched
 from interp.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
+from interp.recording import Measured, recorded
 from interp.records import Question
-from interp.runs import Record, Run, chunks
+from interp.runs import Record, Run
 
 if TYPE_CHECKING:
     from interp.checkpoints import Checkpoint
     from interp.setting import Setting
 
+T = TypeVar("T")
 AT_ONCE = {"answer": 64, "read": 32, "hidden": 32, "judged": 32, "sampled": 64}
 """How many questions are put to the model at a time, and so how many are asked again after a run that died."""
 NO_MODEL = "given"
@@ -115,9 +118,11 @@ def evaluated(options: Evaluate) -> Path:
             refuse_sets_of_nothing(options.shot_sets, count)
     else:
         names, shots = {}, {}
-    identity = {k: v for k, v in asdict(options).items() if k not in MACHINE_ONLY}
-    identity |= {"shots": shots, "questions": {name: fingerprint(questions) for name, questions in data.items()}}
-    with Run(options.out or Path("results/evaluate"), identity) as run:
+    identity = options.identity | {
+        "shots": shots,
+        "questions": {name: fingerprint(questions) for name, questions in data.items()},
+    }
+    with Run(options.out or Path("results/evaluate"), identity, launched(options.device)) as run:
         sets = range(options.shot_sets)
         cells = [Cell(name, at, form, k) for name in names for k in sets for at in data for form in options.formats]
         if missing := [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]:
@@ -129,8 +134,6 @@ def evaluated(options: Evaluate) -> Path:
 ByKey = dict[tuple[str, int], dict[str, Record]]
 """Records by measure and set, then by question."""
 SHARED, APART = " (answers in training)", " (answers not in training)"
-MACHINE_ONLY = ("out", "device", "batch_tokens", "trust_remote_code")
-"""Options that fit a run to a machine and may change while it is continued."""
 
 
 def short_names(option: str, given: Sequence[str]) -> dict[str, str]:
@@ -182,9 +185,7 @@ def _ask_all(
     from interp.checkpoints import each_checkpoint
 
     wanted = {name: ckpt for name, ckpt in names.items() if any(cell.checkpoint == name for cell in cells)}
-    loaded = each_checkpoint(
-        list(wanted.values()), device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
-    )
+    loaded = each_checkpoint(list(wanted.values()), options.loading)
     for name in wanted:
         checkpoint = next(loaded)
         _refuse_other_weights(run, name, checkpoint)
@@ -196,13 +197,12 @@ def _ask_all(
 
 
 def _refuse_other_weights(run: Run, name: str, checkpoint: "Checkpoint") -> None:
-    known = {record["id"]: record for record in run.records("checkpoint")}
-    if name not in known:
-        run.append(
-            {"measure": "checkpoint", "set": 0, "id": name}
-            | {"fingerprint": checkpoint.fingerprint, "note": checkpoint.note, "dtype": str(checkpoint.model.dtype)}
-        )
-    elif (known[name]["fingerprint"], known[name]["dtype"]) != (checkpoint.fingerprint, str(checkpoint.model.dtype)):
+    ours = {"fingerprint": checkpoint.fingerprint, "note": checkpoint.note, "dtype": str(checkpoint.model.dtype)}
+    if ("checkpoint", 0, name) not in run.done and run.processes.first:
+        run.append({"measure": "checkpoint", "set": 0, "id": name, **ours})
+    run.gather("checkpoint", 0, [name])
+    known = next(record for record in run.records("checkpoint") if record["id"] == name)
+    if (known["fingerprint"], known["dtype"]) != (ours["fingerprint"], ours["dtype"]):
         told = f"{name} has other weights, or another precision, than when the run began"
         raise UserError(f"--out {run.folder}: {told}; give another --out")
 
@@ -252,23 +252,28 @@ def _answers(
     run: Run, cell: Cell, setting: "Setting", questions: Sequence[Question], options: Evaluate
 ) -> dict[str, Record]:
     """The record of each question's answer: the user's response, else the model's greedy one."""
-    from interp.diagnose import asked_for, progress
+    from interp.diagnose import asked_for
 
-    measure, number = cell.key("answer")
-    told = _told(run, cell)
-    missing = [question for question in questions if question.id not in told]
-    with progress(measure, len(questions), len(told)) as bar:
-        for chunk in chunks(missing, AT_ONCE["answer"]):
-            began = time.perf_counter()
-            records = asked_for(setting, chunk, free=options.free)
-            seconds = (time.perf_counter() - began) / len(chunk)
-            for question, record in zip(chunk, records, strict=True):
-                prompt = len(setting.prompter.transcript(question, free=options.free).ids)
-                record |= {"measure": measure, "set": number, "prompt_tokens": prompt, "seconds": seconds}
-                run.append(record)
-                told[question.id] = record
-            bar.update(len(chunk))
-    return told
+    key = cell.key("answer")
+
+    def asked(chunk: Sequence[Question]) -> Iterator[Record]:
+        for question, record in zip(chunk, asked_for(setting, chunk, free=options.free), strict=True):
+            yield record | {"prompt_tokens": len(setting.prompter.transcript(question, free=options.free).ids)}
+
+    recorded(run, key, {q.id: q for q in questions}, AT_ONCE["answer"], timed(asked), setting)
+    return _told(run, cell)
+
+
+def timed(measured: Measured[T]) -> Measured[T]:
+    """The same, each record with the seconds that it took: an equal part of its chunk's."""
+
+    def with_seconds(chunk: Sequence[T]) -> list[Record]:
+        began = time.perf_counter()
+        found = list(measured(chunk))
+        seconds = (time.perf_counter() - began) / len(chunk)
+        return [{"seconds": seconds, **record} for record in found]
+
+    return with_seconds
 
 
 def _ask(
@@ -280,21 +285,15 @@ def _ask(
     told: dict[str, Record],
     options: Evaluate,
 ) -> None:
-    from interp.diagnose import progress
-
     sampling = Sampling(options.samples, options.top_p, options.seed)
-    missing = [one for one in answered if (*key, one.question.id) not in run.done]
-    with progress(key[0], len(answered), len(answered) - len(missing)) as bar:
-        for chunk in chunks(missing, AT_ONCE[asking]):
-            began = time.perf_counter()
-            found = ASKINGS[asking](setting, chunk, sampling)
-            seconds = (time.perf_counter() - began) / len(chunk)
-            for one, record in zip(chunk, found, strict=True):
-                identity = one.question.id
-                if options.free and asking == "read":  # the level that was written counts, not the likeliest one
-                    record |= {"stated": told[identity]["stated"], "level_tokens": 0}
-                run.append({"measure": key[0], "set": key[1], "id": identity, "seconds": seconds, **record})
-            bar.update(len(chunk))
+
+    def asked(chunk: Sequence[Answered]) -> Iterator[Record]:
+        for one, record in zip(chunk, ASKINGS[asking](setting, chunk, sampling), strict=True):
+            if options.free and asking == "read":  # the level that was written counts, not the likeliest one
+                record |= {"stated": told[one.question.id]["stated"], "level_tokens": 0}
+            yield record
+
+    recorded(run, key, {one.question.id: one for one in answered}, AT_ONCE[asking], timed(asked), setting)
 
 
 # What the records say
@@ -452,9 +451,10 @@ def _put(table: Record, path: Sequence[str], numbers: Record) -> None:
 
 def _body(options: Evaluate) -> None:
     folder = evaluated(options)
-    from figures.report import reported
+    if launched(options.device).first:
+        from figures.report import reported
 
-    reported(folder)
+        reported(folder)
 
 
 if __name__ == "__main__":

@@ -163,6 +163,11 @@ def merged_twin(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
     """A second model over the same weight storage, with eager attention; a LoRA adapter is merged into copies of the
     weights that it changes, and only of those."""
     base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+    if getattr(base, "is_quantized", False) or len(set(getattr(base, "hf_device_map", {}).values())) > 1:
+        raise UserError(
+            "rollout needs the weights themselves, on one device, and these are quantised or spread; the other "
+            "instruments run: python -m interp.jsd, interp.masking, interp.attribution"
+        )
     adapted = {name: layer for name, layer in base.named_modules() if isinstance(layer, Adapted)}
     weights = {}
     for key, value in base.state_dict().items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from interp.errors import UserError
+from interp.errors import UserError, ran_out_of_memory
 from interp.prompts import common_length
 
 if TYPE_CHECKING:
@@ -289,6 +289,8 @@ def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int])
         with torch.no_grad():
             plain = model(torch.tensor([ids], device=model.device)).logits[0, half:]
     except (TypeError, ValueError, AttributeError, RuntimeError, LookupError) as error:
+        if ran_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{type(model).__name__} cannot be read with a shared prefix: {reason}") from error
     gap = (ours.log_softmax(-1) - plain.float().log_softmax(-1)).abs().max().item()

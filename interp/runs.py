@@ -1,6 +1,7 @@
 """A run's directory: configuration, records appended as they come, resume, summary."""
 
 import fcntl
+import io
 import json
 import os
 import platform
@@ -11,43 +12,64 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
+from interp.processes import Processes
+from interp.shares import Key, Shares, key_of, left_shares, share_of, whole_bytes, whole_lines
 
 Record = dict[str, Any]
 """One line of records.jsonl: plain JSON, the boundary beyond which no model is needed."""
 
-KEY = ("measure", "set", "id")
+RECORDS = "records.jsonl"
 PACKAGES = ("torch", "transformers", "transformer-lens", "captum", "peft", "numpy")
 
 
 class Run:
-    """An open run. Use as a context manager: while it is open no other process may write to its directory."""
+    """An open run. Use as a context manager: while it is open no other command may write to its directory.
 
-    def __init__(self, folder: Path, identity: Record) -> None:
-        """identity: what must be equal for a run to continue; differing, UserError with the difference."""
+    Of several processes each writes what it measured to a file of its own; `gather` merges them. So does a run that
+    finds such files, left by processes that died."""
+
+    def __init__(self, folder: Path, identity: Record, processes: Processes | None = None) -> None:
+        """identity: what must be equal for a run to continue; differing, UserError with the difference.
+
+        processes: those that measure together; by default this one alone."""
         self.folder = folder
         self.identity = json.loads(json.dumps(identity))
+        self.processes = processes or Processes()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (folder / ".lock").open("w")
+            self._lock = (folder / ".lock").open("a")
         except OSError as error:
             raise UserError(f"--out {folder}: cannot be written to ({error.strerror})") from None
 
     def __enter__(self) -> "Run":
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise UserError(f"--out {self.folder}: another process is writing to it") from None
-        try:
-            self._take_up()
+            if self.processes.first:
+                self._alone(self._lock)
+                self._take_up()
+            self.processes.wait()
+            self._records = self._opened()
         except BaseException:
             self._lock.close()
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._records.close()
-        self._lock.close()
+        try:
+            if kind is None:
+                self.processes.wait()
+                if self.processes.first and not self._shares.places:
+                    for path in left_shares(self.folder):
+                        path.unlink()
+        finally:
+            self._lock.close()
+
+    def _alone(self, opened: io.IOBase) -> None:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            opened.close()
+            raise UserError(f"--out {self.folder}: another process is writing to it") from None
 
     def _take_up(self) -> None:
         config = self.folder / "config.json"
@@ -55,12 +77,38 @@ class Run:
             self._refuse_another(_identity(config))
         else:
             self._write(config, {"identity": self.identity, "made_with": surroundings()})
-        path = self.folder / "records.jsonl"
-        whole = _whole_lines(path)
-        self.done: set[tuple[str, int, str]] = {tuple(record[k] for k in KEY) for record in read_records(self.folder)}
-        self._records = path.open("r+b" if path.exists() else "w+b", buffering=0)
-        self._records.truncate(whole)
-        self._records.seek(whole)
+        for path in left_shares(self.folder):
+            with path.open("a") as stream:
+                self._alone(stream)  # a process of a launch that died may still be at work
+
+    def _opened(self) -> io.FileIO:
+        """Where this process writes, after it has seen what is there."""
+        self.done: set[Key] = {key_of(record) for record in read_records(self.folder)}
+        """The records that are on disk."""
+        self._shares = Shares(self.folder)
+        self._shares.look()
+        self._merged = not self._shares.places and self.processes.count == 1
+        for key in self.done & self._shares.places.keys():
+            del self._shares.places[key]  # its process died between merging and removing
+        self.done |= self._shares.places.keys()
+        path = self.folder / RECORDS if self._merged else share_of(self.folder, self.processes.index)
+        opened = _appended(path)
+        self._alone(opened)
+        return opened
+
+    def gather(self, measure: str, number: int, ids: Sequence[str]) -> None:
+        """Returns when the records of all these questions are in records.jsonl, in this order, from all processes."""
+        if self._merged:
+            return
+        self.processes.wait()
+        keys = [(measure, number, identity) for identity in ids]
+        if self.processes.first:
+            self._shares.look()
+            with _appended(self.folder / RECORDS) as records:
+                for line in self._shares.taken(keys):
+                    self._put(records, line)
+        self.processes.wait()
+        self.done.update(keys)
 
     def _refuse_another(self, before: Record) -> None:
         keys = sorted(set(before) | set(self.identity))
@@ -71,13 +119,15 @@ class Run:
 
     def append(self, record: Record) -> None:
         """Writes one record to disk, whole or not at all as far as a later reader is concerned."""
-        line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        self._put(self._records, (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        self.done.add(key_of(record))
+
+    def _put(self, stream: io.FileIO, line: bytes) -> None:
         try:
             while line:  # unbuffered: what a full disk did not take must not come back when the file is closed
-                line = line[self._records.write(line) :]
+                line = line[stream.write(line) :]
         except OSError as error:
             raise UserError(f"{self.folder}: {error.strerror}; what was measured so far is kept there") from None
-        self.done.add(tuple(record[k] for k in KEY))
 
     def records(self, measure: str) -> Iterator[Record]:
         """The records of one measure, in the order in which they were measured."""
@@ -88,8 +138,9 @@ class Run:
         return read_records(self.folder)
 
     def write_summary(self, summary: Record) -> None:
-        """Replaces summary.json."""
-        self._write(self.folder / "summary.json", summary)
+        """Replaces summary.json; of several processes the first does."""
+        if self.processes.first:
+            self._write(self.folder / "summary.json", summary)
 
     def _write(self, path: Path, content: Record) -> None:
         beside = path.with_suffix(".tmp")
@@ -111,22 +162,7 @@ def read_records(folder: Path) -> Iterator[Record]:
     """The records of a run on disk; a torn last line is passed over.
 
     Errors: UserError naming the line, where one in the middle is not a record."""
-    path = folder / "records.jsonl"
-    whole = _whole_lines(path)
-    if not whole:
-        return
-    read = 0
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            read += len(line)
-            if read > whole:
-                return
-            try:
-                record = json.loads(line)
-                tuple(record[k] for k in KEY)
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"{path}, line {number}: not a record of a run") from None
-            yield record
+    return (record for record, _ in whole_lines(folder / RECORDS))
 
 
 def read_run(folder: Path) -> tuple[Record, Record, list[Record]]:
@@ -170,20 +206,13 @@ def _commit(root: Path) -> str | None:
     return f"{told[0]}{' with changes' if told[1] else ''}" if told[0] else None
 
 
-def _whole_lines(path: Path) -> int:
-    """How many bytes of the file are whole lines."""
-    if not path.exists():
-        return 0
-    with path.open("rb") as stream:
-        end = stream.seek(0, 2)
-        while end:
-            start = max(0, end - 65536)
-            stream.seek(start)
-            found = stream.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
-            end = start
-    return 0
+def _appended(path: Path) -> io.FileIO:
+    """The file opened for appending, made where it is missing; a torn last line is cut off."""
+    stream = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+    whole = whole_bytes(path)
+    stream.truncate(whole)
+    stream.seek(whole)
+    return stream
 
 
 def nested(flat: dict[str, Any]) -> Record:

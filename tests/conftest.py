@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# for the commands and notebooks that tests start (pytest has its own filters); ipykernel 7.4 warns as it ends
+os.environ["PYTHONWARNINGS"] = "error,ignore:For consistency across implementations:PendingDeprecationWarning"
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = ("llama", "mistral", "gemma2", "qwen2", "gemma3", "gpt_neox")
@@ -213,9 +215,9 @@ def tiny_loaded(
 
     @cache
     def loaded(family: str, adapter: bool = False) -> "Checkpoint":
-        from interp.checkpoints import loaded_checkpoint
+        from interp.checkpoints import Loading, loaded_checkpoint
 
-        return loaded_checkpoint(str((tiny_adapter if adapter else tiny_checkpoint)(family)), device="cpu")
+        return loaded_checkpoint(str((tiny_adapter if adapter else tiny_checkpoint)(family)), Loading(device="cpu"))
 
     return loaded
 
@@ -319,10 +321,10 @@ def taught_checkpoint(tmp_path_factory: pytest.TempPathFactory, open_questions: 
 @pytest.fixture(scope="session")
 def taught_setting(taught_checkpoint: Path, open_questions: tuple["Question", ...]):
     """The taught checkpoint in ScoreNumber, ready to be asked."""
-    from interp.checkpoints import loaded_checkpoint
+    from interp.checkpoints import Loading, loaded_checkpoint
     from interp.formats import FORMATS
     from interp.setting import prepared
 
     return prepared(
-        loaded_checkpoint(str(taught_checkpoint), device="cpu"), FORMATS["ScoreNumber"], pool=open_questions
+        loaded_checkpoint(str(taught_checkpoint), Loading(device="cpu")), FORMATS["ScoreNumber"], pool=open_questions
     )

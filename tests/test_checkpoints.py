@@ -1,5 +1,6 @@
 """--ckpt: what is meant, what is refused before anything is loaded, and what a loaded checkpoint is."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -8,11 +9,13 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from interp import checkpoints
-from interp.checkpoints import EXAMPLE_NAME, Checkpoint, loaded_checkpoint, source_of
+from interp import attribution, checkpoints, jsd, masking
+from interp.checkpoints import EXAMPLE_NAME, Checkpoint, Loading, loaded_checkpoint, source_of
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE
 from interp.errors import UserError
-from interp.setting import Case
+from interp.formats import FORMATS
+from interp.hooks import HookedModel
+from interp.setting import Case, prepared
 
 
 def directory(folder: Path, **files: object) -> Path:
@@ -213,7 +216,7 @@ def test_a_saved_model_comes_back_frozen_and_bit_for_bit(tiny_loaded, tiny_model
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_an_adapter_is_put_on_its_base_and_changes_what_it_says(tiny_loaded, tiny_adapter, family):
-    base, adapted = tiny_loaded(family), loaded_checkpoint(str(tiny_adapter(family)), device="cpu")
+    base, adapted = tiny_loaded(family), loaded_checkpoint(str(tiny_adapter(family)), Loading(device="cpu"))
     assert not adapted.model.training and not any(p.requires_grad for p in adapted.model.parameters())
     assert adapted.context == base.context and adapted.stops == base.stops
     assert (logits(base) - logits(adapted)).abs().max() > 0.01
@@ -235,12 +238,12 @@ def test_sentencepieces_byte_for_a_line_ends_a_reply_too(tiny_model, tiny_tokeni
 
 def test_the_fingerprint_follows_the_weights_and_not_the_place(tiny_checkpoint, tiny_loaded, tmp_path):
     copy = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "copy")
-    assert loaded_checkpoint(str(copy), device="cpu").fingerprint == tiny_loaded("llama").fingerprint
+    assert loaded_checkpoint(str(copy), Loading(device="cpu")).fingerprint == tiny_loaded("llama").fingerprint
     weights = copy / "model.safetensors"
     raw = bytearray(weights.read_bytes())
     raw[len(raw) // 2] ^= 1
     weights.write_bytes(raw)
-    changed = loaded_checkpoint(str(copy), device="cpu").fingerprint
+    changed = loaded_checkpoint(str(copy), Loading(device="cpu")).fingerprint
     kinds = {changed, tiny_loaded("llama").fingerprint, tiny_loaded("llama", adapter=True).fingerprint}
     assert len(kinds) == 3
 
@@ -265,7 +268,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tiny_checkpoint, tmp_path, spoil, 
     folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "damaged")
     spoil(folder)
     with pytest.raises(UserError, match=reason) as raised:
-        loaded_checkpoint(str(folder), device="cpu")
+        loaded_checkpoint(str(folder), Loading(device="cpu"))
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
 
 
@@ -277,7 +280,7 @@ def test_a_checkpoint_without_some_of_its_weights_is_refused(tiny_checkpoint, tm
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"lacks .*model\.layers\.1\.mlp\.up_proj\.weight"):
-        loaded_checkpoint(str(folder), device="cpu")
+        loaded_checkpoint(str(folder), Loading(device="cpu"))
 
 
 def test_an_adapter_of_another_model_is_refused(tiny_adapter, tiny_checkpoint, tmp_path):
@@ -286,19 +289,19 @@ def test_an_adapter_of_another_model_is_refused(tiny_adapter, tiny_checkpoint, t
     config["base_model_name_or_path"] = str(tiny_checkpoint("gpt_neox"))
     (folder / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="does not fit its base model"):
-        loaded_checkpoint(str(folder), device="cpu")
+        loaded_checkpoint(str(folder), Loading(device="cpu"))
 
 
 def test_a_hub_id_that_cannot_be_reached_is_one_sentence():
     with pytest.raises(UserError, match=r"--ckpt no-such-owner/no-such-model: .* could not be loaded") as raised:
-        loaded_checkpoint("no-such-owner/no-such-model", device="cpu")
+        loaded_checkpoint("no-such-owner/no-such-model", Loading(device="cpu"))
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99" if not torch.cuda.is_available() else "npu", ""])
 def test_a_device_that_is_not_there_is_refused_with_what_there_is(tiny_checkpoint, device):
     with pytest.raises(UserError, match=r"not available here; there is .*cpu"):
-        loaded_checkpoint(str(tiny_checkpoint("llama")), device=device)
+        loaded_checkpoint(str(tiny_checkpoint("llama")), Loading(device=device))
 
 
 def test_a_case_without_samples_is_complete(open_questions):
@@ -310,12 +313,72 @@ def test_another_chat_template_is_another_checkpoint(tiny_checkpoint, tiny_token
     copy = tmp_path / "copy"
     shutil.copytree(tiny_checkpoint("llama"), copy)
     tiny_tokenizer(template="thinks").save_pretrained(copy)
-    assert loaded_checkpoint(str(copy), device="cpu").fingerprint != tiny_loaded("llama").fingerprint
+    assert loaded_checkpoint(str(copy), Loading(device="cpu")).fingerprint != tiny_loaded("llama").fingerprint
 
 
 def test_an_adapter_with_a_tokenizer_of_its_own_is_asked_with_that(tiny_adapter, tiny_tokenizer, tmp_path):
     copy = tmp_path / "adapter"
     shutil.copytree(tiny_adapter("llama"), copy)
-    assert "think" not in loaded_checkpoint(str(copy), device="cpu").tokenizer.chat_template
+    assert "think" not in loaded_checkpoint(str(copy), Loading(device="cpu")).tokenizer.chat_template
     tiny_tokenizer(template="thinks").save_pretrained(copy)
-    assert "think" in loaded_checkpoint(str(copy), device="cpu").tokenizer.chat_template
+    assert "think" in loaded_checkpoint(str(copy), Loading(device="cpu")).tokenizer.chat_template
+
+
+# Models that do not fit
+
+
+def test_a_model_spread_over_memory_and_disk_says_what_it_says_in_one_place(tiny_checkpoint, tiny_setting, monkeypatch):
+    spread = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.layers.2": "cpu"}
+    spread |= {"model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    monkeypatch.setattr(checkpoints, "_placement", lambda place, loading: spread)
+    checkpoint = loaded_checkpoint(str(tiny_checkpoint("llama")), Loading(device_map="auto"))
+    assert checkpoint.model.model.layers[1].mlp.up_proj.weight.device.type == "meta", "its weights are on disk"
+    setting, whole = prepared(checkpoint, FORMATS["ScoreNumber"]), tiny_setting("llama")
+    asked = [setting.prompter.transcript(question, question.answers[0]) for question in whole.pool[:3]]
+    for one, other in zip(setting.reader.readings(asked), whole.reader.readings(asked), strict=True):
+        assert one.distribution.probability == pytest.approx(other.distribution.probability, abs=1e-6)
+    with pytest.raises(UserError, match="rollout needs the weights themselves"):
+        HookedModel(checkpoint.model)
+
+
+def test_auto_on_one_device_is_that_device(tiny_checkpoint, tiny_loaded):
+    checkpoint = loaded_checkpoint(str(tiny_checkpoint("llama")), Loading(device_map="auto"))
+    ids = torch.arange(5, 25)[None]
+    assert torch.allclose(checkpoint.model(ids).logits.cpu(), tiny_loaded("llama").model(ids).logits, atol=1e-4)
+
+
+def test_a_device_map_beside_a_device_is_refused():
+    with pytest.raises(UserError, match="--device-map auto uses all devices, --device cpu only one"):
+        Loading(device="cpu", device_map="auto")
+
+
+def test_quantisation_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(checkpoints, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"--quantization 4bit needs .* pip install 'advice-calibration\[quantization\]'"
+    ):
+        Loading(quantization="4bit")
+
+
+def test_a_model_in_four_bits_is_measured_and_its_numbers_say_so(tiny_checkpoint, tiny_model, open_questions, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    config = copy.deepcopy(tiny_model("llama").config)
+    config.hidden_size, config.head_dim, config.intermediate_size = 64, 16, 128  # blocks are of 64 weights
+    torch.manual_seed(0)
+    whole = type(tiny_model("llama"))(config).eval()
+    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "wider")
+    whole.save_pretrained(folder)
+    checkpoint = loaded_checkpoint(str(folder), Loading(device="cpu", quantization="4bit"))
+    assert checkpoint.note == "weights quantised to 4 bits (NF4) when they were loaded"
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        exact, rough = (model(ids).logits.flatten() for model in (whole, checkpoint.model))
+    assert (exact - rough).abs().max() > 1e-3 and torch.corrcoef(torch.stack([exact, rough]))[0, 1] > 0.7
+    setting = prepared(checkpoint, FORMATS["ScoreNumber"], pool=open_questions)
+    case = Case(open_questions[0], open_questions[0].answers[0], (open_questions[1].answers[0],))
+    for instrument in (jsd, masking):
+        assert instrument.measured(setting, [case])[0]["values"]
+    with pytest.raises(UserError, match="do not give on a CPU"):  # they would be wrong without a word
+        attribution.measured(setting, [case])
+    with pytest.raises(UserError, match="rollout needs the weights themselves"):
+        HookedModel(checkpoint.model)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from scipy.stats import ttest_rel
 
-from interp.checkpoints import loaded_checkpoint
+from interp.checkpoints import Loading, loaded_checkpoint
 from interp.compare import INSTRUMENTS, Compare, compared, diagnosed_before
 from interp.diagnose import Diagnose, diagnosed
 from interp.errors import UserError
@@ -45,7 +45,7 @@ def options(taught_checkpoint, own_data, tmp_path_factory):
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = get_peft_model(loaded_checkpoint(str(taught_checkpoint), device="cpu").model, config)
+        model = get_peft_model(loaded_checkpoint(str(taught_checkpoint), Loading(device="cpu")).model, config)
     saved_adapter(model, adapter, str(taught_checkpoint))
     return Compare(
         before=str(taught_checkpoint),

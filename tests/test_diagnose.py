@@ -285,6 +285,21 @@ def test_free_replies_are_parsed_kept_and_counted(taught_checkpoint, data, tmp_p
     assert stated and all(level >= 7 for level in stated.values()), "it was taught to state 7 to 9 after right answers"
 
 
+def test_what_was_cut_off_or_does_not_parse_is_counted(tiny_checkpoint, data, tmp_path):
+    """A random model hardly ever ends a line, and never fills in the two lines that are asked for."""
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for row in rows[:3]:
+        row["response"] = row["answers"][0]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for free in (False, True):
+        few = {"n": 99, "candidates": 0, "free": free, "out": tmp_path / str(free)}
+        folder = diagnosed(options(tiny_checkpoint("llama"), tmp_path / "own.jsonl", **few), ("masking",), "masking")
+        _, summary, records = read_run(folder)
+        silent = sum(r["measure"] == "answer" and r["answer"] is None for r in records)
+        found = [summary["data"][name] for name in ("asked", "right", "unanswered", "unparsed")]
+        assert found == [12, 3, silent, 9 if free else 0] and 6 <= silent <= 9
+
+
 # What cannot be measured
 
 

@@ -10,11 +10,14 @@ import pytest
 
 from figures.calibration import reliabilities
 from figures.report import reported
+from interp import masking
 from interp.calibration import rule_named
 from interp.errors import UserError
 from interp.evaluate import APART, SHARED, Evaluate, _parts, evaluated
+from interp.methods import Answered, Sampling, hidden
 from interp.questions import is_right, loaded_questions
 from interp.runs import read_records, read_run
+from interp.setting import Case
 
 ALL = ("default", "self-consistency", "p-true", "sequence", "question-only")
 
@@ -70,6 +73,23 @@ def test_the_table_can_be_recomputed_from_the_records(whole, open_questions):
     expected = np.array([np.arange(10) @ r["probability"] / 9 for r in read])
     other = table(whole)["llama"]["open"]["default_expected"]["ScoreNumber"]
     assert other["brier"]["value"] == pytest.approx(((expected - right) ** 2).mean())
+
+
+def test_an_answers_likelihood_is_taken_whole_and_by_the_token_with_the_end_of_its_line(whole):
+    read = [r for r in read_records(whole) if r["measure"].endswith("|read")]
+    likelihoods = [np.exp(r["logprob"]) for r in read], [np.exp(r["logprob"] / (r["answer_tokens"] + 1)) for r in read]
+    for method, found in zip(("sequence", "sequence_per_token"), likelihoods, strict=True):
+        numbers = table(whole)["llama"]["open"][method]["ScoreNumber"]
+        assert numbers["confidence"]["value"] == pytest.approx(np.mean(found))
+
+
+def test_question_only_hides_the_answer_as_masking_does(tiny_setting, open_questions):
+    setting = tiny_setting("llama")
+    put = [(open_questions[0], "Kitten"), (open_questions[7], "Asunción")]
+    found = hidden(setting, [Answered(*one) for one in put], Sampling())
+    for record, masked in zip(found, masking.measured(setting, [Case(*one) for one in put]), strict=True):
+        assert record["probability"] == pytest.approx(masked["masked"]["neutral"]["probability"], abs=1e-5)
+        assert record["expected"] != pytest.approx(masked["seen"]["expected"], abs=1e-3)
 
 
 def test_a_model_that_was_taught_to_know_when_it_is_wrong_ranks_its_answers(whole):
@@ -222,6 +242,8 @@ def test_unparsed_replies_are_counted_and_stand_in_the_worst_case(tiny_checkpoin
     numbers = table(folder)["llama"]["open"]["default"]["ScoreNumber"]
     told = [r for r in read_records(folder) if r["measure"].endswith("|answer")]
     assert numbers["unparsed"] == sum(not r["parsed"] for r in told) < 12
+    read = {r["id"]: (r["stated"], r["level_tokens"]) for r in read_records(folder) if r["measure"].endswith("|read")}
+    assert read == {r["id"]: (r["stated"], 0) for r in told if r["answer"]}, "the reply holds the level, and its tokens"
     lost = {r["id"]: r["reply"] for r in told if not r["parsed"]}
     assert read_run(folder)[1]["unparsed"] == ({"llama": {"open": {"ScoreNumber": lost}}} if lost else {})
     random = evaluated(options(tiny_checkpoint("llama"), data, tmp_path / "random", free=True))

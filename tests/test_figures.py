@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from figures import attribution, jsd, masking, rollout, tokens
-from figures.captions import Subject, digits
+from figures.captions import Subject, digits, subject_of
 from figures.style import SINGLE, paper, printable, saved
 from interp.diagnose import Diagnose, summary_of
 from interp.errors import UserError
@@ -374,6 +374,14 @@ def test_every_caption_says_how_to_read_it_whose_numbers_they_are_how_many_and_w
         assert "left out" in said
     assert "right and wrong answer: " in pages[0].caption
     assert "(n = 6, 2 left out)" in pages[0].caption
+
+
+def test_a_caption_counts_what_was_asked_and_of_that_what_was_right():
+    data = {"name": "facts", "asked": 12, "right": 7}
+    summary = {"model": {"name": "small", "note": None}, "data": data, "format": "ScoreText"}
+    subject = subject_of({"identity": {"shot_sets": 3}}, summary)
+    assert subject == Subject("small", None, "facts", 12, 7, "ScoreText", 3)
+    assert "Data: facts, 12 asked, 7 answered right." in subject.sentence and "over 3 sets" in subject.sentence
 
 
 def test_instruments_that_a_run_does_not_hold_have_no_figure():

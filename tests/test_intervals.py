@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.intervals import RESAMPLES, Estimate, estimated
+from interp.intervals import RESAMPLES, Estimate, difference, estimated
 
 reals = st.floats(-100, 100, allow_subnormal=False)
 
@@ -74,6 +74,15 @@ def test_one_question_has_a_value_and_no_interval_and_none_has_neither():
     assert estimated([0.25, None]) == Estimate(0.25, None, None, 1, 1)
     assert estimated([None, None]) == Estimate(None, None, None, 0, 2)
     assert estimated([]) == Estimate(None, None, None, 0, 0)
+
+
+def test_a_difference_is_after_less_before_of_the_questions_that_have_both_resampled_in_pairs():
+    draw = np.random.default_rng(2)
+    before = draw.normal(size=100)
+    after = before + 0.5 + draw.normal(0, 0.01, size=100)
+    change = difference([*before, None, 7.0], [*after, 3.0, None])
+    assert change.value == pytest.approx((after - before).mean()) and (change.n, change.left_out) == (100, 2)
+    assert 0.49 < change.low < change.high < 0.51, "questions differ by a hundred times as much as their pairs"
 
 
 def test_equal_values_have_an_interval_of_no_width():

@@ -3,6 +3,9 @@
 import copy
 import dataclasses
 import itertools
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,9 +18,11 @@ from interp.formats import FORMATS
 from interp.prompts import (
     CHOICE_SHOTS,
     CLOSING,
+    COLOURS,
     OPEN_SHOTS,
     Prompter,
     asked,
+    coloured,
     common_length,
     instruction,
     shot_set,
@@ -450,3 +455,38 @@ def test_blanks_around_a_choice_do_not_reach_the_prompt(tiny_tokenizer):
     prompter = dataclasses.replace(prompter_of(tiny_tokenizer(template="trims")), choices=True)
     question = Question("q", "How much?", ("B", "$16.00 "), choices=("$8 ", "$16.00 "))
     assert "A. $8\nB. $16.00<|end|>" in prompter.transcript(question, "B").text
+
+
+# What a reader is shown
+
+
+SHORT = Transcript(
+    "Say: Lima 9", (5, 6, 7, 8), ("instruction", "answer", "answer", "confidence"), ("Say:", " Li", "ma", " 9")
+)
+
+
+def test_without_colour_each_run_of_a_span_is_named_once_and_tokens_are_set_apart():
+    shown = "[instruction]Say:|[answer] Li|ma|[confidence] 9|\n\ninstruction 1, answer 2, confidence 1: 4 tokens"
+    assert coloured(SHORT, colour=False) == shown
+
+
+def test_with_colour_each_token_stands_in_the_colour_of_its_span_and_nothing_else_is_added():
+    painted = coloured(SHORT).split("\n\n")[0]
+    pairs = [(COLOURS[span], piece) for span, piece in zip(SHORT.spans, SHORT.pieces, strict=True)]
+    assert re.findall(r"\x1b\[([\d;]+)m([^\x1b|]+)\x1b\[0m", painted) == pairs
+    assert re.sub(r"\x1b\[[\d;]+m", "", coloured(SHORT)) == re.sub(r"\[\w+\]", "", coloured(SHORT, colour=False))
+    assert len(set(COLOURS.values())) == len(SPANS), "two spans would look alike"
+
+
+def test_the_command_shows_a_prompt_for_each_question_and_each_set_of_examples(tiny_checkpoint, own_data):
+    options = ("--data", str(own_data / "open.jsonl"), "--n", "2", "--shots", "2", "--shot-sets", "2")
+    command = [sys.executable, "-m", "interp.prompts", "--ckpt", str(tiny_checkpoint("llama")), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    *prompts, end = re.split(r"\d+ tokens\n\n", done.stdout)
+    assert len(prompts) == 4 and end == "" and "\x1b" not in done.stdout
+    questions = [prompt[prompt.index("[question]") : prompt.index("[answer]")] for prompt in prompts]
+    assert questions[:2] == questions[2:] and questions[0] != questions[1]
+    examples = [prompt[prompt.index("[shots]") : prompt.rindex("[question]")] for prompt in prompts]
+    assert examples[0] == examples[1] != examples[2] == examples[3]
+    assert all("[confidence] |9|\n\n" in prompt for prompt in prompts)

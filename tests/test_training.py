@@ -20,7 +20,7 @@ from scipy.spatial.distance import jensenshannon
 
 from figures.report import reported
 from figures.training import ahead, settings_grid
-from interp.checkpoints import loaded_checkpoint
+from interp.checkpoints import Loading, loaded_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.questions import is_right, may_be_right
@@ -232,7 +232,7 @@ def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(
         assert first["right"]["n"] == 2, "one value for each held-out question"
         assert first["answer_rank"]["value"] >= 1 and first["answer_rank"]["n"] == 2
     assert list((out / "tensorboard").glob("events.*"))
-    adapter = loaded_checkpoint(str(out), device="cpu")
+    adapter = loaded_checkpoint(str(out), Loading(device="cpu"))
     assert type(adapter.model).__name__.startswith("PeftModel")
     assert not [path for ending in ("*.bin", "*.pt", "*.pth") for path in out.rglob(ending)]
     assert {weight.dtype for weight in load_file(out / WEIGHTS).values()} == {torch.float16}
@@ -301,7 +301,10 @@ def killed_at(update):
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_question(options, tmp_path, monkeypatch):
     lost = split(loaded_triplets(options().triplets), options().held_out, 0)[0][0].question.id
-    usual = AdviceObjective.terms
+    usual, made = AdviceObjective.terms, AdviceObjective.inputs
+
+    def named(self, batch):
+        return made(self, batch) | {"ids": [example.question.id for example in batch.examples]}
 
     def broken(self, model, inputs):
         terms = usual(self, model, inputs)
@@ -310,11 +313,41 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_question(options, 
             terms["total"] = torch.where(at, math.nan, terms["total"])
         return terms
 
+    monkeypatch.setattr(AdviceObjective, "inputs", named)
     monkeypatch.setattr(AdviceObjective, "terms", broken)
     said = rf"update \d: the loss is not a finite number, at {lost}; the state of update [24] is kept in .*-[24];"
     with pytest.raises(UserError, match=said):
         advice.trained(options())
     assert list((tmp_path / "run" / "trainer").glob("checkpoint-*/adapter_model.safetensors"))
+
+
+def test_where_memory_runs_out_a_mini_batch_is_trained_in_parts_to_the_same_losses(
+    options, tmp_path, monkeypatch, capsys
+):
+    whole = of_run(advice.trained(options(out=tmp_path / "whole", dropout=0.0)), "update")
+    usual, room = AdviceObjective.terms, 3 * 2
+
+    def limited(self, model, inputs):
+        if inputs["row"].transcripts > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return usual(self, model, inputs)
+
+    monkeypatch.setattr(AdviceObjective, "terms", limited)
+    in_parts = of_run(advice.trained(options(dropout=0.0)), "update")
+    assert "each mini-batch in 2 parts from here on" in capsys.readouterr().err
+    assert len(in_parts) == len(whole) > 3 and len({len(one) for one in whole}) == 1
+    for one, other in zip(in_parts, whole, strict=True):
+        assert one == pytest.approx(other, abs=1e-3), "Adam makes the last bits of a gradient larger"
+    assert in_parts[0] == pytest.approx(whole[0], abs=1e-5)
+
+
+def test_one_example_that_does_not_fit_is_one_sentence(options, monkeypatch):
+    def never(self, model, inputs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr(AdviceObjective, "terms", never)
+    with pytest.raises(UserError, match=r"update 1: memory ran out, at .*; nothing is kept; take a smaller --batch"):
+        advice.trained(options())
 
 
 def test_a_gradient_that_is_no_number_never_reaches_the_weights(options, monkeypatch):
@@ -361,7 +394,7 @@ def test_a_disk_that_is_full_at_the_very_end_leaves_a_state_to_go_on_from(option
 def test_an_adapter_on_the_last_layers_changes_only_those(options):
     out = advice.trained(options(last_layers=1, updates=2))
     assert {name.partition("layers.")[2][0] for name in load_file(out / WEIGHTS)} == {"2"}
-    model = loaded_checkpoint(str(out), device="cpu").model
+    model = loaded_checkpoint(str(out), Loading(device="cpu")).model
     assert any(".layers.2." in name and ".lora_" in name for name, _ in model.named_parameters())
 
 
@@ -382,7 +415,7 @@ def test_conftuner_trains_on_graded_answers_and_on_top_of_an_adapter(options, tm
 
     def said(ckpt):
         with torch.no_grad():
-            return loaded_checkpoint(ckpt, device="cpu").model(ids).logits
+            return loaded_checkpoint(ckpt, Loading(device="cpu")).model(ids).logits
 
     base, one, two = said(options().ckpt), said(str(first)), said(str(both))
     assert (one - base).abs().max() > 1e-3 and (two - one).abs().max() > 1e-3
@@ -393,7 +426,7 @@ def test_conftuner_trains_on_graded_answers_and_on_top_of_an_adapter(options, tm
 def test_stacked_adapters_change_a_model_as_both_do_one_after_the_other(tiny_checkpoint, tmp_path):
     base, state, merged = str(tiny_checkpoint("llama")), [], None
     ids = torch.tensor([[5, 6, 7, 8]])
-    model = loaded_checkpoint(base, device="cpu").model
+    model = loaded_checkpoint(base, Loading(device="cpu")).model
     for number, (targets, rank, alpha) in enumerate(((["q_proj", "o_proj"], 3, 6), (["q_proj", "v_proj"], 2, 7))):
         torch.manual_seed(number)
         config = LoraConfig(
@@ -406,7 +439,7 @@ def test_stacked_adapters_change_a_model_as_both_do_one_after_the_other(tiny_che
             merged = peft(ids).logits
         model = peft.merge_and_unload()
     with torch.no_grad():
-        stacked = loaded_checkpoint(str(tmp_path / "1"), device="cpu").model(ids).logits
+        stacked = loaded_checkpoint(str(tmp_path / "1"), Loading(device="cpu")).model(ids).logits
     assert torch.allclose(stacked, merged, atol=2e-2) and (stacked - merged).abs().mean() < 2e-3, "float16 apart"
 
 
@@ -511,6 +544,10 @@ def test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch(options):
     assert batches != mini_batches(triplets, recipe, options(shot_sets=4, seed=1))
     short = mini_batches(triplets, replace(recipe, updates=2, accumulation=3), options(shot_sets=4))
     assert short == batches[:6]
+    two = mini_batches(triplets, replace(recipe, updates=2, accumulation=3), options(shot_sets=4), processes=2)
+    assert two == batches[:12], "two processes take turns, so that an update takes twice as many"
+    orders = [[t.question.id for b in batches if b.epoch == epoch for t in b.examples] for epoch in range(3)]
+    assert orders[0] != orders[1] != orders[2] != orders[0], "every epoch has an order of its own"
 
 
 def test_the_first_of_two_is_ahead_where_it_is_better_and_counted_by_measure():

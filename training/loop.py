@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic
 
@@ -17,11 +19,11 @@ from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArg
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from interp.checkpoints import Checkpoint, quiet_peft
-from interp.errors import UserError
-from interp.runs import Record, Run
+from interp.errors import UserError, ran_out_of_memory
+from interp.processes import Processes
+from interp.runs import Record, Run, chunks
 from training.batches import AnyExample, MiniBatch
 from training.objectives import Inputs, Objective
-from training.processes import Processes
 from training.recipes import Recipe, TrainingOptions
 
 STATES = "trainer"
@@ -30,64 +32,81 @@ SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "outs
 """What of a point of the learning curve is printed."""
 
 
-class Prompted(torch.utils.data.Dataset[Inputs]):
-    """Mini-batches as the model takes them, made when they are asked for."""
-
-    def __init__(self, objective: Objective[AnyExample], batches: Sequence[MiniBatch[AnyExample]]) -> None:
-        self._objective, self._batches = objective, batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> Inputs:
-        batch = self._batches[index]
-        return self._objective.inputs(batch) | {"ids": [example.question.id for example in batch.examples]}
-
-
 class ObjectiveTrainer(Trainer, Generic[AnyExample]):
     """An objective on mini-batches that come ready-made, one at a time and in their order."""
 
     model: torch.nn.Module
-    train_dataset: Prompted
+    train_dataset: Sequence[MiniBatch[AnyExample]]
 
     def __init__(
         self,
         objective: Objective[AnyExample],
         batches: Sequence[MiniBatch[AnyExample]],
         run: Run,
+        processes: Processes,
         arguments: TrainingArguments,
     ) -> None:
         super().__init__(
             model=objective.checkpoint.model,
             args=arguments,
-            train_dataset=Prompted(objective, batches),
-            data_collator=lambda items: items[0],
+            train_dataset=batches,
+            data_collator=lambda items: {"batch": items[0]},
         )
         self.objective: Objective[AnyExample] = objective
-        self.run, self.states = run, run.folder / STATES
+        self.run, self.processes, self.states = run, processes, run.folder / STATES
         self.model_accepts_loss_kwargs = False  # so that the loss is averaged over accumulated mini-batches
-        self.terms: list[dict[str, float]] = []
+        self.parts = 1
+        """In how many rows a mini-batch is read: more than one where memory ran out."""
+        self.terms: list[tuple[float, dict[str, float]]] = []
+        """Of this update so far: the share of a mini-batch, and the mean of each term over it."""
         self.asked: list[str] = []
+
+    def training_step(self, model: torch.nn.Module, inputs: Inputs, num_items_in_batch: object = None) -> Tensor:
+        """The gradient of one mini-batch, in halves where memory runs out: their weighted sum is the same.
+
+        Errors: UserError where a single example does not fit, or one of several processes has too little."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        before = [None if p.grad is None else p.grad.clone() for p in trained]
+        known = len(self.terms), len(self.asked)
+        batch = inputs["batch"]
+        while True:
+            try:
+                loss = torch.zeros((), device=self.args.device)
+                for part in chunks(batch.examples, -(-len(batch.examples) // self.parts)):
+                    one = {"batch": replace(batch, examples=part), "share": len(part) / len(batch.examples)}
+                    loss += super().training_step(model, one, num_items_in_batch)
+                return loss
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+            if self.parts >= len(batch.examples) or self.processes.count > 1:
+                raise self.stopped("memory ran out", self.asked, "take a smaller --batch")
+            self.parts *= 2
+            del self.terms[known[0] :], self.asked[known[1] :]
+            for parameter, gradient in zip(trained, before, strict=True):
+                parameter.grad = None if gradient is None else gradient.clone()
+            print(f"memory ran out: each mini-batch in {self.parts} parts from here on", file=sys.stderr)
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: object = None
     ) -> Tensor:
-        """The mean total over the mini-batch's examples. Errors: UserError where it is not a finite number."""
-        terms = self.objective.terms(model, inputs)
-        self.asked += inputs["ids"]
+        """The mean total over the part's examples, times its share. Errors: UserError where it is not finite."""
+        ids = [example.question.id for example in inputs["batch"].examples]
+        self.asked += ids
+        terms = self.objective.terms(model, self.objective.inputs(inputs["batch"]))
         if not terms["total"].isfinite().all():
             finite = terms["total"].isfinite().tolist()
-            lost = [one for one, is_finite in zip(inputs["ids"], finite, strict=True) if not is_finite]
+            lost = [one for one, is_finite in zip(ids, finite, strict=True) if not is_finite]
             raise self.stopped("the loss is not a finite number", lost)
-        self.terms.append({name: term.mean().item() for name, term in terms.items()})
-        total: Tensor = terms["total"].mean()
+        self.terms.append((inputs["share"], {name: term.mean().item() for name, term in terms.items()}))
+        total: Tensor = terms["total"].mean() * inputs["share"]
         return total
 
-    def stopped(self, what: str, ids: Sequence[str]) -> UserError:
-        """The error that ends a run whose numbers have gone astray: nothing of this update is kept."""
+    def stopped(self, what: str, ids: Sequence[str], remedy: str = "try a lower --lr") -> UserError:
+        """The error that ends a run which cannot go on: nothing of this update is kept."""
         kept = last_state(self.states)
         where = f"the state of update {kept.name.rpartition('-')[2]} is kept in {kept}" if kept else "nothing is kept"
-        return UserError(f"update {self.state.global_step + 1}: {what}, at {', '.join(ids)}; {where}; try a lower --lr")
+        return UserError(f"update {self.state.global_step + 1}: {what}, at {', '.join(ids)}; {where}; {remedy}")
 
     def _get_train_sampler(self, train_dataset: object = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
@@ -143,7 +162,9 @@ class Watch(TrainerCallback, Generic[AnyExample]):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """The update's terms and, every so many, a point."""
         terms = self.trainer.terms
-        means = self.processes.mean({name: sum(one[name] for one in terms) / len(terms) for name in terms[0]})
+        whole = sum(share for share, _ in terms)
+        names = terms[0][1]
+        means = self.processes.mean({name: sum(share * one[name] for share, one in terms) / whole for name in names})
         self._append("update", state.global_step, means)
         self.trainer.terms, self.trainer.asked = [], []
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
@@ -250,7 +271,7 @@ def train(
         use_cpu=model.device.type == "cpu",
     )
     arguments._n_gpu = 1  # of several GPUs in one process Trainer would feed each a part of a row that is one
-    trainer = ObjectiveTrainer(objective, batches, run, arguments)
+    trainer = ObjectiveTrainer(objective, batches, run, processes, arguments)
     for shown in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(shown)
     if processes.first:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Generic
 
 from interp.commands import template_arguments
 from interp.errors import UserError
+from interp.processes import Processes, launched
 from interp.questions import fingerprint, loaded_questions
 from interp.runs import Record, Run
 from training.batches import AnyExample, mini_batches, split
-from training.processes import Processes, launched
 from training.recipes import Recipe, TrainingOptions, filled_in, preset_for
 
 if TYPE_CHECKING:
@@ -57,24 +57,21 @@ def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
         base = source.base_name
         raise UserError(f"--ckpt {options.ckpt}: already carries an adapter; train on its base {base}")
     processes, comparing = launched(options.device), _comparison(options)
-    if comparing and processes.first:
-        from interp.compare import diagnosed_before
+    if comparing:
+        from interp.compare import compared, diagnosed_before
 
         diagnosed_before(comparing)
-    processes.wait()
     _trained(options, task, source, train_on, held_out, processes)
-    if not processes.first:
-        return options.out
-    if comparing:
+    compared_in = compared(comparing) if comparing else None
+    if processes.first:
         from figures.report import reported
-        from interp.compare import compared
+        from figures.training import reported_curve
+        from training.card import write_card
 
-        reported(compared(comparing))
-    from figures.training import reported_curve
-    from training.card import write_card
-
-    reported_curve(options.out)
-    write_card(options.out, task.name)
+        if compared_in:
+            reported(compared_in)
+        reported_curve(options.out)
+        write_card(options.out, task.name)
     return options.out
 
 
@@ -117,16 +114,12 @@ def _trained(
 ) -> None:
     from peft import PeftModel
 
-    from interp.checkpoints import loaded_checkpoint
+    from interp.checkpoints import Loading, loaded_checkpoint
     from training.adapters import WEIGHTS, saved_adapter
     from training.loop import forget_states, train, with_adapter
 
-    checkpoint = loaded_checkpoint(
-        options.ckpt,
-        device=processes.device(options.device),
-        dtype=options.dtype,
-        remote_code=options.trust_remote_code,
-    )
+    loading = Loading(processes.device(options.device), options.dtype, remote_code=options.trust_remote_code)
+    checkpoint = loaded_checkpoint(options.ckpt, loading)
     if isinstance(checkpoint.model, PeftModel):
         checkpoint = replace(checkpoint, model=checkpoint.model.merge_and_unload().requires_grad_(False))
     if processes.first:

@@ -3,7 +3,7 @@
 import json
 import string
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,14 +11,14 @@ from interp.commands import CommonOptions, at_least, run_as_command
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from interp.formats import FORMATS, FormatName
+from interp.processes import launched
 from interp.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
 from interp.records import Question
-from interp.runs import Record, Run, chunks
+from interp.runs import Record, Run
 
 if TYPE_CHECKING:
-    from interp.setting import Setting
+    pass
 
-ASKED_AT_ONCE = 64
 DISTINCT, TURNED_TRIES = 12, 24
 """How many distinct answers a missed question is sampled for, and how often at most."""
 Row = TypeVar("Row")
@@ -48,7 +48,7 @@ class Triplets(CommonOptions):
     """So many questions of each data set that the model answers wrong are sampled for a right answer, which then stands
     beside the wrong greedy one. None in the paper, where the likeliest answer is always the right one."""
     out: Path | None = Path("triplets.jsonl")
-    """The file. Beside it: all answers, right and wrong, in <name>.answers.jsonl, and the records in <out>.run."""
+    """The file. Beside it: all answers, right and wrong, in NAME.answers.jsonl, and the records in OUT.run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,16 +172,13 @@ def built(options: Triplets) -> Path:
     from interp.checkpoints import loaded_checkpoint, source_of
 
     source = source_of(options.ckpt, remote_code=options.trust_remote_code)
-    from interp.diagnose import sampled_on_record
+    from interp.diagnose import asked_on_record, sampled_on_record
     from interp.setting import prepared
 
-    checkpoint = loaded_checkpoint(
-        options.ckpt, device=options.device, dtype=options.dtype, remote_code=options.trust_remote_code
-    )
+    checkpoint = loaded_checkpoint(options.ckpt, options.loading)
     shots = checkpoint.shots if options.shots is None else options.shots
-    kept = {k: v for k, v in asdict(options).items() if k not in ("out", "device", "batch_tokens", "trust_remote_code")}
-    identity = kept | {"shots": shots, "model": checkpoint.fingerprint, "questions": fingerprint(questions)}
-    with Run(out.with_name(f"{out.name}.run"), identity) as run:
+    identity = options.identity | {"shots": shots, "model": checkpoint.fingerprint, "questions": fingerprint(questions)}
+    with Run(out.with_name(f"{out.name}.run"), identity, launched(options.device)) as run:
         setting = prepared(
             checkpoint,
             FORMATS["ScoreNumber"],
@@ -191,15 +188,16 @@ def built(options: Triplets) -> Path:
             seed=options.seed,
             batch_tokens=options.batch_tokens,
         )
-        told = _answers(run, setting, questions)
+        told = asked_on_record(run, setting, questions, free=False)
         right, missed = [q for q in questions if told[q.id]["right"]], _missed(questions, told, options)
         drawn = {"seed": options.seed, "top_p": options.top_p}
         sampled_on_record(run, setting, right, wrong=options.wrong, distinct=0, tries=options.tries, **drawn)
         found = sampled_on_record(run, setting, missed, wrong=0, distinct=DISTINCT, tries=TURNED_TRIES, **drawn)
         known, turned = list(_triplets(right, told, found)), list(_turned(missed, told, found))
         model = {"model": f"{source.base_name} {checkpoint.fingerprint}"}
-        _write(out, [row | model for row in (*known, *turned)])
-        _write(answers_beside(out), [row | model for row in _graded(questions, told)])
+        if run.processes.first:
+            _write(out, [row | model for row in (*known, *turned)])
+            _write(answers_beside(out), [row | model for row in _graded(questions, told)])
         counts = {
             "left_out_as_tested": left_out,
             "asked": len(questions),
@@ -211,7 +209,8 @@ def built(options: Triplets) -> Path:
             "turned": len(turned) // len(FORMATS_TRAINED),
         }
         run.write_summary({"triplets": counts})
-    print(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
+    if run.processes.first:
+        print(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
     return out
 
 
@@ -232,20 +231,6 @@ def _questions(options: Triplets) -> tuple[list[Question], int]:
     if len({q.id for q in questions}) < len(questions):
         raise UserError("--data: two of them have questions of one id")
     return questions, len(found) - len(apart)
-
-
-def _answers(run: Run, setting: "Setting", questions: Sequence[Question]) -> dict[str, Record]:
-    from interp.diagnose import asked_for, progress
-
-    told = {record["id"]: record for record in run.records("answer")}
-    missing = [q for q in questions if q.id not in told]
-    with progress("answers", len(questions), len(told)) as bar:
-        for chunk in chunks(missing, ASKED_AT_ONCE):
-            for record in asked_for(setting, chunk, free=False):
-                told[record["id"]] = {"measure": "answer", "set": 0, **record}
-                run.append(told[record["id"]])
-            bar.update(len(chunk))
-    return told
 
 
 def answers_beside(triplets: Path) -> Path:

@@ -1,12 +1,17 @@
-"""The processes of an `accelerate launch`: all of them train, the first alone measures, records and saves."""
+"""The processes of an `accelerate launch`: each measures its share, all train, the first alone merges and saves."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
+
+from interp.errors import UserError
+
+T = TypeVar("T")
 
 PATIENCE = timedelta(days=2)
-"""How long processes wait for the first one, which measures while they do."""
+"""How long processes wait for one that is slower."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """This is the one that measures, records and saves."""
+        """This is the one that merges records, writes summaries and saves."""
         return self.index == 0
 
     def device(self, wanted: str) -> str:
@@ -33,12 +38,19 @@ class Processes:
             return wanted
         return f"cuda:{self.local}"
 
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Every count-th of the items, from this process's own on: all shares together are the items, each once."""
+        return items[self.index :: self.count]
+
     def wait(self) -> None:
-        """Returns when all processes have come here."""
+        """Returns when all processes have come here. Errors: UserError where one of them is gone."""
         if self.count > 1:
             from accelerate import PartialState
 
-            PartialState().wait_for_everyone()
+            try:
+                PartialState().wait_for_everyone()
+            except RuntimeError:  # of the connection that broke
+                raise UserError("another process of this run is gone; the same command finishes what is left") from None
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Each value averaged over the processes."""

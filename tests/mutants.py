@@ -1,0 +1,599 @@
+"""Known-bad changes, planted one by one in a copy of the tree: each must be found by the tests of its own room.
+
+`python -m tests.mutants` plants all of them, `python -m tests.mutants rollout` those of one room, or one by its name.
+Exit code 0: every one was found; 1: one survived, a hole in the tests; 2: one could not be judged."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = (".*", "__pycache__", "*.egg-info", "results", "runs", "build", "dist")
+"""What is not copied: nothing that a test reads."""
+PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", "not real_model")
+PATIENCE = 900
+"""Seconds after which a room that still runs counts as broken."""
+FOUND = re.compile(r"^(?:FAILED|ERROR) \S*?::(.+?)(?: - (.*))?$", re.MULTILINE)
+MISPRINTS = ("NameError", "UnboundLocalError", "SyntaxError", "ImportError", "ModuleNotFoundError")
+"""What a mutant that is no program raises, which finds no wrong number."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change that leaves a program that runs and gives other numbers."""
+
+    name: str
+    """Unique, without blanks."""
+    file: str
+    """The file that it changes, from the root."""
+    before: str
+    """Text that stands exactly once in it."""
+    after: str
+    """What takes its place."""
+    tests: tuple[str, ...]
+    """The test files, or single tests, of its room: those that have to find it."""
+
+    @property
+    def room(self) -> str:
+        """The name of the module that it changes."""
+        return Path(self.file).stem
+
+    def planted(self, text: str) -> str:
+        """The file's text with the change. Errors: ValueError where `before` does not stand there exactly once."""
+        if (times := text.count(self.before)) != 1:
+            raise ValueError(f"{self.name}: {self.before!r} stands {times} times in {self.file}, not once")
+        return text.replace(self.before, self.after)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the tests say of a tree."""
+
+    outcome: Literal["killed", "survived", "broken"]
+    """killed: a test failed. survived: all passed. broken: they could not run, so that nothing is known."""
+    told: str
+    """The test that failed, or what went wrong."""
+
+
+def judged(tests: Sequence[str], root: Path, mutant: Mutant | None = None) -> Verdict:
+    """What the tests say of a copy of the tree with the change in it; without one, of the tree as it is."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as made:
+        tree = Path(made) / "tree"
+        shutil.copytree(root, tree, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        if mutant:
+            changed = tree / mutant.file
+            changed.write_text(mutant.planted(changed.read_text(encoding="utf-8")), encoding="utf-8")
+        try:
+            ran = subprocess.run(
+                [sys.executable, *PYTEST, *tests],
+                cwd=tree,
+                env=os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Verdict("broken", f"no end within {PATIENCE} s")
+    return verdict_of(ran.returncode, ran.stdout + ran.stderr)
+
+
+def verdict_of(code: int, output: str) -> Verdict:
+    """pytest's exit code: 0 is a survivor, 1 a kill unless the mutant is no program; all others say nothing."""
+    found = FOUND.search(output)
+    if code == 0:
+        return Verdict("survived", "all tests passed")
+    if code == 1 and found and not (found[2] or "").startswith(MISPRINTS):
+        return Verdict("killed", found[1])
+    return Verdict("broken", f"pytest ended with {code}: {found[0] if found else output.strip()[-300:]}")
+
+
+def chosen(names: Sequence[str]) -> list[Mutant]:
+    """The mutants of these names or rooms, all where there are none. Errors: ValueError for a name that is neither."""
+    known = {name for mutant in MUTANTS for name in (mutant.name, mutant.room)}
+    if unknown := sorted(set(names) - known):
+        raise ValueError(f"{unknown[0]!r} is neither a mutant nor a room: {', '.join(sorted(known))}")
+    return [mutant for mutant in MUTANTS if not names or {mutant.name, mutant.room} & set(names)]
+
+
+def whole(mutants: Sequence[Mutant]) -> tuple[str, ...]:
+    """The tests of all their rooms, each once: a file stands for the single tests in it."""
+    named = dict.fromkeys(test for mutant in mutants for test in mutant.tests)
+    return tuple(test for test in named if "::" not in test or test.partition("::")[0] not in named)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Plant known-bad changes and see whether the tests of their rooms find them."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Mutants or rooms; all by default."""
+
+    at_once: int = min(os.cpu_count() or 1, 8)
+    """How many to judge at a time; each takes a core and about a gigabyte of memory."""
+
+
+def planted(options: Options, root: Path = ROOT) -> int:
+    """Plants the mutants and prints what became of each; gives the exit code."""
+    try:
+        mutants = chosen(options.names)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("first, the tests without a mutant", flush=True)
+    if (green := judged(whole(mutants), root)).outcome != "survived":
+        print(f"error: they are not green without one: {green.told}", file=sys.stderr)
+        return 2
+    counts = {"killed": 0, "survived": 0, "broken": 0}
+    began = time.monotonic()
+    with ThreadPoolExecutor(options.at_once) as pool:
+        try:
+            verdicts = pool.map(lambda mutant: judged(mutant.tests, root, mutant), mutants)
+            for number, (mutant, verdict) in enumerate(zip(mutants, verdicts, strict=True), 1):
+                counts[verdict.outcome] += 1
+                left = (time.monotonic() - began) / number * (len(mutants) - number)
+                told = f"{verdict.outcome:8}  {mutant.room}: {mutant.name} ({verdict.told})"
+                print(f"{number}/{len(mutants)}, {left / 60:.0f} min left  {told}", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+    print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    return 2 if counts["broken"] else 1 if counts["survived"] else 0
+
+
+def _of(file: str, tests: Sequence[str], *changes: tuple[str, str, str]) -> tuple[Mutant, ...]:
+    """The mutants of one file: (name, before, after)."""
+    named = tuple(f"tests/{test}" for test in tests)
+    return tuple(Mutant(name, file, before, after, named) for name, before, after in changes)
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    *_of(
+        "interp/jsd.py",
+        ["test_jsd.py"],
+        (
+            "mean-of-two-divergences-without-the-mixture",
+            "(_relative_entropy(p, mixture) + _relative_entropy(q, mixture))",
+            "(_relative_entropy(p, q) + _relative_entropy(q, p))",
+        ),
+        ("bits-instead-of-nats", "np.log(ratio)", "np.log2(ratio)"),
+        ("a-tenth-is-not-near-zero", "np.less_equal, NEAR_ZERO", "np.less, NEAR_ZERO"),
+        (
+            "direction-turned-round",
+            'right[0]["expected"] - wrong[0]["expected"]',
+            'wrong[0]["expected"] - right[0]["expected"]',
+        ),
+        (
+            "two-wrong-answers-are-a-right-and-a-wrong-one",
+            "between(wrong[:1], wrong[1:2])",
+            "between(right, wrong[1:2])",
+        ),
+        ("too-few-candidates-have-a-value", "if 1 < candidates <= len(sampled)", "if len(sampled) > 1"),
+        ("foils-that-may-be-right", " and not may_be_right(question, answer):", ":"),
+    ),
+    *_of(
+        "interp/rollout.py",
+        ["test_rollout.py"],
+        ("no-residual", "weights = (weights + weights @ layer) / 2", "weights = weights @ layer"),
+        ("a-third-of-attention", "(weights + weights @ layer) / 2", "(2 * weights + weights @ layer) / 3"),
+        ("rows-that-double", "(weights + weights @ layer) / 2", "weights + weights @ layer"),
+        ("first-layer-read-first", "in reversed(layers)", "in layers"),
+        (
+            "null-without-residual",
+            "(weights + per_seen[::-1].cumsum()[::-1]) / 2",
+            "per_seen[::-1].cumsum()[::-1]",
+        ),
+        ("null-sees-one-token-more", "np.arange(1, tokens + 1)", "np.arange(2, tokens + 2)"),
+        ("the-rest-is-not-renormalised", "return kept / total if total > 0 else kept", "return kept"),
+        ("the-answers-row-is-the-confidences", "rollout_row(layers, answer_row)}", "rollout_row(layers, row)}"),
+        ("the-blank-before-the-levels-is-not-read", "suffixes[0][: common_length(suffixes)]", "suffixes[0][:0]"),
+        ("sums-called-means-per-token", "mass / spans.count(span)", "mass"),
+    ),
+    *_of(
+        "interp/hooks.py",
+        [
+            "test_hooks.py::test_head_means_are_the_models_own_attention_averaged_over_heads",
+            "test_hooks.py::test_a_cut_leaves_no_mass_where_it_cuts_and_touches_no_other_row",
+        ],
+        ("one-head-for-all", "pattern.mean(1)", "pattern[:, 0]"),
+        (
+            "padded-on-the-left-without-positions",
+            "ids[row, : len(prompt)] = torch.tensor(prompt)",
+            "ids[row, width - len(prompt) :] = torch.tensor(prompt)",
+        ),
+        (
+            "cut-in-the-first-layer-only",
+            "range(self.layers) if layers is None else layers",
+            "range(1) if layers is None else layers",
+        ),
+    ),
+    *_of(
+        "interp/prompts.py",
+        ["test_prompts.py"],
+        ("spans-off-by-one", "owner[end - 1] if end > start", "owner[min(end, len(owner) - 1)] if end > start"),
+        ("straddling-tokens-go-to-the-earlier-span", "owner[end - 1] if end > start", "owner[start] if end > start"),
+        ("level-without-the-blank-before-it", 'f"{transcript.text} {level}"', 'f"{transcript.text}{level}"'),
+        ("common-beginning-one-token-long", "(i for i, (a, b)", "(i + 1 for i, (a, b)"),
+        ("examples-in-rising-confidence", "    draw.shuffle(ranks)\n", ""),
+    ),
+    *_of(
+        "interp/prefix.py",
+        [
+            "test_prefix.py::test_a_node_sees_itself_and_its_ancestors_and_no_other",
+            "test_prefix.py::test_a_path_may_go_on_below_a_node_and_a_cut_takes_only_what_is_named",
+            "test_prefix.py::test_what_is_shared_is_the_longest_common_beginning_that_leaves_each_a_token",
+            "test_prefix.py::test_a_window_lets_a_token_see_itself_and_the_ones_before_it",
+            "test_prefix.py::test_a_tree_holds_every_path_and_each_common_beginning_once",
+            "test_prefix.py::test_a_tree_over_a_shared_prefix_equals_separate_forward_passes",
+            "test_prefix.py::test_trees_side_by_side_do_not_see_each_other",
+            "test_prefix.py::test_embeddings_say_the_same_as_their_tokens_and_others_do_not",
+            "test_prefix.py::test_copies_that_grow_side_by_side_equal_plain_forward_passes",
+        ],
+        ("siblings-see-each-other", "seen[node] |= seen[parent]", "seen[node, :node] = True"),
+        ("positions-count-nodes", "self.depths[after] + 1 if after >= 0 else 0", "len(self.depths)"),
+        (
+            "padding-moves-positions",
+            "= length + np.concatenate([trees[i].depths",
+            "= pad + length + np.concatenate([trees[i].depths",
+        ),
+        ("window-one-token-wide", "distance < window", "distance <= window"),
+        ("no-token-of-its-own", "shortest = min(map(len, sequences)) - 1", "shortest = min(map(len, sequences))"),
+        (
+            "trees-in-a-row-see-each-other",
+            "np.zeros((sum(sizes), sum(sizes)), dtype=bool)\n    before",
+            "np.tri(sum(sizes), dtype=bool)\n    before",
+        ),
+        ("cuts-that-do-not-cut", "seen[np.ix_(looking, looked_at)] = False", "seen[looking[0], looked_at[0]] = False"),
+        ("grown-tokens-stay-at-one-position", "        self._position[alive] += 1\n", ""),
+        (
+            "embeddings-in-another-order",
+            "there = torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]",
+            "there = torch.cat([embeds[i] for i in row])",
+        ),
+    ),
+    *_of(
+        "interp/readout.py",
+        ["test_readout.py"],
+        ("levels-without-their-end", "return ends.index_add(", "return ends.new_zeros(ends.shape).index_add("),
+        ("not-renormalised", "(logprobs - mass).exp()", "logprobs.exp()"),
+        ("outside-is-inside", "1 - mass.exp().item()", "mass.exp().item()"),
+        ("answers-without-the-end-of-their-line", "(*spoken, spoken[-1] + 1) if", "spoken if"),
+        ("the-end-of-the-line-is-counted", "max(len(plan.answer_tokens) - 1, 0)", "len(plan.answer_tokens)"),
+        (
+            "readings-of-other-transcripts",
+            "strict=True):\n                said = self.dist",
+            "strict=True):\n                transcript = owners[index][-1]\n                said = self.dist",
+        ),
+    ),
+    *_of(
+        "interp/formats.py",
+        ["test_formats.py"],
+        ("values-in-reverse", 'tuple("EDCBA")', 'tuple("ABCDE")'),
+        ("beginnings-are-levels", "level.casefold() == said)", "said.startswith(level.casefold()))"),
+        ("a-tenth-of-the-scale-is-missing", "i / (count - 1)", "i / count"),
+    ),
+    *_of(
+        "interp/records.py",
+        ["test_jsd.py"],
+        ("stated-is-the-least-likely-level", "np.argmax(self.probability)", "np.argmin(self.probability)"),
+        ("flagged-where-levels-are-stated", "self.outside > 0.5", "self.outside < 0.5"),
+    ),
+    *_of(
+        "interp/elicitation.py",
+        ["test_elicitation_sampling.py", "test_generation.py"],
+        ("nucleus-one-token-short", "likely.where(before < top_p, 0)", "likely.where(before + likely < top_p, 0)"),
+        (
+            "nucleus-one-token-long",
+            "likely.where(before < top_p, 0)",
+            "likely.where(before - likely.roll(1, -1) < top_p, 0)",
+        ),
+        ("one-chance-for-all-draws", '{question.id}|{number}"', '{question.id}"'),
+        ("greedy-takes-the-least-likely", "logits.argmax(-1)", "logits.argmin(-1)"),
+        ("an-answer-cut-off-is-one", "if said.finished and said.text else None, None", "if said.text else None, None"),
+        ("the-last-line-of-a-cut-reply-counts", "[: None if finished else -1]", "[:]"),
+        ("wrong-answers-are-not-vetted", " and not may_be_right(question, answer)", ""),
+        (
+            "words-of-the-question-are-wrong-answers",
+            'return f" {normalised(answer)} " not in f" {normalised(question.text)} " and',
+            "return",
+        ),
+    ),
+    *_of(
+        "interp/questions.py",
+        ["test_questions.py"],
+        ("right-within-a-longer-reply", "any(said == normalised(answer)", "any(normalised(answer) in said"),
+        (
+            "nothing-else-may-be-right",
+            "            return True\n    return False",
+            "            continue\n    return False",
+        ),
+        ("spellings-are-other-answers", "ratio() > SIMILAR", "ratio() > 1"),
+        ("minus-five-is-five", r"(?!(?<!\w)-\d)[^\w\s]", r"[^\w\s]"),
+        ("the-first-choice-is-right", "choice_index(question.answers[0], question.choices)", "0"),
+    ),
+    *_of(
+        "interp/masking.py",
+        ["test_masking.py"],
+        (
+            "the-last-token-is-not-masked",
+            "for i in transcript.positions(span)]]",
+            "for i in transcript.positions(span)[:-1]]]",
+        ),
+        ("a-rise-is-called-a-drop", 'seen["expected"] - one["expected"]', 'one["expected"] - seen["expected"]'),
+        ("levels-still-see-the-answer", "else [*after, *levels]", "else after"),
+        (
+            "what-lies-between-is-cut-too",
+            "[path[-1], *levels] if cut == CUTS[0] else [*after, *levels]",
+            "[*after, *levels]",
+        ),
+        ("the-mean-of-the-table-not-of-what-layers-receive", "table(part).float()", "table.weight[part].float()"),
+        (
+            "pad-that-ends-a-turn-is-a-filler",
+            "taken = {*checkpoint.stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}",
+            "taken = {tokenizer.bos_token_id, tokenizer.unk_token_id}",
+        ),
+    ),
+    *_of(
+        "interp/attribution.py",
+        [
+            "test_attribution.py::test_a_value_worked_by_hand",
+            "test_attribution.py::test_attributions_sum_to_the_effect_whatever_the_batch",
+            "test_attribution.py::test_an_integral_that_does_not_converge_is_refused_and_one_lucky_gap_is_not_enough",
+            "test_attribution.py::test_a_refused_attribution_is_counted_and_the_exact_effects_stay",
+            "test_attribution.py::test_a_gap_of_a_hundredth_of_the_effect_or_a_thousandth_of_the_range_is_allowed",
+            "test_attribution.py::test_the_rank_counts_what_is_larger_in_size_than_the_best_of_the_answer",
+            "test_attribution.py::test_the_summary_takes_the_median_rank_and_the_mean_of_everything_else",
+            "test_attribution.py::test_token_by_token_telescopes_and_each_leg_is_a_difference_of_plain_forward_passes",
+            "test_attribution.py::test_the_effect_of_every_span_equals_plain_forward_passes",
+            "test_attribution.py::test_the_papers_path_reports_its_gap_and_shows_no_token_that_it_refused",
+        ],
+        ("left-riemann-sums", 'method="gausslegendre"', 'method="riemann_left"'),
+        ("weights-that-sum-to-more-than-1", "batch\n        )[0]", "batch\n        )[0] * (1 + 1 / nodes)"),
+        ("nothing-is-refused", "gap, nodes, settled < 2)", "gap, nodes, False)"),
+        ("one-lucky-gap-settles-it", "settled == 2 or", "settled == 1 or"),
+        ("a-tenth-of-the-effect-may-be-missing", "0.01 * abs(effect)", "0.1 * abs(effect)"),
+        ("rank-by-sign", "abs(effect) > max(sizes)", "effect > max(sizes)"),
+        ("rank-of-the-worst-token", "> max(sizes)", "> min(sizes)"),
+        ("mean-rank", 'np.median if name == "answer.rank" else np.mean', "np.mean"),
+        ("legs-in-another-order", "pairwise(scores))[::-1]", "pairwise(scores))"),
+        ("effects-turned-round", "[name] = seen - left", "[name] = left - seen"),
+        ("refused-tokens-are-shown", "[None] * len(ids) if first.refused else list", "list"),
+    ),
+    *_of(
+        "interp/calibration.py",
+        ["test_calibration.py"],
+        ("bins-closed-on-the-other-side", 'if closed == "left"', 'if closed == "right"'),
+        (
+            "bins-whose-errors-cancel",
+            "total += np.abs(np.where(bins == number, excess, 0).sum(-1))",
+            "total += np.where(bins == number, excess, 0).sum(-1)",
+        ),
+        (
+            "underconfidence-called-overconfidence",
+            "return (right - confidence).mean(-1)",
+            "return (confidence - right).mean(-1)",
+        ),
+        ("brier-without-the-square", "((right - confidence) ** 2).mean", "np.abs(right - confidence).mean"),
+        ("ties-count-as-won", "2.0 * group, axis=-1)", '2.0 * group, axis=-1, method="max")'),
+        ("pairs-of-all-groups", "rankdata(confidence + 2.0 * group", "rankdata(confidence + 0.0 * group"),
+        (
+            "ties-in-the-order-of-the-file",
+            "risk = np.cumsum(rate[tie], -1)",
+            "risk = np.cumsum(np.atleast_2d(wrong), -1)",
+        ),
+        (
+            "no-floor-for-timid-formats",
+            "max(0.0, accuracy - max(values), min(values) - accuracy)",
+            "max(0.0, min(values) - accuracy)",
+        ),
+        ("kernel-not-reflected-at-1", "for k in range(-3, 4)] + [2 * k", "for k in range(-3, 4)] + [2 * abs(k) - 6"),
+        (
+            "differences-turned-round",
+            "measure(*both[: len(first)]) - measure(*both[len(first) :])",
+            "measure(*both[len(first) :]) - measure(*both[: len(first)])",
+        ),
+        ("left-out-is-not-counted", "measure, scored.left_out)", "measure, 0)"),
+    ),
+    *_of(
+        "interp/intervals.py",
+        ["test_intervals.py"],
+        ("ninety-per-cent", "(2.5, 97.5)", "(5, 95)"),
+        ("ends-swapped", "low, high = np.nanpercentile", "high, low = np.nanpercentile"),
+        ("pairs-torn-apart", "paired=True", "paired=False"),
+        (
+            "before-less-after",
+            "statistic(a, axis=-1) - statistic(b, axis=-1)",
+            "statistic(b, axis=-1) - statistic(a, axis=-1)",
+        ),
+        ("what-is-no-number-is-not-counted", "left_out = len(values) - len(there)", "left_out = 0"),
+        ("the-same-seed-for-all", "np.random.default_rng(seed)", "np.random.default_rng(0)"),
+    ),
+    *_of(
+        "interp/compare.py",
+        ["test_compare.py"],
+        (
+            "before-and-after-swapped",
+            "difference(values, after[key][0], statistic)",
+            "difference(after[key][0], values, statistic)",
+        ),
+        ("answers-of-its-own-on-each-side", 'None if name == "before" else self.folder / "before"', "None"),
+    ),
+    *_of(
+        "interp/methods.py",
+        ["test_evaluate.py"],
+        (
+            "confidence-of-the-group-over-the-group",
+            'for i in largest) / record["of"]',
+            "for i in largest) / len(largest)",
+        ),
+        ("the-end-of-the-line-is-no-token", '(record["answer_tokens"] + 1)', 'record["answer_tokens"]'),
+        ("level-tokens-without-their-end", "[said.stated]) + 1", "[said.stated])"),
+        (
+            "the-answer-is-not-hidden",
+            "masked_tree(setting, t, length, filler)",
+            'masked_tree(setting, t, length, filler, "tail")',
+        ),
+        ("the-smallest-group-wins", "largest = max(groups", "largest = min(groups"),
+    ),
+    *_of(
+        "interp/evaluate.py",
+        ["test_evaluate.py"],
+        ("unparsed-is-not-counted", "len(questions) - len(told),", "0,"),
+        ("the-worst-case-is-modest", "FORMATS[cell.format].values[-1])", "FORMATS[cell.format].values[0])"),
+        ("first-less-later", "for one in (verdicts, before)]", "for one in (before, verdicts)]"),
+        (
+            "the-likeliest-level-instead-of-the-written-one",
+            '            record |= {"stated": told',
+            '            record | {"stated": told',
+        ),
+    ),
+    *_of(
+        "interp/runs.py",
+        ["test_runs.py"],
+        (
+            "a-torn-line-is-kept",
+            "self._records.truncate(whole)\n        self._records.seek(whole)",
+            "self._records.seek(0, 2)",
+        ),
+        ("the-last-record-is-lost", "if read > whole:", "if read >= whole:"),
+        ("everything-is-measured-again", "for record in read_records(self.folder)}", "for record in ()}"),
+        (
+            "two-processes-at-once",
+            "            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+            "            pass\n",
+        ),
+        ("another-configuration-goes-on", "if before.get(k) != self.identity.get(k)]", "if k not in self.identity]"),
+    ),
+    *_of(
+        "interp/diagnose.py",
+        ["test_diagnose.py"],
+        ("wrong-answers-are-measured-as-right", "for q in chunk if told[q.id][1]]", "for q in chunk if told[q.id][0]]"),
+        ("sets-of-examples-are-not-averaged", "float(np.mean(there))", "there[0]"),
+        ("unanswered-is-not-counted", 'record["answer"] is None for', 'record["answer"] == "" for'),
+    ),
+    *_of(
+        "training/losses.py",
+        ["test_losses.py"],
+        ("divergence-not-halved", "(q.exp() * (q - mixture)).sum(-1)) / 2", "(q.exp() * (q - mixture)).sum(-1))"),
+        (
+            "divergence-is-punished",
+            "(wanted - jensen_shannon(right, wrong))",
+            "(jensen_shannon(right, wrong) - wanted)",
+        ),
+        (
+            "margin-turned-round",
+            "(expected(right, values) - expected(wrong, values))",
+            "(expected(wrong, values) - expected(right, values))",
+        ),
+        (
+            "sum-without-its-size",
+            "(expected(right, values) + expected(wrong, values))).abs()",
+            "(expected(right, values) + expected(wrong, values)))",
+        ),
+        ("sum-to-a-half", "return (1 - (expected(right", "return (0.5 - (expected(right"),
+        ("answers-are-unlearned", "weights.lm * -answer_logprob", "weights.lm * answer_logprob"),
+        (
+            "tokenized-brier-without-the-square",
+            "(right.to(values)[..., None] - values) ** 2",
+            "(right.to(values)[..., None] - values).abs()",
+        ),
+    ),
+    *_of(
+        "training/packing.py",
+        ["test_training.py::test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences"],
+        ("answers-see-each-other", "tree.sight()[None]", "np.tri(len(tree.tokens), dtype=bool)[None]"),
+        ("tokens-stand-where-they-are-packed", "np.array([tree.depths])", "np.arange(len(tree.depths))[None]"),
+        ("all-answers-are-the-first-ones", "[i for i, plan in enumerate(plans) for _", "[0 for plan in plans for _"),
+    ),
+    *_of(
+        "training/objectives.py",
+        ["test_training.py::test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_texts"],
+        ("right-and-wrong-swapped", "said.levels[0::2], said.levels[1::2]", "said.levels[1::2], said.levels[0::2]"),
+        ("levels-are-unlearned", "weight * -mass", "weight * mass"),
+        ("the-wrong-answer-is-learned", "said.answers[0::2]", "said.answers[1::2]"),
+    ),
+    *_of(
+        "training/batches.py",
+        [
+            "test_training.py::test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch",
+            "test_training.py::test_no_question_is_both_trained_on_and_held_out",
+        ],
+        ("updates-shared-out-among-processes", "recipe.accumulation * processes]", "recipe.accumulation]"),
+        (
+            "held-out-by-example",
+            "if e.question.id not in kept]",
+            "if e.question.id not in kept or e.format == 'ScoreLetter']",
+        ),
+        ("one-order-for-all-epochs", 'f"{options.seed}-{epoch}"', 'f"{options.seed}"'),
+    ),
+    *_of(
+        "training/loop.py",
+        [
+            "test_training.py::test_an_adapter_on_the_last_layers_changes_only_those",
+            "test_training.py::test_two_processes_learn_what_one_does_with_twice_the_accumulation",
+        ],
+        ("the-first-layers-instead-of-the-last", "list(range(layers - wanted, layers))", "list(range(wanted))"),
+        ("updates-not-divided-by-processes", "(recipe.accumulation * processes.count)", "recipe.accumulation"),
+    ),
+    *_of(
+        "training/adapters.py",
+        ["test_training.py::test_stacked_adapters_change_a_model_as_both_do_one_after_the_other"],
+        ("stacked-without-their-scales", ".float().cpu() * config.lora_alpha / config.r if", ".float().cpu() if"),
+    ),
+    *_of(
+        "training/triplets.py",
+        [
+            "test_training.py::test_every_pass_takes_the_next_wrong_answer",
+            "test_training.py::test_letter_case_and_final_punctuation_do_not_tell_right_from_wrong",
+            "test_training.py::test_triplets_are_the_models_own_right_and_wrong_answers",
+            "test_training.py::test_what_is_tested_on_is_not_trained_on",
+        ],
+        ("wrong-called-right", '{"right": bare, "wrong": wrong[0],', '{"right": wrong[0], "wrong": bare,'),
+        ("one-wrong-answer-for-all-passes", "[epoch % (1 + len(self.others))]", "[0]"),
+        (
+            "looks-tell-which-is-wrong",
+            "other = (other[0].upper() if one[0].isupper() else other[0].lower()) + other[1:]",
+            "pass",
+        ),
+        ("tested-questions-are-trained-on", "if normalised(q.text) not in tested]", "if q.text not in tested]"),
+    ),
+    *_of(
+        "figures/captions.py",
+        ["test_figures.py"],
+        ("asked-and-right-swapped", 'data["asked"],\n        data["right"],', 'data["right"],\n        data["asked"],'),
+        (
+            "counted-and-left-out-swapped",
+            "(n = {estimate.n}, {estimate.left_out} left out)",
+            "(n = {estimate.left_out}, {estimate.n} left out)",
+        ),
+    ),
+    *_of(
+        "figures/jsd.py",
+        ["test_figures.py"],
+        ("bins-closed-on-the-left", 'values, side="left")', 'values, side="right")'),
+        ("all-sets-of-examples-counted", "questions = averaged(records)", "questions = list(records)"),
+    ),
+    *_of(
+        "figures/calibration.py",
+        ["test_evaluate.py"],
+        ("right-bars-are-wrong-ones", '[0 if right[record["id"]] else 1]', '[1 if right[record["id"]] else 0]'),
+    ),
+)
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(planted(tyro.cli(Options, prog="python -m tests.mutants")))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,216 @@
+"""Several processes measure what one does, question by question; one that is killed loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interp.errors import UserError
+from interp.processes import Processes, launched
+from interp.runs import Run, read_records, read_run
+from interp.shares import left_shares, share_of
+
+LAUNCH = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no", "-m")
+"""accelerate starts several processes on a CPU only where it is told that they are for several GPUs."""
+DIAGNOSE = {"n": 5, "candidates": 2, "tries": 32, "n-attribution": 2}
+IDENTITY = {"n": 3}
+
+
+def command(module: str, out: Path, flags: dict, *, together: bool) -> list[str]:
+    given = [
+        part for name, value in (flags | {"out": out, "device": "cpu"}).items() for part in (f"--{name}", str(value))
+    ]
+    return [sys.executable, "-m", *(LAUNCH if together else ()), module, *given]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "0", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
+
+
+def finished(told: list[str]) -> subprocess.CompletedProcess:
+    root = Path(__file__).parents[1]
+    done = subprocess.run(told, env=environment(), cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def close(one: object, other: object, path: str = "") -> None:
+    """The same tree of numbers to 1e-6, but for the seconds that they took."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one.keys() - {"seconds"}:
+            close(one[key], other[key], f"{path}.{key}")
+    else:
+        assert one == pytest.approx(other, abs=1e-6), path
+
+
+def keys(folder: Path) -> list[tuple]:
+    return [(record["measure"], record["set"], record["id"]) for record in read_records(folder)]
+
+
+@pytest.fixture(scope="module")
+def flags(taught_checkpoint, own_data) -> dict:
+    return {"ckpt": taught_checkpoint, "data": own_data / "open.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def alone(flags, tmp_path_factory) -> Path:
+    """A diagnosis by one process."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    finished(command("interp.diagnose", out, flags | DIAGNOSE, together=False))
+    return out
+
+
+@pytest.mark.slow
+def test_two_processes_diagnose_what_one_does_in_the_same_order(alone, flags, tmp_path):
+    done = finished(command("interp.diagnose", tmp_path / "run", flags | DIAGNOSE, together=True))
+    assert keys(tmp_path / "run") == keys(alone) and not left_shares(tmp_path / "run")
+    close(read_run(tmp_path / "run")[1], read_run(alone)[1])
+    assert done.stdout.count("JSD of right and wrong answer") == 1, "the table is printed once"
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_what_one_does(flags, tmp_path):
+    asked = flags | {"n": 12}
+    for name, together in (("one", False), ("two", True)):
+        told = command("interp.evaluate", tmp_path / name, asked, together=together)
+        finished([*told, "--methods", "default", "self-consistency", "question-only"])
+    close(read_run(tmp_path / "two")[1], read_run(tmp_path / "one")[1])
+    assert keys(tmp_path / "two") == keys(tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [True, False])
+def test_a_process_that_is_killed_is_said_and_the_same_command_or_one_process_finishes(
+    alone, flags, tmp_path, together
+):
+    out = tmp_path / "run"
+    told = command("interp.diagnose", out, flags | DIAGNOSE, together=True)
+    root = Path(__file__).parents[1]
+    begun = subprocess.Popen(
+        told, env=environment(), cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (share_of(out, 1).exists() and b'"jsd"' in share_of(out, 1).read_bytes()):
+        assert time.monotonic() < deadline and begun.poll() is None, begun.communicate()[1][-3000:]
+        time.sleep(0.02)
+    os.kill(worker(begun.pid, "1"), signal.SIGKILL)
+    _, errors = begun.communicate(timeout=120)
+    assert begun.returncode != 0 and "SIGKILL" in errors and not (out / "summary.json").exists()
+    assert left_shares(out), "what was measured is there"
+    finished(command("interp.diagnose", out, flags | DIAGNOSE, together=together))
+    assert sorted(keys(out)) == sorted(keys(alone)) and len(set(keys(out))) == len(keys(out))
+    close(read_run(out)[1], read_run(alone)[1])
+    assert not left_shares(out)
+
+
+def worker(launcher: int, rank: str) -> int:
+    """The process of that rank below a launcher."""
+    for found in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = dict(pair.split("=", 1) for pair in (found / "environ").read_text().split("\0") if "=" in pair)
+            parent = int((found / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, UnicodeDecodeError):
+            continue
+        if variables.get("RANK") == rank and parent == launcher:
+            return int(found.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+# Shares
+
+
+@given(st.lists(st.integers(), max_size=30), st.integers(1, 5))
+def test_the_shares_of_all_processes_are_the_items_each_once(items, count):
+    shares = [Processes(count, index).share(items) for index in range(count)]
+    assert sorted(item for share in shares for item in share) == sorted(items)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_without_a_launcher_there_is_one_process(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert launched("cpu") == Processes(1, 0, 0) and launched("cpu").first
+    assert Processes().device("auto") == "auto" and Processes().mean({"a": 2.0}) == {"a": 2.0}
+
+
+def test_a_process_that_is_gone_is_one_sentence(monkeypatch):
+    import accelerate
+
+    class Broken:
+        def wait_for_everyone(self):
+            raise RuntimeError("[gloo] Connection closed by peer")
+
+    monkeypatch.setattr(accelerate, "PartialState", Broken)
+    Processes().wait()
+    with pytest.raises(UserError, match="another process of this run is gone; the same command finishes"):
+        Processes(2, 0).wait()
+
+
+def record(identity: str, measure: str = "jsd") -> dict:
+    return {"measure": measure, "set": 0, "id": identity, "values": {"jsd": 0.5}}
+
+
+def write_share(folder: Path, index: int, records: list[dict], torn: str = "") -> None:
+    folder.mkdir(exist_ok=True)
+    text = "".join(json.dumps(one) + "\n" for one in records)
+    share_of(folder, index).write_text(text + torn)
+
+
+@given(st.permutations("abcdef"), st.integers(0, 6), st.integers(0, 6), st.booleans())
+def test_shares_of_a_launch_that_died_are_merged_in_the_questions_order(tmp_path_factory, order, merged, torn_at, torn):
+    folder = tmp_path_factory.mktemp("died")
+    with Run(folder, IDENTITY) as run:
+        for identity in "abcdef"[:merged]:
+            run.append(record(identity))
+    kept = order[:torn_at]  # among them some that were merged before the launch died
+    write_share(folder, 0, [record(i) for i in kept[::2]])
+    write_share(folder, 3, [record(i) for i in kept[1::2]], '{"measure": "jsd"' if torn else "")
+    with Run(folder, IDENTITY) as run:
+        assert {key[2] for key in run.done} == {*"abcdef"[:merged], *kept}
+        for identity in "abcdef":
+            if ("jsd", 0, identity) not in run.done:
+                run.append(record(identity))
+        run.gather("jsd", 0, list("abcdef"))
+        assert [one["id"] for one in run.records("jsd")] == list("abcdef")
+    assert not left_shares(folder) and list(read_records(folder)) == [record(i) for i in "abcdef"]
+
+
+def test_shares_of_another_measure_wait_for_their_turn(tmp_path):
+    with Run(tmp_path, IDENTITY) as run:
+        run.append(record("a", "answer"))
+    write_share(tmp_path, 1, [record("b"), record("a")])
+    with Run(tmp_path, IDENTITY) as run:
+        run.gather("answer", 0, ["a"])
+        assert not list(run.records("jsd")), "else they would not stand in the questions' order"
+    assert left_shares(tmp_path), "nothing is removed that was not merged"
+    with Run(tmp_path, IDENTITY) as run:
+        run.gather("jsd", 0, ["a", "b"])
+    assert [key[::2] for key in keys(tmp_path)] == [("answer", "a"), ("jsd", "a"), ("jsd", "b")]
+
+
+def test_a_share_that_is_no_share_is_named(tmp_path):
+    write_share(tmp_path, 1, [record("a")])
+    with share_of(tmp_path, 1).open("a") as stream:
+        stream.write('{"measure": "jsd", "set": 0, "id": ["b"]}\n')
+    with pytest.raises(UserError, match=r"records\.1\.jsonl, line 2: not a record"), Run(tmp_path, IDENTITY):
+        pass
+
+
+def test_a_straggler_of_another_launch_is_not_written_over(tmp_path):
+    import fcntl
+
+    write_share(tmp_path, 1, [record("a")])
+    with share_of(tmp_path, 1).open("a") as straggler:
+        fcntl.flock(straggler, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is writing to it"), Run(tmp_path, IDENTITY):
+            pass
+    with Run(tmp_path, IDENTITY) as run:
+        assert run.done == {("jsd", 0, "a")}
