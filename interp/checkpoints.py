@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE, embedded_checkpoint, gguf_checkpoint
 from interp.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 WHOLE_BYTES = 1 << 31
@@ -63,7 +64,7 @@ class Checkpoint:
 
     name: str
     """What --ckpt said."""
-    model: "PreTrainedModel"
+    model: "PreTrainedModel | PeftModel"
     """In evaluation mode, weights frozen; a PeftModel where the checkpoint is an adapter."""
     tokenizer: "PreTrainedTokenizerBase"
     """The checkpoint's own tokenizer."""
@@ -165,7 +166,7 @@ def _adapter(path: Path, *, remote_code: bool) -> Source:
     return Source(under.model, under.revision, path, under.note, under.shots, under.base_name)
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path) -> dict[str, object]:
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -218,7 +219,7 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
         base = held[1]
         model = _with_adapter(base, source.adapter) if source.adapter else base
         if _placement(place, loading) is None:
-            model = model.to(place)
+            model = model.to(place)  # type: ignore[arg-type]  # typed as if not bound, by functools.wraps
         model = model.eval().requires_grad_(False)
         note = "; ".join(filter(None, (source.note, QUANTIZED.get(loading.quantization))))
         yield Checkpoint(ckpt, model, tokenizer, note, source.shots, f"{fingerprint}{_commit(model)}")
@@ -252,7 +253,7 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
     auto = "bfloat16" if place.startswith("cuda") else "float32"
     dtype = getattr(torch, auto if loading.dtype == "auto" else loading.dtype)
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(  # typed as a model, a pair with output_loading_info
             source.model,
             dtype=dtype,
             device_map=_placement(place, loading),
@@ -264,7 +265,8 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _not_loaded(ckpt, source, error) from error
-    if missing := sorted(told["missing_keys"]):  # transformers goes on with random numbers in their place
+    model: PreTrainedModel = found[0]
+    if missing := sorted(found[1]["missing_keys"]):  # transformers goes on with random numbers in their place
         raise UserError(f"--ckpt {ckpt}: {source.model} lacks the weights {', '.join(missing)[:200]}")
     return model
 
@@ -294,7 +296,7 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
+def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
     try:
         from peft import PeftModel
     except ImportError:
@@ -329,6 +331,6 @@ def _fingerprint(source: Source) -> str:
     return digest.hexdigest()[:12]
 
 
-def _commit(model: "PreTrainedModel") -> str:
+def _commit(model: "PreTrainedModel | PeftModel") -> str:
     commit = getattr(model.config, "_commit_hash", None)
     return f" {commit}" if commit else ""

@@ -61,7 +61,9 @@ class ObjectiveTrainer(Trainer, Generic[AnyExample]):
         """Of this update so far: the share of a mini-batch, and the mean of each term over it."""
         self.asked: list[str] = []
 
-    def training_step(self, model: torch.nn.Module, inputs: Inputs, num_items_in_batch: object = None) -> Tensor:
+    def training_step(
+        self, model: torch.nn.Module, inputs: Inputs, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
         """The gradient of one mini-batch, in halves where memory runs out: their weighted sum is the same.
 
         Errors: UserError where a single example does not fit, or one of several processes has too little."""
