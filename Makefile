@@ -18,6 +18,7 @@ test: $(DONE)
 check: $(DONE)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+	$(RUN) -m mypy
 	$(RUN) -m pytest -m "not real_model" -q
 
 mutants: $(DONE)

@@ -1,7 +1,7 @@
 """Figures 1 and 5: the confidence of right and wrong answers, reliability, and what calibration costs in tokens."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +104,7 @@ def differences(summary: Record, keys: Sequence[str] | None = None) -> Grid:
     return Grid(("difference", *LABELS[1:5]), columns, tuple(rows))
 
 
-_NOTHING = {"value": None, "low": None, "high": None, "n": 0, "left_out": 0}
+_NOTHING: Record = {"value": None, "low": None, "high": None, "n": 0, "left_out": 0}
 
 
 @dataclass(frozen=True)
@@ -215,9 +215,10 @@ def draw_costs(costs: Sequence[Cost], ax: Axes) -> Axes:
     for number, one in enumerate(costs):
         across = one.tokens + step * (number % 3 - 1)  # so that marks of methods at one cost do not hide each other
         colour, marker = METHOD_COLOURS.get(one.method, INK), METHOD_MARKERS.get(one.method, "o")
-        if one.error.low is not None:
+        if one.error.low is not None and one.error.high is not None:
             ax.plot((across,) * 2, (100 * one.error.low, 100 * one.error.high), color=colour, lw=1)
-        ax.plot(across, 100 * one.error.value, marker, color=colour, ms=4.5, mec="white", mew=0.5)
+        if one.error.value is not None:
+            ax.plot(across, 100 * one.error.value, marker, color=colour, ms=4.5, mec="white", mew=0.5)
     ax.set(xlim=(0, None), ylim=(0, None))
     return ax
 
@@ -242,10 +243,10 @@ or ranks answers better than they do (AUROC, in the table)."""
 def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
     """Figures 1 and 5 for each checkpoint, and calibration error against tokens where several methods were run."""
     checkpoints = [name for name in summary["calibration"] if name in summary["models"]]
-    words = [re.sub(r"[^\w.-]+", "-", checkpoint)[:100] for checkpoint in checkpoints]
+    stems = [re.sub(r"[^\w.-]+", "-", checkpoint)[:100] for checkpoint in checkpoints]
     for number, checkpoint in enumerate(checkpoints, 1):
-        suffix = "" if len(checkpoints) == 1 else f"_{words[number - 1]}"
-        suffix += f"_{number}" if words.count(words[number - 1]) > 1 else ""
+        suffix = "" if len(checkpoints) == 1 else f"_{stems[number - 1]}"
+        suffix += f"_{number}" if stems.count(stems[number - 1]) > 1 else ""
         found = reliabilities(records, checkpoint)
         if found:
             for name, draw, words, up, across in (
@@ -261,7 +262,7 @@ def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
         yield page
 
 
-def _panels(found: Sequence[Reliability], draw, up: str, across: str) -> Figure:
+def _panels(found: Sequence[Reliability], draw: Callable[[Reliability, Axes], Axes], up: str, across: str) -> Figure:
     data = list(dict.fromkeys(one.data for one in found))
     forms = list(dict.fromkeys(one.format for one in found))
     height = 0.55 + (0.95 if draw is draw_confidence else 1.25) * len(data)
@@ -287,7 +288,8 @@ def _costs_page(summary: Record) -> Page | None:
     for (checkpoint, data, method, form), numbers in cells(summary):
         if numbers["ece"]["value"] is not None and numbers.get("tokens", _NOTHING)["value"] is not None:
             cost = Cost(method, Estimate(**numbers["ece"]), numbers["tokens"]["value"])
-            title = (f"{data}, {form}",) if len(summary["models"]) == 1 else (checkpoint, f"{data}, {form}")
+            names = () if len(summary["models"]) == 1 else (checkpoint,)
+            title = (*names, f"{data}, {form}")
             panels.setdefault(title, []).append(cost)
     panels = {title: costs for title, costs in panels.items() if len({cost.method for cost in costs}) > 2}
     if not panels:
@@ -304,13 +306,13 @@ def _costs_page(summary: Record) -> Page | None:
     figure.supxlabel("tokens written per question", fontsize=7)
     figure.supylabel("ECE (%)", fontsize=7)
     methods = [m for m in METHOD_NAMES if any(cost.method == m for costs in panels.values() for cost in costs)]
-    style = {"ls": "none", "mec": "white", "mew": 0.5, "ms": 5}
-    handles = [
-        Line2D([], [], marker=METHOD_MARKERS[m], color=METHOD_COLOURS[m], label=METHOD_NAMES[m], **style)
-        for m in methods
-    ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, columnspacing=1.2)
+    figure.legend(handles=[_mark(m) for m in methods], loc="outside upper left", ncols=4, columnspacing=1.2)
     return Page("ece_tokens", figure, _caption(COSTS, summary, None, None))
+
+
+def _mark(method: str) -> Line2D:
+    marker, colour, name = METHOD_MARKERS[method], METHOD_COLOURS[method], METHOD_NAMES[method]
+    return Line2D([], [], marker=marker, color=colour, label=name, ls="none", mec="white", mew=0.5, ms=5)
 
 
 def _caption(words: str, summary: Record, checkpoint: str | None, methods: Sequence[str] | None) -> str:

@@ -76,7 +76,7 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
     before, after = records
     measured = {name: tuple(_of(name, side) for side in records) for name in ("jsd", "masking", "rollout")}
 
-    def page(name: str, draw: Callable[[int, Axes], None], how: str, sections: Sequence[str], height: float) -> Page:
+    def page(name: str, draw: Callable[[int, Axes], object], how: str, sections: Sequence[str], height: float) -> Page:
         figure = Figure((DOUBLE, height), layout="constrained")
         axes = figure.subplots(1, 2, sharex=True, sharey=True)
         for number, ax in enumerate(axes):
@@ -88,7 +88,7 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
     divergences = [jsd.divergences(side) for side in measured["jsd"]]
     yield page(
         "compare_jsd",
-        lambda i, ax: jsd.draw_divergence(divergences[i], ax) and None,
+        lambda i, ax: jsd.draw_divergence(divergences[i], ax),
         "The divergence between the confidence after a right and after a wrong answer, question by question. "
         + jsd.HOW_TO_READ.partition("Left: ")[2].partition("Right: ")[0],
         ("JSD of the confidence, median (nats)", "JSD of right and wrong answer", "Direction"),
@@ -101,7 +101,7 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
     levels = masking.maskings(measured["masking"][0], summary["format"]).levels
     yield page(
         "compare_confidence",
-        lambda i, ax: masking.draw_levels(hidden[i], levels, ax) and None,
+        lambda i, ax: masking.draw_levels(hidden[i], levels, ax),
         "The mean confidence distribution with the answer in sight (bars) and with its tokens replaced by the mean "
         "embedding (line). A line on the bars means that the confidence does not need the answer.",
         ("Expected confidence", "Its drop when the answer is hidden"),
@@ -110,7 +110,7 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
     flows = [rollout.rollouts(side) for side in measured["rollout"]]
     yield page(
         "compare_rollout",
-        lambda i, ax: rollout.draw_pairs(flows[i].mass, ax).set(xlabel="rollout mass") and None,
+        lambda i, ax: rollout.draw_pairs(flows[i].mass, ax).set(xlabel="rollout mass"),
         "Attention rollout read at the confidence, by span (dots), beside uniform attention (diamonds). Attention "
         "alone: a dependence that training built in values and MLPs does not show here.",
         ("Rollout mass", "Rollout mass, first token left out", "Rollout mass per token"),
@@ -119,7 +119,7 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
     effects = [attribution.attributions(_of("attribution", side), _of("answer", side)) for side in (before, after)]
     yield page(
         "compare_attribution",
-        lambda i, ax: attribution.draw_effects(effects[i], ax) and None,
+        lambda i, ax: attribution.draw_effects(effects[i], ax),
         "What replacing a part of the prompt by a filler takes away from the score at the confidence; marks are means "
         "over questions, shapes fillers, bars 95 % intervals.",
         ("Effect on the score at the confidence", "Attribution of the answer"),

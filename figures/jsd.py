@@ -83,7 +83,7 @@ def _binned(values: Sequence[float]) -> tuple[int, ...]:
 def draw_divergence(measurement: Divergences, ax: Axes) -> Axes:
     """The histogram: right against wrong answer filled, the hint outlined, the noise floor as a band."""
     colours = ROLE_COLOURS
-    if floor := measurement.medians.get("noise_floor"):
+    if (floor := measurement.medians.get("noise_floor")) and floor.value is not None:
         if floor.low is not None and floor.high is not None:
             ax.axvspan(max(floor.low, LEAST), max(floor.high, LEAST), color=colours["noise_floor"], alpha=0.3, lw=0)
         ax.axvline(max(floor.value, LEAST), color=colours["noise_floor"], lw=1.4)
@@ -96,7 +96,7 @@ def draw_divergence(measurement: Divergences, ax: Axes) -> Axes:
     ax.set(xscale="log", xlim=(LEAST, LIMIT), xlabel="JSD of the confidence (nats)", ylabel="questions")
     ax.set_xticks(TICKS, TICK_LABELS)
     ax.set_xticks((), minor=True)
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params("y", integer=True)
     return ax
 
 
@@ -107,7 +107,8 @@ def draw_comparisons(measurement: Divergences, ax: Axes) -> Axes:
         one, colour = measurement.medians[name], ROLE_COLOURS[name]
         if one.low is not None and one.high is not None:
             ax.plot((max(one.low, LEAST), max(one.high, LEAST)), (row, row), color=colour, lw=2, solid_capstyle="butt")
-        ax.plot(max(one.value, LEAST), row, "o", color=colour, ms=4.5, mec="white", mew=0.5)
+        if one.value is not None:
+            ax.plot(max(one.value, LEAST), row, "o", color=colour, ms=4.5, mec="white", mew=0.5)
     ax.axvline(NEAR_ZERO, color=INK, ls="--", lw=0.9)
     ax.set(xscale="log", xlim=(LEAST, LIMIT), xlabel="median JSD (nats)", ylim=(max(len(names), 1) - 0.5, -0.5))
     ax.set_xticks(TICKS, TICK_LABELS)

@@ -76,9 +76,9 @@ def _reported_comparison(folder: Path, summary: Record, questions: Sequence[str]
         printed_grid(compare.calibration_grid(summary), "Calibration, each with its own answers:")
         compare.calibration_grid(summary).written(folder, "calibration")
     print("Effect size: the difference over its standard error and the square root of n (Cohen's d_z, for means).")
-    records = tuple(list(read_records(folder / side)) for side in compare.SIDE_TITLES)
+    before, after = (list(read_records(folder / side)) for side in compare.SIDE_TITLES)
     with paper():
-        for page in compare.pages(records, summary, questions):
+        for page in compare.pages((before, after), summary, questions):
             saved(page.figure, folder / "figures", page.name, page.caption)
     _said_where(folder)
 

@@ -159,7 +159,7 @@ def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
         return
     data = rollouts(measured)
     figure = Figure((DOUBLE, 3.9), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.3, 1))
+    (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.3, 1))
     a, b, c = above.subplots(1, 3, sharey=True)
     d, e = below.subplots(1, 2)
     draw_pairs(data.mass, a).set(title="a  mass", xlabel="rollout mass")

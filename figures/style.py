@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import seaborn as sns
@@ -14,6 +15,9 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from interp.records import Span
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 SINGLE, DOUBLE = 3.3, 6.9
 """Inches: the width of one column, and of both, in a two-column paper."""
@@ -74,7 +78,7 @@ INK = "#222222"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 FAMILY, MONOSPACED = "DejaVu Sans", "DejaVu Sans Mono"
 """Both come with matplotlib, so that every machine has them."""
-SETTINGS = {
+SETTINGS: "dict[RcKeyType, object]" = {
     "font.family": FAMILY,
     "font.size": 7,
     "axes.titlesize": 8,

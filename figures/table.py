@@ -18,6 +18,7 @@ from interp.runs import Record
 
 WIDTH = 120
 """Columns where the output is no terminal, so that a log holds whole rows."""
+Unit = Literal["number", "share"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Row:
     """What it is, in plain words."""
     estimate: Estimate
     """Value, interval, count, left out."""
-    unit: Literal["number", "share"] = "number"
+    unit: Unit = "number"
     """number, or share: a fraction that is printed in per cent."""
     sets: tuple[float, ...] = ()
     """Its value under each set of worked examples, where there are several."""
@@ -121,18 +122,16 @@ def table_of(summary: Record) -> Table:
         for key, words in names.items():
             if node := _at(summary, key):
                 spread = tuple(v for v in sets.get(key, {}).get("values", ()) if v is not None)
-                unit = "share" if key.startswith(SHARES) else "number"
+                unit: Unit = "share" if key.startswith(SHARES) else "number"
                 rows.append(Row(section, words, Estimate(**node), unit, spread))
     return Table(tuple(rows))
 
 
 def _at(summary: Record, key: str) -> Record | None:
-    node = summary
-    for name in key.split("."):
-        node = node.get(name)
-        if node is None:
-            return None
-    return node
+    *above, last = key.split(".")
+    for name in above:
+        summary = summary.get(name) or {}
+    return summary.get(last)
 
 
 def printed(table: Table, subject: Subject) -> None:

@@ -11,6 +11,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.typing import ColorType
 
 from figures.captions import Page, Subject, caption, digits
 from figures.style import DOUBLE, INK, MONOSPACED, ROLE_COLOURS, SPAN_COLOURS, printable
@@ -164,7 +165,8 @@ def draw_tokens(prompt: ShadedPrompt, shading: Shading, ax: Axes) -> Axes:
     """The prompt's text with one shade per token, and a line in the span's colour under it."""
     norm = Normalize(-shading.limit, shading.limit)
     shaded, plain = ([[" "] * COLUMNS for _ in range(prompt.lines)] for _ in range(2))
-    boxes, shades = [], []
+    boxes: list[Rectangle] = []
+    shades: list[ColorType] = []
     for place in prompt.places:
         value = None if place.token is None else shading.values[place.token]
         width = len(place.text)

@@ -64,12 +64,12 @@ def draw_curve(points: Sequence[Record], form: str, lines: dict[str, str], ax: A
     """One line with its band for each name, over updates. points: a run's `curve` in summary.json."""
     for name, colour in lines.items():
         found = [(point["update"], Estimate(**point["formats"][form][name])) for point in points]
-        found = [(at, one) for at, one in found if one.value is not None]
-        ax.plot([at for at, _ in found], [one.value for _, one in found], color=colour, label=NAMES[name])
-        band = [(at, one.low, one.high) for at, one in found if one.low is not None]
-        if band:
-            ax.fill_between(*zip(*band, strict=True), color=colour, alpha=0.18, lw=0)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+        line = [(at, one.value) for at, one in found if one.value is not None]
+        ax.plot([at for at, _ in line], [value for _, value in line], color=colour, label=NAMES[name])
+        if band := [(at, one.low, one.high) for at, one in found if one.low is not None]:
+            at, low, high = zip(*band, strict=True)
+            ax.fill_between(at, low, high, color=colour, alpha=0.18, lw=0)
+    ax.locator_params("x", integer=True)
     return ax
 
 

@@ -16,6 +16,8 @@ from interp.runs import Record
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.prefix import SharedPrefix, TokenTree
+    from interp.readout import LevelPlan
     from interp.setting import Case, Setting
 
 ScoreName = Literal["expected", "stated"]
@@ -39,7 +41,7 @@ def rank_of_best(effects: Sequence[float | None], members: Sequence[int]) -> int
     """1 + how many tokens have a larger effect, in size, than the best of `members`; None marks tokens not replaced.
 
     1: no token matters more than the answer's. Tokens left out are taken to matter less: then it is a lower bound."""
-    sizes = [abs(effects[i]) for i in members if effects[i] is not None]
+    sizes = [abs(effect) for i in members if (effect := effects[i]) is not None]
     if not sizes:
         return None
     return 1 + sum(effect is not None and abs(effect) > max(sizes) for effect in effects)
@@ -71,6 +73,19 @@ class Attribution:
         }
 
 
+@dataclass(frozen=True)
+class PathScore:
+    """The score as a function of how far each token has come from the filler (0) to itself (1): [paths, tokens]."""
+
+    of: Callable[["Tensor"], "Tensor"]
+    """[paths, tokens] -> [paths]."""
+    width: int
+    """How many tokens the model is fed for each path."""
+
+    def __call__(self, coordinates: "Tensor") -> "Tensor":
+        return self.of(coordinates)
+
+
 class Scorer:
     """The score of one transcript as a function of the embeddings of some of its tokens, the rest held fixed."""
 
@@ -100,8 +115,8 @@ class Scorer:
                 scores[members[k]] = self.score(levels).item()
         return scores
 
-    def along(self, positions: Sequence[int], filler: "Tensor") -> Callable[["Tensor"], "Tensor"]:
-        """The score as a function of how far each token has come from the filler (0) to itself (1): [paths, tokens]."""
+    def along(self, positions: Sequence[int], filler: "Tensor") -> PathScore:
+        """The score on the way from the filler to the tokens at some positions."""
         start = min(positions)
         prefix, tree, reads, plan, nodes, embeds = self._below(start)
         moved = [nodes[p - start] for p in positions]
@@ -113,8 +128,7 @@ class Scorer:
             logits = prefix.path_logits(start, tree, reads, fed)
             return self.score(plan.level_logprobs(logits, self.setting.reader.stops))
 
-        scored.width = len(tree.tokens)
-        return scored
+        return PathScore(scored, len(tree.tokens))
 
     def first_order(self, filler: "Tensor") -> "np.ndarray":
         """What replacing each token would do to the score if the score were linear in it, [tokens]."""
@@ -129,7 +143,7 @@ class Scorer:
         """How much is shared: the opening where it ends before the first position, else what stands before that."""
         return min([*positions, len(self.setting.prefix.opening)])
 
-    def _below(self, start: int) -> tuple:
+    def _below(self, start: int) -> "tuple[SharedPrefix, TokenTree, list[int], LevelPlan, tuple[int, ...], Tensor]":
         opening = self.setting.prefix
         prefix = opening.extended(self.transcript.ids[:start]) if start > len(opening.opening) else opening
         tree, reads, plan = self.setting.reader.plan(self.transcript, start)
@@ -138,7 +152,7 @@ class Scorer:
 
 
 def integrated_gradients(
-    scored: Callable[["Tensor"], "Tensor"],
+    scored: PathScore,
     tokens: int,
     *,
     effect: float,

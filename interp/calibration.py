@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 
 from interp.errors import UserError
 from interp.intervals import Estimate, estimated_jointly
@@ -21,7 +22,7 @@ SMOOTH_MESH = 256
 SMOOTH_WIDTHS = np.concatenate([[0.0005], np.geomspace(0.002, 1, 72)])
 """Widths between which the smooth calibration error is sought; an error below the first is called that."""
 
-Reduced = np.ndarray | np.floating
+Reduced = NDArray[np.floating] | np.floating
 """What is left when the last axis is reduced: one number for each row of a batch, or a single one."""
 
 Rule = Callable[[Sequence[Fraction]], Int[np.ndarray, " questions"]]
@@ -53,7 +54,7 @@ def equal_mass(bins: int) -> Rule:
     def rule(confidences: Sequence[Fraction]) -> Int[np.ndarray, " questions"]:
         if not confidences:
             return np.zeros(0, dtype=int)
-        _, group, count = np.unique(confidences, return_inverse=True, return_counts=True)
+        _, group, count = np.unique(np.array(confidences), return_inverse=True, return_counts=True)
         middle = 2 * np.cumsum(count) - count  # twice the middle, in questions, so that all is integer
         return (middle * bins // (2 * len(confidences)))[group]
 
@@ -62,7 +63,7 @@ def equal_mass(bins: int) -> Rule:
 
 def by_level(confidences: Sequence[Fraction]) -> Int[np.ndarray, " questions"]:
     """Each confidence that occurs is a bin of its own: no bins at all where only levels can be stated."""
-    return np.unique(confidences, return_inverse=True)[1] if confidences else np.zeros(0, dtype=int)
+    return np.unique(np.array(confidences), return_inverse=True)[1] if confidences else np.zeros(0, dtype=int)
 
 
 RULE_FORM = "levels, or a number of bins with its kind: 10-right, 15-right, 15-left, 10-mass"
@@ -81,6 +82,20 @@ def rule_named(name: str) -> Rule:
     return equal_mass(int(said[1])) if said[2] == "mass" else equal_width(int(said[1]), closed=said[2])
 
 
+def over_questions(values: np.ndarray) -> Reduced:
+    """Their mean over the last axis."""
+    mean: Reduced = values.mean(-1)
+    return mean
+
+
+def _over_bins(bins: np.ndarray, of_bin: Callable[[np.ndarray], np.ndarray]) -> Reduced:
+    """The sum over bins of what `of_bin` makes of the questions in one, for each question."""
+    total, questions = np.zeros(bins.shape[:-1]), int(bins.shape[-1])
+    for number in np.unique(bins):
+        total += of_bin(bins == number)
+    return total / questions
+
+
 def calibration_error(
     confidence: Float[np.ndarray, "*batch questions"],
     right: Bool[np.ndarray, "*batch questions"],
@@ -88,22 +103,19 @@ def calibration_error(
 ) -> Reduced:
     """Expected calibration error: the mean over questions of |accuracy - mean confidence| of the bin, in [0, 1]."""
     excess = right - confidence
-    total = np.zeros(excess.shape[:-1])
-    for number in np.unique(bins):
-        total += np.abs(np.where(bins == number, excess, 0).sum(-1))
-    return total / excess.shape[-1]
+    return _over_bins(bins, lambda there: np.abs(np.where(there, excess, 0).sum(-1)))
 
 
 def net_calibration_error(
     confidence: Float[np.ndarray, "*batch questions"], right: Bool[np.ndarray, "*batch questions"]
 ) -> Reduced:
     """Accuracy minus mean confidence, in [-1, 1]; below 0: overconfident. The mass-weighted form, whatever the bins."""
-    return (right - confidence).mean(-1)
+    return over_questions(right - confidence)
 
 
 def brier(confidence: Float[np.ndarray, "*batch questions"], right: Bool[np.ndarray, "*batch questions"]) -> Reduced:
     """Mean squared difference of confidence and outcome, in [0, 1]; lower is better. Brier 1950, two classes."""
-    return ((right - confidence) ** 2).mean(-1)
+    return over_questions((right - confidence) ** 2)
 
 
 def reliability(
@@ -114,29 +126,22 @@ def reliability(
     """The part of the Brier score that comes from bins whose confidence is not their accuracy. Murphy 1973.
 
     Brier = reliability - resolution + uncertainty, exactly where each bin holds one confidence."""
-    total = np.zeros(confidence.shape[:-1])
-    for number in np.unique(bins):
-        there = bins == number
-        excess = np.where(there, right - confidence, 0).sum(-1)
-        total += excess**2 / np.maximum(there.sum(-1), 1)
-    return total / confidence.shape[-1]
+    excess = right - confidence
+    return _over_bins(bins, lambda there: np.where(there, excess, 0).sum(-1) ** 2 / np.maximum(there.sum(-1), 1))
 
 
 def resolution(right: Bool[np.ndarray, "*batch questions"], bins: Int[np.ndarray, "*batch questions"]) -> Reduced:
     """How far the bins' accuracies lie from the overall one, squared; what confidence knows. Murphy 1973."""
-    overall = right.mean(-1)
-    total = np.zeros(right.shape[:-1])
-    for number in np.unique(bins):
-        there = bins == number
-        count = there.sum(-1)
-        accuracy = (there & right).sum(-1) / np.maximum(count, 1)
-        total += count * (accuracy - overall) ** 2
-    return total / right.shape[-1]
+    overall = over_questions(right)
+    return _over_bins(
+        bins,
+        lambda there: there.sum(-1) * ((there & right).sum(-1) / np.maximum(there.sum(-1), 1) - overall) ** 2,
+    )
 
 
 def uncertainty(right: Bool[np.ndarray, "*batch questions"]) -> Reduced:
     """Accuracy times error rate: the Brier score of always stating the accuracy."""
-    accuracy = right.mean(-1)
+    accuracy = over_questions(right)
     return accuracy * (1 - accuracy)
 
 
@@ -160,7 +165,9 @@ def auroc(
         above += np.where(there & right, rank - before[..., None], 0).sum(-1) - positive * (positive + 1) / 2
         pairs += positive * (size - positive)
         before += size
-    return np.divide(above, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+    share = np.full(pairs.shape, np.nan)
+    np.divide(above, pairs, out=share, where=pairs > 0)
+    return share
 
 
 def risk_coverage_area(
@@ -177,7 +184,7 @@ def risk_coverage_area(
     tie = (np.cumsum(fresh.ravel()) - 1).reshape(rows.shape)
     rate = np.bincount(tie.ravel(), weights=np.atleast_2d(wrong).ravel()) / np.bincount(tie.ravel())
     risk = np.cumsum(rate[tie], -1) / np.arange(1, rows.shape[-1] + 1)
-    return risk.mean(-1).reshape(confidence.shape[:-1])
+    return over_questions(risk).reshape(confidence.shape[:-1])
 
 
 def smooth_calibration_error(
@@ -203,7 +210,8 @@ def _reflected_gaussian(values: Float[np.ndarray, " values"], width: float) -> F
     mesh = (np.arange(SMOOTH_MESH) + 0.5) / SMOOTH_MESH
     images = np.concatenate([values + 2 * k for k in range(-3, 4)] + [2 * k - values for k in range(-3, 4)])
     seen = np.exp(-((mesh - images[:, None]) ** 2) / (2 * width**2)).reshape(14, len(values), SMOOTH_MESH).sum(0)
-    return seen / seen.sum(-1, keepdims=True)
+    shares: np.ndarray = seen / seen.sum(-1, keepdims=True)
+    return shares
 
 
 def _crossing(excess: Float[np.ndarray, "widths rows"]) -> Float[np.ndarray, " rows"]:
@@ -212,7 +220,8 @@ def _crossing(excess: Float[np.ndarray, "widths rows"]) -> Float[np.ndarray, " r
     rows = np.arange(excess.shape[1])
     high, low = excess[after - 1, rows], excess[after, rows]
     share = np.clip(np.divide(high, high - low, out=np.zeros_like(high), where=high != low), 0, 1)
-    return SMOOTH_WIDTHS[after - 1] + share * (SMOOTH_WIDTHS[after] - SMOOTH_WIDTHS[after - 1])
+    width: np.ndarray = SMOOTH_WIDTHS[after - 1] + share * (SMOOTH_WIDTHS[after] - SMOOTH_WIDTHS[after - 1])
+    return width
 
 
 def lowest_possible(accuracy: float, values: Sequence[float]) -> float:
@@ -247,8 +256,8 @@ Measure = Callable[..., Reduced]
 """(confidence, right, bins, levels, groups), each [..., questions] -> [...]."""
 
 MEASURES: dict[str, Measure] = {
-    "accuracy": lambda c, r, b, v, g: r.mean(-1),
-    "confidence": lambda c, r, b, v, g: c.mean(-1),
+    "accuracy": lambda c, r, b, v, g: over_questions(r),
+    "confidence": lambda c, r, b, v, g: over_questions(c),
     "ece": lambda c, r, b, v, g: calibration_error(c, r, b),
     "ece_levels": lambda c, r, b, v, g: calibration_error(c, r, v),
     "nce": lambda c, r, b, v, g: net_calibration_error(c, r),

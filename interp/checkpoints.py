@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE, embedded_checkpoint, gguf_checkpoint
 from interp.errors import UserError
@@ -17,6 +17,7 @@ from interp.plain import reason
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 WHOLE_BYTES = 1 << 31
@@ -64,7 +65,7 @@ class Checkpoint:
 
     name: str
     """What --ckpt said."""
-    model: "PreTrainedModel"
+    model: "PreTrainedModel | PeftModel"
     """In evaluation mode, weights frozen; a PeftModel where the checkpoint is an adapter."""
     tokenizer: "PreTrainedTokenizerBase"
     """The checkpoint's own tokenizer."""
@@ -182,7 +183,7 @@ def _adapter(path: Path, *, remote_code: bool) -> Source:
     return Source(under.model, under.revision, path, under.note, under.shots, under.base_name)
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path) -> dict[str, object]:
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -236,7 +237,7 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
         base = held[1]
         model = _with_adapter(base, source.adapter) if source.adapter else base
         if _placement(place, loading) is None:
-            model = model.to(place)
+            model = model.to(place)  # type: ignore[arg-type]  # typed as if not bound, by functools.wraps
         model = model.eval().requires_grad_(False)
         _refuse_unknown_tokens(ckpt, model, tokenizer)
         note = "; ".join(filter(None, (source.note, QUANTIZED.get(loading.quantization))))
@@ -270,7 +271,7 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
     auto = "bfloat16" if place.startswith("cuda") else "float32"
     dtype = getattr(torch, auto if loading.dtype == "auto" else loading.dtype)
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(  # typed as a model, a pair with output_loading_info
             source.model,
             dtype=dtype,
             device_map=_placement(place, loading),
@@ -282,12 +283,15 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
         )
     except Exception as error:  # transformers meets a strange file with exceptions of any type
         raise _not_loaded(ckpt, source, error) from error
-    if missing := sorted(told["missing_keys"]):  # transformers goes on with random numbers in their place
+    model: PreTrainedModel = found[0]
+    if missing := sorted(found[1]["missing_keys"]):  # transformers goes on with random numbers in their place
         raise UserError(f"--ckpt {ckpt}: {source.model} lacks the weights {', '.join(missing)[:200]}")
     return model
 
 
-def _refuse_unknown_tokens(ckpt: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+def _refuse_unknown_tokens(
+    ckpt: str, model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
+) -> None:
     """Errors: UserError where a text could have tokens that the model does not know; control tokens no text has."""
     size = model.config.get_text_config().vocab_size
     control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -320,7 +324,7 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
+def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
     try:
         from peft import PeftModel
     except ImportError:
@@ -357,6 +361,6 @@ def _fingerprint(source: Source) -> str:
     return digest.hexdigest()[:12]
 
 
-def _commit(model: "PreTrainedModel") -> str:
+def _commit(model: "PreTrainedModel | PeftModel") -> str:
     commit = getattr(model.config, "_commit_hash", None)
     return f" {commit}" if commit else ""

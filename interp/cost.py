@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from interp.commands import at_least, refuse_sets_of_nothing, run_as_command
-from interp.diagnose import Diagnose
+from interp.diagnose import ASKED_AT_ONCE, Diagnose
 from interp.errors import UserError
 from interp.formats import FORMATS, FormatName
 from interp.questions import loaded_questions, refuse_mixed, shuffled
@@ -127,7 +127,8 @@ def lengths_of(prompter: "Prompter", questions: Sequence[Question], *, fillers: 
     from interp.loads import Lengths
     from interp.prompts import common_length
 
-    opening, rows = len(prompter.opening), []
+    opening = len(prompter.opening)
+    rows: list[tuple[float, ...]] = []
     for question in questions:
         answer = question.response or question.answers[0]
         plain = prompter.transcript(question, answer)
@@ -140,7 +141,7 @@ def lengths_of(prompter: "Prompter", questions: Sequence[Question], *, fillers: 
             reply = len(said.ids) - len(prompter.transcript(question, free=True).ids) + 1
         told = len(hinted.ids) - common_length([hinted.ids, plain.ids])
         tail = len(plain.ids) - where[-1] - 1
-        rows.append((where[0] - opening, len(where), np.mean(looks), tail, told, len(where) > 1, reply))
+        rows.append((where[0] - opening, len(where), float(np.mean(looks)), tail, told, len(where) > 1, reply))
     question_, answer_, looks_, tail_, hint_, several, reply_ = (float(column) for column in np.mean(rows, axis=0))
     suffixes = prompter.level_suffixes(plain)
     firsts = {plain.spans[i]: i for i in reversed(range(opening))}
@@ -178,7 +179,7 @@ def planned(
     if options.sample and not own.choices:
         plain, size, right = lengths["ScoreNumber"], options.batch_tokens, options.sample * options.accuracy
         plan["training.triplets"] = {
-            "answers": loads.written(options.sample / each, loads.ASKED_AT_ONCE, 1, plain, size),
+            "answers": loads.written(options.sample / each, ASKED_AT_ONCE, 1, plain, size),
             "wrong answers": loads.sampled(right / each, plain, Triplets.wrong, Triplets.tries, size),
         }
         given = {name: getattr(options, name) for name in ("epochs", "batch", "accumulation", "updates")}
@@ -239,11 +240,14 @@ def configuration(options: Cost) -> "PretrainedConfig":
 
     if options.architecture in KNOWN:
         numbers = dict(KNOWN[options.architecture])
-        return AutoConfig.for_model(numbers.pop("model_type"), **numbers)
+        return AutoConfig.for_model(str(numbers.pop("model_type")), **numbers)
     source = source_of(options.ckpt, remote_code=options.trust_remote_code)
     where = options.architecture or source.model
     try:
-        return AutoConfig.from_pretrained(where, revision=source.revision, trust_remote_code=options.trust_remote_code)
+        found: PretrainedConfig = AutoConfig.from_pretrained(
+            where, revision=source.revision, trust_remote_code=options.trust_remote_code
+        )
+        return found
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{where}: no configuration can be read ({' '.join(str(error).split())[:200]})") from error
 

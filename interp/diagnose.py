@@ -281,15 +281,27 @@ def _lettered(question: Question, answer: str | None) -> str | None:
 
 
 def sampled_on_record(
-    run: Run, setting: "Setting", questions: Sequence[Question], **sampling: int | float
+    run: Run,
+    setting: "Setting",
+    questions: Sequence[Question],
+    *,
+    wrong: int,
+    distinct: int,
+    seed: int,
+    top_p: float,
+    tries: int,
 ) -> dict[str, Record]:
     """The record of each question's sampled answers, by its id; draws what is not there yet.
 
-    sampling: what `interp.elicitation.sampled_answers` takes."""
+    wrong and what follows: as `interp.elicitation.sampled_answers` takes them."""
     from interp.elicitation import sampled_answers
 
     def sampled(chunk: Sequence[Question]) -> Iterator[Record]:
-        return map(asdict, sampled_answers(setting.generator, setting.prompter, chunk, **sampling))
+        generator, prompter = setting.generator, setting.prompter
+        found = sampled_answers(
+            generator, prompter, chunk, wrong=wrong, distinct=distinct, seed=seed, top_p=top_p, tries=tries
+        )
+        return map(asdict, found)
 
     by_id = {q.id: q for q in questions}
     recorded(run, ("sample", 0), by_id, SAMPLED_AT_ONCE, sampled, setting, label="wrong answers")
@@ -312,7 +324,9 @@ def _measure(
 
 def summary_of(run: Run, instruments: Sequence[str], checkpoint: "Checkpoint", options: Diagnose) -> Record:
     """Every number of the run with its interval, its count and what was left out."""
-    answers = [{k: record.get(k) for k in ("answer", "right", "parsed")} for record in run.records("answer")]
+    answers: list[Record] = [
+        {k: record.get(k) for k in ("answer", "right", "parsed")} for record in run.records("answer")
+    ]
     flat: dict[str, object] = {
         "model.name": checkpoint.name,
         "model.note": checkpoint.note,
@@ -344,7 +358,8 @@ def summary_of(run: Run, instruments: Sequence[str], checkpoint: "Checkpoint", o
 
 def columns_of(name: str, records: Sequence[Record]) -> Columns:
     """The columns behind an instrument's numbers, from records with one entry per question."""
-    return importlib.import_module(f"interp.{name}").columns(records)
+    columns: Columns = importlib.import_module(f"interp.{name}").columns(records)
+    return columns
 
 
 def averaged(records: Sequence[Record]) -> list[Record]:

@@ -26,7 +26,7 @@ TYPICAL_TOKENS = 4
 NUCLEUS = 1024
 """A nucleus is first looked for among so many tokens, which is much faster than sorting a vocabulary."""
 
-Pick = Callable[[Tensor, int, int], Tensor]
+Pick = Callable[[Tensor, int, np.ndarray], Tensor]
 """(log-probabilities [rows, vocabulary], step, rows' numbers) -> the next token of each row, [rows]."""
 
 
@@ -103,17 +103,17 @@ class Generator:
         if not prompts:
             return []
         length = self.prefix.shared_length(prompts)
-        found: list[Continuation | None] = [None] * len(prompts)
+        found: dict[int, Continuation] = {}
         copies = Counter(map(tuple, prompts))  # which share their prompt
         sizes = [(len(prompt) - length) // copies[tuple(prompt)] + TYPICAL_TOKENS for prompt in prompts]
         for batch in self.prefix.batches(sizes):
             for index, (ids, finished) in zip(
                 batch, self._batch([prompts[i] for i in batch], length, batch, pick, most, lines), strict=True
             ):
-                text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+                text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
                 text = text.split("\n")[0].strip() if lines else text
                 found[index] = Continuation(text, len(ids), finished)
-        return found
+        return [found[i] for i in range(len(prompts))]
 
     def _batch(
         self, prompts: list[Sequence[int]], length: int, numbers: list[int], pick: Pick, most: int, lines: bool

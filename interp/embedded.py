@@ -13,6 +13,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from interp.errors import UserError
 from interp.plain import reason
@@ -96,7 +97,7 @@ def _is_complete(folder: Path, sha256: str) -> bool:
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):  # emptied by a power cut
         return False
     sizes = {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
-    return written == {"source_sha256": sha256, "converter": CONVERTER, "bytes": sizes}
+    return bool(written == {"source_sha256": sha256, "converter": CONVERTER, "bytes": sizes})
 
 
 def _publish(target: Path, sha256: str, save: Callable[[Path], None]) -> None:
@@ -128,9 +129,10 @@ def _save_supported(source: Path, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
         options = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(  # typed as a model, a pair with output_loading_info
             source.parent, gguf_file=source.name, output_loading_info=True, **options
         )
+        model, loading = found
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     except Exception as error:  # transformers and gguf refuse a file with exceptions of many types
         raise UserError(f"transformers cannot read {source}: {reason(error)}") from error
@@ -171,8 +173,7 @@ def _save_directly(source: Path, folder: Path) -> None:
         rms_norm_eps=metadata["llama.attention.layer_norm_rms_epsilon"],
         rope_parameters={"rope_type": "default", "rope_theta": metadata["llama.rope.freq_base"]},
         tie_word_embeddings=True,  # the file holds no output matrix
-        unk_token_id=vocabulary["unk_token_id"],
-        **special,
+        **special | {"unk_token_id": vocabulary["unk_token_id"]},
     )
     names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}
     for layer in range(config.num_hidden_layers):

@@ -435,8 +435,8 @@ def _differences(
         if checkpoint != names[0]:
             before = scored[names[0], where, key, form]
             both = [q for q in data[where] if verdicts[q.id] and before[q.id]]
-            pair = [_scored(both, one) for one in (verdicts, before)]
-            found = differences_of(*pair, rule_named(options.rule))
+            after, first = (_scored(both, one) for one in (verdicts, before))
+            found = differences_of(after, first, rule_named(options.rule))
             numbers = {name: one.as_record() for name, one in found.items()}
             _put(table, (f"{checkpoint} less {names[0]}", where, key, form), numbers)
     return table

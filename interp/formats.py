@@ -48,7 +48,7 @@ def _evenly(count: int) -> tuple[float, ...]:
 
 FIFTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
-FORMATS: dict[FormatName, ConfidenceFormat] = {
+FORMATS: dict[str, ConfidenceFormat] = {
     form.name: form
     for form in (
         ConfidenceFormat(

@@ -5,7 +5,7 @@ The model under study is never hooked itself, since hooking edits a model for go
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,7 +35,8 @@ class HookedModel:
         """Errors: UserError where transformer-lens does not know the architecture, or where the hooked model's logits
         are not those of the model that it stands for."""
         twin = merged_twin(model)
-        probe = torch.tensor([PROBE], device=model.device) % twin.get_input_embeddings().weight.shape[0]
+        vocabulary = len(twin.get_input_embeddings().get_parameter("weight"))
+        probe = torch.tensor([PROBE], device=model.device) % vocabulary
         with torch.no_grad():
             scoring = model(probe).logits
             eager = twin(probe).logits
@@ -76,7 +77,8 @@ class HookedModel:
     @torch.no_grad()
     def logits(self, prompts: Tensor) -> Tensor:
         """Logits [prompts, tokens, vocabulary] of token ids [prompts, tokens], under whatever is cut or replaced."""
-        return self.bridge(prompts)
+        logits: Tensor = self.bridge(prompts)
+        return logits
 
     @contextmanager
     def attention_cut(
@@ -123,7 +125,15 @@ class HeadMeans(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self._packed)
 
-    def __getitem__(self, layer: int) -> np.ndarray:
+    @overload
+    def __getitem__(self, layer: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, layer: slice) -> "HeadMeans": ...
+
+    def __getitem__(self, layer: int | slice) -> "np.ndarray | HeadMeans":
+        if isinstance(layer, slice):
+            return HeadMeans(self._packed[layer], self._tokens)
         square = np.zeros((self._tokens, self._tokens), dtype=self._packed[layer].dtype)
         square[np.tril_indices(self._tokens)] = self._packed[layer]
         return square
@@ -139,16 +149,26 @@ def _refuse_without_rollout(mean: Tensor, layer: int) -> None:
         )
 
 
+@runtime_checkable
+class Adapted(Protocol):
+    """A layer with adapters that can be merged into its weight."""
+
+    active_adapters: list[str]
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """What the adapter adds to the weight."""
+
+
 def merged_twin(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
     """A second model over the same weight storage, with eager attention; a LoRA adapter is merged into copies of the
     weights that it changes, and only of those."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
     if getattr(base, "is_quantized", False) or len(set(getattr(base, "hf_device_map", {}).values())) > 1:
         raise UserError(
             "rollout needs the weights themselves, on one device, and these are quantised or spread; the other "
             "instruments run: python -m interp.jsd, interp.masking, interp.attribution"
         )
-    adapted = {name: layer for name, layer in base.named_modules() if hasattr(layer, "get_delta_weight")}
+    adapted = {name: layer for name, layer in base.named_modules() if isinstance(layer, Adapted)}
     weights = {}
     for key, value in base.state_dict().items():
         if ".lora_" in key:
@@ -161,7 +181,7 @@ def merged_twin(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
                     value = value + adapted[owner].get_delta_weight(adapter).to(value.dtype)
         weights[f"{owner}.{leaf}"] = value.detach()
     with torch.device("meta"):
-        twin = type(base)._from_config(copy.deepcopy(base.config), attn_implementation="eager")
+        twin: PreTrainedModel = type(base)._from_config(copy.deepcopy(base.config), attn_implementation="eager")
     try:
         twin.load_state_dict(weights, assign=True, strict=True)
     except RuntimeError as error:  # an adapter that brings whole modules, or another kind than LoRA
@@ -172,7 +192,8 @@ def merged_twin(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
         if ".lora_" not in name and not name.endswith(".base_layer"):
             for buffer, value in module.named_buffers(recurse=False):
                 setattr(twin.get_submodule(name), buffer, value)
-    return twin.eval().requires_grad_(False)
+    twin.eval().requires_grad_(False)
+    return twin
 
 
 def _bridged(twin: PreTrainedModel, architecture: str) -> "TransformerBridge":

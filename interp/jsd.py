@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from interp.intervals import Columns, Statistic
 from interp.questions import may_be_right
-from interp.records import ConfidenceDistribution, Question
+from interp.records import ConfidenceDistribution, Question, Transcript
 from interp.runs import Record
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ def jensen_shannon(
     which is a distance and what scipy's `jensenshannon` returns; not the mean of KL(p, q) and KL(q, p), which has no
     upper bound. Not comparable between formats with different numbers of levels."""
     mixture = (p + q) / 2
-    return np.maximum((_relative_entropy(p, mixture) + _relative_entropy(q, mixture)) / 2, 0)[..., 0]
+    found: np.ndarray = np.maximum((_relative_entropy(p, mixture) + _relative_entropy(q, mixture)) / 2, 0)[..., 0]
+    return found
 
 
 def _relative_entropy(p: np.ndarray, m: np.ndarray) -> np.ndarray:
     ratio = np.divide(p, m, out=np.ones_like(p), where=(p > 0) & (m > 0))  # half of the least number is 0
-    return (p * np.log(ratio)).sum(-1, keepdims=True)
+    found: np.ndarray = (p * np.log(ratio)).sum(-1, keepdims=True)
+    return found
 
 
 def divergence(a: ConfidenceDistribution, b: ConfidenceDistribution) -> float:
@@ -88,7 +90,7 @@ def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
     return records
 
 
-def _plan(setting: "Setting", case: "Case") -> list[tuple[str, str, object]]:
+def _plan(setting: "Setting", case: "Case") -> list[tuple[str, str, Transcript]]:
     """(role, answer, transcript) of everything that is put to one question."""
     put = [("right", case.answer)]
     put += [("wrong", answer) for answer in case.wrong[:2]]

@@ -211,7 +211,8 @@ def written(questions: Number, at_once: Number, copies: Number, lengths: Lengths
 def sampled(questions: Number, lengths: Lengths, candidates: int, tries: int, batch_tokens: int) -> Loads:
     """Rounds of samples, half-way between the fewest and the most that may be drawn for a question; none of choices."""
     fewest = max(4, candidates)
-    wanted, drawn, loads = (fewest + max(tries, fewest)) / 2, 0.0, ()
+    wanted, drawn = (fewest + max(tries, fewest)) / 2, 0.0
+    loads: Loads = ()
     while drawn < wanted and not lengths.choices:
         copies = min(max(8.0, 2.0 * candidates) if drawn else fewest, wanted - drawn)
         loads += written(questions, SAMPLED_AT_ONCE, copies, lengths, batch_tokens)

@@ -7,15 +7,17 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from interp.intervals import Columns
-from interp.records import Transcript
+from interp.records import Span, Transcript
 from interp.runs import Record
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from interp.checkpoints import Checkpoint
     from interp.prefix import TokenTree
+    from interp.readout import LevelPlan
     from interp.setting import Case, Setting
 
 NEUTRAL = (" ...", "...", " _", "_", " .", ".")
@@ -28,7 +30,7 @@ it on. later_to_answer: nothing after the answer can see it."""
 def neutral_token(checkpoint: "Checkpoint") -> int:
     """A token that says nothing: an ellipsis where the vocabulary has one."""
     tokenizer = checkpoint.tokenizer
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in NEUTRAL]
+    encoded: list[list[int]] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in NEUTRAL]
     return min(encoded, key=len)[-1]
 
 
@@ -49,25 +51,26 @@ def filler_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
     return fillers if pad is None else fillers | {"pad": prefix.embedded([pad])[0]}
 
 
-_MEANS: "WeakKeyDictionary[PreTrainedModel, Tensor]" = WeakKeyDictionary()
+_MEANS: "WeakKeyDictionary[PreTrainedModel | PeftModel, Tensor]" = WeakKeyDictionary()
 """The mean embedding of each model that is still there; a model must not be held for its mean."""
 
 
-def mean_embedding(model: "PreTrainedModel") -> "Tensor":
+def mean_embedding(model: "PreTrainedModel | PeftModel") -> "Tensor":
     """The mean [width] over the vocabulary of the embeddings as the model receives them."""
     import torch
 
     if model not in _MEANS:
         table = model.get_input_embeddings()
-        parts = torch.arange(table.weight.shape[0], device=model.device).split(4096)
+        count = len(table.get_parameter("weight"))
+        parts = torch.split(torch.arange(count, device=model.device), 4096)
         sums = torch.stack([table(part).float().sum(0).cpu().double() for part in parts])
-        _MEANS[model] = sums.sum(0) / table.weight.shape[0]
+        _MEANS[model] = sums.sum(0) / count
     return _MEANS[model]
 
 
 def masked_tree(
-    setting: "Setting", transcript: Transcript, length: int, filler: "Tensor", span: str = "answer"
-) -> tuple["TokenTree", list[int], object, "Tensor"]:
+    setting: "Setting", transcript: Transcript, length: int, filler: "Tensor", span: Span = "answer"
+) -> tuple["TokenTree", list[int], "LevelPlan", "Tensor"]:
     """A transcript's tree with the embeddings [nodes, width] of one span replaced by a filler."""
     tree, reads, plan = setting.reader.plan(transcript, length)
     embeds = setting.prefix.embedded(tree.tokens).clone()
@@ -78,7 +81,7 @@ def masked_tree(
 
 def cut_tree(
     setting: "Setting", transcript: Transcript, length: int, cut: str
-) -> tuple["TokenTree", list[int], object]:
+) -> tuple["TokenTree", list[int], "LevelPlan"]:
     """A transcript's tree in which attention to the answer is cut."""
     tree, reads, plan = setting.reader.plan(transcript, length)
     path = tree.insert(transcript.ids[length:])
@@ -100,6 +103,7 @@ def _of_case(setting: "Setting", case: "Case", fillers: dict[str, "Tensor"]) -> 
     transcript = setting.prompter.transcript(case.question, case.answer)
     length = transcript.positions("answer")[0]
     prefix = setting.prefix.extended(transcript.ids[:length])
+    variants: dict[str, tuple[TokenTree, list[int], LevelPlan, Tensor | None]]
     variants = {"seen": (*setting.reader.plan(transcript, length), None)}
     variants |= {name: masked_tree(setting, transcript, length, filler) for name, filler in fillers.items()}
     variants |= {name: (*cut_tree(setting, transcript, length, name), None) for name in CUTS}

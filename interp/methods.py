@@ -225,5 +225,5 @@ the data, which need no asking."""
 def tokens_written(method: Method, record: Record, answer_tokens: int) -> int:
     """How many tokens the model wrote for one question, ends of lines included."""
     if method.asking == "sampled":
-        return record["tokens"]
+        return int(record["tokens"])
     return answer_tokens + (record["level_tokens"] if method.speaks else 0)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from typing import Any
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """Control characters, ends of lines, changes of the writing direction, halves of surrogate pairs and what is
@@ -10,7 +11,7 @@ no character at all."""
 HALF = re.compile("[\ud800-\udfff]")
 
 
-def plain_json(text: str | bytes) -> object:
+def plain_json(text: str | bytes) -> Any:
     """What a JSON text says.
 
     Errors: ValueError, also for what Python's reader takes or stumbles over: numbers that are not finite, half of a

@@ -92,7 +92,7 @@ class SharedPrefix:
         self.batch_tokens = batch_tokens
         self.windows = attention_windows(model)
         self._keys_values: list[tuple[Tensor, Tensor]] = []
-        self.opening = ()
+        self.opening: tuple[int, ...] = ()
         vars(self).update(vars(self.extended(opening)))
 
     def extended(self, ids: Sequence[int]) -> "SharedPrefix":
@@ -106,7 +106,7 @@ class SharedPrefix:
             path = tree.insert(ids[len(self.opening) :])
             with torch.no_grad():
                 forest = self._forward(len(self.opening), [tree], [path[-1:]])
-            longer._keys_values = [(layer.keys, layer.values) for layer in forest.cache.layers]
+            longer._keys_values = [(keys, values) for keys, values, _ in forest.cache]
         return longer
 
     def shared_length(self, sequences: Sequence[Sequence[int]]) -> int:
@@ -144,7 +144,8 @@ class SharedPrefix:
 
     def embedded(self, tokens: Sequence[int]) -> Tensor:
         """The input embeddings of tokens, [tokens, width]."""
-        return self.model.get_input_embeddings()(torch.tensor(tokens, device=self.model.device))
+        embedded: Tensor = self.model.get_input_embeddings()(torch.tensor(tokens, device=self.model.device))
+        return embedded
 
     def fork(self, length: int, rows: int) -> DynamicCache:
         """A cache of the opening's first `length` tokens for `rows` rows; views, copied only when they grow.
@@ -208,9 +209,10 @@ class SharedPrefix:
 
         seen: [rows, queries, keys]; positions: [rows, queries]; columns: positions of the keys, [rows, keys].
         A window of w lets a token see itself and the w - 1 before it."""
-        distance = positions[:, :, None] - columns[:, None, :] if any(self.windows.values()) else None
         made = {
-            kind: self._additive(seen if window is None else seen & (distance < window))
+            kind: self._additive(
+                seen if window is None else seen & (positions[:, :, None] - columns[:, None, :] < window)
+            )
             for kind, window in self.windows.items()
         }
         return made.get("", made)
@@ -273,7 +275,8 @@ class Branches:
         self._seen = np.pad(self._seen, ((0, 0), (0, width)))
         self._seen[alive, before + slot] = True
         self._position[alive] += 1
-        return logits[torch.from_numpy(row).to(device), torch.from_numpy(slot).to(device)].float()
+        last: Tensor = logits[torch.from_numpy(row).to(device), torch.from_numpy(slot).to(device)]
+        return last.float()
 
 
 def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int]) -> None:

@@ -13,6 +13,7 @@ from interp.formats import ConfidenceFormat
 from interp.plain import HALF, reason, visible
 from interp.questions import LETTERS
 from interp.records import Question, Span, Transcript
+from interp.runs import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -169,9 +170,13 @@ class Prompter:
             raise UserError(f"{self.tokenizer.name_or_path}: the tokenizer has no token for a question")
         return probe.ids[: probe.positions("question")[0]]
 
-    @property
+    @cached_property
     def _suffixes(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-        return self.__dict__.setdefault("_suffix_memory", {})
+        return {}
+
+    @cached_property
+    def _literals(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        return {}
 
     def _turns(self, question: Question, hint: str) -> list[tuple[str, tuple[Piece, ...]]]:
         turns: list[tuple[str, tuple[Piece, ...]]] = [
@@ -230,13 +235,12 @@ class Prompter:
         """What the template writes before, between and after the turns; one fewer where it takes no system turn.
 
         Found by rendering marks instead of contents, so that no content is ever searched for."""
-        memory = self.__dict__.setdefault("_literal_memory", {})
-        if roles not in memory:
+        if roles not in self._literals:
             try:
-                memory[roles] = self._marked(roles)
+                self._literals[roles] = self._marked(roles)
             except UserError:  # it may take no system turn
-                memory[roles] = self._marked(roles[1:])
-        return memory[roles]
+                self._literals[roles] = self._marked(roles[1:])
+        return self._literals[roles]
 
     def _marked(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         marks = [f"\ue000{chr(0xE100 + i)}\ue001" for i in range(len(roles))]
@@ -250,10 +254,9 @@ class Prompter:
         return (*literals, rest)
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
+        options: Record = {"tokenize": False, "add_generation_prompt": True, **self.template_args}
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **self.template_args
-            )
+            text = str(self.tokenizer.apply_chat_template(messages, **options))
         except Exception as error:  # a template is a program of the checkpoint's: in its sandbox it may raise anything
             roles = tuple(message["role"] for message in messages)
             raise self._unfit(f"cannot render these turns: {roles} ({reason(error)})") from error
@@ -279,7 +282,7 @@ class Prompter:
 
 def common_length(sequences: Sequence[Sequence[int]]) -> int:
     """Length of the longest common token prefix."""
-    first, last = min(sequences), max(sequences)
+    first, last = min(map(tuple, sequences)), max(map(tuple, sequences))
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 

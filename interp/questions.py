@@ -14,6 +14,7 @@ from pathlib import Path
 from interp.errors import UserError
 from interp.plain import plain_json
 from interp.records import Question
+from interp.runs import Record
 
 LETTERS = string.ascii_uppercase
 NAMED_DATA = ("facts", "triviaqa", "mmlu", "logiqa", "sciq")
@@ -145,10 +146,10 @@ def question_of_record(record: object) -> Question:
         answer = record.get("answer")
         if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices) <= len(LETTERS):
             raise ValueError(f'"answer" must be the index of one of {len(choices)} choices')
-        answers = [LETTERS[answer], choices[answer]]
+        answers: Sequence[str] = [LETTERS[answer], choices[answer]]
     else:
-        answers = record.get("answers") or ()
-        answers = [answers] if isinstance(answers, str) else answers
+        given = record.get("answers") or ()
+        answers = [given] if isinstance(given, str) else given
         if not isinstance(answers, list | tuple) or not all(isinstance(a, str) for a in answers):
             raise ValueError('"answers" must be a list of texts')
         if not any(normalised(a) for a in answers):
@@ -229,7 +230,7 @@ def _from_hub(name: str, split: str) -> Iterator[Question]:
                 raise UserError(f"--data {name}: row {number} of {repository} is not a question ({error})") from None
 
 
-def _hub_record(name: str, identity: str, row: dict) -> dict:
+def _hub_record(name: str, identity: str, row: Record) -> Record:
     """One row of a hub data set in the fields of our JSONL."""
     if name == "triviaqa":
         answer = row["answer"]

@@ -126,9 +126,9 @@ class ConfidenceReader:
             spoken = (*spoken, spoken[-1] + 1) if spoken and spoken[0] > length else ()
             answer = [(reads.setdefault(path[i - 1 - length], len(reads)), transcript.ids[i]) for i in spoken]
             device = self.prefix.model.device
-            columns = torch.tensor(edges, device=device).reshape(-1, 3).T
-            rows = torch.tensor(answer, device=device, dtype=torch.long).reshape(-1, 2).T
-            plans.append(LevelPlan(*columns, torch.tensor(leaves, device=device), *rows))
+            rows, tokens, levels = torch.tensor(edges, device=device).reshape(-1, 3).T
+            before, said = torch.tensor(answer, device=device, dtype=torch.long).reshape(-1, 2).T
+            plans.append(LevelPlan(rows, tokens, levels, torch.tensor(leaves, device=device), before, said))
         return list(reads), plans
 
 
@@ -154,7 +154,7 @@ def _filled(
     size: int,
 ) -> tuple[list[TokenTree], list[list[int]]]:
     """Trees of `size` nodes or, the last transcript's included, a little more."""
-    trees, owners = [TokenTree()], [[]]
+    trees, owners = [TokenTree()], list[list[int]]([[]])
     for index in order:
         if owners[-1] and len(trees[-1].tokens) >= size:
             trees.append(TokenTree())

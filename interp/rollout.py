@@ -91,7 +91,8 @@ def _reading_row(setting: "Setting", prompt: Transcript) -> tuple[tuple[int, ...
     are the first that separate the levels."""
     suffixes = setting.prompter.level_suffixes(prompt)
     shared = suffixes[0][: common_length(suffixes)]
-    return (*prompt.ids, *shared), (*prompt.spans, *("tail" for _ in shared))
+    tail: Sequence[Span] = ["tail"] * len(shared)
+    return (*prompt.ids, *shared), (*prompt.spans, *tail)
 
 
 def _record(layers: Sequence[np.ndarray], spans: Sequence[Span], row: int, answer_row: int) -> Record:
@@ -107,7 +108,7 @@ def _record(layers: Sequence[np.ndarray], spans: Sequence[Span], row: int, answe
     windows = {}
     for part in np.array_split(np.arange(depth), min(WINDOWS, depth)):
         first, last = int(part[0]), int(part[-1])
-        windows[f"{first}-{last}"] = span_masses(rollout_row([layers[i] for i in range(first, last + 1)], row), spans)
+        windows[f"{first}-{last}"] = span_masses(rollout_row(layers[first : last + 1], row), spans)
     return {
         "layers": depth,
         "spans": list(spans),

@@ -71,10 +71,9 @@ def whole_lines(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], in
 
 
 def _with_key(record: object) -> dict[str, Any]:
-    kinds = tuple(type(record.get(name)) for name in KEY) if isinstance(record, dict) else ()
-    if kinds != (str, int, str):
-        raise ValueError("not a record of a run")
-    return record
+    if isinstance(record, dict) and tuple(type(record.get(name)) for name in KEY) == (str, int, str):
+        return record
+    raise ValueError("not a record of a run")
 
 
 def key_of(record: dict[str, Any]) -> Key:

@@ -247,7 +247,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "= length + np.concatenate([trees[i].depths",
             "= pad + length + np.concatenate([trees[i].depths",
         ),
-        ("window-one-token-wide", "distance < window", "distance <= window"),
+        ("window-one-token-wide", "- columns[:, None, :] < window", "- columns[:, None, :] <= window"),
         ("no-token-of-its-own", "shortest = min(map(len, sequences)) - 1", "shortest = min(map(len, sequences))"),
         (
             "trees-in-a-row-see-each-other",
@@ -376,13 +376,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("bins-closed-on-the-other-side", 'if closed == "left"', 'if closed == "right"'),
         (
             "bins-whose-errors-cancel",
-            "total += np.abs(np.where(bins == number, excess, 0).sum(-1))",
-            "total += np.where(bins == number, excess, 0).sum(-1)",
+            "np.abs(np.where(there, excess, 0).sum(-1))",
+            "np.where(there, excess, 0).sum(-1)",
         ),
         (
             "underconfidence-called-overconfidence",
-            "return (right - confidence).mean(-1)",
-            "return (confidence - right).mean(-1)",
+            "return over_questions(right - confidence)",
+            "return over_questions(confidence - right)",
         ),
         ("brier-without-the-square", "((right - confidence) ** 2).mean", "np.abs(right - confidence).mean"),
         ("ties-count-as-won", "2.0 * group, axis=-1)", '2.0 * group, axis=-1, method="max")'),

@@ -192,11 +192,7 @@ def test_the_stated_levels_logprob_is_another_score(llama, open_questions, trans
 
 
 def scored_by(function, width: int = 1):
-    def scored(coordinates: torch.Tensor) -> torch.Tensor:
-        return function(coordinates)
-
-    scored.width = width
-    return scored
+    return attribution.PathScore(function, width)
 
 
 def test_a_value_worked_by_hand():

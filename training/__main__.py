@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from interp.commands import at_least, run_as_command
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
-from interp.formats import FORMAT_NAMES
+from interp.formats import FORMAT_NAMES, FormatName
 
 if TYPE_CHECKING:
     from interp.evaluate import Evaluate
@@ -60,11 +61,22 @@ class Experiment:
                 raise UserError(f"--data {self.data}: there is no {name} in it")
 
 
+class Shared(TypedDict):
+    """What all trainings are given."""
+
+    ckpt: str
+    device: str
+    updates: int | None
+    dtype: Literal["bfloat16"]
+    every: int
+    held_out: int
+
+
 def steps(options: Experiment) -> Iterator[Step]:
     """Name and body of each step, in order."""
     from figures.report import reported
     from figures.training import reported_ablation, reported_settings
-    from interp.evaluate import evaluated
+    from interp.evaluate import Evaluate, evaluated
     from training.ablation import Ablation, ablated
     from training.advice import Advice
     from training.advice import trained as advised
@@ -74,15 +86,25 @@ def steps(options: Experiment) -> Iterator[Step]:
 
     out, triplets = options.out, options.out / "triplets.jsonl"
     sources = ("facts:train", str(options.data / FILES[0]))
-    asking = {"ckpt": options.ckpt, "device": options.device}
-    training = {**asking, "updates": options.updates, "dtype": "bfloat16", "every": EVERY, "held_out": options.held_out}
-    first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
-    asked = {
-        "sample": options.sample,
-        "turned": options.turned,
-        "apart_from": (SEEN, UNSEEN, str(options.data / FILES[1])),
+    training: Shared = {
+        "ckpt": options.ckpt,
+        "device": options.device,
+        "updates": options.updates,
+        "dtype": "bfloat16",
+        "every": EVERY,
+        "held_out": options.held_out,
     }
-    yield "triplets", lambda: built(Triplets(**asking, **asked, data=sources, out=triplets))
+    first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
+    asked = Triplets(
+        ckpt=options.ckpt,
+        device=options.device,
+        data=sources,
+        apart_from=(SEEN, UNSEEN, str(options.data / FILES[1])),
+        sample=options.sample,
+        turned=options.turned,
+        out=triplets,
+    )
+    yield "triplets", lambda: built(asked)
     for seed in range(options.seeds):
         one = Advice(
             **training,
@@ -91,42 +113,43 @@ def steps(options: Experiment) -> Iterator[Step]:
             diagnose=0 if seed else options.diagnose,
             out=out / f"advice-{seed}",
         )
-        yield f"advice, seed {seed}", lambda one=one: advised(one)
-    rival = {**training, "answers": answers_beside(triplets), "diagnose": 0}
-    yield "conftuner", lambda: tuned(ConfTuner(**rival, out=tuner))
-    yield "advice + conftuner", lambda: tuned(ConfTuner(**rival | {"ckpt": str(first)}, out=both))
+        yield f"advice, seed {seed}", partial(advised, one)
+    rival = ConfTuner(**training, answers=answers_beside(triplets), diagnose=0, out=tuner)
+    yield "conftuner", lambda: tuned(rival)
+    yield "advice + conftuner", lambda: tuned(replace(rival, ckpt=str(first), out=both))
+
+    def measured(evaluation: Evaluate) -> None:
+        reported(evaluated(evaluation))
 
     seeds = [out / f"advice-{seed}" for seed in range(options.seeds)]
     evaluations = _evaluations(options, seeds, [first, tuner, both])
-    for run in evaluations:
-        yield run.out.name, lambda run=run: reported(evaluated(run))
-    compared = [run.out for run in evaluations if run.out.name != "tokens"]
+    for name, evaluation in evaluations.items():
+        yield name, partial(measured, evaluation)
+    compared = [out / name for name in evaluations if name != "tokens"]
     yield "advice against conftuner", lambda: reported_settings(compared, (first.name, tuner.name), out)
-    grid = Ablation(
-        **training | {"updates": options.updates or 50}, triplets=triplets, n=options.n_breadth, out=out / "ablation"
-    )
+    training["updates"] = options.updates or 50
+    grid = Ablation(**training, triplets=triplets, n=options.n_breadth, out=out / "ablation")
     yield "ablation", lambda: reported_ablation(ablated(grid))
 
 
-def _evaluations(options: Experiment, seeds: Sequence[Path], methods: Sequence[Path]) -> "list[Evaluate]":
-    """What is asked of the base beside the adapters. methods: ADVICE, ConfTuner, both."""
+def _evaluations(options: Experiment, seeds: Sequence[Path], methods: Sequence[Path]) -> "dict[str, Evaluate]":
+    """By its name, what is asked of the base beside the adapters. methods: ADVICE, ConfTuner, both."""
     from interp.evaluate import Evaluate
 
-    def asked(name: str, ckpts: Sequence[Path], **what: object) -> Evaluate:
-        named = (options.ckpt, *map(str, ckpts))
-        shared = {"ckpt": named, "device": options.device, "n": options.n_breadth, "out": options.out / name}
-        return Evaluate(**shared | what)
+    def asked(ckpts: Sequence[Path]) -> Evaluate:
+        return Evaluate(ckpt=(options.ckpt, *map(str, ckpts)), device=options.device, n=options.n_breadth)
 
-    trained = ("ScoreNumber", "ScoreLetter")
+    trained: tuple[FormatName, ...] = ("ScoreNumber", "ScoreLetter")
     source, triviaqa, *choices = (str(options.data / name) for name in FILES)
-    controlled = {"data": (SEEN, UNSEEN), "methods": ("default", "question-only"), "n": options.n}
-    return [
-        asked("facts", [*seeds, *methods[1:]], **controlled),
-        asked("formats", methods, data=(SEEN,), formats=FORMAT_NAMES),
-        asked("triviaqa", methods, data=(triviaqa,), formats=trained, trained_on=source),
-        asked("choices", methods, data=tuple(choices), formats=trained),
-        asked("tokens", methods[:1], data=(SEEN,), methods=("default", "self-consistency")),
-    ]
+    facts, tokens = asked([*seeds, *methods[1:]]), asked(methods[:1])
+    found = {
+        "facts": replace(facts, data=(SEEN, UNSEEN), methods=("default", "question-only"), n=options.n),
+        "formats": replace(asked(methods), data=(SEEN,), formats=FORMAT_NAMES),
+        "triviaqa": replace(asked(methods), data=(triviaqa,), formats=trained, trained_on=source),
+        "choices": replace(asked(methods), data=tuple(choices), formats=trained),
+        "tokens": replace(tokens, data=(SEEN,), methods=("default", "self-consistency")),
+    }
+    return {name: replace(one, out=options.out / name) for name, one in found.items()}
 
 
 def experiment(options: Experiment) -> None:

@@ -18,23 +18,26 @@ def saved_adapter(model: PeftModel, folder: Path, base: str, under: Path | None 
 
     base: what --ckpt has to say to get the model below. under: the adapter that was merged into that model before
     training; the one written is then both, so that it loads on the base itself."""
-    config = model.peft_config["default"]
-    state = get_peft_model_state_dict(model)
+    trained, state = model.peft_config["default"], get_peft_model_state_dict(model)
+    if not isinstance(trained, LoraConfig):
+        raise TypeError(f"{type(trained).__name__} is not LoRA's configuration")
+    targets = sorted(trained.target_modules or ())
     config = LoraConfig(
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=sorted(config.target_modules),
-        layers_to_transform=config.layers_to_transform,
+        r=trained.r,
+        lora_alpha=trained.lora_alpha,
+        lora_dropout=trained.lora_dropout,
+        target_modules=targets,
+        layers_to_transform=trained.layers_to_transform,
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
     if under:
         below = plain_lora(under)
         state = stacked((load_file(under / WEIGHTS), below), (state, config))
-        config.target_modules = sorted({*config.target_modules, *below.target_modules})
-        layers = (config.layers_to_transform, below.layers_to_transform)
-        config.layers_to_transform = None if None in layers else sorted({*layers[0], *layers[1]})
+        config.target_modules = sorted({*targets, *(below.target_modules or ())})
+        layers = [one.layers_to_transform for one in (config, below)]
+        some = [set(one) for one in layers if isinstance(one, list)]
+        config.layers_to_transform = sorted(set.union(*some)) if len(some) == len(layers) else None
         config.r = config.lora_alpha = config.r + below.r
     config.base_model_name_or_path = base
     with told_where(folder):
@@ -48,7 +51,7 @@ def plain_lora(folder: Path) -> LoraConfig:
     """The configuration of an adapter whose effect is B A alpha / rank in every projection that it names.
 
     Errors: UserError for another kind, which cannot be put under a further one."""
-    config = LoraConfig.from_pretrained(str(folder))
+    config: LoraConfig = LoraConfig.from_pretrained(str(folder))
     odd = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "bias")
     found = [name for name in odd if getattr(config, name, None) not in (None, False, "none", {}, [])]
     if not isinstance(config, LoraConfig):

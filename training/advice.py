@@ -20,7 +20,6 @@ class Advice(TrainingOptions):
     triplets: Path
     """The file that `python -m training.triplets` wrote."""
     out: Path = Path("runs/advice")
-    """Where the adapter goes, and all that was measured. An unfinished run there is continued."""
     lm: float | None = None
     """Weight of the negative log-likelihood of the right answer; 0 switches a term off."""
     jsd: float | None = None

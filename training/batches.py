@@ -23,6 +23,10 @@ class Example(Protocol):
     def format(self) -> FormatName:
         """The format of the confidence."""
 
+    @property
+    def model(self) -> str:
+        """Name and fingerprint of the model that gave the answers."""
+
 
 AnyExample = TypeVar("AnyExample", bound=Example)
 

@@ -22,7 +22,6 @@ class ConfTuner(TrainingOptions):
     answers: Path
     """The file of answers that `python -m training.triplets` wrote beside its triplets."""
     out: Path = Path("runs/conftuner")
-    """Where the adapter goes, and all that was measured. An unfinished run there is continued."""
 
 
 def trained(options: ConfTuner) -> Path:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Generic
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -15,15 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
 from interp.checkpoints import Checkpoint, quiet_peft
 from interp.errors import UserError, ran_out_of_memory
 from interp.plain import reason
 from interp.processes import Processes
-from interp.runs import Run, chunks
+from interp.runs import Record, Run, chunks
 from training.batches import AnyExample, MiniBatch
 from training.objectives import Inputs, Objective
 from training.recipes import Recipe, TrainingOptions
@@ -34,14 +35,28 @@ SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "outs
 """What of a point of the learning curve is printed."""
 
 
-class ObjectiveTrainer(Trainer):
+class ObjectiveTrainer(Trainer, Generic[AnyExample]):
     """An objective on mini-batches that come ready-made, one at a time and in their order."""
 
+    model: torch.nn.Module
+    train_dataset: Sequence[MiniBatch[AnyExample]]
+
     def __init__(
-        self, objective: Objective[AnyExample], run: Run, processes: Processes, *args: object, **options: object
+        self,
+        objective: Objective[AnyExample],
+        batches: Sequence[MiniBatch[AnyExample]],
+        run: Run,
+        processes: Processes,
+        arguments: TrainingArguments,
     ) -> None:
-        super().__init__(*args, **options)
-        self.objective, self.run, self.processes = objective, run, processes
+        super().__init__(
+            model=objective.checkpoint.model,
+            args=arguments,
+            train_dataset=batches,
+            data_collator=lambda items: {"batch": items[0]},
+        )
+        self.objective: Objective[AnyExample] = objective
+        self.run, self.processes, self.states = run, processes, run.folder / STATES
         self.model_accepts_loss_kwargs = False  # so that the loss is averaged over accumulated mini-batches
         self.parts = 1
         """In how many rows a mini-batch is read: more than one where memory ran out."""
@@ -49,7 +64,9 @@ class ObjectiveTrainer(Trainer):
         """Of this update so far: the share of a mini-batch, and the mean of each term over it."""
         self.asked: list[str] = []
 
-    def training_step(self, model: torch.nn.Module, inputs: Inputs, num_items_in_batch: object = None) -> Tensor:
+    def training_step(
+        self, model: torch.nn.Module, inputs: Inputs, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
         """The gradient of one mini-batch, in halves where memory runs out: their weighted sum is the same.
 
         Errors: UserError where a single example does not fit, or one of several processes has too little."""
@@ -87,19 +104,20 @@ class ObjectiveTrainer(Trainer):
             lost = [one for one, is_finite in zip(ids, finite, strict=True) if not is_finite]
             raise self.stopped("the loss is not a finite number", lost)
         self.terms.append((inputs["share"], {name: term.mean().item() for name, term in terms.items()}))
-        return terms["total"].mean() * inputs["share"]
+        total: Tensor = terms["total"].mean() * inputs["share"]
+        return total
 
     def stopped(self, what: str, ids: Sequence[str], remedy: str = "try a lower --lr") -> UserError:
         """The error that ends a run which cannot go on: nothing of this update is kept."""
-        kept = last_state(Path(self.args.output_dir))
+        kept = last_state(self.states)
         where = f"the state of update {kept.name.rpartition('-')[2]} is kept in {kept}" if kept else "nothing is kept"
         return UserError(f"update {self.state.global_step + 1}: {what}, at {', '.join(ids)}; {where}; {remedy}")
 
     def _get_train_sampler(self, train_dataset: object = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
+        return SequentialSampler(self.train_dataset)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
-        with told_where(Path(self.args.output_dir)):
+        with told_where(self.states):
             super()._save_checkpoint(model, trial)
 
 
@@ -140,24 +158,28 @@ def refuse_unreadable(state: Path) -> None:
         raise UserError(said) from error
 
 
-class Watch(TrainerCallback):
+class Watch(TrainerCallback, Generic[AnyExample]):
     """Puts every update's loss and, every so many, a point of the learning curve on record; refuses lost gradients."""
 
     def __init__(
-        self, trainer: ObjectiveTrainer, held_out: Sequence[AnyExample], every: int, processes: Processes
+        self, trainer: ObjectiveTrainer[AnyExample], held_out: Sequence[AnyExample], every: int, processes: Processes
     ) -> None:
         self.trainer, self.held_out, self.every, self.processes = trainer, held_out, every, processes
 
-    def on_train_begin(self, args, state, control, model=None, **_) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """The point before the first update."""
-        self._measured(model, state.global_step)
+        self._measured(state.global_step)
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **_) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Errors: UserError where a gradient is not finite, before it reaches the weights."""
-        if not all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None):
+        if not all(p.grad.isfinite().all() for p in self.trainer.model.parameters() if p.grad is not None):
             raise self.trainer.stopped("a gradient is not a finite number", self.trainer.asked)
 
-    def on_step_end(self, args, state, control, model=None, **_) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """The update's terms and, every so many, a point."""
         terms = self.trainer.terms
         whole = sum(share for share, _ in terms)
@@ -166,16 +188,17 @@ class Watch(TrainerCallback):
         self._append("update", state.global_step, means)
         self.trainer.terms, self.trainer.asked = [], []
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self._measured(model, state.global_step)
+            self._measured(state.global_step)
 
-    def _append(self, measure: str, update: int, found: dict) -> None:
+    def _append(self, measure: str, update: int, found: Record) -> None:
         run = self.trainer.run
         if self.processes.first and (measure, 0, str(update)) not in run.done:
             run.append({"measure": measure, "set": 0, "id": str(update), **found})
 
-    def _measured(self, model: torch.nn.Module, update: int) -> None:
+    def _measured(self, update: int) -> None:
         if not self.processes.first or ("curve", 0, str(update)) in self.trainer.run.done:
             return
+        model = self.trainer.model
         model.eval()
         point = self.trainer.objective.point(model, self.held_out)
         model.train()
@@ -191,7 +214,14 @@ class Watch(TrainerCallback):
 class Bar(ProgressCallback):
     """The progress bar alone: what it would print is on record."""
 
-    def on_log(self, args, state, control, logs=None, **_) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
         """Nothing."""
 
 
@@ -261,15 +291,7 @@ def train(
         use_cpu=model.device.type == "cpu",
     )
     arguments._n_gpu = 1  # of several GPUs in one process Trainer would feed each a part of a row that is one
-    trainer = ObjectiveTrainer(
-        objective,
-        run,
-        processes,
-        model=model,
-        args=arguments,
-        train_dataset=batches,
-        data_collator=lambda items: {"batch": items[0]},
-    )
+    trainer = ObjectiveTrainer(objective, batches, run, processes, arguments)
     for shown in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(shown)
     if processes.first:

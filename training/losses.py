@@ -3,6 +3,8 @@
 ADVICE (Seo, Lim and Kim 2026) compares the confidence distribution after a right answer with the one after a wrong
 answer to the same question; ConfTuner (Li et al. 2025) scores one distribution against the outcome."""
 
+from functools import reduce
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -63,7 +65,7 @@ def advice_losses(
         "margin": weights.margin * margin_loss(right, wrong, values, weights.margin_wanted),
         "sum": weights.sum * sum_loss(right, wrong, values),
     }
-    return terms | {"total": sum(terms.values())}
+    return terms | {"total": reduce(torch.add, terms.values())}
 
 
 def tokenized_brier(

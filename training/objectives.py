@@ -133,8 +133,8 @@ class AdviceObjective(Objective[Triplet]):
             made = self.row(part[0].format, 0, [(t.question, a) for t in part for a in _three(t)])
             with torch.no_grad():
                 said = read(model, made["row"])
-            levels, outside = said.levels, [*outside, *(1 - said.mass.exp()).tolist()]
-            first, second, third = (levels[i::3] for i in range(3))
+            outside += (1 - said.mass.exp()).tolist()
+            first, second, third = (said.levels[i::3] for i in range(3))
             right += expected(first, made["values"]).tolist()
             wrong += expected(second, made["values"]).tolist()
             jsd += jensen_shannon(first, second).tolist()

@@ -1,6 +1,7 @@
 """What training runs have in common: their options, and the hyperparameters that fit a family of models."""
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from interp.commands import at_least, template_arguments
@@ -78,16 +79,22 @@ class AdviceRecipe(Weights, Recipe):
     """A recipe for ADVICE, with the weights of its terms."""
 
 
-PAPER = {"lr": 1e-5, "epochs": 4, "batch": 16, "accumulation": 2, "rank": 16, "alpha": 32, "dropout": 0.0}
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+def _short(recipe: AnyRecipe, *, lr: float, updates: int) -> AnyRecipe:
+    """The recipe with what the presets for small models share."""
+    few = replace(recipe, accumulation=1, rank=8, alpha=16, last_layers=15, targets=(*ATTENTION, *MLP))
+    return replace(few, mass=0.1, lr=lr, updates=updates)
+
+
+PAPER = AdviceRecipe(lr=1e-5, epochs=4, batch=16, accumulation=2, rank=16, alpha=32, dropout=0.0, targets=ATTENTION)
 """The published hyperparameters of ADVICE."""
-SHORT = {"accumulation": 1, "rank": 8, "alpha": 16, "last_layers": 15, "mass": 0.1}
-"""What the presets for small models share."""
 ADVICE_RECIPES = {
-    "paper": AdviceRecipe(**PAPER, targets=ATTENTION),
-    "mistral": AdviceRecipe(**PAPER | {"lr": 3e-5}, targets=ATTENTION),
-    "small": AdviceRecipe(
-        **PAPER | SHORT | {"lr": 8e-4, "updates": 120},
-        targets=(*ATTENTION, *MLP),
+    "paper": PAPER,
+    "mistral": replace(PAPER, lr=3e-5),
+    "small": replace(
+        _short(PAPER, lr=8e-4, updates=120),
         lm=0.1,
         jsd=0.1,
         margin=3.0,
@@ -97,19 +104,16 @@ ADVICE_RECIPES = {
     ),
 }
 """small: found by experiment, see LOG.md."""
-PUBLISHED = {"lr": 1e-5, "epochs": 2, "batch": 16, "accumulation": 2, "rank": 8, "alpha": 32, "dropout": 0.05}
+PUBLISHED = Recipe(
+    lr=1e-5, epochs=2, batch=16, accumulation=2, rank=8, alpha=32, dropout=0.05, targets=("q_proj", "v_proj")
+)
 """The published hyperparameters of ConfTuner."""
 CONFTUNER_RECIPES = {
-    "paper": Recipe(**PUBLISHED, targets=("q_proj", "v_proj")),
-    "mistral": Recipe(**PUBLISHED, targets=("q_proj", "v_proj")),
-    "small": Recipe(
-        **PUBLISHED | SHORT | {"lr": 5e-4, "batch": 32, "updates": 100},
-        targets=(*ATTENTION, *MLP),
-    ),
+    "paper": PUBLISHED,
+    "mistral": PUBLISHED,
+    "small": replace(_short(PUBLISHED, lr=5e-4, updates=100), batch=32),
 }
 """small: as ADVICE's, with as many answers to an update."""
-
-AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +174,8 @@ class TrainingOptions:
     """Precision of the passes; the adapter's weights stay float32. auto: bfloat16 on cuda, float32 elsewhere."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
+    out: Path
+    """Where the adapter goes, and all that was measured. An unfinished run there is continued."""
 
     def __post_init__(self) -> None:
         for name in (

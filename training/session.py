@@ -1,7 +1,7 @@
 """A training command from its options to an adapter with its card: all but the objective is the same for each."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from training.recipes import Recipe, TrainingOptions, filled_in, preset_for
 
 if TYPE_CHECKING:
     from interp.checkpoints import Checkpoint, Source
+    from interp.compare import Compare
     from training.objectives import Objective
 
 MACHINE_ONLY = ("out", "device", "report_to", "diagnose", "diagnose_data", "trust_remote_code")
@@ -30,7 +31,7 @@ class Task(Generic[AnyExample]):
 
     name: str
     """What the method is called."""
-    recipes: dict[str, Recipe]
+    recipes: Mapping[str, Recipe]
     """Its presets."""
     examples: Sequence[AnyExample]
     """All it has to train on."""
@@ -83,7 +84,7 @@ def _refuse_unknown(report_to: Sequence[str]) -> None:
         raise UserError(f"--report-to {unknown[0]}: not installed here; there is {', '.join(sorted(known)) or 'none'}")
 
 
-def _comparison(options: TrainingOptions):  # -> Compare | None, imported late
+def _comparison(options: TrainingOptions) -> "Compare | None":
     from interp.compare import Compare
 
     if not options.diagnose:
@@ -112,13 +113,15 @@ def _trained(
     held_out: Sequence[AnyExample],
     processes: Processes,
 ) -> None:
+    from peft import PeftModel
+
     from interp.checkpoints import Loading, loaded_checkpoint
     from training.adapters import WEIGHTS, saved_adapter
     from training.loop import forget_states, train, with_adapter
 
     loading = Loading(processes.device(options.device), options.dtype, remote_code=options.trust_remote_code)
     checkpoint = loaded_checkpoint(options.ckpt, loading)
-    if source.adapter:
+    if isinstance(checkpoint.model, PeftModel):
         checkpoint = replace(checkpoint, model=checkpoint.model.merge_and_unload().requires_grad_(False))
     if processes.first:
         _warn_of_others(task, checkpoint, source)

@@ -4,6 +4,7 @@ import json
 import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -194,9 +195,9 @@ def built(options: Triplets) -> Path:
         )
         told = asked_on_record(run, setting, questions, free=False)
         right, missed = [q for q in questions if told[q.id]["right"]], _missed(questions, told, options)
-        drawn = {"seed": options.seed, "top_p": options.top_p}
-        sampled_on_record(run, setting, right, wrong=options.wrong, distinct=0, tries=options.tries, **drawn)
-        found = sampled_on_record(run, setting, missed, wrong=0, distinct=DISTINCT, tries=TURNED_TRIES, **drawn)
+        sampled = partial(sampled_on_record, run, setting, seed=options.seed, top_p=options.top_p)
+        sampled(right, wrong=options.wrong, distinct=0, tries=options.tries)
+        found = sampled(missed, wrong=0, distinct=DISTINCT, tries=TURNED_TRIES)
         known, turned = list(_triplets(right, told, found)), list(_turned(missed, told, found))
         model = {"model": f"{source.base_name} {checkpoint.fingerprint}"}
         if run.processes.first:
