@@ -173,3 +173,6 @@ def test_two_checkpoints_whose_names_differ_in_signs_only_have_figures_of_their_
     with paper():
         found = [page.name for page in calibration_pages(records, evaluation("a b", "a+b", data="d"))]
     assert len(set(found)) == len(found) >= 4
+    assert {f"figure_{figure}_a-b_{number}" for figure in ("1_confidence", "5_reliability") for number in (1, 2)} <= {
+        *found
+    }
