@@ -19,7 +19,7 @@ check: $(DONE)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest -m "not real_model" -q
+	$(RUN) -m pytest -m "not real_model and not slow" -q
 
 mutants: $(DONE)
 	$(RUN) -m tests.mutants

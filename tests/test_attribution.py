@@ -123,6 +123,7 @@ def test_first_order_effects_are_gradients_of_a_plain_forward_pass(llama, transc
 # Integrated gradients of the answer
 
 
+@pytest.mark.slow
 def test_the_answers_attribution_equals_captums_on_whole_plain_forward_passes(llama, record, transcript):
     embeds, answer = own_embeds(llama, transcript), transcript.positions("answer")
     baseline = embeds.clone()
@@ -140,6 +141,7 @@ def test_the_answers_attribution_equals_captums_on_whole_plain_forward_passes(ll
     assert expected[others].abs().max() == 0, "what does not move gets nothing"
 
 
+@pytest.mark.slow
 def test_from_a_neutral_token_it_equals_captums_layer_integrated_gradients(llama, open_questions, transcript):
     (found,) = measured(llama, [Case(open_questions[0], LONG)], baseline="neutral")
     model, answer = llama.checkpoint.model, list(transcript.positions("answer"))

@@ -304,6 +304,7 @@ def test_measures_that_do_not_exist_are_none_and_counted():
     assert found["auroc"].value is None and found["accuracy"].value == 1
 
 
+@pytest.mark.slow
 def test_a_paired_difference_is_narrower_than_two_intervals():
     draw = np.random.default_rng(1)
     right = draw.random(300) < 0.6

@@ -149,6 +149,7 @@ def test_a_run_cut_off_anywhere_ends_as_if_it_had_not_been(whole, taught_checkpo
     assert close(read_run(cut)[1], read_run(whole)[1])
 
 
+@pytest.mark.slow
 def test_a_killed_command_is_finished_by_the_same_command(whole, taught_checkpoint, data, tmp_path):
     out = tmp_path / "run"
     told = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]

@@ -263,6 +263,7 @@ def modules_after(rooms: str) -> set[str]:
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
+@pytest.mark.slow
 def test_importing_an_instrument_imports_neither_torch_nor_transformer_lens():
     rooms = "interp.jsd, interp.masking, interp.rollout, interp.attribution, interp.diagnose"
     assert not modules_after(rooms) & {"torch", "transformers", "transformer_lens", "captum"}

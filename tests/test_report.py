@@ -93,6 +93,7 @@ def test_a_run_without_numbers_is_one_error(tmp_path, config, summary):
         reported(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_redrawn_within_fifteen_seconds(tmp_path):
     made_run(tmp_path, questions=48)
     start = time.perf_counter()

@@ -191,6 +191,7 @@ def of_run(folder, measure):
     return [record for record in read_records(folder) if record["measure"] == measure]
 
 
+@pytest.mark.slow
 def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(options):
     out = advice.trained(
         options(lr=3e-2, epochs=12, batch=6, accumulation=1, every=24, lm=0.0, dropout=0.0, report_to=("tensorboard",))
@@ -215,6 +216,7 @@ def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(
     assert f"| lr | {3e-2} |" in card and "48 updates" in card and "--lm 0.0" in card
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does_with_twice_the_accumulation(options, tmp_path):
     alone = options(accumulation=2, updates=4, dropout=0.0)
     updates = of_run(advice.trained(alone), "update")
@@ -243,6 +245,7 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(options, 
     assert all(torch.allclose(one[name], other[name], atol=1e-3) for name in one)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_continues_to_the_same_adapter_bit_for_bit(options, tmp_path, monkeypatch):
     whole = advice.trained(options(out=tmp_path / "whole"))
     updates, _ = of_run(whole, "update"), monkeypatch.setattr(Watch, "on_step_end", killed_at(5))
@@ -364,6 +367,7 @@ def test_a_full_disk_ends_training_with_one_sentence(options, monkeypatch):
         advice.trained(options())
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_very_end_leaves_a_state_to_go_on_from(options, monkeypatch):
     whole = advice.trained(options(out=options().out.with_name("whole")))
     usual = adapters.save_file
@@ -391,6 +395,7 @@ def test_an_adapter_on_the_last_layers_changes_only_those(options):
     assert any(".layers.2." in name and ".lora_" in name for name, _ in model.named_parameters())
 
 
+@pytest.mark.slow
 def test_only_plain_adapters_are_trained_on(options, tmp_path):
     first = advice.trained(options(out=tmp_path / "advice", updates=1))
     config = json.loads((first / "adapter_config.json").read_text())
@@ -399,6 +404,7 @@ def test_only_plain_adapters_are_trained_on(options, tmp_path):
         conftuner.trained(options(conftuner.ConfTuner, ckpt=str(first), out=tmp_path / "both", updates=1))
 
 
+@pytest.mark.slow
 def test_conftuner_trains_on_graded_answers_and_on_top_of_an_adapter(options, tmp_path):
     first = advice.trained(options(out=tmp_path / "advice", lr=3e-2))
     both = conftuner.trained(options(conftuner.ConfTuner, ckpt=str(first), out=tmp_path / "both", lr=3e-2, epochs=3))
@@ -500,6 +506,7 @@ def test_a_preset_fits_the_model_and_what_is_given_comes_before_it(options):
     assert (changed.lr, changed.margin, changed.sum, changed.rank) == (5e-4, 2.0, 1.0, 16)
 
 
+@pytest.mark.slow
 def test_the_ablation_trains_seven_rows_and_sets_them_beside_the_base(options, own_data, tmp_path, capsys):
     grid = ablated(options(Ablation, updates=2, data=(str(own_data / "open.jsonl"),), n=12))
     reported(grid)
@@ -514,6 +521,7 @@ def test_the_ablation_trains_seven_rows_and_sets_them_beside_the_base(options, o
         assert f"--{off[0]} 0.0" in (grid / name / "README.md").read_text() if off else True
 
 
+@pytest.mark.slow
 def test_a_training_diagnoses_before_and_after_by_itself(options, taught_checkpoint, own_data):
     """The numbers of both stand in the card."""
     ckpt, data = str(taught_checkpoint), str(own_data / "open.jsonl")
@@ -569,6 +577,7 @@ def test_the_experiment_says_at_once_which_file_is_missing(own_data, tmp_path):
     assert {"conftuner", "advice + conftuner", "ablation"} <= set(names)
 
 
+@pytest.mark.slow
 def test_the_experiment_goes_from_questions_to_the_comparison_of_methods(taught_checkpoint, own_data, tmp_path, capsys):
     kinds = {"triviaqa_train": "open", "triviaqa_test": "open", "mmlu": "choices", "logiqa_test": "choices"}
     for name, kind in kinds.items():
@@ -691,6 +700,7 @@ def test_a_file_that_holds_no_triplets_is_refused_with_the_line(triplet_file, tm
         loaded_triplets(tmp_path / "bad.jsonl")
 
 
+@pytest.mark.slow
 def test_half_precision_trains_an_adapter_whose_own_weights_are_whole(options):
     out = advice.trained(options(dtype="bfloat16", updates=2))
     terms = of_run(out, "update")
