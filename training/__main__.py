@@ -11,6 +11,7 @@ from interp.commands import at_least, run_as_command
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from interp.formats import FORMAT_NAMES, FormatName
+from interp.processes import launched
 
 if TYPE_CHECKING:
     from interp.evaluate import Evaluate
@@ -154,6 +155,8 @@ def _evaluations(options: Experiment, seeds: Sequence[Path], methods: Sequence[P
 
 def experiment(options: Experiment) -> None:
     """Runs every step that is not finished yet, and says how long each took."""
+    if launched(options.device).count > 1:
+        raise UserError("the whole experiment runs in one process; launch the commands of its steps in several")
     for name, body in steps(options):
         began = time.perf_counter()
         body()

@@ -8,6 +8,7 @@ import tyro
 from interp.commands import at_least, run_as_command
 from interp.evaluate import Evaluate, evaluated
 from interp.formats import FormatName
+from interp.processes import launched
 from interp.runs import Record, Run, read_run
 from training.advice import Advice, trained
 
@@ -53,7 +54,7 @@ class Ablation(Advice):
 def ablated(options: Ablation) -> Path:
     """Trains and evaluates every row, or what an earlier run has left, and returns the grid's directory."""
     kept = {k: v for k, v in asdict(options).items() if k not in ("out", "device", "trust_remote_code", "report_to")}
-    with Run(options.out, kept | {"triplets": str(options.triplets)}) as run:
+    with Run(options.out, kept | {"triplets": str(options.triplets)}, launched(options.device)) as run:
         rows = {name: trained(options.row(name)) for name in ROWS}
         found = evaluated(
             Evaluate(
@@ -79,9 +80,11 @@ def _calibration(folder: Path) -> Record:
 
 
 def _body(options: Ablation) -> None:
-    from figures.training import reported_ablation
+    folder = ablated(options)
+    if launched(options.device).first:
+        from figures.training import reported_ablation
 
-    reported_ablation(ablated(options))
+        reported_ablation(folder)
 
 
 if __name__ == "__main__":

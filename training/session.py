@@ -63,6 +63,7 @@ def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
 
         diagnosed_before(comparing)
     _trained(options, task, source, train_on, held_out, processes)
+    processes.wait()  # until the first has saved the adapter
     compared_in = compared(comparing) if comparing else None
     if processes.first:
         from figures.report import reported
@@ -73,6 +74,7 @@ def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
             reported(compared_in)
         reported_curve(options.out)
         write_card(options.out, task.name)
+    processes.wait()
     return options.out
 
 
