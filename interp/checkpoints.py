@@ -331,9 +331,8 @@ def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
         raise UserError("LoRA adapters need the package peft: pip install peft") from None
     try:
         with quiet_peft():
-            warnings.filterwarnings(
-                "error", "Found missing adapter keys"
-            )  # peft goes on with an adapter that does nothing
+            # otherwise peft goes on with an adapter that changes nothing
+            warnings.filterwarnings("error", "Found missing adapter keys")
             return PeftModel.from_pretrained(model, str(adapter))
     except Exception as error:  # peft meets a strange file with exceptions of any type
         raise UserError(f"--ckpt {adapter}: the adapter does not fit its base model: {reason(error)}") from error

@@ -127,14 +127,13 @@ def told_where(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(
-            f"{folder}: could not be written ({reason(error)}); the states before are kept there"
-        ) from error
+        said = f"{folder}: could not be written ({reason(error)}); the states before are kept there"
+        raise UserError(said) from error
 
 
 def last_state(folder: Path) -> Path | None:
     """The last whole state of an unfinished training; one that was cut off while it was written is removed."""
-    numbered = {path.name.rpartition("-")[2]: path for path in folder.glob("checkpoint-*")}
+    numbered = {path.name.removeprefix("checkpoint-"): path for path in folder.glob("checkpoint-*")}
     found = [numbered[number] for number in sorted(filter(str.isdecimal, numbered), key=int)]
     while found:
         try:
