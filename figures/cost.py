@@ -66,13 +66,13 @@ def assumptions(cost: Record) -> list[str]:
     return lines
 
 
-def _cells(name: str, price: Record, total: float) -> tuple[str, ...]:
+def _cells(name: str, price: Record, total: int | float) -> tuple[str, ...]:
     counts = [short(price[key]) if price[key] else "" for key in ("passes", "tokens", "flops")]
     held = [f"{short(price[key])}B" if price[key] else "" for key in ("attention", "peak")]
     return (name, *counts, *held, span(price["seconds"]), f"{price['seconds'] / total:.0%}")
 
 
-def short(value: float) -> str:
+def short(value: int | float) -> str:
     """Three digits and a prefix: 1.23 G."""
     for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:
@@ -80,7 +80,7 @@ def short(value: float) -> str:
     return f"{value:.0f} "
 
 
-def span(seconds: float) -> str:
+def span(seconds: int | float) -> str:
     """Seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.1f} s"

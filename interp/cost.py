@@ -30,7 +30,7 @@ KNOWN: dict[str, dict[str, object]] = {
     | {"num_key_value_heads": 8, "head_dim": 256, "vocab_size": 256000},
 }
 """The sizes of the paper's models, whose configurations are on the hub only."""
-SAMPLED = 32
+SAMPLED = 64
 """Questions whose prompts are rendered for their lengths."""
 START_SECONDS, READ_BYTES = 8.0, 1e9
 """What every command takes beside its model: imports, figures and tables; and how fast weights are read from a disk."""

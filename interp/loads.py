@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from interp.attribution import FIRST_NODES, SCREENED
 from interp.diagnose import ASKED_AT_ONCE, AT_ONCE, SAMPLED_AT_ONCE, Diagnose
-from interp.elicitation import ANSWER_TOKENS, TYPICAL_TOKENS
+from interp.elicitation import TYPICAL_TOKENS
 from interp.evaluate import AT_ONCE as EVALUATED_AT_ONCE
 from interp.prefix import ROW_TOKENS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Number = int | float
 
 STEPS = 11
-"""After how many steps the last answer of a batch is assumed to be written, of the `ANSWER_TOKENS` that it may take."""
+"""After how many steps the last open answer of a batch is assumed to be written, of the 15 that it may take."""
 NODES = FIRST_NODES + 2 * FIRST_NODES
 """Points of a path of integrated gradients: two successive counts are the fewest that settle it."""
 
@@ -148,10 +148,11 @@ class Load:
         return of.layers * self.largest * self.context / 2 * 4 if self.eager else 0.0
 
     def working_bytes(self, of: Architecture, itemsize: int) -> Number:
-        """The largest of the passes, beside weights and attention: keys and values, logits (as they come, in float32,
-        and one copy more) and, with a gradient, what is kept for it."""
+        """The largest of the passes, beside weights and attention: keys and values, logits (as they come, in float32
+        where they are not, and a row of them once more) and, with a gradient, what is kept for it."""
         cache = self.rows * self.context * of.cache_bytes(itemsize)
-        logits = self.most_reads * of.vocabulary * (itemsize + 8)
+        wider = 4 if itemsize < 4 else 0
+        logits = self.most_reads * of.vocabulary * (itemsize + wider + 4 / self.rows)
         kept = self.largest * of.layers * self.backward * of.activation_bytes(itemsize)
         passing = self.largest * itemsize * (4 * of.hidden + 3 * of.intermediate)
         return cache + logits + kept + passing
@@ -194,7 +195,7 @@ def written(questions: Number, at_once: Number, copies: Number, lengths: Lengths
     calls, together = math.ceil(questions / at_once), min(questions, at_once)
     batches = math.ceil(together * each / batch_tokens)
     prompts = packed(questions, at_once, lengths.question, 1, lengths.opening, batch_tokens)
-    steps = min(STEPS, ANSWER_TOKENS - 1) if lengths.reply <= ANSWER_TOKENS else 2 * lengths.reply
+    steps = lengths.reply - 1 if lengths.choices else max(STEPS, lengths.reply)
     copied = questions * copies
     grown = Load(
         passes=calls * batches * steps,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 AcceleratorName = Literal["a100", "h100", "h200"]
 HOST_SECONDS = 1e-4
 """Packing trees, writing masks and records: seconds of Python a token, measured on two cores of an EPYC server."""
-CELL_SECONDS = 1.2e-8
+CELL_SECONDS = 1.5e-8
 """Rollout's product: seconds for each layer and pair of tokens, on the processor, measured likewise."""
 SHARE_OF_PEAK, SHARE_OF_BANDWIDTH = 0.35, 0.7
 """What of its peak an accelerator is assumed to reach in a full batch, and of its bandwidth in a small one."""
@@ -25,6 +25,8 @@ PROBED = 32
 """Tokens of the opening, and layers' worth of trees, in what is timed."""
 LEAST_BYTES = 1 << 27
 """Weights timed are at least so many bytes, more than a processor's cache: few layers would stay in it."""
+SCORE_BYTES = 40
+"""What an eager pass moves for one score: mask, softmax in float32, mean over heads and checks of it."""
 MOST_VOCABULARY = 8192
 """Of a larger vocabulary so many tokens are timed, since the head's cost grows with it in a straight line."""
 
@@ -64,6 +66,8 @@ class Machine:
     """FLOP/s of the gradient."""
     head: float
     """FLOP/s of the logits, with their sum over the vocabulary."""
+    score: float
+    """Seconds of an eager pass for one attention score beyond its FLOPs."""
     memory: int | float | None = None
     """Bytes of the accelerator; None: main memory."""
 
@@ -74,7 +78,7 @@ class Machine:
         compute = (forward - head) / self.forward + head / self.head + backward / self.backward
         latency = load.passes * self.pass_seconds * (1 + load.backward)
         cells = load.tokens * load.context * of.layers if load.eager else 0
-        return latency + compute + load.tokens * HOST_SECONDS + cells * CELL_SECONDS
+        return latency + compute + load.tokens * HOST_SECONDS + cells * (of.heads * self.score + CELL_SECONDS)
 
 
 def named(name: AcceleratorName, of: Architecture) -> Machine:
@@ -89,6 +93,7 @@ def named(name: AcceleratorName, of: Architecture) -> Machine:
         forward=rate,
         backward=rate,
         head=rate,
+        score=SCORE_BYTES / (SHARE_OF_BANDWIDTH * told.bandwidth),
         memory=told.memory,
     )
 
@@ -153,6 +158,8 @@ def calibrated(config: "PretrainedConfig", of: Architecture, *, device: str, dty
     states = torch.randn(64, of.hidden, device=place, dtype=kind)
     table = model.get_output_embeddings().weight
     head = least_seconds(lambda: (states @ table.T).float().logsumexp(-1), place)
+    scores = torch.randn(1, of.heads, 1024, 1024, device=place, dtype=kind)
+    eager = least_seconds(lambda: (scores + scores).softmax(-1, dtype=torch.float32).to(kind).float().mean(1), place)
     return Machine(
         f"{place.type}, {str(kind).removeprefix('torch.')}, measured on {layers} of {of.layers} layers",
         kind.itemsize,
@@ -160,6 +167,7 @@ def calibrated(config: "PretrainedConfig", of: Architecture, *, device: str, dty
         forward,
         both[2] / back_seconds,
         2 * 64 * table.shape[0] * of.hidden / head,
+        eager / scores.numel(),
         torch.cuda.get_device_properties(place).total_memory if place.type == "cuda" else None,
     )
 

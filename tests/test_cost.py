@@ -199,7 +199,7 @@ def test_flops_worked_by_hand():
 
 
 def test_seconds_are_latency_and_compute_and_bookkeeping():
-    on = Machine("x", 4, pass_seconds=0.5, forward=1e3, backward=1e2, head=1e1)
+    on = Machine("x", 4, pass_seconds=0.5, forward=1e3, backward=1e2, head=1e1, score=0.0)
     load = loads.Load(2, 3, 0, 1, 3)
     assert on.seconds(load, SMALL) == pytest.approx(2 * 0.5 + 6000 / 1e3 + 80 / 1e1, rel=1e-3)
     back = replace(load, backward=1.0)
