@@ -441,7 +441,12 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "interp/methods.py",
-        ["test_evaluate.py"],
+        [
+            "test_evaluate.py::test_costs_are_those_of_the_words_that_were_written",
+            "test_evaluate.py::test_an_answers_likelihood_is_taken_whole_and_by_the_token_with_the_end_of_its_line",
+            "test_evaluate.py::test_self_consistency_is_the_sum_of_the_largest_groups_confidences_over_all_samples",
+            "test_evaluate.py::test_question_only_hides_the_answer_as_masking_does",
+        ],
         (
             "confidence-of-the-group-over-the-group",
             'for i in largest) / record["of"]',
@@ -458,7 +463,10 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "interp/evaluate.py",
-        ["test_evaluate.py"],
+        [
+            "test_evaluate.py::test_several_checkpoints_share_their_base_and_differ_as_they_do_alone",
+            "test_evaluate.py::test_unparsed_replies_are_counted_and_stand_in_the_worst_case",
+        ],
         ("unparsed-is-not-counted", "len(questions) - len(told),", "0,"),
         ("the-worst-case-is-modest", "FORMATS[cell.format].values[-1])", "FORMATS[cell.format].values[0])"),
         ("first-less-later", "for one in (verdicts, before))", "for one in (before, verdicts))"),
@@ -514,7 +522,11 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "interp/diagnose.py",
-        ["test_diagnose.py"],
+        [
+            "test_diagnose.py::test_the_users_own_responses_stand_in_for_the_models_answers",
+            "test_diagnose.py::test_sets_of_examples_are_averaged_by_question_and_their_spread_is_shown",
+            "test_diagnose.py::test_what_was_cut_off_or_does_not_parse_is_counted",
+        ],
         (
             "wrong-answers-are-measured-as-right",
             'for q in chunk if told[q.id]["right"]]',
@@ -627,7 +639,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_of(
         "figures/calibration.py",
-        ["test_evaluate.py"],
+        ["test_evaluate.py::test_the_bars_and_dots_count_every_answer_once_at_its_level"],
         ("right-bars-are-wrong-ones", '[0 if right[record["id"]] else 1]', '[1 if right[record["id"]] else 0]'),
     ),
 )

@@ -218,17 +218,30 @@ def kernel_error(confidence, right, width: float) -> float:
     return float(np.abs(seen).mean() / len(confidence))
 
 
+def own_width(confidence, right) -> float:
+    """The width at which the kernel error is the width itself, by halving."""
+    low, high = 0.001, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if kernel_error(confidence, right, middle) > middle else (low, middle)
+    return low
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_smooth_error_is_the_width_at_which_it_equals_itself(seed):
     draw = np.random.default_rng(seed)
     confidence = draw.integers(0, 10, 150) / 9
     right = draw.random(150) < confidence ** (1, 3, 0.3, 1)[seed]
-    found = float(smooth_calibration_error(confidence, right))
-    low, high = 0.001, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (middle, high) if kernel_error(confidence, right, middle) > middle else (low, middle)
-    assert found == pytest.approx(low, abs=0.002)
+    assert smooth_calibration_error(confidence, right) == pytest.approx(own_width(confidence, right), abs=0.002)
+
+
+@pytest.mark.parametrize("levels", [(0.6, 0.9), (0.5, 1.0)])
+def test_the_smooth_error_is_reflected_at_1_as_it_is_at_0(levels):
+    """Residuals of both signs so near to an end that a kernel cut off there would be off by 0.006."""
+    confidence, right = np.repeat(levels, 50), np.arange(100) < 75
+    found = smooth_calibration_error(confidence, right)
+    assert found == pytest.approx(own_width(confidence, right), abs=0.002)
+    assert found == pytest.approx(smooth_calibration_error(1 - confidence, ~right), abs=1e-6)
 
 
 @given(said)
