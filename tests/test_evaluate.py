@@ -346,15 +346,20 @@ def test_the_worst_case_is_a_table_of_its_own(tiny_checkpoint, data, tmp_path, c
     assert (row["n"], row["unparsed"], float(row["ece"])) == ("12", "12", 1.0)
 
 
-def test_a_checkpoint_whose_name_is_a_path_has_figures_too(whole, tmp_path, capsys):
+def test_a_checkpoint_whose_name_is_a_path_has_figures_too_and_the_next_one_has_its_own(whole, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     for name in ("summary.json", "records.jsonl"):
         text = (run / name).read_text().replace('"llama|', '"hub/llama@1|').replace('"llama": {', '"hub/llama@1": {')
         (run / name).write_text(text)
+    with (run / "records.jsonl").open("a") as stream:
+        stream.write(text.replace('"hub/llama@1|', '"other|'))
     summary = json.loads((run / "summary.json").read_text())
     summary["models"]["other"] = {"fingerprint": "", "note": "", "dtype": ""}
     summary["calibration"]["other"] = summary["calibration"]["hub/llama@1"]
     (run / "summary.json").write_text(json.dumps(summary))
     reported(run)
-    assert (run / "figures" / "figure_1_confidence_hub-llama-1.png").is_file()
+    assert {path.stem for path in (run / "figures").glob("figure_1*.png")} == {
+        "figure_1_confidence_hub-llama-1",
+        "figure_1_confidence_other",
+    }
