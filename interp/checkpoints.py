@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, which then misses kernels nobody asked for
 WHOLE_BYTES = 1 << 31
 """Files of weights up to this size are read whole for their fingerprint."""
 RUN_FILES = ("config.json", "summary.json")
@@ -265,9 +267,9 @@ def _quantized(quantization: Quantization, dtype: "torch.dtype") -> "BitsAndByte
 def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     auto = "bfloat16" if place.startswith("cuda") else "float32"
     dtype = getattr(torch, auto if loading.dtype == "auto" else loading.dtype)
     try:

@@ -1,13 +1,13 @@
 """`python -m interp.cost`: what a run will take, instrument by instrument: tokens, FLOPs, memory, time."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from interp.commands import at_least, refuse_sets_of_nothing, run_as_command
-from interp.diagnose import ASKED_AT_ONCE, Diagnose
+from interp.diagnose import Diagnose
 from interp.errors import UserError
 from interp.formats import FORMATS, FormatName
 from interp.questions import loaded_questions, refuse_mixed, shuffled
@@ -44,16 +44,6 @@ class Cost(Diagnose):
     """Share of the questions that the model is taken to answer right: so many more are asked."""
     n_evaluation: int = 200
     """Questions of `interp.evaluate` with its default method; 0: none."""
-    sample: int = 4000
-    """Questions asked for training triplets, from which `training.advice` trains; 0: no training."""
-    epochs: int | None = None
-    """Passes over the triplets; by default the preset's, like the three that follow."""
-    batch: int | None = None
-    """Triplets in a mini-batch."""
-    accumulation: int | None = None
-    """Mini-batches to an update."""
-    updates: int | None = None
-    """Stop after so many updates."""
     architecture: str | None = None
     """llama-3.1-8b, mistral-7b, gemma-2-9b, or a config.json: sizes of a model that is not here. Prompts are then
     measured with the tokenizer of --ckpt."""
@@ -62,14 +52,13 @@ class Cost(Diagnose):
     accelerators: int = 1
     """Processes that share a run, each with an accelerator of its own."""
     out: Path | None = None
-    """Also write the table and all that it assumes to <out>/cost.json."""
+    """Also write the table and all that it assumes to OUT/cost.json."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.accuracy <= 1:
             raise UserError(f"--accuracy {self.accuracy}: must lie in (0, 1]")
-        for name in ("n_evaluation", "sample"):
-            at_least(0, name, getattr(self, name))
+        at_least(0, "n_evaluation", self.n_evaluation)
         at_least(1, "accelerators", self.accelerators)
         if self.accelerators > 1 and not self.accelerator:
             raise UserError(f"--accelerators {self.accelerators}: name their kind by --accelerator")
@@ -162,38 +151,19 @@ def lengths_of(prompter: "Prompter", questions: Sequence[Question], *, fillers: 
     )
 
 
-def planned(
-    options: Cost, lengths: "dict[FormatName, Lengths]", there: int, of: "Architecture", family: str
-) -> "dict[str, dict[str, Loads]]":
-    """By command and part what each of the processes asks of the model. there: questions in the data."""
+Plan = dict[str, dict[str, "Loads"]]
+"""By command and part, what each of the processes asks of the model."""
+
+
+def planned(options: Cost, lengths: "dict[FormatName, Lengths]", there: int) -> Plan:
+    """A diagnosis and an evaluation. there: questions in the data."""
     from interp import loads
-    from training.objectives import RANKED
-    from training.recipes import ADVICE_RECIPES, TrainingOptions, filled_in, preset_for
-    from training.triplets import FORMATS_TRAINED, Triplets
 
     own, each = lengths[options.format], options.accelerators
     plan = {"interp.diagnose": loads.diagnosis(options, own, there, accuracy=options.accuracy, processes=each)}
     if evaluated := min(options.n_evaluation, there):
         passes = loads.evaluation(evaluated / each, own, options.batch_tokens)
         plan["interp.evaluate"] = {"default": passes * options.shot_sets}
-    if options.sample and not own.choices:
-        plain, size, right = lengths["ScoreNumber"], options.batch_tokens, options.sample * options.accuracy
-        plan["training.triplets"] = {
-            "answers": loads.written(options.sample / each, ASKED_AT_ONCE, 1, plain, size),
-            "wrong answers": loads.sampled(right / each, plain, Triplets.wrong, Triplets.tries, size),
-        }
-        given = {name: getattr(options, name) for name in ("epochs", "batch", "accumulation", "updates")}
-        trained = TrainingOptions(**given)
-        recipe = filled_in(ADVICE_RECIPES[preset_for(trained, family, of.parameters)], trained)
-        plan["training.advice"] = loads.training(
-            recipe,
-            trained,
-            right - trained.held_out,
-            [lengths[name] for name in FORMATS_TRAINED],
-            layers=of.layers,
-            processes=each,
-            ranked=RANKED,
-        )
     return plan
 
 
@@ -252,11 +222,12 @@ def configuration(options: Cost) -> "PretrainedConfig":
         raise UserError(f"{where}: no configuration can be read ({' '.join(str(error).split())[:200]})") from error
 
 
-def measured_lengths(options: Cost, questions: Sequence[Question]) -> "dict[FormatName, Lengths]":
-    """By format, for the one that is measured and those that are trained, with the checkpoint's own tokenizer."""
+def measured_lengths(
+    options: Cost, questions: Sequence[Question], formats: Sequence[FormatName]
+) -> "dict[FormatName, Lengths]":
+    """By format, with the checkpoint's own tokenizer."""
     from interp.checkpoints import loaded_tokenizer
     from interp.prompts import Prompter, shot_set
-    from training.triplets import FORMATS_TRAINED
 
     tokenizer, preset = loaded_tokenizer(options.ckpt, remote_code=options.trust_remote_code)
     shots = (0 if options.architecture else preset) if options.shots is None else options.shots
@@ -264,7 +235,7 @@ def measured_lengths(options: Cost, questions: Sequence[Question]) -> "dict[Form
     choices, own = bool(questions[0].choices), tokenizer.pad_token_id
     taken = {None, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
     found = {}
-    for name in dict.fromkeys((options.format, *FORMATS_TRAINED)):
+    for name in dict.fromkeys(formats):
         examples = shot_set(shots, FORMATS[name], seed=0, choices=choices)
         prompter = Prompter(tokenizer, FORMATS[name], examples, choices, options.template, options.template_arguments)
         found[name] = lengths_of(prompter, questions[:SAMPLED], fillers=2 + (own not in taken), free=options.free)
@@ -273,9 +244,21 @@ def measured_lengths(options: Cost, questions: Sequence[Question]) -> "dict[Form
 
 def cost_of(options: Cost) -> Record:
     """Every part with its price, and all that it rests on."""
+    return priced(options, (options.format,), lambda lengths, there, of, family: planned(options, lengths, there))
+
+
+def priced(
+    options: Cost,
+    formats: Sequence[FormatName],
+    plan_of: "Callable[[dict[FormatName, Lengths], int, Architecture, str], Plan]",
+) -> Record:
+    """Every part of a plan with its price, and all that it rests on.
+
+    plan_of: what to price, from the prompts' lengths in these formats, the number of questions, the architecture and
+    the model's family."""
     questions = shuffled(loaded_questions(options.data), options.seed)
     refuse_mixed(questions, options.data)
-    lengths = measured_lengths(options, questions)
+    lengths = measured_lengths(options, questions, formats)
     from interp import machine
 
     config = configuration(options)
@@ -284,7 +267,7 @@ def cost_of(options: Cost) -> Record:
         on = machine.named(options.accelerator, of)
     else:
         on = machine.calibrated(config, of, device=options.device, dtype=options.dtype)
-    plan = planned(options, lengths, len(questions), of, config.model_type)
+    plan = plan_of(lengths, len(questions), of, config.model_type)
     return {
         "parts": [asdict(price) for price in prices(plan, of, on)],
         "machine": asdict(on) | {"processes": options.accelerators},
@@ -294,18 +277,17 @@ def cost_of(options: Cost) -> Record:
     }
 
 
-def body(options: Cost) -> None:
-    """Prices the run, prints the table and, where it is wanted, writes it."""
+def shown(found: Record, out: Path | None) -> None:
+    """Prints the table and, where it is wanted, writes it to a directory."""
     from figures.cost import printed_cost
 
-    found = cost_of(options)
     printed_cost(found)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        path = options.out / "cost.json"
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / "cost.json"
         path.write_text(json.dumps(found, indent=1), encoding="utf-8")
         print(f"all that this rests on: {path}")
 
 
 if __name__ == "__main__":
-    run_as_command(Cost, body, description=__doc__)
+    run_as_command(Cost, lambda options: shown(cost_of(options), options.out), description=__doc__)

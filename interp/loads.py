@@ -1,18 +1,13 @@
 """What a run asks of a model, by formula: passes, tokens, logits, and from them FLOPs and bytes. Arithmetic only."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from interp.attribution import FIRST_NODES, SCREENED
 from interp.diagnose import ASKED_AT_ONCE, AT_ONCE, SAMPLED_AT_ONCE, Diagnose
 from interp.elicitation import TYPICAL_TOKENS
 from interp.evaluate import AT_ONCE as EVALUATED_AT_ONCE
 from interp.prefix import ROW_TOKENS
-
-if TYPE_CHECKING:
-    from training.recipes import Recipe, TrainingOptions
 
 Number = int | float
 
@@ -302,30 +297,3 @@ def diagnosis(options: Diagnose, lengths: Lengths, there: int, *, accuracy: Numb
         "masking": masking(share, lengths, size) * sets,
         "attribution": attribution(min(n, options.n_attribution) / processes, lengths, size, options.path) * sets,
     }
-
-
-def training(
-    recipe: "Recipe",
-    options: "TrainingOptions",
-    triplets: Number,
-    lengths: Sequence[Lengths],
-    *,
-    layers: int,
-    processes: int,
-    ranked: int,
-) -> dict[str, Loads]:
-    """`training.advice` on so many triplets in each of the formats whose lengths are given: what one process does.
-
-    Every mini-batch is a row. The curve is measured by one process while the others wait: held-out triplets with two
-    wrong answers each, and in `ranked` of them the answer's rank, with gradient."""
-    batches = recipe.epochs * len(lengths) * math.ceil(triplets / recipe.batch)
-    at_once = recipe.accumulation * processes
-    updates = min(recipe.updates or math.inf, math.ceil(batches / at_once))
-    back = min(1.0, (recipe.last_layers or layers) / layers)
-    each = updates * recipe.accumulation / len(lengths)
-    points, held_out = 1 + math.ceil(updates / options.every), options.held_out
-    chunks = points * math.ceil(held_out / recipe.batch)
-    read = [row_of(min(recipe.batch, held_out), 3, one, chunks) for one in lengths]
-    ranks = [row_of(1, 1, one, points * min(ranked, held_out), backward=1.0) for one in lengths]
-    rows = [row_of(recipe.batch, 2, one, each, backward=back) for one in lengths]
-    return {"updates": tuple(rows), "learning curve": (*read, *ranks)}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from interp.hooks import merged_twin
 from interp.machine import Machine, named
 from interp.prefix import SharedPrefix, TokenTree
 from interp.setting import Case
+from training.cost import TrainingCost, training_cost, training_loads
 from training.recipes import ADVICE_RECIPES, TrainingOptions
 
 
@@ -214,10 +216,10 @@ def test_more_candidates_and_more_tries_cost_more_and_choices_need_no_samples():
 
 
 def test_training_is_as_many_updates_as_the_recipe_makes():
-    options = TrainingOptions()
-    paper = loads.training(ADVICE_RECIPES["paper"], options, 2936, [LINE, LINE], layers=2, processes=1, ranked=8)
+    options = TrainingOptions(out=Path())
+    paper = training_loads(ADVICE_RECIPES["paper"], options, 2936, [LINE, LINE], layers=2, processes=1, ranked=8)
     assert sum(load.passes for load in paper["updates"]) == 2 * -(-2936 // 16) * 4
-    shared = loads.training(ADVICE_RECIPES["paper"], options, 2936, [LINE, LINE], layers=2, processes=8, ranked=8)
+    shared = training_loads(ADVICE_RECIPES["paper"], options, 2936, [LINE, LINE], layers=2, processes=8, ranked=8)
     assert tokens(shared["updates"]) == pytest.approx(tokens(paper["updates"]) / 8, rel=0.02)
 
 
@@ -233,7 +235,6 @@ BAD = {
     ("--accelerators", "0"): "--accelerators 0: must be at least 1",
     ("--architecture", "llama-9"): "--architecture llama-9: neither a configuration's file nor one of llama-3.1-8b",
     ("--n-evaluation", "-1"): "--n-evaluation -1: must be at least 0",
-    ("--sample", "-1"): "--sample -1: must be at least 0",
     ("--data", "no-such-data"): "--data no-such-data: neither a file nor one of facts",
     ("--ckpt", "no/such/checkpoint/here"): "--ckpt no/such/checkpoint/here: neither a directory",
 }
@@ -256,7 +257,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path):
 
 def test_the_command_prices_a_model_that_is_not_here_and_writes_what_it_rests_on(taught_checkpoint, own_data, tmp_path):
     config = taught_checkpoint / "config.json"
-    command = [sys.executable, "-m", "interp.cost", "--ckpt", str(taught_checkpoint), "--architecture", str(config)]
+    command = [sys.executable, "-m", "training.cost", "--ckpt", str(taught_checkpoint), "--architecture", str(config)]
     command += ["--data", str(own_data / "open.jsonl"), "--accelerator", "h100", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -275,7 +276,8 @@ def test_choices_are_priced_without_samples_and_without_training(taught_checkpoi
     told = cost_of(Cost(ckpt=str(taught_checkpoint), data=str(own_data / "choices.jsonl"), device="cpu"))
     parts = [(part["command"], part["part"]) for part in told["parts"]]
     assert ("interp.diagnose", "wrong answers") not in parts and ("interp.diagnose", "jsd") in parts
-    assert not any(command.startswith("training") for command, _ in parts)
+    with pytest.raises(UserError, match="triplets are made of open questions"):
+        training_cost(TrainingCost(ckpt=str(taught_checkpoint), data=str(own_data / "choices.jsonl"), device="cpu"))
 
 
 def test_a_whole_is_the_sum_of_its_parts_but_for_what_is_held_at_a_time():
@@ -314,7 +316,7 @@ def test_the_time_of_every_instrument_is_predicted_within_a_factor_of_three():
     from interp.questions import loaded_questions, shuffled
     from interp.setting import prepared
 
-    options = Cost(n=8, candidates=0, n_attribution=1, device="cpu", sample=0)
+    options = Cost(n=8, candidates=0, n_attribution=1, device="cpu")
     told = {part["part"]: part["seconds"] for part in cost_of(options)["parts"] if "diagnose" in part["command"]}
     questions = shuffled(loaded_questions("facts"), 0)
     checkpoint = loaded_checkpoint(EMBEDDED_NAME, Loading(device="cpu"))

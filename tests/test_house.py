@@ -174,3 +174,24 @@ def test_a_public_function_is_reached_where_one_line_of_its_body_was_executed():
 def test_a_functions_own_line_and_its_docstring_do_not_count():
     imported = {number for number, said in enumerate(TOY.splitlines(), 1) if "def " in said or '"""' in said}
     assert [name for _, name in unreached(TOY, imported)] == ["Thing.entered", "Thing.left", "alone"]
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms of ours, and torch, that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+    return found & {"interp", "training", "figures", "torch", "transformers", "peft"}
+
+
+@pytest.mark.parametrize(
+    ("room", "unseen"),
+    [("interp", {"training"}), ("figures", {"training", "torch", "transformers", "peft"}), ("training", set())],
+)
+def test_imports_run_one_way(room, unseen):
+    seen = {path: imported(path) for path in (ROOT / room).rglob("*.py")}
+    assert not {str(path): found & unseen for path, found in seen.items() if found & unseen}
+    assert set.union(*seen.values()) >= {"interp"}, "what is looked for is found where it is"
