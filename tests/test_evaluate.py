@@ -359,7 +359,5 @@ def test_a_checkpoint_whose_name_is_a_path_has_figures_too_and_the_next_one_has_
     summary["calibration"]["other"] = summary["calibration"]["hub/llama@1"]
     (run / "summary.json").write_text(json.dumps(summary))
     reported(run)
-    assert {path.stem for path in (run / "figures").glob("figure_1*.png")} == {
-        "figure_1_confidence_hub-llama-1",
-        "figure_1_confidence_other",
-    }
+    for name in ("hub-llama-1", "other"):
+        assert (run / "figures" / f"figure_1_confidence_{name}.png").is_file()

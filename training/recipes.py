@@ -174,7 +174,7 @@ class TrainingOptions:
     """Precision of the passes; the adapter's weights stay float32. auto: bfloat16 on cuda, float32 elsewhere."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
-    out: Path
+    out: Path = Path("runs/training")
     """Where the adapter goes, and all that was measured. An unfinished run there is continued."""
 
     def __post_init__(self) -> None:
