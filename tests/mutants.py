@@ -243,7 +243,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_prefix.py::test_a_tree_holds_every_path_and_each_common_beginning_once",
             "test_prefix.py::test_a_tree_over_a_shared_prefix_equals_separate_forward_passes",
             "test_prefix.py::test_trees_side_by_side_do_not_see_each_other",
-            "test_prefix.py::test_embeddings_say_the_same_as_their_tokens_and_others_do_not",
+            "test_prefix.py::test_logits_come_in_the_order_in_which_nodes_were_asked_for",
             "test_prefix.py::test_copies_that_grow_side_by_side_equal_plain_forward_passes",
         ],
         ("siblings-see-each-other", "seen[node] |= seen[parent]", "seen[node, :node] = True"),
