@@ -2,8 +2,11 @@
 
 import json
 import multiprocessing
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -195,6 +198,41 @@ def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written to"):
         Run(tmp_path / "file" / "run", IDENTITY)
+
+
+def as_nobody(folder: Path) -> str:
+    """What a user without rights is told who runs in a directory: said in a process of its own."""
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        try:
+            if not os.geteuid():
+                os.setuid(65534)
+            with Run(folder, IDENTITY):
+                said = "it can be written to"
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as told:
+        return told.read()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_directory_that_may_only_be_read_is_one_sentence_and_stays_as_it_is(begun):
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        if begun:
+            filled(folder)
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        folder.chmod(0o777)
+        assert begun or as_nobody(folder / "made") == "it can be written to"
+        shutil.rmtree(folder / "made", ignore_errors=True)
+        folder.chmod(0o555)
+        assert as_nobody(folder) == f"UserError: --out {folder}: cannot be written to (Permission denied)"
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+        folder.chmod(0o755)
 
 
 FULL_DISK = """
