@@ -302,7 +302,7 @@ def _refuse_unknown_tokens(
 
 
 def device_named(device: str) -> str:
-    """The device that a name stands for here; auto: cuda, else mps, else cpu. Errors: UserError where it is not there."""
+    """The device that a name stands for; auto: cuda, else mps, else cpu. Errors: UserError where it is not there."""
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
