@@ -110,6 +110,7 @@ def test_calibration_stands_beside_it_with_its_question_only_control(summary):
         assert set(one) == {"before", "after", "difference", "effect_size"}
 
 
+@pytest.mark.slow
 def test_the_report_draws_both_sides(options, summary, capsys):
     from figures.report import reported
 

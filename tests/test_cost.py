@@ -96,6 +96,7 @@ def test_the_tokens_of_rollout_are_those_that_the_hooked_model_is_fed(taught_set
     assert tokens(loads.rollout(4, lengths)) == pytest.approx(seen["tokens"], rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["answer", "tokens", "prompt"])
 def test_the_tokens_of_attribution_are_those_that_the_engine_feeds(taught_setting, cases, path, monkeypatch):
     settles = -1.0 if path == "prompt" else 10.0  # how many nodes are needed is the model's affair; the formula assumes
@@ -255,6 +256,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path):
         configuration(Cost(architecture=str(path)))
 
 
+@pytest.mark.slow
 def test_the_command_prices_a_model_that_is_not_here_and_writes_what_it_rests_on(taught_checkpoint, own_data, tmp_path):
     config = taught_checkpoint / "config.json"
     command = [sys.executable, "-m", "training.cost", "--ckpt", str(taught_checkpoint), "--architecture", str(config)]

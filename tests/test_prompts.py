@@ -478,6 +478,7 @@ def test_with_colour_each_token_stands_in_the_colour_of_its_span_and_nothing_els
     assert len(set(COLOURS.values())) == len(SPANS), "two spans would look alike"
 
 
+@pytest.mark.slow
 def test_the_command_shows_a_prompt_for_each_question_and_each_set_of_examples(tiny_checkpoint, own_data):
     options = ("--data", str(own_data / "open.jsonl"), "--n", "2", "--shots", "2", "--shot-sets", "2")
     command = [sys.executable, "-m", "interp.prompts", "--ckpt", str(tiny_checkpoint("llama")), *options]

@@ -265,6 +265,7 @@ def test_a_run_that_is_killed_continues_to_the_same_adapter_bit_for_bit(options,
         advice.trained(options(lr=2e-2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth"])
 def test_a_state_with_a_payload_ends_the_training_in_one_sentence_and_executes_nothing(options, monkeypatch, name):
     monkeypatch.setattr(Watch, "on_step_end", killed_at(3))
@@ -317,6 +318,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_question(options, 
     assert list((tmp_path / "run" / "trainer").glob("checkpoint-*/adapter_model.safetensors"))
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_a_mini_batch_is_trained_in_parts_to_the_same_losses(
     options, tmp_path, monkeypatch, capsys
 ):
