@@ -330,10 +330,11 @@ def test_an_adapter_with_a_tokenizer_of_its_own_is_asked_with_that(tiny_adapter,
 def test_a_model_spread_over_memory_and_disk_says_what_it_says_in_one_place(tiny_checkpoint, tiny_setting, monkeypatch):
     spread = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.layers.2": "cpu"}
     spread |= {"model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    whole = tiny_setting("llama")  # before the change, which would spread it, too, and every later test's
     monkeypatch.setattr(checkpoints, "_placement", lambda place, loading: spread)
     checkpoint = loaded_checkpoint(str(tiny_checkpoint("llama")), Loading(device_map="auto"))
     assert checkpoint.model.model.layers[1].mlp.up_proj.weight.device.type == "meta", "its weights are on disk"
-    setting, whole = prepared(checkpoint, FORMATS["ScoreNumber"]), tiny_setting("llama")
+    setting = prepared(checkpoint, FORMATS["ScoreNumber"])
     asked = [setting.prompter.transcript(question, question.answers[0]) for question in whole.pool[:3]]
     for one, other in zip(setting.reader.readings(asked), whole.reader.readings(asked), strict=True):
         assert one.distribution.probability == pytest.approx(other.distribution.probability, abs=1e-6)
