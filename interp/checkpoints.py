@@ -175,6 +175,8 @@ def _adapter(path: Path, *, remote_code: bool) -> Source:
         raise UserError(f"--ckpt {path}: adapter_config.json names no base model")
     if config.get("megatron_config"):  # peft would import a module of the name that the adapter gives
         raise UserError(f"--ckpt {path}: an adapter for Megatron, which is not read")
+    if config.get("alora_invocation_tokens"):  # its weights would count from a token of the prompt on only
+        raise UserError(f"--ckpt {path}: an activated LoRA, which is not read")
     where = str(path / base) if _place(str(path / base)).is_dir() else base
     if where == EXAMPLE_NAME or (_place(where) / "adapter_config.json").is_file():
         raise UserError(f"--ckpt {path}: its base {base} is itself an adapter; merge that one first")

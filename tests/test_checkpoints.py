@@ -324,6 +324,15 @@ def test_an_adapter_with_a_tokenizer_of_its_own_is_asked_with_that(tiny_adapter,
     assert "think" in loaded_checkpoint(str(copy), Loading(device="cpu")).tokenizer.chat_template
 
 
+@pytest.mark.parametrize("tokens", [[5, 6], "all", 1])
+def test_an_activated_lora_is_refused(tiny_adapter, tmp_path, tokens):
+    folder = shutil.copytree(tiny_adapter("llama"), tmp_path / "activated")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"alora_invocation_tokens": tokens}))
+    with pytest.raises(UserError, match="an activated LoRA, which is not read"):
+        source_of(str(folder))
+
+
 # Models that do not fit
 
 
