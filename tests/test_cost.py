@@ -274,6 +274,7 @@ def test_the_command_prices_a_model_that_is_not_here_and_writes_what_it_rests_on
     }
 
 
+@pytest.mark.slow
 def test_choices_are_priced_without_samples_and_without_training(taught_checkpoint, own_data):
     told = cost_of(Cost(ckpt=str(taught_checkpoint), data=str(own_data / "choices.jsonl"), device="cpu"))
     parts = [(part["command"], part["part"]) for part in told["parts"]]

@@ -198,6 +198,7 @@ def test_sets_of_examples_are_averaged_by_question_and_their_spread_is_shown(tin
     assert summary["masking"]["seen"]["value"] == pytest.approx(np.mean(seen)) and summary["masking"]["seen"]["n"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ScoreLetter", "ScoreNumber", "ScoreText", "ScorePercent", "ScoreFloat"])
 def test_every_format_is_measured_by_every_instrument(tiny_checkpoint, answered, tmp_path, name):
     few = {"n": 2, "n_attribution": 1, "candidates": 0, "tries": 4, "format": name}
@@ -218,6 +219,7 @@ def test_every_family_is_measured_by_every_instrument(tiny_checkpoint, answered,
     assert summary["attribution"]["answer"]["effect"]["n"] == 1
 
 
+@pytest.mark.slow
 def test_an_adapter_is_another_model_than_its_base(tiny_checkpoint, tiny_adapter, answered, tmp_path):
     few = {"n": 2, "n_attribution": 1, "candidates": 0, "tries": 4}
     found = []

@@ -125,6 +125,7 @@ def test_self_consistency_is_the_sum_of_the_largest_groups_confidences_over_all_
     assert numbers["accuracy"]["value"] == pytest.approx(np.mean(rights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.95])
 def test_a_run_cut_off_anywhere_ends_as_if_it_had_not_been(whole, taught_checkpoint, data, tmp_path, share):
     cut = tmp_path / "run"
@@ -153,6 +154,7 @@ def test_answers_and_confidences_do_not_depend_on_the_size_of_batches(whole, tau
             assert said.get("probability", []) == pytest.approx(again.get("probability", []), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_several_checkpoints_share_their_base_and_differ_as_they_do_alone(
     tiny_checkpoint, tiny_adapter, data, tmp_path, capsys
 ):
@@ -257,6 +259,7 @@ def test_unparsed_replies_are_counted_and_stand_in_the_worst_case(tiny_checkpoin
     )
 
 
+@pytest.mark.slow
 def test_sets_of_examples_are_measured_one_by_one_and_their_spread_is_shown(tiny_checkpoint, data, tmp_path, capsys):
     answered = tmp_path / "answered.jsonl"
     rows = [json.loads(line) for line in data.read_text().splitlines()]
@@ -346,6 +349,7 @@ def test_the_worst_case_is_a_table_of_its_own(tiny_checkpoint, data, tmp_path, c
     assert (row["n"], row["unparsed"], float(row["ece"])) == ("12", "12", 1.0)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_whose_name_is_a_path_has_figures_too_and_the_next_one_has_its_own(whole, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(whole, run)

@@ -351,6 +351,7 @@ def test_dollars_start_no_formula_and_unknown_letters_become_boxes():
     assert text._preprocess_math(text.get_text()) == ("$0.10 or $1 □", False)
 
 
+@pytest.mark.slow
 def test_drawing_leaves_matplotlibs_settings_as_they_were(tmp_path):
     before = dict(mpl.rcParams)
     with paper():
@@ -413,6 +414,7 @@ def test_a_figure_is_kept_as_sharp_image_as_document_with_its_fonts_and_with_its
     assert (tmp_path / "one.txt").read_text(encoding="utf-8").strip() == page.caption
 
 
+@pytest.mark.slow
 def test_figures_never_load_torch():
     look = "import sys, figures.report, figures.__main__; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()

@@ -201,6 +201,7 @@ def test_a_long_reply_takes_time_in_proportion(shape):
     assert time.perf_counter() - begin < 5
 
 
+@pytest.mark.slow
 def test_an_id_that_stands_twice_is_found_in_a_long_file(tmp_path):
     path = tmp_path / "long.jsonl"
     path.write_text("".join(f'{{"id": {i}, "question": "Q?", "answers": ["x"]}}\n' for i in [*range(30_000), 29_999]))

@@ -166,6 +166,7 @@ def write_share(folder: Path, index: int, records: list[dict], torn: str = "") -
     share_of(folder, index).write_text(text + torn)
 
 
+@pytest.mark.slow
 @given(st.permutations("abcdef"), st.integers(0, 6), st.integers(0, 6), st.booleans())
 def test_shares_of_a_launch_that_died_are_merged_in_the_questions_order(tmp_path_factory, order, merged, torn_at, torn):
     folder = tmp_path_factory.mktemp("died")

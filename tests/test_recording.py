@@ -54,6 +54,7 @@ def only(rows_times_width: int, error: Exception, monkeypatch) -> list[int]:
     return refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", MESSAGES, ids=lambda error: type(error).__name__)
 def test_a_run_whose_memory_runs_out_goes_on_in_smaller_batches_to_the_same_numbers(
     options, whole, tmp_path, monkeypatch, capsys, error
@@ -75,6 +76,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(options, tmp_path, monk
     assert not ran_out_of_memory(ValueError("no")) and all(map(ran_out_of_memory, MESSAGES))
 
 
+@pytest.mark.slow
 def test_a_question_that_does_not_fit_alone_is_one_sentence_and_what_was_measured_is_kept(
     options, tmp_path, monkeypatch
 ):

@@ -73,6 +73,7 @@ def test_the_printed_table_says_whose_numbers_they_are(tmp_path, capsys):
     assert "hint that it is wrong (control)" in printed
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_run_is_one_sentence_and_exit_code_2(tmp_path):
     found = command(str(tmp_path))
     assert found.returncode == 2
@@ -106,6 +107,7 @@ def test_a_whole_run_is_redrawn_within_fifteen_seconds(tmp_path):
         assert {path.suffix for path in (tmp_path / "figures").glob(f"{name}.*")} == {".png", ".pdf", ".txt"}
 
 
+@pytest.mark.slow
 def test_the_questions_whose_tokens_are_shown_can_be_chosen(tmp_path):
     made_run(tmp_path, questions=4, instruments=("rollout", "attribution"))
     reported(tmp_path, ("fact-3",))

@@ -72,6 +72,7 @@ def whole_texts(setting, transcripts) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack(levels), torch.stack(answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "form"), [*((kind, "ScoreLetter") for kind in KINDS), ("llama", "ScorePercent")])
 def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tiny_loaded, open_questions, family, form):
     setting = prepared(tiny_loaded(family), FORMATS[form], shots=1, read_opening=False)
@@ -296,6 +297,7 @@ def killed_at(update):
     return on_step_end
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_question(options, tmp_path, monkeypatch):
     lost = split(loaded_triplets(options().triplets), options().held_out, 0)[0][0].question.id
     usual, made = AdviceObjective.terms, AdviceObjective.inputs
@@ -390,6 +392,7 @@ def test_a_disk_that_is_full_at_the_very_end_leaves_a_state_to_go_on_from(option
     assert not (continued / "trainer").exists()
 
 
+@pytest.mark.slow
 def test_an_adapter_on_the_last_layers_changes_only_those(options):
     out = advice.trained(options(last_layers=1, updates=2))
     assert {name.partition("layers.")[2][0] for name in load_file(out / WEIGHTS)} == {"2"}
@@ -444,6 +447,7 @@ def test_stacked_adapters_change_a_model_as_both_do_one_after_the_other(tiny_che
     assert torch.allclose(stacked, merged, atol=2e-2) and (stacked - merged).abs().mean() < 2e-3, "float16 apart"
 
 
+@pytest.mark.slow
 def test_another_models_triplets_are_trained_on_with_a_warning_that_names_it(options, triplet_file, capsys):
     lines = [json.loads(line) | {"model": "other-model 0123456789ab"} for line in triplet_file.read_text().splitlines()]
     triplet_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -479,6 +483,7 @@ def test_a_file_of_one_format_is_refused_with_the_other_named(options, triplet_f
         conftuner.trained(options(conftuner.ConfTuner))
 
 
+@pytest.mark.slow
 def test_changed_answers_to_the_same_questions_are_another_training(options, triplet_file):
     advice.trained(options(updates=1))
     triplet_file.write_text(triplet_file.read_text().replace("something else", "something new"))
@@ -631,6 +636,7 @@ def test_letter_case_and_final_punctuation_do_not_tell_right_from_wrong(right, w
     assert alike(right, wrong) == made
 
 
+@pytest.mark.slow
 def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, own_data, tmp_path, open_questions):
     options = Triplets(
         ckpt=str(taught_checkpoint),
@@ -675,6 +681,7 @@ def test_what_is_tested_on_is_not_trained_on(taught_checkpoint, own_data, tmp_pa
         built(Triplets(**where, apart_from=where["data"], out=tmp_path / "none.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Advice, conftuner.ConfTuner])
 def test_the_command_on_the_card_gives_the_same_recipe_again(options, kind):
     given = options(kind, updates=1, lr=3e-3, last_layers=2, targets=("q_proj", "down_proj"))
