@@ -37,7 +37,8 @@ def recorded(
     Errors: UserError where a single item does not fit into memory."""
     mine = run.processes.share(list(items))
     missing = [identity for identity in mine if (*key, identity) not in run.done]
-    with progress(label or key[0], len(mine), len(mine) - len(missing), hidden=not run.processes.first or bar) as own:
+    hidden = bar is not None or not run.processes.first
+    with progress(label or key[0], len(mine), len(mine) - len(missing), hidden=hidden) as own:
         while missing:
             chunk = missing[:at_once]
             found = _within_memory(measured, [items[identity] for identity in chunk])
@@ -76,8 +77,8 @@ def _smaller_batches(setting: "Setting", chunk: Sequence[str]) -> None:
     print(f"memory ran out: batches of {setting.prefix.batch_tokens} tokens from here on", file=sys.stderr)
 
 
-def progress(label: str, total: int, done: int = 0, *, hidden: object = False) -> "tqdm":
+def progress(label: str, total: int, done: int = 0, *, hidden: bool = False) -> "tqdm":
     """A progress bar with an estimate of the time left, on the terminal's error stream."""
     from tqdm import tqdm
 
-    return tqdm(total=total, initial=done, desc=f"{label:14}", unit="q", dynamic_ncols=True, disable=bool(hidden))
+    return tqdm(total=total, initial=done, desc=f"{label:14}", unit="q", dynamic_ncols=True, disable=hidden)
