@@ -54,7 +54,7 @@ $(DONE): pyproject.toml constraints.txt
 # The fast tests, measured: lines by file, and every public function that no test has entered (then it fails).
 coverage: $(DONE)
 	rm -rf build/coverage
-	$(RUN) -m coverage run -m pytest -m "not real_model" -q
+	OMP_NUM_THREADS=1 $(RUN) -m coverage run -m pytest -m "not real_model" -q -n $(WORKERS)
 	$(RUN) -m coverage combine -q
 	$(RUN) -m coverage report
 	$(RUN) tests/reached.py
