@@ -49,6 +49,7 @@ class Run:
                 self._take_up()
             self.processes.wait()
             self._records = self._opened()
+            self.processes.wait()  # all must have seen the same records before one writes more
         except BaseException:
             self._lock.close()
             raise

@@ -199,6 +199,19 @@ def test_shares_of_another_measure_wait_for_their_turn(tmp_path):
     assert [key[::2] for key in keys(tmp_path)] == [("answer", "a"), ("jsd", "a"), ("jsd", "b")]
 
 
+def test_nobody_writes_before_all_have_seen_what_is_there(tmp_path):
+    """Else a slow process would take what a fast one has just written for done, and wait for nobody."""
+    seen = []
+
+    class Counted(Processes):
+        def wait(self) -> None:
+            seen.append(hasattr(run, "done"))
+
+    run = Run(tmp_path, IDENTITY, Counted(2, 0))
+    with run:
+        assert seen == [False, True]
+
+
 def test_a_share_that_is_no_share_is_named(tmp_path):
     write_share(tmp_path, 1, [record("a")])
     with share_of(tmp_path, 1).open("a") as stream:
