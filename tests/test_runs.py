@@ -221,7 +221,7 @@ def as_nobody(folder: Path) -> str:
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_directory_that_may_only_be_read_is_one_sentence_and_stays_as_it_is(begun):
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:  # which every user may enter
         folder = Path(made)
         if begun:
             filled(folder)
