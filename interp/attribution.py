@@ -14,7 +14,9 @@ from interp.records import READ_SPANS, Span, Transcript
 from interp.runs import Record
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from interp.prefix import SharedPrefix, TokenTree
     from interp.readout import LevelPlan
@@ -81,6 +83,8 @@ class PathScore:
     """[paths, tokens] -> [paths]."""
     width: int
     """How many tokens the model is fed for each path."""
+    batch_tokens: int
+    """The most that it is to be fed at a time."""
 
     def __call__(self, coordinates: "Tensor") -> "Tensor":
         return self.of(coordinates)
@@ -128,7 +132,7 @@ class Scorer:
             logits = prefix.path_logits(start, tree, reads, fed)
             return self.score(plan.level_logprobs(logits, self.setting.reader.stops))
 
-        return PathScore(scored, len(tree.tokens))
+        return PathScore(scored, len(tree.tokens), prefix.batch_tokens)
 
     def first_order(self, filler: "Tensor") -> "np.ndarray":
         """What replacing each token would do to the score if the score were linear in it, [tokens]."""
@@ -171,7 +175,8 @@ def integrated_gradients(
 
     from interp.prefix import ROW_TOKENS
 
-    batch = max(1, ROW_TOKENS // scored.width)  # more at once is slower: a gradient keeps every activation
+    most = min(ROW_TOKENS, scored.batch_tokens)  # more at once is slower: a gradient keeps every activation
+    batch = max(1, most // scored.width)
     here, nodes, settled = torch.ones(1, tokens), FIRST_NODES, 0
     while True:
         found = IntegratedGradients(scored).attribute(
@@ -196,6 +201,15 @@ def token_by_token(scorer: Scorer, positions: Sequence[int], filler: "Tensor", s
     return Attribution(legs, effect, sum(legs) - effect, 0, False)
 
 
+def refuse_without_gradients(model: "PreTrainedModel | PeftModel") -> None:
+    """Errors: UserError for weights in 4 bits on a CPU, whose gradients would be wrong without a word."""
+    if getattr(model, "is_quantized", False) and model.device.type == "cpu":
+        raise UserError(
+            "attribution needs gradients, which weights in 4 bits do not give on a CPU; "
+            "--leave-out attribution runs the other instruments"
+        )
+
+
 def measured(
     setting: "Setting",
     cases: Sequence["Case"],
@@ -205,9 +219,7 @@ def measured(
     baseline: BaselineName = "mean",
 ) -> list[Record]:
     """One record for each case: the effect of every span, the answer's attributions, and its rank among all tokens."""
-    model = setting.checkpoint.model
-    if getattr(model, "is_quantized", False) and model.device.type == "cpu":
-        raise UserError("attribution needs gradients, which weights in 4 bits do not give on a CPU; take a GPU")
+    refuse_without_gradients(setting.checkpoint.model)
     return [_of_case(setting, case, score, path, baseline) for case in cases]
 
 

@@ -64,7 +64,10 @@ class CommonOptions:
     @property
     def loading(self) -> Loading:
         """How checkpoints are loaded, by the process that this one is."""
-        device = launched(self.device).device(self.device)
+        processes = launched(self.device)
+        if processes.count > 1 and self.device_map == "auto":
+            raise UserError("--device-map auto spreads one model over all devices; run it in one process")
+        device = processes.device(self.device)
         return Loading(device, self.dtype, self.device_map, self.quantization, self.trust_remote_code)
 
     @property
@@ -149,7 +152,7 @@ def run_as_command(options: type[T], body: Callable[[T], None], *, description: 
     except (MemoryError, RuntimeError) as error:
         if not ran_out_of_memory(error):
             raise
-        _end("memory ran out while a model was loaded; take a smaller --dtype, or --device-map auto")
+        _end("memory ran out; take a smaller --dtype or another device; what was measured so far is kept")
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         raise SystemExit(130) from None

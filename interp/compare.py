@@ -97,7 +97,8 @@ def comparison(folder: Path, names: Sequence[str], calibration: Record | None) -
 
     names: what the two are called in the evaluation's summary."""
     (_, before, _), (_, after, _) = (read_run(folder / side) for side in SIDES)
-    instruments = {key: value for name in INSTRUMENTS for key, value in paired(folder, name).items()}
+    measured = read_run(folder / "before")[0]["identity"]["instruments"]
+    instruments = {key: value for name in measured for key, value in paired(folder, name).items()}
     summary = {
         "models": {side: read_run(folder / side)[1]["model"] for side in SIDES},
         "data": after["data"],

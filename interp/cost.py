@@ -160,7 +160,8 @@ def planned(options: Cost, lengths: "dict[FormatName, Lengths]", there: int) -> 
     from interp import loads
 
     own, each = lengths[options.format], options.accelerators
-    plan = {"interp.diagnose": loads.diagnosis(options, own, there, accuracy=options.accuracy, processes=each)}
+    parts = loads.diagnosis(options, own, there, accuracy=options.accuracy, processes=each)
+    plan = {"interp.diagnose": {name: load for name, load in parts.items() if name not in options.leave_out}}
     if evaluated := min(options.n_evaluation, there):
         passes = loads.evaluation(evaluated / each, own, options.batch_tokens)
         plan["interp.evaluate"] = {"default": passes * options.shot_sets}

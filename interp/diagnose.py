@@ -55,6 +55,8 @@ class Diagnose(Options):
 
     baseline: Literal["mean", "neutral"] = "mean"
     """What attribution replaces tokens by: the vocabulary's mean embedding, or a neutral token. Spans show both."""
+    leave_out: tuple[InstrumentName, ...] = ()
+    """Instruments that are not run: rollout where weights are quantised, attribution where time is short."""
     cases: Path | None = None
     """An earlier run, of another checkpoint, whose questions with their right and wrong answers are measured: the
     numbers of both are then paired."""
@@ -84,6 +86,9 @@ def diagnosed(
         options = _without_candidates(options, questions)
     arguments = options.template_arguments
     folder = options.out or Path("results") / command
+    instruments = [name for name in instruments if name not in options.leave_out]
+    if not instruments:
+        raise UserError(f"--leave-out {' '.join(options.leave_out)}: no instrument is left")
     from interp.checkpoints import loaded_checkpoint, source_of
 
     source_of(options.ckpt, remote_code=options.trust_remote_code)  # what is wrong there is said before torch is loaded
@@ -91,6 +96,7 @@ def diagnosed(
     from interp.setting import prepared
 
     checkpoint = checkpoint or loaded_checkpoint(options.ckpt, options.loading)
+    _refuse_unfit(checkpoint, instruments)
     shots = checkpoint.shots if options.shots is None else options.shots
     refuse_sets_of_nothing(options.shot_sets, shots)
     with Run(folder, _identity(options, instruments, checkpoint, questions, shots), launched(options.device)) as run:
@@ -117,6 +123,17 @@ def diagnosed(
                 _measure(run, name, number, setting, cases, options)
         run.write_summary(summary_of(run, instruments, checkpoint, options))
     return folder
+
+
+def _refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
+    """Errors: UserError where an instrument cannot run on this model, before another has run for hours."""
+    from interp.attribution import refuse_without_gradients
+    from interp.hooks import refuse_without_weights
+
+    if "rollout" in instruments:
+        refuse_without_weights(checkpoint.model)
+    if "attribution" in instruments:
+        refuse_without_gradients(checkpoint.model)
 
 
 def _without_candidates(options: Diagnose, questions: Sequence[Question]) -> Diagnose:

@@ -125,6 +125,7 @@ def evaluated(options: Evaluate) -> Path:
     with Run(options.out or Path("results/evaluate"), identity, launched(options.device)) as run:
         sets = range(options.shot_sets)
         cells = [Cell(name, at, form, k) for name in names for k in sets for at in data for form in options.formats]
+        _gather(run, cells, data, options)
         if missing := [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]:
             _ask_all(run, missing, names, shots, data, options)
         run.write_summary(summary_of(run, cells, parts, options))
@@ -155,6 +156,14 @@ def _questions(data: str, options: Evaluate) -> list[Question]:
     if "given" in options.methods and bare:
         raise UserError(f"--methods given: question {bare!r} of {data} lacks response or confidence")
     return questions
+
+
+def _gather(run: Run, cells: Sequence[Cell], data: dict[str, list[Question]], options: Evaluate) -> None:
+    """Merges what processes that died have left of any cell, the finished ones too."""
+    for cell in cells:
+        run.gather("checkpoint", 0, [cell.checkpoint])
+        for asking in ("answer", *options.askings):
+            run.gather(*cell.key(asking), [q.id for q in data[cell.data]])
 
 
 def _complete(run: Run, cell: Cell, questions: Sequence[Question], options: Evaluate) -> bool:

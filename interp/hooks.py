@@ -159,15 +159,25 @@ class Adapted(Protocol):
         """What the adapter adds to the weight."""
 
 
+def _base_of(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
+    return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+
+
+def refuse_without_weights(model: "PreTrainedModel | PeftModel") -> None:
+    """Errors: UserError where a twin over the same weights cannot be made: they are quantised, or spread."""
+    base = _base_of(model)
+    if getattr(base, "is_quantized", False) or len(set(getattr(base, "hf_device_map", {}).values())) > 1:
+        raise UserError(
+            "rollout needs the weights themselves, on one device, and these are quantised or spread; "
+            "--leave-out rollout runs the other instruments"
+        )
+
+
 def merged_twin(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
     """A second model over the same weight storage, with eager attention; a LoRA adapter is merged into copies of the
     weights that it changes, and only of those."""
-    base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
-    if getattr(base, "is_quantized", False) or len(set(getattr(base, "hf_device_map", {}).values())) > 1:
-        raise UserError(
-            "rollout needs the weights themselves, on one device, and these are quantised or spread; the other "
-            "instruments run: python -m interp.jsd, interp.masking, interp.attribution"
-        )
+    refuse_without_weights(model)
+    base = _base_of(model)
     adapted = {name: layer for name, layer in base.named_modules() if isinstance(layer, Adapted)}
     weights = {}
     for key, value in base.state_dict().items():

@@ -252,7 +252,7 @@ class Branches:
         device = self._prefix.model.device
         used, row = np.unique(self._row[alive], return_inverse=True)
         if len(used) < len(self._columns):
-            self._cache.batch_select_indices(torch.from_numpy(used).to(device))
+            self._cache.batch_select_indices(torch.from_numpy(used))  # layers may be on different devices
             self._columns = self._columns[used]
             self._row[alive] = row
         slot = np.array([(row[:i] == r).sum() for i, r in enumerate(row)])

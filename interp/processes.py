@@ -1,17 +1,29 @@
 """The processes of an `accelerate launch`: each measures its share, all train, the first alone merges and saves."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from interp.errors import UserError
+from interp.errors import UserError, ran_out_of_memory
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=2)
 """How long processes wait for one that is slower."""
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Says in one sentence that a connection to another process broke, of which torch says RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if ran_out_of_memory(error):
+            raise
+        raise UserError("another process of this run is gone; the same command finishes what is left") from None
 
 
 @dataclass(frozen=True)
@@ -47,10 +59,8 @@ class Processes:
         if self.count > 1:
             from accelerate import PartialState
 
-            try:
+            with _connected():
                 PartialState().wait_for_everyone()
-            except RuntimeError:  # of the connection that broke
-                raise UserError("another process of this run is gone; the same command finishes what is left") from None
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Each value averaged over the processes."""
@@ -61,7 +71,8 @@ class Processes:
         from accelerate.utils import reduce
 
         told = torch.tensor(list(values.values()), dtype=torch.float64, device=PartialState().device)
-        return dict(zip(values, reduce(told, "mean").tolist(), strict=True))
+        with _connected():
+            return dict(zip(values, reduce(told, "mean").tolist(), strict=True))
 
 
 def launched(device: str) -> Processes:

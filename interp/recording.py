@@ -51,6 +51,8 @@ def recorded(
             own.update(len(chunk))
             missing = missing[len(chunk) :]
     run.gather(*key, list(items))
+    if lost := [identity for identity in items if (*key, identity) not in run.done]:
+        raise UserError(f"--out {run.folder}: {len(lost)} records of other processes do not arrive; do all see it?")
 
 
 def _within_memory(measured: Measured[Item], items: Sequence[Item]) -> list[Record] | None:

@@ -60,6 +60,7 @@ class Run:
         try:
             if kind is None:
                 self.processes.wait()
+                self._shares.look()
                 if self.processes.first and not self._shares.places:
                     for path in left_shares(self.folder):
                         path.unlink()
@@ -85,8 +86,10 @@ class Run:
 
     def _opened(self) -> io.FileIO:
         """Where this process writes, after it has seen what is there."""
-        self.done: set[Key] = {key_of(record) for record in read_records(self.folder)}
+        self.done: set[Key] = set()
         """The records that are on disk."""
+        self._read = 0
+        self._look()
         self._shares = Shares(self.folder)
         self._shares.look()
         self._merged = not self._shares.places and self.processes.count == 1
@@ -98,10 +101,17 @@ class Run:
         self._alone(opened)
         return opened
 
+    def _look(self) -> None:
+        """Takes in what records.jsonl has come to hold."""
+        for record, stop in whole_lines(self.folder / RECORDS, self._read):
+            self.done.add(key_of(record))
+            self._read = stop
+
     def gather(self, measure: str, number: int, ids: Sequence[str]) -> None:
-        """Returns when the records of all these questions are in records.jsonl, in this order, from all processes."""
+        """Returns when the records that any process has of these questions are in records.jsonl, in this order."""
         if self._merged:
             return
+        os.fsync(self._records)  # so that another machine sees them
         self.processes.wait()
         keys = [(measure, number, identity) for identity in ids]
         if self.processes.first:
@@ -110,7 +120,7 @@ class Run:
                 for line in self._shares.taken(keys):
                     self._put(records, line)
         self.processes.wait()
-        self.done.update(keys)
+        self._look()
 
     def _refuse_another(self, before: Record) -> None:
         keys = sorted(set(before) | set(self.identity))
@@ -199,11 +209,11 @@ def surroundings() -> Record:
 
 def _commit(root: Path) -> str | None:
     """The commit of this checkout, marked where files differ from it; None where it is none."""
-    if not (root / ".git").exists():
-        return None
     told = []
     for command in (("rev-parse", "HEAD"), ("status", "--porcelain")):
         try:
+            if not (root / ".git").exists():
+                return None
             asked = subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=False)
         except OSError:
             return None

@@ -195,7 +195,7 @@ def test_the_stated_levels_logprob_is_another_score(llama, open_questions, trans
 
 
 def scored_by(function, width: int = 1):
-    return attribution.PathScore(function, width)
+    return attribution.PathScore(function, width, 2048)
 
 
 def test_a_value_worked_by_hand():
@@ -353,3 +353,21 @@ def test_the_summary_takes_the_median_rank_and_the_mean_of_everything_else():
     found = estimated_columns(columns([*records, {"values": {"answer.rank": None, "answer.effect": 0.0}}]))
     assert (found["attribution.answer.rank"].value, found["attribution.answer.rank"].left_out) == (2.0, 1)
     assert found["attribution.answer.effect"].value == pytest.approx(0.3)
+
+
+def test_where_memory_is_short_a_path_is_read_in_smaller_batches_to_the_same_attributions():
+    import torch
+
+    sizes = []
+
+    def squared(coordinates: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(coordinates))
+        return (coordinates**2).sum(-1)
+
+    told = {}
+    for most in (2048, 30):
+        score = attribution.PathScore(squared, 10, most)
+        told[most] = attribution.integrated_gradients(score, 2, effect=2.0, score_range=1.0), max(sizes)
+        sizes.clear()
+    assert told[30][0].attribution == pytest.approx(told[2048][0].attribution, abs=1e-6) == (1.0, 1.0)
+    assert told[30][1] <= 3 < told[2048][1]

@@ -169,3 +169,13 @@ def test_a_template_argument_is_a_name_and_a_value_or_refused(argument):
 def test_the_defaults_need_no_option():
     options = Options()
     assert (options.ckpt, options.data, options.shots, options.out) == ("smollm2-135m-instruct", "facts", None, None)
+
+
+def test_one_model_over_all_devices_is_run_in_one_process(monkeypatch):
+    from interp import commands
+    from interp.diagnose import Diagnose
+    from interp.processes import Processes
+
+    monkeypatch.setattr(commands, "launched", lambda device: Processes(2, 1))
+    with pytest.raises(UserError, match="--device-map auto spreads one model over all devices; run it in one process"):
+        Diagnose(device_map="auto").loading  # noqa: B018

@@ -346,3 +346,23 @@ def test_a_choice_named_in_many_words_is_put_to_the_model_as_its_letter(tiny_che
     chosen = options(tiny_checkpoint("llama"), tmp_path / "own.jsonl", tmp_path / "run", candidates=0)
     told = next(r for r in read_records(diagnosed(chosen, ("masking",), "masking")) if r["measure"] == "answer")
     assert told["answer"] == "ABCDEF"[row["answer"]] and told["right"]
+
+
+def test_instruments_can_be_left_out_and_what_cannot_run_is_said_before_anything_is_measured(
+    taught_checkpoint, data, tmp_path, monkeypatch
+):
+    from interp import hooks
+
+    def refused(model: object) -> None:
+        raise UserError("rollout needs the weights themselves")
+
+    monkeypatch.setattr(hooks, "refuse_without_weights", refused)
+    with pytest.raises(UserError, match="rollout needs the weights"):
+        diagnosed(options(taught_checkpoint, data, tmp_path / "run"), FOUR, "diagnose")
+    assert not (tmp_path / "run").exists()
+    left = ("rollout", "attribution", "jsd")
+    folder = diagnosed(options(taught_checkpoint, data, tmp_path / "run", leave_out=left), FOUR, "diagnose")
+    assert {key[0] for key in keys(folder)} == {"answer", "masking"}
+    assert "masking" in read_run(folder)[1] and "jsd" not in read_run(folder)[1]
+    with pytest.raises(UserError, match=r"--leave-out .* no instrument is left"):
+        diagnosed(options(taught_checkpoint, data, tmp_path / "no", leave_out=FOUR), FOUR, "diagnose")

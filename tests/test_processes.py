@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import UserError
+from interp.evaluate import Evaluate, evaluated
 from interp.processes import Processes, launched
+from interp.recording import recorded
 from interp.runs import Run, read_records, read_run
 from interp.shares import left_shares, share_of
 
@@ -197,6 +199,42 @@ def test_shares_of_another_measure_wait_for_their_turn(tmp_path):
     with Run(tmp_path, IDENTITY) as run:
         run.gather("jsd", 0, ["a", "b"])
     assert [key[::2] for key in keys(tmp_path)] == [("answer", "a"), ("jsd", "a"), ("jsd", "b")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asking", ["answer", "read"])
+def test_a_finished_cell_that_was_not_merged_is_merged_by_the_same_command(flags, tmp_path, asking):
+    asked = Evaluate(ckpt=(str(flags["ckpt"]),), data=(str(flags["data"]),), n=6, device="cpu", out=tmp_path / "run")
+    wanted = read_run(evaluated(asked))[1]
+    records = list(read_records(tmp_path / "run"))
+    apart = [one for one in records if one["measure"].endswith(asking)]
+    assert len(apart) == 6
+    (tmp_path / "run" / "records.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in records if one not in apart)
+    )
+    write_share(tmp_path / "run", 1, apart)
+    assert close(read_run(evaluated(asked))[1], wanted)
+    assert not left_shares(tmp_path / "run") and sorted(keys(tmp_path / "run")) == sorted(
+        (one["measure"], one["set"], one["id"]) for one in records
+    )
+
+
+def test_records_that_do_not_arrive_are_said_and_nothing_is_removed(tmp_path):
+    """As where a directory is not shared by all machines, or shows late what another has written."""
+
+    class Deaf(Processes):
+        def wait(self) -> None:
+            pass
+
+    deaf = Run(tmp_path, IDENTITY, Deaf(2, 0))
+    with pytest.raises(UserError, match="1 records of other processes do not arrive"), deaf as run:
+        recorded(run, ("jsd", 0), {"a": "a", "b": "b"}, 8, lambda items: [{"x": one} for one in items], None)
+    assert [key[2] for key in keys(tmp_path)] == ["a"]
+    with Run(tmp_path, IDENTITY, Deaf(2, 0)) as run:
+        run.gather("jsd", 0, ["a", "b"])
+        assert run.done == {("jsd", 0, "a")}, "what was not seen is not done"
+        write_share(tmp_path, 1, [record("b")])
+    assert share_of(tmp_path, 1).exists(), "what came late is not removed"
 
 
 def test_nobody_writes_before_all_have_seen_what_is_there(tmp_path):

@@ -341,6 +341,11 @@ def test_where_memory_runs_out_a_mini_batch_is_trained_in_parts_to_the_same_loss
     assert in_parts[0] == pytest.approx(whole[0], abs=1e-5)
 
 
+def test_a_gpu_by_its_number_is_refused_since_trainer_takes_the_first(options):
+    with pytest.raises(UserError, match="Trainer takes the first GPU; choose it by CUDA_VISIBLE_DEVICES"):
+        advice.trained(options(device="cuda:1"))
+
+
 def test_one_example_that_does_not_fit_is_one_sentence(options, monkeypatch):
     def never(self, model, inputs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")

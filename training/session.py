@@ -49,6 +49,8 @@ def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
     What an earlier run has left there is taken up. Errors: UserError."""
     train_on, held_out = split(task.examples, options.held_out, options.seed)
     _refuse_unknown(options.report_to)
+    if options.device.startswith("cuda:"):
+        raise UserError(f"--device {options.device}: Trainer takes the first GPU; choose it by CUDA_VISIBLE_DEVICES")
     if options.diagnose:
         loaded_questions(options.diagnose_data)
     from interp.checkpoints import source_of
@@ -102,6 +104,7 @@ def _comparison(options: TrainingOptions) -> "Compare | None":
         template_args=options.template_args,
         seed=options.seed,
         device=options.device,
+        dtype="float32" if options.dtype == "float32" else "auto",
         trust_remote_code=options.trust_remote_code,
         out=options.out / "compare",
     )

@@ -182,7 +182,12 @@ def built(options: Triplets) -> Path:
 
     checkpoint = loaded_checkpoint(options.ckpt, options.loading)
     shots = checkpoint.shots if options.shots is None else options.shots
-    identity = options.identity | {"shots": shots, "model": checkpoint.fingerprint, "questions": fingerprint(questions)}
+    identity = options.identity | {
+        "shots": shots,
+        "model": checkpoint.fingerprint,
+        "note": checkpoint.note,
+        "questions": fingerprint(questions),
+    }
     with Run(out.with_name(f"{out.name}.run"), identity, launched(options.device)) as run:
         setting = prepared(
             checkpoint,
@@ -199,7 +204,8 @@ def built(options: Triplets) -> Path:
         sampled(right, wrong=options.wrong, distinct=0, tries=options.tries)
         found = sampled(missed, wrong=0, distinct=DISTINCT, tries=TURNED_TRIES)
         known, turned = list(_triplets(right, told, found)), list(_turned(missed, told, found))
-        model = {"model": f"{source.base_name} {checkpoint.fingerprint}"}
+        quantised = "" if options.quantization == "none" else f" in {options.quantization}"
+        model = {"model": f"{source.base_name} {checkpoint.fingerprint}{quantised}"}
         if run.processes.first:
             _write(out, [row | model for row in (*known, *turned)])
             _write(answers_beside(out), [row | model for row in _graded(questions, told)])
