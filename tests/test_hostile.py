@@ -492,6 +492,16 @@ def test_a_damaged_gguf_file_is_a_model_or_one_error(tmp_path, monkeypatch, data
         assert "damaged.gguf" in str(error) and "\n" not in str(error) and len(str(error)) < 700
 
 
+@pytest.mark.parametrize("field", ["block_count", "embedding_length", "feed_forward_length"])
+def test_a_gguf_header_that_names_more_weights_than_the_file_holds_makes_none_of_them(tmp_path, monkeypatch, field):
+    monkeypatch.setenv("ADVICE_CACHE", str(tmp_path / "cache"))
+    content = write_tiny_gguf(tmp_path / "whole.gguf").read_bytes()
+    before = content.index(f"llama.{field}".encode()) + len(f"llama.{field}") + 4  # the name, then the kind of value
+    (tmp_path / "damaged.gguf").write_bytes(content[:before] + struct.pack("<I", 2**24) + content[before + 4 :])
+    with pytest.raises(UserError, match=r"damaged\.gguf is damaged: its header names .* weights, in a file of"):
+        gguf_checkpoint(tmp_path / "damaged.gguf")
+
+
 def test_no_header_of_a_gguf_file_takes_the_memory_that_it_promises(tmp_path, monkeypatch):
     monkeypatch.setenv("ADVICE_CACHE", str(tmp_path / "cache"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
