@@ -1,7 +1,7 @@
 """`python -m interp.compare BEFORE AFTER`: what a training changed, question by question, with all instruments."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +12,8 @@ from interp.commands import CommonOptions, Positional, at_least, run_as_command
 from interp.diagnose import Diagnose, InstrumentName, averaged, columns_of, diagnosed
 from interp.embedded import EMBEDDED_NAME
 from interp.evaluate import Evaluate, evaluated, short_names
-from interp.intervals import Estimate, difference, effect_size, estimated
+from interp.floor import floors_of, with_floors
+from interp.intervals import Estimate, difference, effect_size, estimated_columns
 from interp.processes import launched
 from interp.runs import Record, Run, read_records, read_run
 
@@ -112,28 +113,28 @@ def comparison(folder: Path, names: Sequence[str], calibration: Record | None) -
 
 def paired(folder: Path, instrument: str) -> Record:
     """An instrument's numbers of both runs by their key in summary.json, on the questions that both have measured."""
-    sides = [
-        {r["id"]: r for r in averaged([r for r in read_records(folder / side) if r["measure"] == instrument])}
-        for side in SIDES
-    ]
+    records = [list(read_records(folder / side)) for side in SIDES]
+    sides = [{r["id"]: r for r in averaged([r for r in own if r["measure"] == instrument])} for own in records]
     both = [key for key in sides[0] if key in sides[1]]
     before, after = (columns_of(instrument, [side[key] for key in both]) for side in sides)
-    return {
-        key: _row(
-            estimated(values, statistic),
-            estimated(after[key][0], statistic),
-            difference(values, after[key][0], statistic),
-        )
-        for key, (values, statistic) in before.items()
-        if key in after
+    score = next((r["score"] for own in records for r in own if r["measure"] == "attribution"), "expected")
+    found = [
+        with_floors(estimated_columns(columns), floors_of(own), score=score)
+        for columns, own in zip((before, after), records, strict=True)
+    ]
+    changes = {
+        key: difference(values, after[key][0], statistic) for key, (values, statistic) in before.items() if key in after
     }
+    return {key: _row(found[0][key], found[1][key], change) for key, change in changes.items()}
 
 
 def _row(before: Estimate, after: Estimate, change: Estimate) -> Record:
+    """A difference can be off by as much as both of its sides together."""
+    sizes = [side.floor for side in (before, after) if side.floor is not None]
     return {
         "before": before.as_record(),
         "after": after.as_record(),
-        "difference": change.as_record(),
+        "difference": replace(change, floor=sum(sizes) if sizes else None).as_record(),
         "effect_size": effect_size(change),
     }
 

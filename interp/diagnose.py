@@ -13,6 +13,7 @@ import numpy as np
 
 from interp.commands import Options, refuse_sets_of_nothing, run_as_command
 from interp.errors import UserError
+from interp.floor import floors_of, with_floors
 from interp.intervals import Columns, estimated_columns
 from interp.processes import launched
 from interp.questions import LETTERS, choice_index, fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
@@ -119,6 +120,8 @@ def diagnosed(
         if options.cases:
             _take_over(run, options.cases, settings[0])
         cases = selected_cases(run, settings[0], questions, options, sample="jsd" in instruments)
+        if set(instruments) != {"rollout"}:
+            read_again(run, ("floor", 0), settings[0], cases)
         for name in instruments:
             for number, setting in enumerate(settings):
                 _measure(run, name, number, setting, cases, options)
@@ -235,6 +238,14 @@ def selected_cases(
         )
         for question, answer in right
     ]
+
+
+def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequence["Case"]) -> None:
+    """Puts the numerical floor on record: the first right answers, each read twice."""
+    from interp import floor
+
+    by_id = {case.question.id: case for case in cases[: floor.MOST]}
+    recorded(run, key, by_id, AT_ONCE["jsd"], partial(floor.measured, setting), setting, label="numerical floor")
 
 
 def _replies(setting: "Setting", questions: Sequence[Question], *, free: bool) -> "list[Reply]":
@@ -364,13 +375,14 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
         "data.without_wrong_answer": sum(not record["wrong"] for record in run.records("sample")),
         "format": options.format,
     }
+    floors = floors_of(list(run.records("floor")))
+    flat |= {key: estimate.as_record() for key, estimate in floors.items()}
     spread: dict[str, Record] = {}
     for name in instruments:
         records = [{k: record[k] for k in ("set", "id", "values")} for record in run.records(name)]
-        flat |= {
-            key: estimate.as_record()
-            for key, estimate in estimated_columns(columns_of(name, averaged(records))).items()
-        }
+        found = estimated_columns(columns_of(name, averaged(records)))
+        floored = with_floors(found, floors, score=options.score)
+        flat |= {key: estimate.as_record() for key, estimate in floored.items()}
         if options.shot_sets > 1:
             for number in range(options.shot_sets):
                 of_set = estimated_columns(columns_of(name, [r for r in records if r["set"] == number]))
