@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from interp.errors import UserError
 from interp.formats import ConfidenceFormat
-from interp.plain import HALF, reason, visible
+from interp.plain import visible
 from interp.questions import LETTERS
 from interp.records import Question, Span, Transcript
-from interp.runs import Record
+from interp.templates import DATE, ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -113,6 +113,8 @@ class Prompter:
     """Arguments of the chat template (enable_thinking=False)."""
     max_length: int | None = None
     """The model's context in tokens; a longer prompt is refused."""
+    date: str = DATE
+    """The day that the chat template takes for today, as YYYY-MM-DD."""
 
     def __post_init__(self) -> None:
         if not self.tokenizer.is_fast:
@@ -133,7 +135,7 @@ class Prompter:
 
         hint: a sentence added to the question's turn. level: also writes the confidence, for reading a whole reply.
         free: without the label "Answer:", so that the model writes its reply from the first word."""
-        pieces = list(self._opening(question, hint))[: -1 if free else None]
+        pieces = list(self._opening(question, hint, free=free))
         if answer is not None:
             if not answer.strip():
                 raise UserError(f"question {question.id!r}: an empty answer has no confidence")
@@ -162,6 +164,17 @@ class Prompter:
             self._suffixes[tail] = tuple(suffixes)
         return self._suffixes[tail]
 
+    @cached_property
+    def chat(self) -> ChatTemplate:
+        """The checkpoint's chat template."""
+        return ChatTemplate(self.tokenizer, self.template_args, self.date)
+
+    @cached_property
+    def turn_ends(self) -> tuple[int, ...]:
+        """The token ids that the chat template ends the assistant's turns with."""
+        names = self.chat.ends if self.template == "chat" else ()
+        return tuple(sorted(self.tokenizer.convert_tokens_to_ids(list(names))))
+
     @property
     def opening(self) -> tuple[int, ...]:
         """The token ids that the prompts of all questions begin with: instruction and shots."""
@@ -172,10 +185,6 @@ class Prompter:
 
     @cached_property
     def _suffixes(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-        return {}
-
-    @cached_property
-    def _literals(self) -> dict[tuple[str, ...], tuple[str, ...]]:
         return {}
 
     def _turns(self, question: Question, hint: str) -> list[tuple[str, tuple[Piece, ...]]]:
@@ -189,11 +198,11 @@ class Prompter:
         turns.append(("user", (("question", f"{text}\n{hint}" if hint else text),)))
         return turns
 
-    def _opening(self, question: Question, hint: str) -> tuple[Piece, ...]:
-        """Pieces up to the answer's slot."""
+    def _opening(self, question: Question, hint: str, *, free: bool) -> tuple[Piece, ...]:
+        """Pieces up to the answer's slot, or to where a free reply begins."""
         turns = self._turns(question, hint)
-        pieces = self._plain(turns) if self.template == "plain" else self._chat(turns)
-        return (*pieces, ("special", "Answer:"))
+        pieces = self._plain(turns) if self.template == "plain" else self._chat(turns, free=free)
+        return pieces if free else (*pieces, ("special", "Answer:"))
 
     def _plain(self, turns: list[tuple[str, tuple[Piece, ...]]]) -> tuple[Piece, ...]:
         tokenizer = self.tokenizer
@@ -203,69 +212,25 @@ class Prompter:
             pieces += [*content, ("special", "\n" if role == "user" else "\n\n")]
         return tuple(pieces)
 
-    def _chat(self, turns: list[tuple[str, tuple[Piece, ...]]]) -> tuple[Piece, ...]:
+    def _chat(self, turns: list[tuple[str, tuple[Piece, ...]]], *, free: bool) -> tuple[Piece, ...]:
         roles = tuple(role for role, _ in turns)
-        literals = self._template_literals(roles)
-        folded = len(literals) == len(turns)
-        if folded:
+        layout = self.chat.generating(roles) if free else self.chat.asking(roles)
+        if layout.folded:
             (_, first), (role, second), *rest = turns
             turns = [(role, (*first, ("special", "\n\n"), *second)), *rest]
-        pieces: list[Piece] = [("special", literals[0])]
-        for (_, content), literal in zip(turns, literals[1:], strict=True):
+        pieces: list[Piece] = [("special", layout.literals[0])]
+        for (_, content), literal in zip(turns, layout.literals[1:], strict=True):
             pieces += [*content, ("special", literal)]
         messages = [{"role": role, "content": "".join(text for _, text in content)} for role, content in turns]
-        if "".join(text for _, text in pieces) != self._rendered(messages):
+        if not self.chat.keeps(messages, layout, "".join(text for _, text in pieces)):
             raise UserError(f"the chat template changes what it is given ({messages[-1]['content'][:60]!r})")
         return tuple(pieces)
-
-    @cached_property
-    def _control_tokens(self) -> tuple[str, ...]:
-        """The tokenizer's special tokens, those included that have no role by name (Llama 3's turn markers)."""
-        added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        tokens = dict.fromkeys([*self.tokenizer.all_special_tokens, *added])
-        return tuple(token for token in tokens if len(token) > 1)
 
     def _refuse_control_tokens(self, pieces: Sequence[Piece]) -> None:
         """A control token among the contents would end a turn or the text: the model would read another prompt."""
         for text in (text for span, text in pieces if span != "special"):
-            if taken := next((token for token in self._control_tokens if token in text), None):
+            if taken := next((token for token in self.chat.control_tokens if token in text), None):
                 raise UserError(f"the prompt holds {taken!r}, which is a control token of this model: {text[:60]!r}")
-
-    def _template_literals(self, roles: tuple[str, ...]) -> tuple[str, ...]:
-        """What the template writes before, between and after the turns; one fewer where it takes no system turn.
-
-        Found by rendering marks instead of contents, so that no content is ever searched for."""
-        if roles not in self._literals:
-            try:
-                self._literals[roles] = self._marked(roles)
-            except UserError:  # it may take no system turn
-                self._literals[roles] = self._marked(roles[1:])
-        return self._literals[roles]
-
-    def _marked(self, roles: tuple[str, ...]) -> tuple[str, ...]:
-        marks = [f"\ue000{chr(0xE100 + i)}\ue001" for i in range(len(roles))]
-        messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-        rest, literals = self._rendered(messages), []
-        for mark in marks:
-            before, found, rest = rest.partition(mark)
-            if not found:
-                raise self._unfit(f"cannot render these turns: {roles}")
-            literals.append(before)
-        return (*literals, rest)
-
-    def _rendered(self, messages: list[dict[str, str]]) -> str:
-        options: Record = {"tokenize": False, "add_generation_prompt": True, **self.template_args}
-        try:
-            text = str(self.tokenizer.apply_chat_template(messages, **options))
-        except Exception as error:  # a template is a program of the checkpoint's: in its sandbox it may raise anything
-            roles = tuple(message["role"] for message in messages)
-            raise self._unfit(f"cannot render these turns: {roles} ({reason(error)})") from error
-        if HALF.search(text):
-            raise self._unfit("writes half of a surrogate pair, which is no character")
-        return text
-
-    def _unfit(self, what: str) -> UserError:
-        return UserError(f"{self.tokenizer.name_or_path}: the chat template {what}")
 
     def _tokenised(self, pieces: tuple[Piece, ...]) -> Transcript:
         text = "".join(part for _, part in pieces)
