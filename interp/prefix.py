@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from interp.errors import UserError, ran_out_of_memory
+from interp.head import NextToken, next_token
 from interp.prompts import common_length
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ class Forest:
     """The position of each column of the cache, [rows, columns]."""
     places: list[tuple[int, np.ndarray]]
     """For each tree its row, and the column of each of its nodes."""
-    logits: list[Tensor]
-    """For each tree the logits [reads, vocabulary] in float32."""
+    reads: list[NextToken]
+    """For each tree what comes next after the nodes that are read."""
 
 
 class SharedPrefix:
@@ -128,19 +129,22 @@ class SharedPrefix:
     @torch.no_grad()
     def logits(
         self, length: int, trees: Sequence[TokenTree], reads: Sequence[Sequence[int]], embeds: Sequence[Tensor] = ()
-    ) -> Iterator[tuple[int, Tensor]]:
-        """(index of the tree, logits [reads, vocabulary] after the nodes to be read), batch by batch.
+    ) -> Iterator[tuple[int, NextToken]]:
+        """(index of the tree, what comes next after its nodes that are read), batch by batch.
 
-        length: how much of the opening the trees continue. embeds: what to feed each tree instead of its tokens."""
+        length: how much of the opening the trees continue. embeds: what to feed each tree instead of its tokens; an
+        item is asked for when its batch is read. The cache of a batch is let go before the next one is read."""
         for batch in self.batches([len(tree.tokens) for tree in trees]):
             fed = [embeds[i] for i in batch] if embeds else None
-            forest = self._forward(length, [trees[i] for i in batch], [reads[i] for i in batch], fed)
-            yield from zip(batch, forest.logits, strict=True)
+            found = self._forward(length, [trees[i] for i in batch], [reads[i] for i in batch], fed).reads
+            while found:
+                yield batch[len(batch) - len(found)], found.pop(0)
 
-    def path_logits(self, length: int, tree: TokenTree, reads: Sequence[int], embeds: Tensor) -> Tensor:
-        """Logits [steps, reads, vocabulary] of one tree fed [steps, nodes, width], with gradient."""
+    def path_logits(self, length: int, tree: TokenTree, reads: Sequence[int], embeds: Tensor) -> NextToken:
+        """What comes next, [steps, reads], in one tree fed [steps, nodes, width], with gradient."""
         copies = len(embeds)
-        return torch.stack(self._forward(length, [tree] * copies, [reads] * copies, list(embeds)).logits)
+        found = self._forward(length, [tree] * copies, [reads] * copies, list(embeds)).reads
+        return NextToken(found[0].head, torch.stack([one.hidden for one in found]))
 
     def embedded(self, tokens: Sequence[int]) -> Tensor:
         """The input embeddings of tokens, [tokens, width]."""
@@ -190,18 +194,19 @@ class SharedPrefix:
         fed = {"inputs_embeds": torch.stack(fed_rows)} if fed_rows else {"input_ids": torch.from_numpy(ids).to(device)}
         cache = self.fork(length, len(rows))
         most = max(sum(len(reads[i]) for i in row) for row in rows)
-        logits = self.model(
+        after = next_token(
+            self.model,
             **fed,
             attention_mask=self.masks(seen, positions, columns),
             position_ids=torch.from_numpy(positions).to(device),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=most,
-        ).logits.float()
-        found: list[Tensor] = []
+        )
+        found: list[NextToken] = []
         for number, row in enumerate(rows):
             sizes = [len(reads[i]) for i in row]
-            found += logits[number, most - sum(sizes) :].split(sizes)
+            found += [NextToken(after.head, part) for part in after.hidden[number, most - sum(sizes) :].split(sizes)]
         return Forest(cache, columns, places, found)
 
     def masks(self, seen: np.ndarray, positions: np.ndarray, columns: np.ndarray) -> Tensor | dict[str, Tensor]:
@@ -244,7 +249,8 @@ class Branches:
         self._seen[:, :length] = True
         for number, prompt in enumerate(copies):
             self._seen[number, forest.places[prompt][1]] = True
-        self.logits = torch.stack([forest.logits[prompt][0] for prompt in copies])
+        first = torch.cat([after.hidden for after in forest.reads])  # [prompts, width]
+        self.logits = forest.reads[0].head.all_of(first)[torch.tensor(list(copies))]
         """Logits [copies, vocabulary] after each copy's prompt."""
 
     def grown(self, alive: np.ndarray, tokens: Sequence[int]) -> Tensor:
@@ -265,18 +271,18 @@ class Branches:
         positions[row, slot] = self._position[alive]
         seen[row, slot, :before] = self._seen[alive]
         self._columns = np.concatenate([self._columns, positions], axis=1)
-        logits = self._prefix.model(
+        after = next_token(
+            self._prefix.model,
             input_ids=torch.from_numpy(ids).to(device),
             attention_mask=self._prefix.masks(seen, positions, self._columns),
             position_ids=torch.from_numpy(positions).to(device),
             past_key_values=self._cache,
             use_cache=True,
-        ).logits
+        )
         self._seen = np.pad(self._seen, ((0, 0), (0, width)))
         self._seen[alive, before + slot] = True
         self._position[alive] += 1
-        last: Tensor = logits[torch.from_numpy(row).to(device), torch.from_numpy(slot).to(device)]
-        return last.float()
+        return after.head.all_of(after.hidden[torch.from_numpy(row), torch.from_numpy(slot)])
 
 
 def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int]) -> None:
@@ -296,7 +302,7 @@ def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int])
             raise
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{type(model).__name__} cannot be read with a shared prefix: {reason}") from error
-    gap = (ours.log_softmax(-1) - plain.float().log_softmax(-1)).abs().max().item()
+    gap = (ours.logits().log_softmax(-1) - plain.float().log_softmax(-1)).abs().max().item()
     if not gap <= (LIKE_PLAIN if model.dtype == torch.float32 else LIKE_PLAIN_HALF):
         raise UserError(f"{type(model).__name__}: log-probabilities read with a shared prefix are off by {gap:.3g}")
 
