@@ -84,7 +84,7 @@ def diagnosed(
     choices = bool(questions[0].choices)
     if choices and options.candidates > min(len(q.choices) for q in questions):
         options = _without_candidates(options, questions)
-    arguments = options.template_arguments
+    prompting = options.prompting
     folder = options.out or Path("results") / command
     instruments = [name for name in instruments if name not in options.leave_out]
     if not instruments:
@@ -107,8 +107,7 @@ def diagnosed(
                 shots=shots,
                 shot_seed=number,
                 choices=choices,
-                template=options.template,
-                template_args=arguments,
+                prompting=prompting,
                 pool=questions,
                 seed=options.seed,
                 batch_tokens=options.batch_tokens,

@@ -235,8 +235,7 @@ class Prepared:
                 shots=self._shots,
                 shot_seed=examples,
                 choices=choices,
-                template=self._options.template,
-                template_args=self._options.template_arguments,
+                prompting=self._options.prompting,
                 seed=self._options.seed,
                 batch_tokens=self._options.batch_tokens,
             )

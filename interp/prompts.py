@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from interp.errors import UserError
 from interp.formats import ConfidenceFormat
@@ -14,6 +14,7 @@ from interp.plain import visible
 from interp.questions import LETTERS
 from interp.records import Question, Span, Transcript
 from interp.templates import DATE, ChatTemplate
+from interp.thoughts import opens_thought
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +43,11 @@ CHOICE_SHOTS = (
 """Examples of our own, on no relation of the embedded questions. Their answers are right; their confidences are drawn
 without regard to that, so that no example teaches that a right answer deserves a high one."""
 
+PROBE = Question("probe", "?", ("x",))
+"""A question for seeing what stands around one."""
 CLOSING = "\nConfidence:"
+REPLY_TOKENS = 64
+"""A free reply is cut off after so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,26 @@ def instruction(confidence: ConfidenceFormat, *, choices: bool) -> str:
         f"Answer the question {how}. Then state how confident you are that your answer is right, "
         f"as {confidence.wording}. Reply in two lines:\nAnswer: <your answer>\nConfidence: <your confidence>"
     )
+
+
+TemplateName = Literal["chat", "plain"]
+LevelsRead = Literal["whole", "token"]
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How prompts are made and replies are read, whatever the checkpoint and the question."""
+
+    template: TemplateName = "chat"
+    """chat: the checkpoint's own chat template; plain: text without turns, for base models."""
+    template_args: dict[str, object] = field(default_factory=dict)
+    """Arguments of the chat template (enable_thinking=False)."""
+    date: str = DATE
+    """The day that the chat template takes for today, as YYYY-MM-DD."""
+    levels: LevelsRead = "whole"
+    """whole: a level with its end. token: the first token on which the levels part, as in the paper."""
+    reply_tokens: int = REPLY_TOKENS
+    """A free reply is cut off after so many tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +189,29 @@ class Prompter:
             self._suffixes[tail] = tuple(suffixes)
         return self._suffixes[tail]
 
+    def level_fillers(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
+        """For each level the single tokens, a blank or a full stop, that may stand between it and the end of its line.
+
+        Found by tokenising the whole text (Gemma writes "9 \\n"), then reused like `level_suffixes`."""
+        tail = tuple(transcript.ids[i] for i in transcript.positions("tail"))
+        if tail not in self._fillers:
+            levels = zip(self.confidence.levels, self.level_suffixes(transcript), strict=True)
+            self._fillers[tail] = tuple(
+                self._fillers_after(f"{transcript.text} {level}", (*transcript.ids, *suffix))
+                for level, suffix in levels
+            )
+        return self._fillers[tail]
+
+    def _fillers_after(self, text: str, ids: tuple[int, ...]) -> tuple[int, ...]:
+        found = []
+        for more in (" ", ".", " \n", ".\n"):
+            longer = tuple(self.tokenizer(text + more, add_special_tokens=False)["input_ids"])
+            if longer[: len(ids)] == ids and len(longer) > len(ids):
+                token = longer[len(ids)]
+                if str(self.tokenizer.decode([token])).strip(" ") in ("", "."):
+                    found.append(token)
+        return tuple(dict.fromkeys(found))
+
     @cached_property
     def chat(self) -> ChatTemplate:
         """The checkpoint's chat template."""
@@ -175,13 +223,22 @@ class Prompter:
         names = self.chat.ends if self.template == "chat" else ()
         return tuple(sorted(self.tokenizer.convert_tokens_to_ids(list(names))))
 
+    @cached_property
+    def opens_thought(self) -> bool:
+        """The prompt of a free reply ends within a thought."""
+        return opens_thought(self.transcript(PROBE, free=True).text)
+
     @property
     def opening(self) -> tuple[int, ...]:
         """The token ids that the prompts of all questions begin with: instruction and shots."""
-        probe = self.transcript(Question("probe", "?", ("x",)))
+        probe = self.transcript(PROBE)
         if not probe.positions("question"):
             raise UserError(f"{self.tokenizer.name_or_path}: the tokenizer has no token for a question")
         return probe.ids[: probe.positions("question")[0]]
+
+    @cached_property
+    def _fillers(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        return {}
 
     @cached_property
     def _suffixes(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
@@ -303,7 +360,15 @@ def _shown() -> None:
             count = shots if options.shots is None else options.shots
             refuse_sets_of_nothing(options.shot_sets, count)
             examples = shot_set(count, confidence, seed=number, choices=choices)
-            prompter = Prompter(tokenizer, confidence, examples, choices, options.template, options.template_arguments)
+            prompter = Prompter(
+                tokenizer,
+                confidence,
+                examples,
+                choices,
+                options.template,
+                options.template_arguments,
+                date=options.date,
+            )
             for question in questions:
                 answer = question.response or question.answers[0]
                 shown = prompter.transcript(question, answer, level=confidence.levels[-1])

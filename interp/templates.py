@@ -196,14 +196,16 @@ def _marks(count: int) -> Sequence[str]:
 
 
 def calendar(day: date) -> str:
-    """A definition of `strftime_now` for the head of a template that gives `day`, where transformers gives the clock."""
+    """A definition of `strftime_now` that gives `day`, to head a template with: transformers gives it the clock."""
     filled = "".join(f"|replace({name!r},{day.strftime(name)!r})" for name in DIRECTIVES)
     return "{%- macro strftime_now(format) -%}{{ format" + filled + " }}{%- endmacro -%}"
 
 
-def day_named(text: str) -> str:
-    """The day YYYY-MM-DD. Errors: UserError where there is no such day."""
+def refuse_no_day(text: str) -> None:
+    """Errors: UserError where the text is no day, or written in another way than YYYY-MM-DD."""
     try:
-        return date.fromisoformat(text).isoformat()
+        known = date.fromisoformat(text).isoformat() == text
     except ValueError:
-        raise UserError(f"--date {text}: no day; write it as YYYY-MM-DD, such as {DATE}") from None
+        known = False
+    if not known:
+        raise UserError(f"--date {text}: no day; write it as YYYY-MM-DD, such as {DATE}")

@@ -1,7 +1,7 @@
 """Real vocabularies with their chat templates, from the cache that `make tokenizers` fills.
 
-Two of them come without a template, and three more templates are put on vocabularies with the same control tokens: those
-are written here, to give what the models' own give for system, user and assistant turns."""
+Two of them come without a template, and some more templates are put on vocabularies with the same control tokens:
+those are written here, to give what the models' own give for system, user and assistant turns."""
 
 import importlib.util
 from functools import cache
@@ -25,7 +25,7 @@ LLAMA2 = (
 MISTRAL = (
     "{{- bos_token -}}{%- if messages[0].role == 'system' -%}{{ raise_exception('no system turn') }}{%- endif -%}"
     + TURNS
-    + "{%- if (m.role == 'user') != (loop.index0 % 2 == 0) -%}{{ raise_exception('turns must alternate') }}{%- endif -%}"
+    + "{%- if (m.role == 'user') != (loop.index0 % 2 == 0) -%}{{ raise_exception('order') }}{%- endif -%}"
     "{%- if m.role == 'user' -%}{{ '[INST] ' + m.content + '[/INST]' }}"
     "{%- else -%}{{ ' ' + m.content | trim + eos_token }}{%- endif -%}{%- endfor -%}"
 )

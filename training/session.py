@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
-from interp.commands import template_arguments
 from interp.errors import UserError
 from interp.plain import visible
 from interp.processes import Processes, launched
@@ -102,6 +101,8 @@ def _comparison(options: TrainingOptions) -> "Compare | None":
         shots=options.shots,
         template=options.template,
         template_args=options.template_args,
+        date=options.date,
+        levels=options.levels,
         seed=options.seed,
         device=options.device,
         dtype="float32" if options.dtype == "float32" else "auto",
@@ -155,8 +156,7 @@ def _trained(
                 replace(checkpoint, model=model),
                 shots,
                 recipe,
-                template=options.template,
-                template_args=template_arguments(options.template_args),
+                options.prompting,
             )
             train(objective, batches, held_out, recipe, options, run, processes)
             if processes.first:

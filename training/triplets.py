@@ -193,8 +193,7 @@ def built(options: Triplets) -> Path:
             checkpoint,
             FORMATS["ScoreNumber"],
             shots=shots,
-            template=options.template,
-            template_args=options.template_arguments,
+            prompting=options.prompting,
             seed=options.seed,
             batch_tokens=options.batch_tokens,
         )
