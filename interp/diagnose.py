@@ -161,6 +161,14 @@ def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
 def _identity(
     options: Diagnose, instruments: Sequence[str], checkpoint: "Checkpoint", questions: list[Question], shots: int
 ) -> Record:
+    from interp.formats import FORMATS
+    from interp.setting import prompter_for
+
+    choices, confidence = bool(questions[0].choices), FORMATS[options.format]
+    prompters = [
+        prompter_for(checkpoint, confidence, options.prompting, shots=shots, shot_seed=number, choices=choices)
+        for number in range(options.shot_sets)
+    ]
     return options.identity | {
         "cases": str(options.cases) if options.cases else None,
         "shots": shots,
@@ -169,6 +177,7 @@ def _identity(
         "note": checkpoint.note,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "questions": fingerprint(questions),
+        "prompts": fingerprint(prompter.frame for prompter in prompters),
     }
 
 

@@ -83,7 +83,7 @@ class Generator:
         self.eos_ids, self.reply_tokens = frozenset(eos_ids), reply_tokens
         marks = [mark for pair in THOUGHTS for mark in pair]
         silent = [token for token in prompter.chat.control_tokens if not any(token in mark for mark in marks)]
-        self._silent = frozenset(self.tokenizer.convert_tokens_to_ids(silent))
+        self._silent = frozenset(self.tokenizer.convert_tokens_to_ids(token) for token in silent)
 
     def greedy(
         self, prompts: Sequence[Sequence[int]], *, most: int = ANSWER_TOKENS, lines: bool = True

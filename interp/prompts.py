@@ -221,12 +221,17 @@ class Prompter:
     def turn_ends(self) -> tuple[int, ...]:
         """The token ids that the chat template ends the assistant's turns with."""
         names = self.chat.ends if self.template == "chat" else ()
-        return tuple(sorted(self.tokenizer.convert_tokens_to_ids(list(names))))
+        return tuple(sorted(self.tokenizer.convert_tokens_to_ids(name) for name in names))
 
     @cached_property
     def opens_thought(self) -> bool:
         """The prompt of a free reply ends within a thought."""
         return opens_thought(self.transcript(PROBE, free=True).text)
+
+    @property
+    def frame(self) -> str:
+        """The rendered prompt around a question and an answer that say nothing: by it two runs are told apart."""
+        return self.transcript(PROBE, "x").text
 
     @property
     def opening(self) -> tuple[int, ...]:

@@ -187,12 +187,21 @@ class ConfidenceReader:
                 ends.append(row(tree.insert((token,), nodes[-1])[-1]))
         most = max(map(len, level_ends))
         padded = [own + [-1] * (most - len(own)) for own in level_ends]
+        edge_rows, edge_tokens, edge_levels = self._columns(edges, 3)
+        filler_rows, filler_tokens, filler_ends = self._columns(fillers, 3)
+        spoken = [(row(path[i - 1 - length]), transcript.ids[i]) for i in _spoken(transcript, length)]
+        answer_rows, answer_tokens = self._columns(spoken, 2)
         return LevelPlan(
-            *self._columns(edges, 3),
-            torch.tensor(ends, dtype=torch.long, device=self.stops.device),
-            *self._columns(fillers, 3),
+            edge_rows,
+            edge_tokens,
+            edge_levels,
+            self._columns([(end,) for end in ends], 1)[0],
+            filler_rows,
+            filler_tokens,
+            filler_ends,
             torch.tensor(padded, dtype=torch.long, device=self.stops.device),
-            *self._columns([(row(path[i - 1 - length]), transcript.ids[i]) for i in _spoken(transcript, length)], 2),
+            answer_rows,
+            answer_tokens,
         )
 
     def _columns(self, rows: Sequence[tuple[int, ...]], width: int) -> Sequence[Tensor]:

@@ -147,6 +147,7 @@ def _trained(
         "note": checkpoint.note,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "examples": fingerprint(task.examples),
+        "prompts": _prompts(checkpoint, options, shots, task.examples),
         "processes": processes.count,
     }
     with _opened(options.out, identity, processes) as run:
@@ -165,6 +166,19 @@ def _trained(
         if processes.first:
             forget_states(options.out)
             run.write_summary({"training": _summary(run, task, train_on, held_out, identity)})
+
+
+def _prompts(checkpoint: "Checkpoint", options: TrainingOptions, shots: int, examples: Sequence[AnyExample]) -> str:
+    """A fingerprint of what is rendered around the examples' questions."""
+    from interp.formats import FORMATS
+    from interp.setting import prompter_for
+
+    forms = sorted({example.format for example in examples})
+    return fingerprint(
+        prompter_for(checkpoint, FORMATS[form], options.prompting, shots=shots, shot_seed=number).frame
+        for form in forms
+        for number in range(options.shot_sets)
+    )
 
 
 @contextmanager
