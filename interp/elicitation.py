@@ -147,10 +147,10 @@ class Generator:
             logits = branches.grown(alive, [written[row][-1] for row in alive])
         return list(zip(written, finished.tolist(), strict=True))
 
-    def _line(self, ids: Sequence[int]) -> str:
+    def _line(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip().split("\n")[0].strip()
 
-    def _text(self, ids: Sequence[int]) -> str:
+    def _text(self, ids: list[int]) -> str:
         """Several lines, with the control tokens that mark thoughts and no others."""
         return str(self.tokenizer.decode([i for i in ids if i not in self._silent])).strip()
 

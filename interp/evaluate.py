@@ -259,6 +259,7 @@ class Prepared:
                 prompting=self._options.prompting,
                 seed=self._options.seed,
                 batch_tokens=self._options.batch_tokens,
+                check_long=self._options.check == "long",
             )
         return self._made[key]
 

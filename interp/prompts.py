@@ -221,7 +221,8 @@ class Prompter:
     def turn_ends(self) -> tuple[int, ...]:
         """The token ids that the chat template ends the assistant's turns with."""
         names = self.chat.ends if self.template == "chat" else ()
-        return tuple(sorted(self.tokenizer.convert_tokens_to_ids(name) for name in names))
+        ids = self.tokenizer.convert_tokens_to_ids(list(names))
+        return tuple(sorted(ids)) if isinstance(ids, list) else (ids,)
 
     @cached_property
     def opens_thought(self) -> bool:

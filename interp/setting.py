@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from interp.check import engine_checked, readable
 from interp.checkpoints import Checkpoint
 from interp.elicitation import Generator
 from interp.formats import ConfidenceFormat
 from interp.plain import visible
-from interp.prefix import SharedPrefix, refuse_unsupported
+from interp.prefix import SharedPrefix
 from interp.prompts import PROBE, Prompter, Prompting, shot_set
 from interp.readout import ConfidenceReader
 from interp.records import Question
@@ -129,22 +130,22 @@ def prepared(
     seed: int = 0,
     batch_tokens: int = 2048,
     read_opening: bool = True,
+    check_long: bool = False,
 ) -> Setting:
-    """A setting whose model has read the opening of its prompts. shot_seed: which set of examples.
+    """A setting whose model has read the opening of its prompts. shot_seed: which set of examples. check_long: the
+    engine is checked on texts longer than the model's window.
 
     read_opening: False for training, where what was read before a step is worth nothing after it."""
     prompting = prompting or Prompting()
     prompter = prompter_for(checkpoint, confidence, prompting, shots=shots, shot_seed=shot_seed, choices=choices)
     for note in notes(checkpoint, prompter):
         _say(note)
-    if read_opening:
-        refuse_unsupported(checkpoint.model, prompter.opening)
-    opening = prompter.opening if read_opening else ()
-    ends = stops(checkpoint, prompter)
-    prefix = SharedPrefix(checkpoint.model, opening, batch_tokens=batch_tokens)
+    opening, ends = prompter.opening if read_opening else (), stops(checkpoint, prompter)
+    with readable(checkpoint.model):
+        prefix = SharedPrefix(checkpoint.model, opening, batch_tokens=batch_tokens)
     reader = ConfidenceReader(prefix, prompter, ends, prompting.levels)
     reader.levels_of(prompter.transcript(PROBE, "x"))  # what cannot be told apart is said before anything is measured
-    return Setting(
+    setting = Setting(
         checkpoint,
         prompter,
         prefix,
@@ -160,3 +161,6 @@ def prepared(
         tuple(pool),
         seed,
     )
+    if read_opening:
+        engine_checked(setting, long=check_long)
+    return setting

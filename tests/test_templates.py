@@ -62,12 +62,8 @@ def test_the_slot_and_the_examples_are_what_the_template_renders_an_assistants_t
     text = prompter.transcript(WHERE, "Rome", level="9").text
     assert text.count(slot) == (1 if name == "qwen3" else 2), "examples and slot have one form"
     assert re.search(f"{re.escape(before_example)}Answer: {shot.answer}\nConfidence: {shot.level} ?<", text)
-    assert re.search(
-        re.escape(WHERE.text) + r"(<[^>]*>\n?)*" + re.escape(slot) + "Answer: Rome\nConfidence: 9$", text
-    ) or (
-        f"{WHERE.text}<|eot_id|>{slot}Answer: Rome\nConfidence: 9" in text
-        or f"{WHERE.text}<|im_end|>\n{slot}Answer: Rome\nConfidence: 9" in text
-    )
+    closed = text.partition(WHERE.text)[2]
+    assert closed.endswith(f"{slot}Answer: Rome\nConfidence: 9") and closed.count("Answer") == 1
     assert set(tokenizer.convert_ids_to_tokens(list(prompter.turn_ends))) == ends
     assert prompter.chat.notes == ()
 
@@ -169,13 +165,14 @@ def test_small_models_with_real_vocabularies_go_through_the_instruments(name):
 
 
 def test_a_template_that_opens_a_thought_before_the_answer_is_refused_with_the_remedy(tiny_tokenizer):
-    opening = "{% if add_generation_prompt %}<think>\n{% if not enable_thinking|default(true) %}</think>\n{% endif %}{% endif %}"
+    opens, closes = "{% if add_generation_prompt %}<think>\n", "{% if enable_thinking is false %}</think>\n{% endif %}"
+    opening = f"{opens}{closes}{{% endif %}}"
     prompter = prompter_of(with_template(tiny_tokenizer(), CHATML + opening))
     with pytest.raises(UserError, match=r"opens a thought .*; pass --template-args enable_thinking=false"):
         prompter.transcript(WHERE, "Rome")
     quiet = prompter_of(prompter.tokenizer, template_args={"enable_thinking": False})
     assert quiet.transcript(WHERE).text.endswith("assistant\n<think>\n</think>\nAnswer:")
-    stubborn = prompter_of(with_template(tiny_tokenizer(), CHATML + opening.partition("{% if not")[0] + "{% endif %}"))
+    stubborn = prompter_of(with_template(tiny_tokenizer(), CHATML + opens + "{% endif %}"))
     with pytest.raises(UserError, match="no argument against that, so use --template plain"):
         stubborn.transcript(WHERE)
     assert stubborn.transcript(WHERE, free=True).text.endswith("assistant\n<think>\n") and stubborn.opens_thought
@@ -192,7 +189,7 @@ def test_a_template_that_opens_a_thought_before_the_answer_is_refused_with_the_r
         ("Answer: Lyon\n</think>\nAnswer: Paris\nConfidence: 9", "Paris", 9),
         ("[THINK]\nAnswer: Lyon\n[/THINK]Answer: Paris\nConfidence: 9", "Paris", 9),
         (
-            "<|channel|>analysis<|message|>Answer: Lyon\nassistant<|channel|>final<|message|>Answer: Paris\nConfidence: 9",
+            "<|channel|>analysis<|message|>Answer: Lyon\n<|channel|>final<|message|>Answer: Paris\nConfidence: 9",
             "Paris",
             9,
         ),
