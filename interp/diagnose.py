@@ -85,7 +85,7 @@ def diagnosed(
     choices = bool(questions[0].choices)
     if choices and options.candidates > min(len(q.choices) for q in questions):
         options = _without_candidates(options, questions)
-    arguments = options.template_arguments
+    prompting = options.prompting
     folder = options.out or Path("results") / command
     instruments = [name for name in instruments if name not in options.leave_out]
     if not instruments:
@@ -108,8 +108,7 @@ def diagnosed(
                 shots=shots,
                 shot_seed=number,
                 choices=choices,
-                template=options.template,
-                template_args=arguments,
+                prompting=prompting,
                 pool=questions,
                 seed=options.seed,
                 batch_tokens=options.batch_tokens,
@@ -166,6 +165,14 @@ def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
 def _identity(
     options: Diagnose, instruments: Sequence[str], checkpoint: "Checkpoint", questions: list[Question], shots: int
 ) -> Record:
+    from interp.formats import FORMATS
+    from interp.setting import prompter_for
+
+    choices, confidence = bool(questions[0].choices), FORMATS[options.format]
+    prompters = [
+        prompter_for(checkpoint, confidence, options.prompting, shots=shots, shot_seed=number, choices=choices)
+        for number in range(options.shot_sets)
+    ]
     return options.identity | {
         "cases": str(options.cases) if options.cases else None,
         "shots": shots,
@@ -174,6 +181,7 @@ def _identity(
         "note": checkpoint.note,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "questions": fingerprint(questions),
+        "prompts": fingerprint(prompter.frame for prompter in prompters),
     }
 
 

@@ -387,7 +387,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-mean-of-the-table-not-of-what-layers-receive", "table(part).float()", "table.weight[part].float()"),
         (
             "pad-that-ends-a-turn-is-a-filler",
-            "taken = {*checkpoint.stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}",
+            "taken = {*stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}",
             "taken = {tokenizer.bos_token_id, tokenizer.unk_token_id}",
         ),
     ),

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
-from interp.commands import template_arguments
 from interp.errors import UserError
 from interp.plain import visible
 from interp.processes import Processes, launched
@@ -102,6 +101,8 @@ def _comparison(options: TrainingOptions) -> "Compare | None":
         shots=options.shots,
         template=options.template,
         template_args=options.template_args,
+        date=options.date,
+        levels=options.levels,
         seed=options.seed,
         device=options.device,
         dtype="float32" if options.dtype == "float32" else "auto",
@@ -147,6 +148,7 @@ def _trained(
         "note": checkpoint.note,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "examples": fingerprint(task.examples),
+        "prompts": _prompts(checkpoint, options, shots, task.examples),
         "processes": processes.count,
     }
     with _opened(options.out, identity, processes) as run:
@@ -156,8 +158,7 @@ def _trained(
                 replace(checkpoint, model=model),
                 shots,
                 recipe,
-                template=options.template,
-                template_args=template_arguments(options.template_args),
+                options.prompting,
             )
             train(objective, batches, held_out, recipe, options, run, processes)
             if processes.first:
@@ -166,6 +167,19 @@ def _trained(
         if processes.first:
             forget_states(options.out)
             run.write_summary({"training": _summary(run, task, train_on, held_out, identity)})
+
+
+def _prompts(checkpoint: "Checkpoint", options: TrainingOptions, shots: int, examples: Sequence[AnyExample]) -> str:
+    """A fingerprint of what is rendered around the examples' questions."""
+    from interp.formats import FORMATS
+    from interp.setting import prompter_for
+
+    forms = sorted({example.format for example in examples})
+    return fingerprint(
+        prompter_for(checkpoint, FORMATS[form], options.prompting, shots=shots, shot_seed=number).frame
+        for form in forms
+        for number in range(options.shot_sets)
+    )
 
 
 @contextmanager
