@@ -20,7 +20,8 @@ from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArg
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
-from interp.checkpoints import Checkpoint, quiet_peft
+from interp.adapters import quiet_peft
+from interp.checkpoints import Checkpoint
 from interp.errors import UserError, ran_out_of_memory
 from interp.plain import reason
 from interp.processes import Processes
