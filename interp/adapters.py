@@ -114,10 +114,9 @@ def _with_added_tokens(base: "PreTrainedModel", folder: Path) -> range:
     size = max(found, default=known)
     if size > known:
         base.resize_token_embeddings(size, mean_resizing=False)
-        with torch.no_grad():
-            for module in (base.get_input_embeddings(), base.get_output_embeddings()):
-                if module is not None:
-                    module.get_parameter("weight")[known:] = torch.nan
+        for module in (base.get_input_embeddings(), base.get_output_embeddings()):
+            if module is not None:
+                module.get_parameter("weight").data[known:] = torch.nan
     return range(known, size)
 
 

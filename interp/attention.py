@@ -134,7 +134,7 @@ def refuse_hidden_attention(model: "PreTrainedModel | PeftModel") -> None:
     name = type(base).__name__
     if not base._can_set_attn_implementation():
         raise UserError(f"{name} does not show its attention to transformers' interface: no rollout; {LEAVE_OUT}")
-    vocabulary = base.get_input_embeddings().get_parameter("weight").shape[0]
+    vocabulary = base.config.get_text_config().vocab_size
     try:
         head_means(model, [[token % vocabulary for token in PROBE]])
     except (KeyError, TypeError, AttributeError, ValueError) as error:

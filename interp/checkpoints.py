@@ -322,6 +322,8 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
             output_loading_info=True,
             revision=source.revision,
             trust_remote_code=loading.remote_code,
+            # transformers would put an adapter on that lies beside the model: what is said to be loaded is the model
+            adapter_kwargs={"subfolder": "none"} if Path(source.model).is_dir() else {},
         )
     except Exception as error:  # transformers meets a strange file with exceptions of any type
         raise _not_loaded(ckpt, source, error) from error

@@ -56,7 +56,7 @@ class Diagnose(Options):
     baseline: Literal["mean", "neutral"] = "mean"
     """What attribution replaces tokens by: the vocabulary's mean embedding, or a neutral token. Spans show both."""
     leave_out: tuple[InstrumentName, ...] = ()
-    """Instruments that are not run: rollout where weights are quantised, attribution where time is short."""
+    """Instruments that are not run: rollout where layers hide their attention, attribution where time is short."""
     cases: Path | None = None
     """An earlier run, of another checkpoint, whose questions with their right and wrong answers are measured: the
     numbers of both are then paired."""
@@ -127,11 +127,11 @@ def diagnosed(
 
 def _refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
     """Errors: UserError where an instrument cannot run on this model, before another has run for hours."""
+    from interp.attention import refuse_hidden_attention
     from interp.attribution import refuse_without_gradients
-    from interp.hooks import refuse_without_weights
 
     if "rollout" in instruments:
-        refuse_without_weights(checkpoint.model)
+        refuse_hidden_attention(checkpoint.model)
     if "attribution" in instruments:
         refuse_without_gradients(checkpoint.model)
 
