@@ -194,7 +194,7 @@ def _legend(data: Rollout) -> list[Line2D]:
 def _numbers(data: Rollout) -> dict[str, str]:
     flows = zip(_shown_flows(data), data.flows, strict=True)
     numbers = {f"{source} to {span}": _beside_null(pair) for (source, span), pair in flows}
-    numbers |= {"confidence to learned sinks": in_words(p.rollout) for p in data.mass if p.span == "sink"}
+    numbers |= {f"confidence to {p.span}": in_words(p.rollout) for p in data.mass if p.span == "sink"}
     readings = {"per token": data.per_token, "first token left out": data.without_first}
     numbers |= {
         f"confidence to {pair.span}, {words}": _beside_null(pair)

@@ -1,4 +1,4 @@
-"""The attention of a model as it is, adapter in place: the weights that its own eager function makes, layer by layer."""
+"""The attention of a model as it is, adapter in place: what its own eager function weighs, layer by layer."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence

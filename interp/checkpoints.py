@@ -156,12 +156,10 @@ def _place(ckpt: str) -> Path:
 
 def _directory(path: Path, *, remote_code: bool) -> Source:
     adapter, beside = _adapter_weights(path), _model_weights(path)
-    has_config = (path / "adapter_config.json").is_file()
     if adapter and beside:
-        raise UserError(
-            f"--ckpt {path}: holds a model ({beside[0].name}) and an adapter ({adapter[0].name}); keep one of them there"
-        )
-    if has_config and not beside:
+        both = f"a model ({beside[0].name}) and an adapter ({adapter[0].name})"
+        raise UserError(f"--ckpt {path}: holds {both}; keep one of them there")
+    if _is_adapter(path):
         return _adapter(path, remote_code=remote_code)
     if not (path / "config.json").is_file():
         raise UserError(f"--ckpt {path}: the directory holds neither config.json nor adapter_config.json")
@@ -171,8 +169,13 @@ def _directory(path: Path, *, remote_code: bool) -> Source:
     if not any(file.suffix == ".safetensors" for file in beside):
         kind = f"only pickled weights ({beside[0].name}); convert them to safetensors" if beside else "no weights"
         raise UserError(f"--ckpt {path}: the directory holds {kind}")
-    left_over = f"{path}: its adapter_config.json is not read, there are no weights of an adapter" if has_config else ""
-    return Source(str(path), base_name=str(path.resolve()), said=left_over)
+    left_over = (path / "adapter_config.json").is_file()
+    said = f"{path}: its adapter_config.json is not read, there are no weights of an adapter" if left_over else ""
+    return Source(str(path), base_name=str(path.resolve()), said=said)
+
+
+def _is_adapter(path: Path) -> bool:
+    return (path / "adapter_config.json").is_file() and not _model_weights(path)
 
 
 def _adapter_weights(path: Path) -> list[Path]:
@@ -197,12 +200,12 @@ def _adapter(path: Path, *, remote_code: bool) -> Source:
     if config.get("alora_invocation_tokens"):  # its weights would count from a token of the prompt on only
         raise UserError(f"--ckpt {path}: an activated LoRA, which is not read")
     where = str(path / base) if _place(str(path / base)).is_dir() else base
+    if where == EXAMPLE_NAME or _is_adapter(_place(where)):
+        raise UserError(f"--ckpt {path}: its base {base} is itself an adapter; merge that one first")
     try:
         under = source_of(where, remote_code=remote_code)
     except UserError as error:
         raise UserError(f"--ckpt {path}: its base model is missing ({error})") from None
-    if under.adapter:
-        raise UserError(f"--ckpt {path}: its base {base} is itself an adapter; merge that one first")
     return replace(_at_revision(path, under, config.get("revision")), adapter=path)
 
 

@@ -1,4 +1,4 @@
-"""Adapters: a base is the same after each of them, whatever it replaced; what one says does not depend on the others."""
+"""Adapters: a base is the same after each of them; what one says does not depend on those before it."""
 
 import json
 import shutil
