@@ -127,7 +127,8 @@ def _trained(
     from training.adapters import WEIGHTS, saved_adapter
     from training.loop import forget_states, train, with_adapter
 
-    loading = Loading(processes.device(options.device), options.dtype, remote_code=options.trust_remote_code)
+    device, code = processes.device(options.device), options.trust_remote_code
+    loading = Loading(device, options.dtype, training=True, remote_code=code)
     checkpoint = loaded_checkpoint(options.ckpt, loading)
     if processes.first:
         _warn_of_others(task, checkpoint, source)
