@@ -90,6 +90,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         for reading, words in (("mass", ""), ("null", ", uniform"))
     }
     | {
+        "rollout.sink.mass": "confidence to learned sinks",
         "rollout.from_answer.question.mass": "answer to question",
         "rollout.from_answer.question.null": "answer to question, uniform",
     },

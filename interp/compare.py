@@ -9,7 +9,7 @@ import tyro
 
 from interp.checkpoints import EXAMPLE_NAME
 from interp.commands import CommonOptions, Positional, at_least, run_as_command
-from interp.diagnose import Diagnose, InstrumentName, averaged, columns_of, diagnosed
+from interp.diagnose import Diagnose, InstrumentName, averaged, columns_of, diagnosed, refuse_unfit
 from interp.embedded import EMBEDDED_NAME
 from interp.evaluate import Evaluate, evaluated, short_names
 from interp.floor import floors_of, with_floors
@@ -79,10 +79,13 @@ def diagnosed_before(options: Compare) -> None:
 def compared(options: Compare) -> Path:
     """Measures both checkpoints, or what an earlier run has left, and returns the comparison's directory."""
     names = list(short_names("ckpt", (options.before, options.after)))
-    from interp.checkpoints import each_checkpoint, source_of
+    from interp.checkpoints import each_checkpoint, loaded_checkpoint, source_of
 
-    for ckpt in (options.before, options.after):
-        source_of(ckpt, remote_code=options.trust_remote_code)
+    bases = [
+        source_of(ckpt, remote_code=options.trust_remote_code).base_name for ckpt in (options.before, options.after)
+    ]
+    if bases[0] != bases[1]:  # on one base the first diagnosis says for both what cannot be measured
+        refuse_unfit(loaded_checkpoint(options.after, options.loading), options.instruments_of(INSTRUMENTS))
     with Run(options.folder, options.identity | {"cases": None}, launched(options.device)) as run:
         loaded = each_checkpoint([options.before, options.after], options.loading)
         for name in SIDES:

@@ -57,7 +57,7 @@ class Diagnose(Options):
     baseline: Literal["mean", "neutral"] = "mean"
     """What attribution replaces tokens by: the vocabulary's mean embedding, or a neutral token. Spans show both."""
     leave_out: tuple[InstrumentName, ...] = ()
-    """Instruments that are not run: rollout where weights are quantised, attribution where time is short."""
+    """Instruments that are not run: rollout where layers hide their attention, attribution where time is short."""
     cases: Path | None = None
     """An earlier run, of another checkpoint, whose questions with their right and wrong answers are measured: the
     numbers of both are then paired."""
@@ -73,6 +73,13 @@ class Diagnose(Options):
         if self.n_attribution < 1:
             raise UserError(f"--n-attribution {self.n_attribution}: must be at least 1")
 
+    def instruments_of(self, instruments: Sequence[InstrumentName]) -> list[InstrumentName]:
+        """Those that are run. Errors: UserError where none is left."""
+        run = [name for name in instruments if name not in self.leave_out]
+        if not run:
+            raise UserError(f"--leave-out {' '.join(self.leave_out)}: no instrument is left")
+        return run
+
 
 def diagnosed(
     options: Diagnose, instruments: Sequence[InstrumentName], command: str, checkpoint: "Checkpoint | None" = None
@@ -87,9 +94,7 @@ def diagnosed(
         options = _without_candidates(options, questions)
     prompting = options.prompting
     folder = options.out or Path("results") / command
-    instruments = [name for name in instruments if name not in options.leave_out]
-    if not instruments:
-        raise UserError(f"--leave-out {' '.join(options.leave_out)}: no instrument is left")
+    instruments = options.instruments_of(instruments)
     from interp.checkpoints import loaded_checkpoint, source_of
 
     source_of(options.ckpt, remote_code=options.trust_remote_code)  # what is wrong there is said before torch is loaded
@@ -97,7 +102,7 @@ def diagnosed(
     from interp.setting import prepared
 
     checkpoint = checkpoint or loaded_checkpoint(options.ckpt, options.loading)
-    _refuse_unfit(checkpoint, instruments)
+    refuse_unfit(checkpoint, instruments)
     shots = checkpoint.shots if options.shots is None else options.shots
     refuse_sets_of_nothing(options.shot_sets, shots)
     with Run(folder, _identity(options, instruments, checkpoint, questions, shots), launched(options.device)) as run:
@@ -128,13 +133,13 @@ def diagnosed(
     return folder
 
 
-def _refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
+def refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
     """Errors: UserError where an instrument cannot run on this model, before another has run for hours."""
+    from interp.attention import refuse_hidden_attention
     from interp.attribution import refuse_without_gradients
-    from interp.hooks import refuse_without_weights
 
     if "rollout" in instruments:
-        refuse_without_weights(checkpoint.model)
+        refuse_hidden_attention(checkpoint.model)
     if "attribution" in instruments:
         refuse_without_gradients(checkpoint.model)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from interp import attribution, checkpoints, jsd, masking
+from interp import attribution, checkpoints, jsd, masking, rollout
 from interp.checkpoints import EXAMPLE_NAME, Checkpoint, Loading, loaded_checkpoint, source_of
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE
 from interp.errors import UserError
@@ -372,7 +372,10 @@ def test_a_model_spread_over_memory_and_disk_says_what_it_says_in_one_place(tiny
     asked = [setting.prompter.transcript(question, question.answers[0]) for question in whole.pool[:3]]
     for one, other in zip(setting.reader.readings(asked), whole.reader.readings(asked), strict=True):
         assert one.distribution.probability == pytest.approx(other.distribution.probability, abs=1e-6)
-    with pytest.raises(UserError, match="rollout needs the weights themselves"):
+    case = Case(whole.pool[0], whole.pool[0].answers[0])
+    (here,), (there,) = rollout.measured(whole, [case]), rollout.measured(setting, [case])
+    assert there["values"] == pytest.approx(here["values"], abs=1e-6)
+    with pytest.raises(UserError, match="transformer-lens needs the weights themselves, on one device"):
         HookedModel(checkpoint.model)
 
 
@@ -411,9 +414,9 @@ def test_a_model_in_four_bits_is_measured_and_its_numbers_say_so(tiny_checkpoint
     assert (exact - rough).abs().max() > 1e-3 and torch.corrcoef(torch.stack([exact, rough]))[0, 1] > 0.7
     setting = prepared(checkpoint, FORMATS["ScoreNumber"], pool=open_questions)
     case = Case(open_questions[0], open_questions[0].answers[0], (open_questions[1].answers[0],))
-    for instrument in (jsd, masking):
+    for instrument in (jsd, masking, rollout):
         assert instrument.measured(setting, [case])[0]["values"]
     with pytest.raises(UserError, match="do not give on a CPU"):  # they would be wrong without a word
         attribution.measured(setting, [case])
-    with pytest.raises(UserError, match="rollout needs the weights themselves"):
+    with pytest.raises(UserError, match="transformer-lens needs the weights themselves, on one device"):
         HookedModel(checkpoint.model)

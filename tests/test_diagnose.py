@@ -351,13 +351,13 @@ def test_a_choice_named_in_many_words_is_put_to_the_model_as_its_letter(tiny_che
 def test_instruments_can_be_left_out_and_what_cannot_run_is_said_before_anything_is_measured(
     taught_checkpoint, data, tmp_path, monkeypatch
 ):
-    from interp import hooks
+    from interp import attention
 
     def refused(model: object) -> None:
-        raise UserError("rollout needs the weights themselves")
+        raise UserError("no rollout; --leave-out rollout runs the other instruments")
 
-    monkeypatch.setattr(hooks, "refuse_without_weights", refused)
-    with pytest.raises(UserError, match="rollout needs the weights"):
+    monkeypatch.setattr(attention, "refuse_hidden_attention", refused)
+    with pytest.raises(UserError, match="--leave-out rollout runs"):
         diagnosed(options(taught_checkpoint, data, tmp_path / "run"), FOUR, "diagnose")
     assert not (tmp_path / "run").exists()
     left = ("rollout", "attribution", "jsd")

@@ -22,7 +22,6 @@ from interp.masking import (
     neutral_token,
     padding_token,
 )
-from interp.rollout import hooked_model
 from interp.setting import Case, Setting
 
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False), ("llama", True)]
@@ -191,10 +190,9 @@ def test_the_neutral_filler_is_one_token_that_says_nothing(tiny_tokenizer, vocab
     assert neutral_token(made) == 9, "the first of the texts that is one token"
 
 
-def test_neither_the_mean_embedding_nor_the_hooked_twin_keeps_a_model_in_memory(tiny_model):
+def test_the_mean_embedding_keeps_no_model_in_memory(tiny_model):
     model = copy.deepcopy(tiny_model("llama"))
     mean_embedding(model)
-    hooked_model(SimpleNamespace(checkpoint=SimpleNamespace(model=model)))
     there = weakref.ref(model)
     del model
     gc.collect()

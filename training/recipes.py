@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from interp.commands import at_least, template_arguments
+from interp.diagnose import InstrumentName
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from interp.prompts import LevelsRead, Prompting
@@ -170,6 +171,8 @@ class TrainingOptions:
     none."""
     diagnose_data: str = "facts:test"
     """Where those questions come from; training must not have seen them."""
+    leave_out: tuple[InstrumentName, ...] = ()
+    """Instruments that are not run on them."""
     report_to: tuple[str, ...] = ("tensorboard",)
     """Where transformers' Trainer reports to: tensorboard, wandb, mlflow, ...; none for nowhere."""
     seed: int = 0

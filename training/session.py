@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from interp.compare import Compare
     from training.objectives import Objective
 
-MACHINE_ONLY = ("out", "device", "report_to", "diagnose", "diagnose_data", "trust_remote_code")
+MACHINE_ONLY = ("out", "device", "report_to", "diagnose", "diagnose_data", "leave_out", "trust_remote_code")
 """Options that may change while a run is continued: the adapter is the same."""
 
 
@@ -58,6 +58,10 @@ def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
     if source.adapter and not task.on_adapters:
         base = source.base_name
         raise UserError(f"--ckpt {options.ckpt}: already carries an adapter; train on its base {base}")
+    if source.adapter:
+        from training.adapters import plain_lora
+
+        plain_lora(source.adapter)  # another kind is said before anything is measured
     processes, comparing = launched(options.device), _comparison(options)
     if comparing:
         from interp.compare import compared, diagnosed_before
@@ -98,6 +102,7 @@ def _comparison(options: TrainingOptions) -> "Compare | None":
         data=options.diagnose_data,
         n=options.diagnose,
         n_calibration=4 * options.diagnose,
+        leave_out=options.leave_out,
         shots=options.shots,
         template=options.template,
         template_args=options.template_args,
@@ -119,8 +124,6 @@ def _trained(
     held_out: Sequence[AnyExample],
     processes: Processes,
 ) -> None:
-    from peft import PeftModel
-
     from interp.checkpoints import Loading, loaded_checkpoint
     from training.adapters import WEIGHTS, saved_adapter
     from training.loop import forget_states, train, with_adapter
@@ -128,8 +131,6 @@ def _trained(
     device, code = processes.device(options.device), options.trust_remote_code
     loading = Loading(device, options.dtype, training=True, remote_code=code)
     checkpoint = loaded_checkpoint(options.ckpt, loading)
-    if isinstance(checkpoint.model, PeftModel):
-        checkpoint = replace(checkpoint, model=checkpoint.model.merge_and_unload().requires_grad_(False))
     if processes.first:
         _warn_of_others(task, checkpoint, source)
     preset = preset_for(options, checkpoint.model.config.model_type, checkpoint.model.num_parameters())
