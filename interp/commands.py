@@ -17,7 +17,7 @@ from interp.plain import HALF, plain_json, visible
 from interp.processes import launched
 
 T = TypeVar("T")
-MACHINE_ONLY = ("out", "device", "device_map", "batch_tokens", "trust_remote_code")
+MACHINE_ONLY = ("out", "device", "device_map", "batch_tokens", "trust_remote_code", "dry_run")
 """Options that fit a run to a machine and may change while it is continued."""
 
 
@@ -49,6 +49,9 @@ class CommonOptions:
     """4bit: weights are quantised (NF4) by bitsandbytes when they are loaded, and every number says so."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
+    dry_run: bool = False
+    """Measure the first questions only, and say the time, memory and disk that the whole run takes; what was measured
+    is kept, and the same command without this option goes on from there."""
 
     def __post_init__(self) -> None:
         at_least(1, "batch_tokens", self.batch_tokens)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from interp.commands import Options, refuse_sets_of_nothing, run_as_command
+from interp.dryrun import DryRun, dry_run_of
 from interp.errors import UserError
 from interp.intervals import Columns, estimated_columns
 from interp.processes import launched
@@ -74,11 +75,16 @@ class Diagnose(Options):
 
 
 def diagnosed(
-    options: Diagnose, instruments: Sequence[InstrumentName], command: str, checkpoint: "Checkpoint | None" = None
+    options: Diagnose,
+    instruments: Sequence[InstrumentName],
+    command: str,
+    checkpoint: "Checkpoint | None" = None,
+    dry: DryRun | None = None,
 ) -> Path:
     """Runs the instruments, or what an earlier run has left of them, and returns the run's directory.
 
-    checkpoint: that of the options where it is loaded already."""
+    checkpoint: that of the options where it is loaded already. dry: where a dry run is part of another's."""
+    dry = dry or dry_run_of(options)
     questions = shuffled(loaded_questions(options.data), options.seed)
     refuse_mixed(questions, options.data)
     choices = bool(questions[0].choices)
@@ -99,7 +105,8 @@ def diagnosed(
     _refuse_unfit(checkpoint, instruments)
     shots = checkpoint.shots if options.shots is None else options.shots
     refuse_sets_of_nothing(options.shot_sets, shots)
-    with Run(folder, _identity(options, instruments, checkpoint, questions, shots), launched(options.device)) as run:
+    identity = _identity(options, instruments, checkpoint, questions, shots)
+    with Run(folder, identity, launched(options.device), dry) as run:
         settings = [
             prepared(
                 checkpoint,
@@ -121,7 +128,8 @@ def diagnosed(
         for name in instruments:
             for number, setting in enumerate(settings):
                 _measure(run, name, number, setting, cases, options)
-        run.write_summary(summary_of(run, instruments, checkpoint, options))
+        if run.dry is None:
+            run.write_summary(summary_of(run, instruments, checkpoint, options))
     return folder
 
 
@@ -149,14 +157,14 @@ CHOSEN_BY = ("data", "questions", "n", "seed", "free", "candidates", "top_p", "t
 
 def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
     """Puts an earlier run's answers and samples on record. Errors: UserError where they would not be this run's."""
-    config, _, records = read_run(cases)
+    config, _, records = read_run(cases, finished=run.dry is None)
     theirs = config["identity"]
     if unlike := [name for name in CHOSEN_BY if theirs.get(name) != run.identity[name]]:
         name = unlike[0]
         raise UserError(f"--cases {cases}: its {name} is {theirs.get(name)!r}, here it is {run.identity[name]!r}")
     for measure in ("answer", "sample"):
         theirs = {record["id"]: record for record in records if record["measure"] == measure}
-        recorded(run, (measure, 0), theirs, len(theirs), lambda chunk: chunk, setting)
+        recorded(run, (measure, 0), theirs, len(theirs), lambda chunk: chunk, setting, whole=0)
 
 
 def _identity(
@@ -190,15 +198,22 @@ def selected_cases(
     from interp.setting import Case
 
     right: list[tuple[Question, str]] = []
+    asked, enough = 0, run.dry.enough(run, options.n) if run.dry else options.n
+    if run.dry:
+        run.dry.know_lengths(setting.prompter, questions)
     with progress("answers", options.n, hidden=not run.processes.first) as bar:
         for chunk in chunks(questions, ASKED_AT_ONCE):
             told = asked_on_record(run, setting, chunk, free=options.free, bar=bar)
             fresh = [(q, told[q.id]["answer"]) for q in chunk if told[q.id]["right"]]
             bar.update(min(len(fresh), options.n - len(right)))
             right += fresh
+            asked += len(chunk)
+            known = len(right), asked, ASKED_AT_ONCE
+            if run.dry and run.dry.foresees(*known, enough=enough, wanted=options.n, there=len(questions)):
+                break
             if len(right) >= options.n:
                 break
-    right = right[: options.n]
+    right = right[:enough]
     if not right:
         raise UserError(
             f"{options.ckpt} answers none of {len(questions)} questions of {options.data} right: nothing to measure"
@@ -329,14 +344,14 @@ def _measure(
     run: Run, name: InstrumentName, number: int, setting: "Setting", cases: Sequence["Case"], options: Diagnose
 ) -> None:
     instrument = importlib.import_module(f"interp.{name}")
-    extra = {}
+    extra, whole = {}, len(cases) * (run.dry.scale if run.dry else 1.0)
     if name == "attribution":
-        cases = cases[: options.n_attribution]
+        cases, whole = cases[: options.n_attribution], min(whole, options.n_attribution)
         extra = {"score": options.score, "path": options.path, "baseline": options.baseline}
     label = name if options.shot_sets == 1 else f"{name}, examples {number + 1} of {options.shot_sets}"
     by_id = {case.question.id: case for case in cases}
     measured = partial(instrument.measured, setting, **extra)
-    recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label)
+    recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label, whole=whole)
 
 
 def summary_of(run: Run, instruments: Sequence[str], checkpoint: "Checkpoint", options: Diagnose) -> Record:
@@ -397,11 +412,12 @@ def run_instruments(instruments: Sequence[InstrumentName], command: str) -> Call
     """The body of a command: measure, print the table, draw the figures."""
 
     def body(options: Diagnose) -> None:
-        folder = diagnosed(options, instruments, command)
+        dry = dry_run_of(options)
+        folder = diagnosed(options, instruments, command, dry=dry)
         if launched(options.device).first:
             from figures.report import reported
 
-            reported(folder)
+            reported(folder, dry=dry)
 
     return body
 
