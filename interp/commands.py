@@ -19,7 +19,7 @@ from interp.prompts import REPLY_TOKENS, LevelsRead, Prompting
 from interp.templates import DATE, refuse_no_day
 
 T = TypeVar("T")
-MACHINE_ONLY = ("out", "check", "device", "device_map", "batch_tokens", "trust_remote_code")
+MACHINE_ONLY = ("out", "check", "device", "device_map", "batch_tokens", "trust_remote_code", "dry_run")
 """Options that fit a run to a machine and may change while it is continued."""
 
 
@@ -61,6 +61,9 @@ class CommonOptions:
     than the model's widest sliding window."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
+    dry_run: bool = False
+    """Measure the first questions only, and say the time, memory and disk that the whole run takes; what was measured
+    is kept, and the same command without this option goes on from there."""
 
     def __post_init__(self) -> None:
         at_least(1, "batch_tokens", self.batch_tokens)

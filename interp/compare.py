@@ -1,6 +1,7 @@
 """`python -m interp.compare BEFORE AFTER`: what a training changed, question by question, with all instruments."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ import tyro
 from interp.checkpoints import EXAMPLE_NAME
 from interp.commands import CommonOptions, Positional, at_least, run_as_command
 from interp.diagnose import Diagnose, InstrumentName, averaged, columns_of, diagnosed, refuse_unfit
+from interp.dryrun import DryRun, dry_run_of
 from interp.embedded import EMBEDDED_NAME
 from interp.evaluate import Evaluate, evaluated, short_names
 from interp.floor import floors_of, with_floors
@@ -76,8 +78,21 @@ def diagnosed_before(options: Compare) -> None:
     diagnosed(options.side("before"), INSTRUMENTS, "compare")
 
 
-def compared(options: Compare) -> Path:
+def foreseen(options: Compare, dry: DryRun) -> None:
+    """What a dry run can measure of a comparison whose second checkpoint is still to be trained.
+
+    It takes over answers and wrong answers of the first; all else is taken to be as it is there."""
+    with dry.within("before"):
+        diagnosed(options.side("before"), INSTRUMENTS, "compare", dry=dry)
+    for name in INSTRUMENTS:
+        dry.repeat(f"before, {name}", f"before and after, {name}")
+    if options.n_calibration:
+        evaluated(options.calibration, dry, to_come=(options.after,))
+
+
+def compared(options: Compare, dry: DryRun | None = None) -> Path:
     """Measures both checkpoints, or what an earlier run has left, and returns the comparison's directory."""
+    dry = dry or dry_run_of(options)
     names = list(short_names("ckpt", (options.before, options.after)))
     from interp.checkpoints import each_checkpoint, loaded_checkpoint, source_of
 
@@ -86,13 +101,16 @@ def compared(options: Compare) -> Path:
     ]
     if bases[0] != bases[1]:  # on one base the first diagnosis says for both what cannot be measured
         refuse_unfit(loaded_checkpoint(options.after, options.loading), options.instruments_of(INSTRUMENTS))
-    with Run(options.folder, options.identity | {"cases": None}, launched(options.device)) as run:
+    with Run(options.folder, options.identity | {"cases": None}, launched(options.device), dry) as run:
         loaded = each_checkpoint([options.before, options.after], options.loading)
         for name in SIDES:
-            diagnosed(options.side(name), INSTRUMENTS, "compare", next(loaded))
+            with dry.within(name) if dry else nullcontext():
+                diagnosed(options.side(name), INSTRUMENTS, "compare", next(loaded), dry)
         del loaded
-        calibration = read_run(evaluated(options.calibration))[1] if options.n_calibration else None
-        run.write_summary(comparison(options.folder, names, calibration))
+        calibrated = evaluated(options.calibration, dry) if options.n_calibration else None
+        if dry is None:
+            calibration = read_run(calibrated)[1] if calibrated else None
+            run.write_summary(comparison(options.folder, names, calibration))
     return options.folder
 
 
@@ -158,11 +176,12 @@ def _calibration(summary: Record, names: Sequence[str]) -> Record:
 
 
 def _body(options: Compare) -> None:
-    folder = compared(options)
+    dry = dry_run_of(options)
+    folder = compared(options, dry)
     if launched(options.device).first:
         from figures.report import reported
 
-        reported(folder)
+        reported(folder, dry=dry)
 
 
 if __name__ == "__main__":

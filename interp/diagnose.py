@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from interp.commands import Options, refuse_sets_of_nothing, run_as_command
+from interp.dryrun import DryRun, dry_run_of
 from interp.errors import UserError
 from interp.floor import floors_of, with_floors
 from interp.intervals import Columns, estimated_columns
@@ -82,11 +83,16 @@ class Diagnose(Options):
 
 
 def diagnosed(
-    options: Diagnose, instruments: Sequence[InstrumentName], command: str, checkpoint: "Checkpoint | None" = None
+    options: Diagnose,
+    instruments: Sequence[InstrumentName],
+    command: str,
+    checkpoint: "Checkpoint | None" = None,
+    dry: DryRun | None = None,
 ) -> Path:
     """Runs the instruments, or what an earlier run has left of them, and returns the run's directory.
 
-    checkpoint: that of the options where it is loaded already."""
+    checkpoint: that of the options where it is loaded already. dry: where a dry run is part of another's."""
+    dry = dry or dry_run_of(options)
     questions = shuffled(loaded_questions(options.data), options.seed)
     refuse_mixed(questions, options.data)
     choices = bool(questions[0].choices)
@@ -105,7 +111,8 @@ def diagnosed(
     refuse_unfit(checkpoint, instruments)
     shots = checkpoint.shots if options.shots is None else options.shots
     refuse_sets_of_nothing(options.shot_sets, shots)
-    with Run(folder, _identity(options, instruments, checkpoint, questions, shots), launched(options.device)) as run:
+    identity = _identity(options, instruments, checkpoint, questions, shots)
+    with Run(folder, identity, launched(options.device), dry) as run:
         settings = [
             prepared(
                 checkpoint,
@@ -129,7 +136,8 @@ def diagnosed(
         for name in instruments:
             for number, setting in enumerate(settings):
                 _measure(run, name, number, setting, cases, options)
-        run.write_summary(summary_of(run, instruments, _model(settings[0]), options))
+        if run.dry is None:
+            run.write_summary(summary_of(run, instruments, _model(settings[0]), options))
     return folder
 
 
@@ -157,14 +165,14 @@ CHOSEN_BY = ("data", "questions", "n", "seed", "free", "candidates", "top_p", "t
 
 def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
     """Puts an earlier run's answers and samples on record. Errors: UserError where they would not be this run's."""
-    config, _, records = read_run(cases)
+    config, _, records = read_run(cases, finished=run.dry is None)
     theirs = config["identity"]
     if unlike := [name for name in CHOSEN_BY if theirs.get(name) != run.identity[name]]:
         name = unlike[0]
         raise UserError(f"--cases {cases}: its {name} is {theirs.get(name)!r}, here it is {run.identity[name]!r}")
     for measure in ("answer", "sample"):
         theirs = {record["id"]: record for record in records if record["measure"] == measure}
-        recorded(run, (measure, 0), theirs, len(theirs), lambda chunk: chunk, setting)
+        recorded(run, (measure, 0), theirs, len(theirs), lambda chunk: chunk, setting, whole=0)
 
 
 def _identity(
@@ -207,15 +215,22 @@ def selected_cases(
     from interp.setting import Case
 
     right: list[tuple[Question, str]] = []
+    asked, enough = 0, run.dry.enough(run, options.n) if run.dry else options.n
+    if run.dry:
+        run.dry.know_lengths(setting.prompter, questions)
     with progress("answers", options.n, hidden=not run.processes.first) as bar:
         for chunk in chunks(questions, ASKED_AT_ONCE):
             told = asked_on_record(run, setting, chunk, free=options.free, bar=bar)
             fresh = [(q, told[q.id]["answer"]) for q in chunk if told[q.id]["right"]]
             bar.update(min(len(fresh), options.n - len(right)))
             right += fresh
+            asked += len(chunk)
+            known = len(right), asked, ASKED_AT_ONCE
+            if run.dry and run.dry.foresees(*known, enough=enough, wanted=options.n, there=len(questions)):
+                break
             if len(right) >= options.n:
                 break
-    right = right[: options.n]
+    right = right[:enough]
     if not right:
         raise UserError(
             f"{options.ckpt} answers none of {len(questions)} questions of {options.data} right: nothing to measure"
@@ -258,7 +273,9 @@ def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequen
     from interp import floor
 
     by_id = {case.question.id: case for case in cases[: floor.MOST]}
-    recorded(run, key, by_id, AT_ONCE["jsd"], partial(floor.measured, setting), setting, label="numerical floor")
+    whole = min(floor.MOST, len(cases) * (run.dry.scale if run.dry else 1.0))
+    measured = partial(floor.measured, setting)
+    recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label="numerical floor", whole=whole)
 
 
 def _replies(setting: "Setting", questions: Sequence[Question], *, free: bool) -> "list[Reply]":
@@ -354,14 +371,14 @@ def _measure(
     run: Run, name: InstrumentName, number: int, setting: "Setting", cases: Sequence["Case"], options: Diagnose
 ) -> None:
     instrument = importlib.import_module(f"interp.{name}")
-    extra = {}
+    extra, whole = {}, len(cases) * (run.dry.scale if run.dry else 1.0)
     if name == "attribution":
-        cases = cases[: options.n_attribution]
+        cases, whole = cases[: options.n_attribution], min(whole, options.n_attribution)
         extra = {"score": options.score, "path": options.path, "baseline": options.baseline}
     label = name if options.shot_sets == 1 else f"{name}, examples {number + 1} of {options.shot_sets}"
     by_id = {case.question.id: case for case in cases}
     measured = partial(instrument.measured, setting, **extra)
-    recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label)
+    recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label, whole=whole)
 
 
 def _model(setting: "Setting") -> Record:
@@ -431,11 +448,12 @@ def run_instruments(instruments: Sequence[InstrumentName], command: str) -> Call
     """The body of a command: measure, print the table, draw the figures."""
 
     def body(options: Diagnose) -> None:
-        folder = diagnosed(options, instruments, command)
+        dry = dry_run_of(options)
+        folder = diagnosed(options, instruments, command, dry=dry)
         if launched(options.device).first:
             from figures.report import reported
 
-            reported(folder)
+            reported(folder, dry=dry)
 
     return body
 

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from interp.calibration import Scored, differences_of, lowest_possible, measures_of, rule_named, values_of
 from interp.commands import CommonOptions, at_least, refuse_sets_of_nothing, run_as_command
+from interp.dryrun import DryRun, dry_run_of
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from interp.formats import FORMATS, ConfidenceFormat, FormatName
@@ -104,15 +106,20 @@ class Cell:
         return f"{self.checkpoint}|{self.data}|{self.format}|{asking}", self.examples
 
 
-def evaluated(options: Evaluate) -> Path:
-    """Asks what is not on record yet, and returns the run's directory."""
+def evaluated(options: Evaluate, dry: DryRun | None = None, to_come: Sequence[str] = ()) -> Path:
+    """Asks what is not on record yet, and returns the run's directory.
+
+    dry: where a dry run is part of another's. to_come: checkpoints that are still to be trained, whose askings a dry
+    run takes to be like those of the first."""
+    dry = dry or dry_run_of(options)
     data = {short: _questions(path, options) for short, path in short_names("data", options.data).items()}
     parts = {name: _parts(questions, options) for name, questions in data.items()}
     names = short_names("ckpt", options.ckpt)
     if options.asks_a_model:
         from interp.checkpoints import source_of
 
-        sources = {name: source_of(ckpt, remote_code=options.trust_remote_code) for name, ckpt in names.items()}
+        there = {name: options.ckpt[0] if ckpt in to_come else ckpt for name, ckpt in names.items()}
+        sources = {name: source_of(ckpt, remote_code=options.trust_remote_code) for name, ckpt in there.items()}
         shots = {name: source.shots if options.shots is None else options.shots for name, source in sources.items()}
         for count in shots.values():
             refuse_sets_of_nothing(options.shot_sets, count)
@@ -122,13 +129,16 @@ def evaluated(options: Evaluate) -> Path:
         "shots": shots,
         "questions": {name: fingerprint(questions) for name, questions in data.items()},
     }
-    with Run(options.out or Path("results/evaluate"), identity, launched(options.device)) as run:
+    with Run(options.out or Path("results/evaluate"), identity, launched(options.device), dry) as run:
         sets = range(options.shot_sets)
         cells = [Cell(name, at, form, k) for name in names for k in sets for at in data for form in options.formats]
         _gather(run, cells, data, options)
-        if missing := [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]:
-            _ask_all(run, missing, names, shots, data, options)
-        run.write_summary(summary_of(run, cells, parts, options))
+        missing = [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]
+        if missing := [cell for cell in missing if names[cell.checkpoint] not in to_come]:
+            with run.dry.within("", 1 + len(to_come)) if run.dry else nullcontext():
+                _ask_all(run, missing, names, shots, data, options)
+        if run.dry is None:
+            run.write_summary(summary_of(run, cells, parts, options))
     return run.folder
 
 
@@ -267,15 +277,19 @@ class Prepared:
 def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Question], options: Evaluate) -> None:
     choices = bool(questions[0].choices)
     setting = ready.setting(FORMATS[cell.format], choices=choices, examples=cell.examples)
+    if run.dry:
+        run.dry.know_lengths(setting.prompter, questions)
     told = _answers(run, cell, setting, questions, options)
     for asking in options.askings:
         of_asking = setting
         if asking == "judged":
             of_asking = ready.setting(TRUTH, choices=choices, examples=cell.examples)
-        answered = [Answered(q, told[q.id]["answer"] or "") for q in questions]
+        # a dry run has asked the first of them only
+        answered = [Answered(q, told[q.id]["answer"] or "") for q in questions if q.id in told or not run.dry]
         if asking != "sampled":
             answered = [one for one in answered if one.answer]
-        _ask(run, cell.key(asking), asking, of_asking, answered, told, options)
+        whole = len(questions) * len(answered) / max(1, len(told))
+        _ask(run, cell.key(asking), asking, of_asking, answered, told, options, whole)
 
 
 def _answers(
@@ -290,7 +304,8 @@ def _answers(
         for question, record in zip(chunk, asked_for(setting, chunk, free=options.free), strict=True):
             yield record | {"prompt_tokens": len(setting.prompter.transcript(question, free=options.free).ids)}
 
-    recorded(run, key, {q.id: q for q in questions}, AT_ONCE["answer"], timed(asked), setting)
+    by_id = {q.id: q for q in questions}
+    recorded(run, key, by_id, AT_ONCE["answer"], timed(asked), setting, whole=len(questions))
     return _told(run, cell)
 
 
@@ -314,6 +329,7 @@ def _ask(
     answered: Sequence[Answered],
     told: dict[str, Record],
     options: Evaluate,
+    whole: float,
 ) -> None:
     sampling = Sampling(options.samples, options.top_p, options.seed)
 
@@ -323,7 +339,8 @@ def _ask(
                 record |= {"stated": told[one.question.id]["stated"], "level_tokens": 0}
             yield record
 
-    recorded(run, key, {one.question.id: one for one in answered}, AT_ONCE[asking], timed(asked), setting)
+    by_id = {one.question.id: one for one in answered}
+    recorded(run, key, by_id, AT_ONCE[asking], timed(asked), setting, whole=whole)
 
 
 # What the records say
@@ -480,11 +497,12 @@ def _put(table: Record, path: Sequence[str], numbers: Record) -> None:
 
 
 def _body(options: Evaluate) -> None:
-    folder = evaluated(options)
+    dry = dry_run_of(options)
+    folder = evaluated(options, dry)
     if launched(options.device).first:
         from figures.report import reported
 
-        reported(folder)
+        reported(folder, dry=dry)
 
 
 if __name__ == "__main__":

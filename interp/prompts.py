@@ -345,6 +345,8 @@ def coloured(transcript: Transcript, *, colour: bool = True) -> str:
 def _shown() -> None:
     import sys
 
+    import tyro
+
     from interp.commands import Options, refuse_sets_of_nothing, run_as_command
 
     @dataclass(frozen=True, kw_only=True)
@@ -353,6 +355,7 @@ def _shown() -> None:
 
         n: int = 1
         """How many prompts to print."""
+        dry_run: tyro.conf.Suppress[bool] = False
 
     def body(options: ShowPrompts) -> None:
         from interp.checkpoints import loaded_tokenizer

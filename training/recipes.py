@@ -184,6 +184,9 @@ class TrainingOptions:
     measured before and after is measured in float32 where that fits."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
+    dry_run: bool = False
+    """Measure three updates only, and the first questions of what is measured before, and say the time, memory and disk
+    that the whole takes; what was done is kept, and the same command without this option goes on from there."""
     out: Path = Path("runs/training")
     """Where the adapter goes, and all that was measured. An unfinished run there is continued."""
 

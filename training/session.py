@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
+from interp.dryrun import DryRun, dry_run_of
 from interp.errors import UserError
 from interp.plain import visible
 from interp.processes import Processes, launched
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from interp.compare import Compare
     from training.objectives import Objective
 
-MACHINE_ONLY = ("out", "device", "report_to", "diagnose", "diagnose_data", "leave_out", "trust_remote_code")
+MACHINE_ONLY = ("out", "device", "report_to", "diagnose", "diagnose_data", "leave_out", "trust_remote_code", "dry_run")
 """Options that may change while a run is continued: the adapter is the same."""
 
 
@@ -42,10 +43,11 @@ class Task(Generic[AnyExample]):
     """A checkpoint may carry an adapter already."""
 
 
-def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
+def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None = None) -> Path:
     """Measures, trains, measures again and writes the card; returns the adapter's directory.
 
-    What an earlier run has left there is taken up. Errors: UserError."""
+    What an earlier run has left there is taken up. dry: where a dry run is part of another's. Errors: UserError."""
+    dry = dry or dry_run_of(options)
     train_on, held_out = split(task.examples, options.held_out, options.seed)
     _refuse_unknown(options.report_to)
     if options.device.startswith("cuda:"):
@@ -63,6 +65,13 @@ def session(options: TrainingOptions, task: Task[AnyExample]) -> Path:
 
         plain_lora(source.adapter)  # another kind is said before anything is measured
     processes, comparing = launched(options.device), _comparison(options)
+    if dry:
+        _trained(options, task, source, train_on, held_out, processes, dry)
+        if comparing:
+            from interp.compare import foreseen
+
+            foreseen(comparing, dry)
+        return options.out
     if comparing:
         from interp.compare import compared, diagnosed_before
 
@@ -123,6 +132,7 @@ def _trained(
     train_on: Sequence[AnyExample],
     held_out: Sequence[AnyExample],
     processes: Processes,
+    dry: DryRun | None = None,
 ) -> None:
     from interp.checkpoints import Loading, loaded_checkpoint
     from training.adapters import WEIGHTS, saved_adapter
@@ -152,7 +162,7 @@ def _trained(
         "prompts": _prompts(checkpoint, options, shots, task.examples),
         "processes": processes.count,
     }
-    with _opened(options.out, identity, processes) as run:
+    with _opened(options.out, identity, processes, dry) as run:
         if not ((options.out / WEIGHTS).exists() and any(run.records("trained"))):
             model = with_adapter(checkpoint, recipe, options.seed)
             objective = task.objective()(
@@ -162,10 +172,10 @@ def _trained(
                 options.prompting,
             )
             train(objective, batches, held_out, recipe, options, run, processes)
-            if processes.first:
+            if processes.first and not dry:
                 saved_adapter(model, options.out, source.base_name, source.adapter)
                 run.append({"measure": "trained", "set": 0, "id": ""})
-        if processes.first:
+        if processes.first and not dry:
             forget_states(options.out)
             run.write_summary({"training": _summary(run, task, train_on, held_out, identity)})
 
@@ -184,9 +194,9 @@ def _prompts(checkpoint: "Checkpoint", options: TrainingOptions, shots: int, exa
 
 
 @contextmanager
-def _opened(folder: Path, identity: Record, processes: Processes) -> Iterator[Run]:
+def _opened(folder: Path, identity: Record, processes: Processes, dry: DryRun | None) -> Iterator[Run]:
     """The run; the other processes read from it, when the first has it open, and never write."""
-    run = Run(folder, identity)
+    run = Run(folder, identity, dry=dry)
     if processes.first:
         with run:
             processes.wait()
