@@ -90,6 +90,36 @@ class PathScore:
         return self.of(coordinates)
 
 
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """A transcript from some position on, with the levels below it: what is fed where its tokens are replaced."""
+
+    prefix: "SharedPrefix"
+    """The model, having read what stands before."""
+    start: int
+    """The position."""
+    tree: "TokenTree"
+    """The tokens from there on and the levels'."""
+    reads: list[int]
+    """The nodes after which the levels are read."""
+    plan: "LevelPlan"
+    """Where the levels stand in what is read."""
+    nodes: tuple[int, ...]
+    """The node of each of the transcript's tokens."""
+    embeds: "Tensor"
+    """The embeddings of all nodes, [nodes, width], in the model's dtype."""
+
+    def at(self, positions: Sequence[int]) -> list[int]:
+        """The nodes of the tokens at these positions."""
+        return [self.nodes[position - self.start] for position in positions]
+
+    def replaced(self, positions: Sequence[int], filler: "Tensor") -> "Tensor":
+        """The embeddings with those of some tokens replaced."""
+        embeds = self.embeds.clone()
+        embeds[self.at(positions)] = filler.to(embeds)
+        return embeds
+
+
 class Scorer:
     """The score of one transcript as a function of the embeddings of some of its tokens, the rest held fixed."""
 
@@ -107,32 +137,36 @@ class Scorer:
         for i, (positions, _) in enumerate(replacements):
             by_start.setdefault(self._start(positions), []).append(i)
         for start, members in by_start.items():
-            prefix, tree, reads, plan, nodes, embeds = self._below(start)
-            fed = []
-            for i in members:
-                positions, filler = replacements[i]
-                fed.append(embeds.clone())
-                fed[-1][[nodes[p - start] for p in positions]] = filler.to(embeds)
-            found = prefix.logits(start, [tree] * len(members), [reads] * len(members), fed)
-            for k, logits in found:
-                levels = plan.level_logprobs(logits, self.setting.reader.stops)
-                scores[members[k]] = self.score(levels).item()
+            for i, score in zip(members, self._below(start, [replacements[i] for i in members]), strict=True):
+                scores[i] = score
+        return scores
+
+    def _below(self, start: int, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
+        """The score under each replacement, all of which lie at `start` or after it."""
+        rest, scores = self._rest(start), [0.0] * len(replacements)
+        trees, reads = [rest.tree] * len(scores), [rest.reads] * len(scores)
+        for i, logits in rest.prefix.logits(start, trees, reads, lambda i: rest.replaced(*replacements[i])):
+            levels = rest.plan.level_logprobs(logits, self.setting.reader.stops)
+            scores[i] = self.score(levels).item()
         return scores
 
     def along(self, positions: Sequence[int], filler: "Tensor") -> PathScore:
-        """The score on the way from the filler to the tokens at some positions."""
-        start = min(positions)
-        prefix, tree, reads, plan, nodes, embeds = self._below(start)
-        moved = [nodes[p - start] for p in positions]
-        away = embeds[moved] - filler.to(embeds)
+        """The score on the way from the filler to the tokens at some positions.
+
+        The path is formed in float32 and cast to the model's dtype last, so that its points are as near to the
+        straight line as that dtype allows."""
+        rest = self._rest(min(positions))
+        moved, here = rest.at(positions), rest.embeds.float()
+        origin = filler.to(here)
+        away = here[moved] - origin
 
         def scored(coordinates: "Tensor") -> "Tensor":
-            fed = embeds.expand(len(coordinates), -1, -1).clone()
-            fed[:, moved] = filler.to(embeds) + coordinates[..., None].to(embeds) * away
-            logits = prefix.path_logits(start, tree, reads, fed)
-            return self.score(plan.level_logprobs(logits, self.setting.reader.stops))
+            fed = here.expand(len(coordinates), -1, -1).clone()
+            fed[:, moved] = origin + coordinates[..., None].to(here) * away
+            logits = rest.prefix.path_logits(rest.start, rest.tree, rest.reads, fed.to(rest.embeds))
+            return self.score(rest.plan.level_logprobs(logits, self.setting.reader.stops))
 
-        return PathScore(scored, len(tree.tokens), prefix.batch_tokens)
+        return PathScore(scored, len(rest.tree.tokens), rest.prefix.batch_tokens)
 
     def first_order(self, filler: "Tensor") -> "np.ndarray":
         """What replacing each token would do to the score if the score were linear in it, [tokens]."""
@@ -147,12 +181,12 @@ class Scorer:
         """How much is shared: the opening where it ends before the first position, else what stands before that."""
         return min([*positions, len(self.setting.prefix.opening)])
 
-    def _below(self, start: int) -> "tuple[SharedPrefix, TokenTree, list[int], LevelPlan, tuple[int, ...], Tensor]":
+    def _rest(self, start: int) -> Rest:
         opening = self.setting.prefix
         prefix = opening.extended(self.transcript.ids[:start]) if start > len(opening.opening) else opening
         tree, reads, plan = self.setting.reader.plan(self.transcript, start)
         nodes = tree.insert(self.transcript.ids[start:])
-        return prefix, tree, reads, plan, nodes, prefix.embedded(tree.tokens)
+        return Rest(prefix, start, tree, reads, plan, nodes, prefix.embedded(tree.tokens))
 
 
 def integrated_gradients(

@@ -5,7 +5,7 @@ a common beginning stands once as well; a float mask lets each token see the pre
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -127,13 +127,18 @@ class SharedPrefix:
 
     @torch.no_grad()
     def logits(
-        self, length: int, trees: Sequence[TokenTree], reads: Sequence[Sequence[int]], embeds: Sequence[Tensor] = ()
+        self,
+        length: int,
+        trees: Sequence[TokenTree],
+        reads: Sequence[Sequence[int]],
+        embeds: Callable[[int], Tensor] | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
         """(index of the tree, logits [reads, vocabulary] after the nodes to be read), batch by batch.
 
-        length: how much of the opening the trees continue. embeds: what to feed each tree instead of its tokens."""
+        length: how much of the opening the trees continue. embeds: gives what to feed a tree instead of its tokens,
+        [nodes, width]; it is asked for the trees of a batch when the batch runs, so that no others are held."""
         for batch in self.batches([len(tree.tokens) for tree in trees]):
-            fed = [embeds[i] for i in batch] if embeds else None
+            fed = [embeds(i) for i in batch] if embeds else None
             forest = self._forward(length, [trees[i] for i in batch], [reads[i] for i in batch], fed)
             yield from zip(batch, forest.logits, strict=True)
 
