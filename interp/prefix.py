@@ -49,13 +49,24 @@ class TokenTree:
         path = []
         for token in tokens:
             if (after, token) not in self._children:
-                self._children[after, token] = len(self.tokens)
-                self.tokens.append(token)
-                self.parents.append(after)
-                self.depths.append(self.depths[after] + 1 if after >= 0 else 0)
+                self._children[after, token] = self._added(token, after)
             after = self._children[after, token]
             path.append(after)
         return tuple(path)
+
+    def branch(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
+        """Nodes of a path below node `after` that is shared with no other: for other embeddings, or under a cut."""
+        path = []
+        for token in tokens:
+            after = self._added(token, after)
+            path.append(after)
+        return tuple(path)
+
+    def _added(self, token: int, after: int) -> int:
+        self.tokens.append(token)
+        self.parents.append(after)
+        self.depths.append(self.depths[after] + 1 if after >= 0 else 0)
+        return len(self.tokens) - 1
 
     def sight(self) -> np.ndarray:
         """Which node sees which: itself and its ancestors, less what is cut. Shape [nodes, nodes], bool."""
@@ -170,30 +181,51 @@ class SharedPrefix:
         """Reads trees below the opening's first `length` tokens.
 
         Small trees stand side by side in a row, unseen by each other, so that the prefix is copied once a row and not
-        once a tree. In a row the nodes to be read stand last: only their logits are made."""
+        once a tree."""
         rows = _rows([len(tree.tokens) for tree in trees])
+        columns = np.broadcast_to(np.arange(length), (len(rows), length))
+        whole = [np.ones(length, dtype=bool)] * len(trees)
+        return self.read_on(self.fork(length, len(rows)), columns, rows, trees, reads, whole, embeds)
+
+    def read_on(
+        self,
+        cache: DynamicCache,
+        columns: np.ndarray,
+        rows: Sequence[Sequence[int]],
+        trees: Sequence[TokenTree],
+        reads: Sequence[Sequence[int]],
+        seen_before: Sequence[np.ndarray],
+        embeds: Sequence[Tensor] | None = None,
+    ) -> "Forest":
+        """Reads trees below what a cache holds, which grows by them.
+
+        columns: the position of each column of the cache, [rows, columns]. rows: the trees of each of its rows.
+        seen_before: which columns each tree continues, [columns]; its nodes come at the positions after them. In a row
+        the nodes to be read stand last: only their logits are made."""
         orders = [_layout(row, trees, reads) for row in rows]
-        width = max(map(len, orders))
+        width, before = max(map(len, orders)), columns.shape[1]
         device = self.model.device
-        seen = np.zeros((len(rows), width, length + width), dtype=bool)
+        seen = np.zeros((len(rows), width, before + width), dtype=bool)
         positions = np.zeros((len(rows), width), dtype=np.int64)
         ids = np.zeros((len(rows), width), dtype=np.int64)
-        fed_rows, places = [], []
+        fed_rows: list[Tensor] = []
+        places: dict[int, tuple[int, np.ndarray]] = {}
         for number, (row, order) in enumerate(zip(rows, orders, strict=True)):
-            pad = width - len(order)
-            seen[number, range(pad), range(length, length + pad)] = True
-            seen[number, pad:, :length] = True
-            seen[number, pad:, length + pad :] = _sight_side_by_side([trees[i] for i in row])[np.ix_(order, order)]
-            positions[number, pad:] = length + np.concatenate([trees[i].depths for i in row])[order]
+            pad, sizes = width - len(order), [len(trees[i].tokens) for i in row]
+            owners = np.repeat(row, sizes)[order]  # the tree of each node, as they are laid out
+            seen[number, range(pad), range(before, before + pad)] = True
+            seen[number, pad:, :before] = np.stack([seen_before[i] for i in owners])
+            seen[number, pad:, before + pad :] = _sight_side_by_side([trees[i] for i in row])[np.ix_(order, order)]
+            depths = np.concatenate([seen_before[i].sum() + np.array(trees[i].depths, dtype=np.int64) for i in row])
+            positions[number, pad:] = depths[order]
             ids[number, pad:] = np.concatenate([trees[i].tokens for i in row])[order]
-            where = length + pad + np.argsort(order)
-            places += [(number, part) for part in np.split(where, np.cumsum([len(trees[i].tokens) for i in row])[:-1])]
+            where = np.split(before + pad + np.argsort(order), np.cumsum(sizes)[:-1])
+            places |= {i: (number, part) for i, part in zip(row, where, strict=True)}
             if embeds is not None:
                 there = torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]
                 fed_rows.append(torch.cat([there[:1].expand(pad, -1), there]))
-        columns = np.concatenate([np.broadcast_to(np.arange(length), (len(rows), length)), positions], axis=1)
+        columns = np.concatenate([columns, positions], axis=1)
         fed = {"inputs_embeds": torch.stack(fed_rows)} if fed_rows else {"input_ids": torch.from_numpy(ids).to(device)}
-        cache = self.fork(length, len(rows))
         most = max(sum(len(reads[i]) for i in row) for row in rows)
         logits = self.model(
             **fed,
@@ -203,11 +235,12 @@ class SharedPrefix:
             use_cache=True,
             logits_to_keep=most,
         ).logits.float()
-        found: list[Tensor] = []
+        found: dict[int, Tensor] = {}
         for number, row in enumerate(rows):
-            sizes = [len(reads[i]) for i in row]
-            found += logits[number, most - sum(sizes) :].split(sizes)
-        return Forest(cache, columns, places, found)
+            counts = [len(reads[i]) for i in row]
+            found |= dict(zip(row, logits[number, most - sum(counts) :].split(counts), strict=True))
+        every = range(len(trees))
+        return Forest(cache, columns, [places[i] for i in every], [found[i] for i in every])
 
     def masks(self, seen: np.ndarray, positions: np.ndarray, columns: np.ndarray) -> Tensor | dict[str, Tensor]:
         """The float masks that the model takes: 0 where a token is seen, the lowest number where it is not.
@@ -228,6 +261,56 @@ class SharedPrefix:
         return mask.masked_fill_(torch.from_numpy(~seen), torch.finfo(dtype).min)[:, None].to(self.model.device)
 
 
+@dataclass(frozen=True, eq=False)
+class PromptsRead:
+    """Prompts as the model has read them, side by side in few rows, to be continued in one way or another."""
+
+    prefix: SharedPrefix
+    """What read them."""
+    prompts: list[tuple[int, ...]]
+    """Their token ids."""
+    keys_values: list[tuple[Tensor, Tensor]]
+    """Keys and values of each layer, [rows, heads, columns, width]."""
+    columns: np.ndarray
+    """The position of each of their columns, [rows, columns]."""
+    rows: list[int]
+    """The row of each prompt."""
+    seen: np.ndarray
+    """The columns of each prompt, [prompts, columns], bool."""
+
+    @torch.no_grad()
+    def logits(
+        self,
+        prompts: Sequence[int],
+        lengths: Sequence[int],
+        trees: Sequence[TokenTree],
+        reads: Sequence[Sequence[int]],
+    ) -> Iterator[tuple[int, Tensor]]:
+        """As `SharedPrefix.logits`, each tree below the first `lengths` tokens of one of the prompts."""
+        rows: list[list[int]] = []
+        for row in dict.fromkeys(self.rows[prompt] for prompt in prompts):
+            members = [i for i, prompt in enumerate(prompts) if self.rows[prompt] == row]
+            rows += [[members[k] for k in part] for part in _rows([len(trees[i].tokens) for i in members])]
+        for batch in self.prefix.batches([sum(len(trees[i].tokens) for i in row) for row in rows]):
+            members = [i for b in batch for i in rows[b]]
+            local = iter(range(len(members)))
+            sources = [self.rows[prompts[rows[b][0]]] for b in batch]
+            cache = DynamicCache([tuple(x[torch.tensor(sources, device=x.device)] for x in kv) for kv in self.keys_values])
+            forest = self.prefix.read_on(
+                cache,
+                self.columns[sources],
+                [[next(local) for _ in rows[b]] for b in batch],
+                [trees[i] for i in members],
+                [reads[i] for i in members],
+                [self._first(prompts[i], lengths[i]) for i in members],
+            )
+            yield from zip(members, forest.logits, strict=True)
+
+    def _first(self, prompt: int, length: int) -> np.ndarray:
+        """The columns of a prompt's first `length` tokens."""
+        return self.seen[prompt] & (self.columns[self.rows[prompt]] < length)
+
+
 class Branches:
     """Prompts that grow by a token at a time, in as many copies as wanted, side by side in few rows.
 
@@ -243,45 +326,37 @@ class Branches:
         self._prefix = prefix
         forest = prefix._forward(length, trees, ends)
         self._cache, self._columns = forest.cache, forest.columns
-        self._row = np.array([forest.places[prompt][0] for prompt in copies])
-        self._position = np.array([len(prompts[prompt]) for prompt in copies])
-        self._seen = np.zeros((len(copies), forest.columns.shape[1]), dtype=bool)
-        self._seen[:, :length] = True
-        for number, prompt in enumerate(copies):
-            self._seen[number, forest.places[prompt][1]] = True
+        seen = np.zeros((len(prompts), forest.columns.shape[1]), dtype=bool)
+        seen[:, :length] = True
+        for number, (_, nodes) in enumerate(forest.places):
+            seen[number, nodes] = True
+        rows = [row for row, _ in forest.places]
+        self._prompts = [tuple(prompt) for prompt in prompts], rows, seen
+        self._row, self._seen = np.array(rows)[list(copies)], seen[list(copies)]
         self.logits = torch.stack([forest.logits[prompt][0] for prompt in copies])
         """Logits [copies, vocabulary] after each copy's prompt."""
 
+    def read(self) -> PromptsRead:
+        """The prompts, before any copy has grown; views, which stay as they are when copies grow."""
+        prompts, rows, seen = self._prompts
+        keys_values = [(keys, values) for keys, values, _ in self._cache]
+        return PromptsRead(self._prefix, prompts, keys_values, self._columns, rows, seen)
+
     def grown(self, alive: np.ndarray, tokens: Sequence[int]) -> Tensor:
         """Appends a token to each copy in `alive`, and gives the logits [alive, vocabulary] after it."""
-        device = self._prefix.model.device
         used, row = np.unique(self._row[alive], return_inverse=True)
         if len(used) < len(self._columns):
             self._cache.batch_select_indices(torch.from_numpy(used))  # layers may be on different devices
             self._columns = self._columns[used]
             self._row[alive] = row
-        slot = np.array([(row[:i] == r).sum() for i, r in enumerate(row)])
-        width, before = slot.max() + 1, self._columns.shape[1]
-        ids = np.zeros((len(used), width), dtype=np.int64)
-        positions = np.zeros_like(ids)
-        seen = np.zeros((len(used), width, before + width), dtype=bool)
-        seen[:, range(width), range(before, before + width)] = True
-        ids[row, slot] = tokens
-        positions[row, slot] = self._position[alive]
-        seen[row, slot, :before] = self._seen[alive]
-        self._columns = np.concatenate([self._columns, positions], axis=1)
-        logits = self._prefix.model(
-            input_ids=torch.from_numpy(ids).to(device),
-            attention_mask=self._prefix.masks(seen, positions, self._columns),
-            position_ids=torch.from_numpy(positions).to(device),
-            past_key_values=self._cache,
-            use_cache=True,
-        ).logits
-        self._seen = np.pad(self._seen, ((0, 0), (0, width)))
-        self._seen[alive, before + slot] = True
-        self._position[alive] += 1
-        last: Tensor = logits[torch.from_numpy(row).to(device), torch.from_numpy(slot).to(device)]
-        return last.float()
+        trees = [TokenTree([token], [-1], [0]) for token in tokens]
+        rows = [np.flatnonzero(row == number).tolist() for number in range(len(used))]
+        ends = [[0]] * len(trees)
+        forest = self._prefix.read_on(self._cache, self._columns, rows, trees, ends, list(self._seen[alive]))
+        before, self._columns = self._columns.shape[1], forest.columns
+        self._seen = np.pad(self._seen, ((0, 0), (0, self._columns.shape[1] - before)))
+        self._seen[alive, [node for _, (node,) in forest.places]] = True
+        return torch.stack([logits[0] for logits in forest.logits])
 
 
 def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int]) -> None:

@@ -104,10 +104,10 @@ def test_embeddings_say_the_same_as_their_tokens_and_others_do_not(tiny_model, f
     trees = [one_tree([path])[0] for path in continuations(5)]
     by_ids = read_whole(prefix, 30, trees)
     embeds = [prefix.embedded(tree.tokens) for tree in trees]
-    by_embeds = read_whole(prefix, 30, trees, embeds=embeds)
+    by_embeds = read_whole(prefix, 30, trees, embeds=embeds.__getitem__)
     assert max(map(apart, by_ids, by_embeds)) < 1e-5
     embeds[2] = embeds[2] * 1.5 + 0.1
-    changed = list(map(apart, by_ids, read_whole(prefix, 30, trees, embeds=embeds)))
+    changed = list(map(apart, by_ids, read_whole(prefix, 30, trees, embeds=embeds.__getitem__)))
     assert changed[2] > 0.01 and max(changed[:2] + changed[3:]) < 1e-5
 
 
@@ -176,7 +176,7 @@ def test_logits_come_in_the_order_in_which_nodes_were_asked_for(tiny_model):
     trees = [one_tree([path])[0] for path in (some_tokens(8, 1), some_tokens(3, 2), some_tokens(8, 3))]
     whole = read_whole(prefix, 30, trees)
     reads = [[7, 0, 3], [1], [2, 6]]
-    for embeds in ((), [prefix.embedded(tree.tokens) for tree in trees]):
+    for embeds in (None, lambda i: prefix.embedded(trees[i].tokens)):
         for index, found in prefix.logits(30, trees, reads, embeds):
             assert apart(found, whole[index][reads[index]]) < 1e-5
     assert apart(whole[0][7], whole[0][0]) > 0.1
