@@ -53,17 +53,14 @@ def read(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -
 
 def hidden(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -> list[Record]:
     """The confidence with the answer's tokens replaced by a neutral one: what the question alone gives."""
-    from interp.masking import filler_embeddings, masked_tree
+    from interp.masking import distributions, filler_embeddings, variants
 
     transcripts = [setting.prompter.transcript(one.question, one.answer) for one in answered]
-    filler = filler_embeddings(setting)["neutral"]
+    fillers = {"neutral": filler_embeddings(setting)["neutral"]}
     length = setting.prefix.shared_length([transcript.ids for transcript in transcripts])
-    trees, reads, plans, fed = zip(*(masked_tree(setting, t, length, filler) for t in transcripts), strict=True)
-    found = {}
-    for index, logits in setting.prefix.logits(length, trees, reads, fed):
-        said = setting.reader.distribution(plans[index].level_logprobs(logits, setting.reader.stops))
-        found[index] = _said(setting, transcripts[index], said)
-    return [found[i] for i in range(len(answered))]
+    of_each = [variants(setting, t, length, fillers=fillers, seen=False) for t in transcripts]
+    found = distributions(setting, length, of_each, fillers)
+    return [_said(setting, t, said["neutral"]) for t, said in zip(transcripts, found, strict=True)]
 
 
 def judged(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -> list[Record]:

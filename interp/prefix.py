@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from interp.errors import UserError, ran_out_of_memory
+from interp.head import NextToken, next_token
 from interp.prompts import common_length
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ class Forest:
     """The position of each column of the cache, [rows, columns]."""
     places: list[tuple[int, np.ndarray]]
     """For each tree its row, and the column of each of its nodes."""
-    logits: list[Tensor]
-    """For each tree the logits [reads, vocabulary] in float32."""
+    reads: list[NextToken]
+    """For each tree what comes next after the nodes that are read."""
 
 
 class SharedPrefix:
@@ -116,7 +117,7 @@ class SharedPrefix:
             tree = TokenTree()
             path = tree.insert(ids[len(self.opening) :])
             with torch.no_grad():
-                forest = self._forward(len(self.opening), [tree], [path[-1:]])
+                forest = self._forward([len(self.opening)], [tree], [path[-1:]])
             longer._keys_values = [(keys, values) for keys, values, _ in forest.cache]
         return longer
 
@@ -139,24 +140,29 @@ class SharedPrefix:
     @torch.no_grad()
     def logits(
         self,
-        length: int,
+        lengths: int | Sequence[int],
         trees: Sequence[TokenTree],
         reads: Sequence[Sequence[int]],
         embeds: Callable[[int], Tensor] | None = None,
-    ) -> Iterator[tuple[int, Tensor]]:
-        """(index of the tree, logits [reads, vocabulary] after the nodes to be read), batch by batch.
+    ) -> Iterator[tuple[int, NextToken]]:
+        """(index of the tree, what comes next after its nodes that are read), batch by batch.
 
-        length: how much of the opening the trees continue. embeds: gives what to feed a tree instead of its tokens,
-        [nodes, width]; it is asked for the trees of a batch when the batch runs, so that no others are held."""
+        lengths: how much of the opening the trees continue, each as much or one number for all. embeds: gives what to
+        feed a tree instead of its tokens, [nodes, width]; it is asked when the tree's batch is read, so that no others
+        are held. The cache of a batch is let go before the next one is read."""
+        lengths = [lengths] * len(trees) if isinstance(lengths, int) else lengths
         for batch in self.batches([len(tree.tokens) for tree in trees]):
             fed = [embeds(i) for i in batch] if embeds else None
-            forest = self._forward(length, [trees[i] for i in batch], [reads[i] for i in batch], fed)
-            yield from zip(batch, forest.logits, strict=True)
+            below, of_batch, read = ([part[i] for i in batch] for part in (lengths, trees, reads))
+            found = self._forward(below, of_batch, read, fed).reads
+            while found:
+                yield batch[len(batch) - len(found)], found.pop(0)
 
-    def path_logits(self, length: int, tree: TokenTree, reads: Sequence[int], embeds: Tensor) -> Tensor:
-        """Logits [steps, reads, vocabulary] of one tree fed [steps, nodes, width], with gradient."""
+    def path_logits(self, length: int, tree: TokenTree, reads: Sequence[int], embeds: Tensor) -> NextToken:
+        """What comes next, [steps, reads], in one tree fed [steps, nodes, width], with gradient."""
         copies = len(embeds)
-        return torch.stack(self._forward(length, [tree] * copies, [reads] * copies, list(embeds)).logits)
+        found = self._forward([length] * copies, [tree] * copies, [reads] * copies, list(embeds)).reads
+        return NextToken(found[0].head, torch.stack([one.hidden for one in found]))
 
     def embedded(self, tokens: Sequence[int]) -> Tensor:
         """The input embeddings of tokens, [tokens, width]."""
@@ -173,19 +179,20 @@ class SharedPrefix:
 
     def _forward(
         self,
-        length: int,
+        lengths: Sequence[int],
         trees: Sequence[TokenTree],
         reads: Sequence[Sequence[int]],
         embeds: Sequence[Tensor] | None = None,
     ) -> "Forest":
-        """Reads trees below the opening's first `length` tokens.
+        """Reads trees, each below the opening's first so many tokens.
 
         Small trees stand side by side in a row, unseen by each other, so that the prefix is copied once a row and not
         once a tree."""
         rows = _rows([len(tree.tokens) for tree in trees])
-        columns = np.broadcast_to(np.arange(length), (len(rows), length))
-        whole = [np.ones(length, dtype=bool)] * len(trees)
-        return self.read_on(self.fork(length, len(rows)), columns, rows, trees, reads, whole, embeds)
+        before = np.arange(max(lengths))
+        columns = np.broadcast_to(before, (len(rows), len(before)))
+        seen_before = [before < length for length in lengths]
+        return self.read_on(self.fork(len(before), len(rows)), columns, rows, trees, reads, seen_before, embeds)
 
     def read_on(
         self,
@@ -227,18 +234,20 @@ class SharedPrefix:
         columns = np.concatenate([columns, positions], axis=1)
         fed = {"inputs_embeds": torch.stack(fed_rows)} if fed_rows else {"input_ids": torch.from_numpy(ids).to(device)}
         most = max(sum(len(reads[i]) for i in row) for row in rows)
-        logits = self.model(
+        after = next_token(
+            self.model,
             **fed,
             attention_mask=self.masks(seen, positions, columns),
             position_ids=torch.from_numpy(positions).to(device),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=most,
-        ).logits.float()
-        found: dict[int, Tensor] = {}
+        )
+        found: dict[int, NextToken] = {}
         for number, row in enumerate(rows):
             counts = [len(reads[i]) for i in row]
-            found |= dict(zip(row, logits[number, most - sum(counts) :].split(counts), strict=True))
+            parts = after.hidden[number, most - sum(counts) :].split(counts)
+            found |= {i: NextToken(after.head, part) for i, part in zip(row, parts, strict=True)}
         every = range(len(trees))
         return Forest(cache, columns, [places[i] for i in every], [found[i] for i in every])
 
@@ -285,7 +294,7 @@ class PromptsRead:
         lengths: Sequence[int],
         trees: Sequence[TokenTree],
         reads: Sequence[Sequence[int]],
-    ) -> Iterator[tuple[int, Tensor]]:
+    ) -> Iterator[tuple[int, NextToken]]:
         """As `SharedPrefix.logits`, each tree below the first `lengths` tokens of one of the prompts."""
         rows: list[list[int]] = []
         for row in dict.fromkeys(self.rows[prompt] for prompt in prompts):
@@ -295,16 +304,20 @@ class PromptsRead:
             members = [i for b in batch for i in rows[b]]
             local = iter(range(len(members)))
             sources = [self.rows[prompts[rows[b][0]]] for b in batch]
-            cache = DynamicCache([tuple(x[torch.tensor(sources, device=x.device)] for x in kv) for kv in self.keys_values])
-            forest = self.prefix.read_on(
-                cache,
+            found = self.prefix.read_on(
+                self._fork(sources),
                 self.columns[sources],
                 [[next(local) for _ in rows[b]] for b in batch],
                 [trees[i] for i in members],
                 [reads[i] for i in members],
                 [self._first(prompts[i], lengths[i]) for i in members],
-            )
-            yield from zip(members, forest.logits, strict=True)
+            ).reads
+            while found:
+                yield members[len(members) - len(found)], found.pop(0)
+
+    def _fork(self, rows: Sequence[int]) -> DynamicCache:
+        """A cache of these rows."""
+        return DynamicCache([tuple(x[torch.tensor(rows, device=x.device)] for x in kv) for kv in self.keys_values])
 
     def _first(self, prompt: int, length: int) -> np.ndarray:
         """The columns of a prompt's first `length` tokens."""
@@ -324,7 +337,7 @@ class Branches:
         trees = [TokenTree() for _ in prompts]
         ends = [tree.insert(prompt[length:])[-1:] for tree, prompt in zip(trees, prompts, strict=True)]
         self._prefix = prefix
-        forest = prefix._forward(length, trees, ends)
+        forest = prefix._forward([length] * len(trees), trees, ends)
         self._cache, self._columns = forest.cache, forest.columns
         seen = np.zeros((len(prompts), forest.columns.shape[1]), dtype=bool)
         seen[:, :length] = True
@@ -333,7 +346,7 @@ class Branches:
         rows = [row for row, _ in forest.places]
         self._prompts = [tuple(prompt) for prompt in prompts], rows, seen
         self._row, self._seen = np.array(rows)[list(copies)], seen[list(copies)]
-        self.logits = torch.stack([forest.logits[prompt][0] for prompt in copies])
+        self.logits = _logits(forest)[torch.tensor(list(copies))]
         """Logits [copies, vocabulary] after each copy's prompt."""
 
     def read(self) -> PromptsRead:
@@ -356,7 +369,12 @@ class Branches:
         before, self._columns = self._columns.shape[1], forest.columns
         self._seen = np.pad(self._seen, ((0, 0), (0, self._columns.shape[1] - before)))
         self._seen[alive, [node for _, (node,) in forest.places]] = True
-        return torch.stack([logits[0] for logits in forest.logits])
+        return _logits(forest)
+
+
+def _logits(forest: Forest) -> Tensor:
+    """The logits [trees, vocabulary] after the one node that was read in each tree."""
+    return forest.reads[0].head.all_of(torch.cat([after.hidden for after in forest.reads]))
 
 
 def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int]) -> None:
@@ -376,7 +394,7 @@ def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int])
             raise
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{type(model).__name__} cannot be read with a shared prefix: {reason}") from error
-    gap = (ours.log_softmax(-1) - plain.float().log_softmax(-1)).abs().max().item()
+    gap = (ours.logits().log_softmax(-1) - plain.float().log_softmax(-1)).abs().max().item()
     if not gap <= (LIKE_PLAIN if model.dtype == torch.float32 else LIKE_PLAIN_HALF):
         raise UserError(f"{type(model).__name__}: log-probabilities read with a shared prefix are off by {gap:.3g}")
 

@@ -1,15 +1,16 @@
 """P(C given q, a): the exact distribution over a format's levels, and the likelihood of the answer before it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from interp.prefix import ROW_TOKENS, SharedPrefix, TokenTree
-from interp.prompts import Prompter
+from interp.head import NextToken
+from interp.prefix import ROW_TOKENS, PromptsRead, SharedPrefix, TokenTree
+from interp.prompts import Prompter, common_length
 from interp.records import ConfidenceDistribution, Transcript
 
 
@@ -42,20 +43,17 @@ class LevelPlan:
     answer_tokens: Tensor
     """Those tokens."""
 
-    def level_logprobs(self, logits: Tensor, stops: Tensor, total: Tensor | None = None) -> Tensor:
-        """Log-probability of each whole level with its end, [..., levels], from logits [..., reads, vocabulary].
-
-        total: their logsumexp [..., reads], where it is at hand for several transcripts of one tree.
+    def level_logprobs(self, after: NextToken, stops: Tensor) -> Tensor:
+        """Log-probability of each whole level with its end, [..., levels], from what comes next after [..., reads].
 
         A level ends where the turn or the line ends (`stops`), so that "8" is told from "85" and "1" from "10"."""
-        total = logits.logsumexp(-1) if total is None else total
-        edges = logits[..., self.edge_rows, self.edge_tokens] - total[..., self.edge_rows]
-        ends = logits[..., self.leaf_rows[:, None], stops].logsumexp(-1) - total[..., self.leaf_rows]
+        edges = after.logprobs(self.edge_rows, self.edge_tokens)
+        ends = after.logprobs_of_any(self.leaf_rows, stops)
         return ends.index_add(-1, self.edge_levels, edges)
 
-    def answer_logprobs(self, logits: Tensor, total: Tensor) -> Tensor:
-        """Log-probability of each of `answer_tokens`, from logits [reads, vocabulary] and `total`."""
-        return logits[self.answer_rows, self.answer_tokens] - total[self.answer_rows]
+    def answer_logprobs(self, after: NextToken) -> Tensor:
+        """Log-probability of each of `answer_tokens`, from what comes next after [reads]."""
+        return after.logprobs(self.answer_rows, self.answer_tokens)
 
 
 def one_after_the_other(plans: Sequence[LevelPlan]) -> LevelPlan:
@@ -64,6 +62,20 @@ def one_after_the_other(plans: Sequence[LevelPlan]) -> LevelPlan:
     before = np.cumsum([0, *(len(plan.leaf_rows) for plan in plans)])
     levels = [plan.edge_levels + int(count) for plan, count in zip(plans, before, strict=False)]
     return LevelPlan(**whole | {"edge_levels": torch.cat(levels)})
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Transcripts in one tree."""
+
+    tree: TokenTree
+    """The tree, with all their levels."""
+    owners: list[int]
+    """The number of each transcript."""
+    reads: list[int]
+    """The nodes to read."""
+    plans: list[LevelPlan]
+    """Where each one's levels stand."""
 
 
 class ConfidenceReader:
@@ -79,19 +91,47 @@ class ConfidenceReader:
 
         Transcripts with a common beginning are read together: pass those of a question in one call."""
         length = self.prefix.shared_length([t.ids for t in transcripts])
-        trees, owners = packed(transcripts, [self.prompter.level_suffixes(t) for t in transcripts], length)
-        plans = [
-            self.planned(tree, [transcripts[i] for i in owner], length)
+        packs = self._packs(range(len(transcripts)), transcripts, length)
+        afters = self.prefix.logits(length, [pack.tree for pack in packs], [pack.reads for pack in packs])
+        return self._readings(packs, afters)
+
+    def readings_below(
+        self, read: PromptsRead, prompts: Sequence[int], transcripts: Sequence[Transcript]
+    ) -> list[Reading]:
+        """The same of transcripts that go on from prompts which have been read: only what follows is fed.
+
+        prompts: the number of each one's prompt. Where an answer changes the last tokens of its prompt, those are fed
+        again, and so is the last one in any case: the answer's first token is read after it."""
+        packs: list[Pack] = []
+        lengths: list[int] = []
+        for prompt in dict.fromkeys(prompts):
+            members = [i for i, own in enumerate(prompts) if own == prompt]
+            length = common_length([read.prompts[prompt], *(transcripts[i].ids for i in members)])
+            length = min(length, *(transcripts[i].positions("answer")[0] - 1 for i in members))
+            packs += self._packs(members, transcripts, length)
+            lengths += [length] * (len(packs) - len(lengths))
+        owners = [prompts[pack.owners[0]] for pack in packs]
+        return self._readings(
+            packs, read.logits(owners, lengths, [pack.tree for pack in packs], [pack.reads for pack in packs])
+        )
+
+    def _packs(self, members: Sequence[int], transcripts: Sequence[Transcript], length: int) -> list["Pack"]:
+        ours = [transcripts[i] for i in members]
+        trees, owners = packed(ours, [self.prompter.level_suffixes(t) for t in ours], length)
+        return [
+            Pack(tree, [members[k] for k in owner], *self.planned(tree, [ours[k] for k in owner], length))
             for tree, owner in zip(trees, owners, strict=True)
         ]
+
+    def _readings(self, packs: Sequence["Pack"], afters: Iterable[tuple[int, NextToken]]) -> list[Reading]:
+        """The readings in the order of the transcripts' numbers, from what comes next in each pack's tree."""
         found: dict[int, Reading] = {}
-        for index, logits in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
-            total = logits.logsumexp(-1)
-            for transcript, plan in zip(owners[index], plans[index][1], strict=True):
-                said = self.distribution(plan.level_logprobs(logits, self.stops, total))
-                spoken = plan.answer_logprobs(logits, total).sum().item()
+        for index, after in afters:
+            for transcript, plan in zip(packs[index].owners, packs[index].plans, strict=True):
+                said = self.distribution(plan.level_logprobs(after, self.stops))
+                spoken = plan.answer_logprobs(after).sum().item()
                 found[transcript] = Reading(said, spoken, max(len(plan.answer_tokens) - 1, 0))
-        return [found[i] for i in range(len(transcripts))]
+        return [found[i] for i in sorted(found)]
 
     def distribution(self, level_logprobs: Tensor) -> ConfidenceDistribution:
         """The distribution of one transcript from the log-probabilities of its levels."""
@@ -114,22 +154,33 @@ class ConfidenceReader:
         reads: dict[int, int] = {}
         plans = []
         for transcript in transcripts:
-            path = tree.insert(transcript.ids[length:])
-            edges, leaves = [], []
-            for level, suffix in enumerate(self.prompter.level_suffixes(transcript)):
-                nodes = (path[-1], *tree.insert(suffix, path[-1]))
-                edges += [
-                    (reads.setdefault(n, len(reads)), token, level) for n, token in zip(nodes, suffix, strict=False)
-                ]
-                leaves.append(reads.setdefault(nodes[-1], len(reads)))
             spoken = transcript.positions("answer")
             spoken = (*spoken, spoken[-1] + 1) if spoken and spoken[0] > length else ()
-            answer = [(reads.setdefault(path[i - 1 - length], len(reads)), transcript.ids[i]) for i in spoken]
-            device = self.prefix.model.device
-            rows, tokens, levels = torch.tensor(edges, device=device).reshape(-1, 3).T
-            before, said = torch.tensor(answer, device=device, dtype=torch.long).reshape(-1, 2).T
-            plans.append(LevelPlan(rows, tokens, levels, torch.tensor(leaves, device=device), before, said))
+            plans.append(self.plan_at(tree, tree.insert(transcript.ids[length:]), transcript, reads, spoken))
         return list(reads), plans
+
+    def plan_at(
+        self,
+        tree: TokenTree,
+        path: Sequence[int],
+        transcript: Transcript,
+        reads: dict[int, int],
+        spoken: Sequence[int] = (),
+    ) -> LevelPlan:
+        """The plan of a transcript whose last tokens are the nodes `path`; puts its levels below them.
+
+        reads: the nodes to read so far, each with its row; grows. spoken: positions whose likelihood is read too."""
+        before = len(transcript.ids) - len(path)
+        edges, leaves = [], []
+        for level, suffix in enumerate(self.prompter.level_suffixes(transcript)):
+            nodes = (path[-1], *tree.insert(suffix, path[-1]))
+            edges += [(reads.setdefault(n, len(reads)), token, level) for n, token in zip(nodes, suffix, strict=False)]
+            leaves.append(reads.setdefault(nodes[-1], len(reads)))
+        answer = [(reads.setdefault(path[i - 1 - before], len(reads)), transcript.ids[i]) for i in spoken]
+        device = self.prefix.model.device
+        rows, tokens, levels = torch.tensor(edges, device=device).reshape(-1, 3).T
+        after, said = torch.tensor(answer, device=device, dtype=torch.long).reshape(-1, 2).T
+        return LevelPlan(rows, tokens, levels, torch.tensor(leaves, device=device), after, said)
 
 
 def packed(

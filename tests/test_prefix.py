@@ -48,7 +48,7 @@ def read_whole(prefix: SharedPrefix, length: int, trees: list[TokenTree], **opti
     """Logits after every node of each tree."""
     reads = [range(len(tree.tokens)) for tree in trees]
     found = dict(prefix.logits(length, trees, reads, **options))
-    return [found[i] for i in range(len(trees))]
+    return [found[i].logits() for i in range(len(trees))]
 
 
 def one_tree(paths) -> tuple[TokenTree, list[tuple[int, ...]]]:
@@ -178,7 +178,7 @@ def test_logits_come_in_the_order_in_which_nodes_were_asked_for(tiny_model):
     reads = [[7, 0, 3], [1], [2, 6]]
     for embeds in (None, lambda i: prefix.embedded(trees[i].tokens)):
         for index, found in prefix.logits(30, trees, reads, embeds):
-            assert apart(found, whole[index][reads[index]]) < 1e-5
+            assert apart(found.logits(), whole[index][reads[index]]) < 1e-5
     assert apart(whole[0][7], whole[0][0]) > 0.1
 
 
@@ -207,7 +207,7 @@ def test_gradients_along_a_path_equal_those_of_a_plain_forward_pass(tiny_model, 
     tree, _ = one_tree([path])
     steps = torch.stack([prefix.embedded(path) * scale for scale in (0.3, 0.7, 1.0)])
     ours, whole = steps.clone().requires_grad_(), steps.clone().requires_grad_()
-    found = prefix.path_logits(20, tree, [5, 2], ours)
+    found = prefix.path_logits(20, tree, [5, 2], ours).logits()
     before = prefix.embedded(opening).expand(3, -1, -1)
     expected = model(inputs_embeds=torch.cat([before, whole], 1), use_cache=False).logits[:, [25, 22]]
     assert apart(found, expected) < TOLERANCE
