@@ -102,10 +102,10 @@ def variants(
 ) -> Variants:
     """The transcript below its first `length` tokens: as it is (seen), with a span under fillers, and under cuts.
 
-                        ┌ answer ─ tail ─┬ last ─ levels      seen
-        question ───────┤        │       └ last ─ levels      confidence_to_answer: these do not see the answer
-                        │        └ tail ── last ─ levels      later_to_answer: none of these does
-                        └ filler ─ tail ── last ─ levels      for each filler"""
+                    ┌ answer ─ tail ─┬ last ─ levels      seen
+    question ───────┤        │       └ last ─ levels      confidence_to_answer: these do not see the answer
+                    │        └ tail ── last ─ levels      later_to_answer: none of these does
+                    └ filler ─ tail ── last ─ levels      for each filler"""
     from interp.prefix import TokenTree
 
     tree, ids = TokenTree(), transcript.ids[length:]
