@@ -35,6 +35,8 @@ LEAST_BOUND = 0.5
 the 20 questions of the log no token after the opening that mattered more had less than 0.9 of it, tail apart."""
 AT_ONCE = 16
 """How many tokens after the opening are replaced before it is asked whether there is reason to go on."""
+PORTION = 64
+"""For how many replacements trees are made at a time."""
 SCREENED, SHOWN = 8, 4
 """How many tokens of the shared opening are replaced one by one, those with the largest bounds; the second where the
 rank lies beyond `COUNTED` already."""
@@ -130,8 +132,11 @@ class Rest:
     """Where the levels stand in what is read."""
     nodes: tuple[int, ...]
     """The node of each of the transcript's tokens."""
-    embeds: "Tensor"
-    """The embeddings of all nodes, [nodes, width], in the model's dtype."""
+
+    @property
+    def embeds(self) -> "Tensor":
+        """The embeddings of all nodes, [nodes, width], in the model's dtype; made anew, so that none are held."""
+        return self.prefix.embedded(self.tree.tokens)
 
     def at(self, positions: Sequence[int]) -> list[int]:
         """The nodes of the tokens at these positions."""
@@ -139,7 +144,7 @@ class Rest:
 
     def replaced(self, positions: Sequence[int], filler: "Tensor") -> "Tensor":
         """The embeddings with those of some tokens replaced."""
-        embeds = self.embeds.clone()
+        embeds = self.embeds.clone()  # layers may hand out their weights themselves
         embeds[self.at(positions)] = filler.to(embeds)
         return embeds
 
@@ -156,18 +161,19 @@ class Scorer:
         """The score with the tokens at some positions replaced by an embedding, for each (positions, embedding).
 
         The transcript is read once; of each replacement only what follows its first token is read again. Embeddings
-        are made when a batch is read, so that memory does not grow with the number of replacements."""
+        are made when a batch is read, and trees for some replacements at a time, so that memory does not grow with the
+        number of replacements."""
+        return [score for part in chunks(replacements, PORTION) for score in self._replaced(part)]
+
+    def _replaced(self, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
         last = len(self.transcript.ids) - 1
-        rests = {start: self._rest(start) for start in {min([*positions, last]) for positions, _ in replacements}}
-        of_each = [rests[min([*positions, last])] for positions, _ in replacements]
-        scores = [0.0] * len(replacements)
-        for i, after in self._whole.logits(
-            [rest.start for rest in of_each],
-            [rest.tree for rest in of_each],
-            [rest.reads for rest in of_each],
-            lambda i: of_each[i].replaced(*replacements[i]),
-        ):
-            levels = of_each[i].plan.level_logprobs(after, self.setting.reader.stops)
+        starts = [min([*positions, last]) for positions, _ in replacements]
+        by_start = {start: self._rest(start) for start in set(starts)}
+        rests = [by_start[start] for start in starts]
+        trees, reads = [rest.tree for rest in rests], [rest.reads for rest in rests]
+        scores = [0.0] * len(rests)
+        for i, after in self._whole.logits(starts, trees, reads, lambda i: rests[i].replaced(*replacements[i])):
+            levels = rests[i].plan.level_logprobs(after, self.setting.reader.stops)
             scores[i] = self.score(levels).item()
         return scores
 
@@ -177,14 +183,14 @@ class Scorer:
         The path is formed in float32 and cast to the model's dtype last, so that its points are as near to the
         straight line as that dtype allows."""
         rest = self._rest(min(positions))
-        moved, here = rest.at(positions), rest.embeds.float()
+        dtype, moved, here = rest.embeds.dtype, rest.at(positions), rest.embeds.float()
         origin = filler.to(here)
         away = here[moved] - origin
 
         def scored(coordinates: "Tensor") -> "Tensor":
             fed = here.expand(len(coordinates), -1, -1).clone()
             fed[:, moved] = origin + coordinates[..., None].to(here) * away
-            logits = rest.prefix.path_logits(rest.start, rest.tree, rest.reads, fed.to(rest.embeds))
+            logits = rest.prefix.path_logits(rest.start, rest.tree, rest.reads, fed.to(dtype))
             return self.score(rest.plan.level_logprobs(logits, self.setting.reader.stops))
 
         return PathScore(scored, len(rest.tree.tokens), rest.prefix.batch_tokens)
@@ -207,8 +213,9 @@ class Scorer:
         import torch
 
         rest = self._rest(0)
-        here = rest.embeds.detach().float().requires_grad_()
-        after = rest.prefix.path_logits(0, rest.tree, rest.reads, here[None].to(rest.embeds))
+        own = rest.embeds.detach()
+        here = own.float().requires_grad_()
+        after = rest.prefix.path_logits(0, rest.tree, rest.reads, here[None].to(own.dtype))
         score = self.score(rest.plan.level_logprobs(after, self.setting.reader.stops)).sum()
         (gradient,) = torch.autograd.grad(score, here)
         nodes = list(rest.nodes)
@@ -224,7 +231,7 @@ class Scorer:
         prefix = opening if start <= len(opening.opening) else self._whole
         tree, reads, plan = self.setting.reader.plan(self.transcript, start)
         nodes = tree.insert(self.transcript.ids[start:])
-        return Rest(prefix, start, tree, reads, plan, nodes, prefix.embedded(tree.tokens))
+        return Rest(prefix, start, tree, reads, plan, nodes)
 
 
 def integrated_gradients(

@@ -384,7 +384,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("weights-that-sum-to-more-than-1", "batch\n        )[0]", "batch\n        )[0] * (1 + 1 / nodes)"),
         ("nothing-is-refused", "gap, nodes, settled < 2, floor)", "gap, nodes, False, floor)"),
         ("the-floor-is-allowed-once", "3 * floor)", "floor)"),
-        ("paths-are-formed-in-the-models-dtype", "rest.embeds.float()\n        origin", "rest.embeds\n        origin"),
+        (
+            "paths-are-formed-in-the-models-dtype",
+            "rest.at(positions), rest.embeds.float()",
+            "rest.at(positions), rest.embeds",
+        ),
         ("bounds-whose-directions-cancel", "gradient.norm(dim=-1) * away.norm(dim=-1)", "(gradient * away).sum(-1)"),
         ("a-token-that-raises-the-rank-stops-the-count", "rank == before or rank > COUNTED", "rank > before"),
         ("one-lucky-gap-settles-it", "settled == 2 or", "settled == 1 or"),
