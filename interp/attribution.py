@@ -31,15 +31,13 @@ MOST_PROMPT_NODES = 64
 COUNTED = 20
 """A rank is counted up to here; of more tokens than that it does not matter how many they are."""
 LEAST_BOUND = 0.5
-"""Tokens whose first-order bound is less than this share of the answer's effect are taken to matter less than it. Over
-the 20 questions of the log no token after the opening that mattered more had less than 0.9 of it, tail apart."""
+"""Tokens whose first-order bound is less than this share of the answer's effect are taken to matter less than it."""
 AT_ONCE = 16
 """How many tokens after the opening are replaced before it is asked whether there is reason to go on."""
 PORTION = 64
 """For how many replacements trees are made at a time."""
-SCREENED, SHOWN = 8, 4
-"""How many tokens of the shared opening are replaced one by one, those with the largest bounds; the second where the
-rank lies beyond `COUNTED` already."""
+SCREENED, SHOWN = 6, 4
+"""How many tokens of the shared opening are replaced one by one; the second where the rank lies beyond `COUNTED`."""
 
 Score = Callable[["Tensor"], "Tensor"]
 """Level log-probabilities [..., levels] -> the score, [...]."""
@@ -417,7 +415,8 @@ def _token_effects(setting: "Setting", scorer: Scorer, filler: "Tensor", seen: f
 
     Always replaced: the answer and the tail. Of the others those whose first-order bound says that they may matter more
     than the answer: after the opening the likeliest first, until the rank lies beyond `COUNTED` or `AT_ONCE` of them
-    have raised it no more; of the opening the `SCREENED` likeliest, since all that follows a token is read again."""
+    have raised it no more; of the opening, after each of whose tokens all that follows is read again, the `SCREENED`
+    with the largest bounds by the square root of what that takes."""
     transcript, opening = scorer.transcript, len(setting.prefix.opening)
     answer = transcript.positions("answer")
     effects: list[float | None] = [None] * len(transcript.ids)
@@ -436,7 +435,9 @@ def _token_effects(setting: "Setting", scorer: Scorer, filler: "Tensor", seen: f
         before, rank = rank, rank_with(part)
         if rank == before or rank > COUNTED:
             break
-    rank_with([i for i in likely if i < opening][: SCREENED if rank <= COUNTED else SHOWN])
+    worth = bound / np.sqrt(len(bound) - np.arange(len(bound)))
+    early = sorted((i for i in likely if i < opening), key=lambda i: -worth[i])
+    rank_with(early[: SCREENED if rank <= COUNTED else SHOWN])
     return effects
 
 

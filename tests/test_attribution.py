@@ -120,7 +120,7 @@ def effects_by_hand(setting: Setting, transcript, filler) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("larger", "opening_ones", "rank"), [((), 8, 1), ((30,), 8, 2), (range(20, 36), 8, 17), (range(20, 44), 4, 25)]
+    ("larger", "opening_ones", "rank"), [((), 6, 1), ((30,), 6, 2), (range(20, 36), 6, 17), (range(20, 44), 4, 25)]
 )
 def test_what_is_replaced_is_what_may_matter_and_a_rank_is_counted_up_to_20(monkeypatch, larger, opening_ones, rank):
     """60 tokens, 20 of the opening; the answer is 50, the tail 55 to 59; tokens from 44 on have no bound."""
@@ -137,7 +137,7 @@ def test_what_is_replaced_is_what_may_matter_and_a_rank_is_counted_up_to_20(monk
     setting = SimpleNamespace(prefix=SimpleNamespace(opening=(0,) * 20))
     effects = attribution._token_effects(setting, scorer, None, 1.0)
     assert asked[0] == [50, *range(55, 60)] and rank_of_best(effects, [50]) == rank
-    assert asked[-1] == list(range(19, 19 - opening_ones, -1)), "of the opening the largest bounds"
+    assert asked[-1] == list(range(19, 19 - opening_ones, -1)), "of the opening the largest bounds, the last ones first"
     after = [i for part in asked[1:-1] for i in part]
     stopped = attribution.AT_ONCE if not any(i in larger for i in range(28, 44)) else 24
     assert after == list(range(43, 43 - stopped, -1)), "one after the other while they raise the rank"
