@@ -4,7 +4,7 @@ In bfloat16 a logit of 20 is a multiple of 0.125: what a model says of ten level
 own forward pass goes up to the head; from there on only the logits that somebody reads are formed, and their sum over
 the vocabulary is taken part by part, so that a vocabulary of 256,000 entries costs no memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -114,6 +114,10 @@ class NextToken:
     def of_row(self, row: int) -> "NextToken":
         """The same of one row, [reads]."""
         return NextToken(self.head, self.hidden[row], self.with_gradient)
+
+    def of_reads(self, reads: Sequence[int]) -> "NextToken":
+        """The same of some of the nodes, [..., reads]."""
+        return NextToken(self.head, self.hidden[..., list(reads), :], self.with_gradient)
 
     def logits(self) -> Tensor:
         """All logits after each node, [..., reads, vocabulary]."""

@@ -5,16 +5,18 @@ a common beginning stands once as well; a float mask lets each token see the pre
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from interp.errors import UserError, ran_out_of_memory
+from interp.errors import UserError
 from interp.head import NextToken, next_token
 from interp.prompts import common_length
 
@@ -23,12 +25,6 @@ if TYPE_CHECKING:
 
 ROW_TOKENS = 384
 """About how many tokens of packed continuations a row holds: attention within a row costs their square."""
-
-
-PROBE_TOKENS = 32
-LIKE_PLAIN, LIKE_PLAIN_HALF = 0.01, 1.0
-"""Largest difference of a log-probability between the engine and a plain forward pass, in float32 and below. A mask
-that is misread is off by several nats; float32 kernels differ by about 1e-4, bfloat16 by some tenths."""
 
 
 @dataclass
@@ -43,6 +39,8 @@ class TokenTree:
     """How many nodes stand between each node and the prefix: its position less the prefix's length."""
     cuts: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     """Pairs of nodes (looking, looked at) between which attention is cut in every layer."""
+    cuts_in_layer: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
+    """Further pairs, by the one layer in which they are cut."""
     _children: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def insert(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
@@ -69,15 +67,21 @@ class TokenTree:
         self.depths.append(self.depths[after] + 1 if after >= 0 else 0)
         return len(self.tokens) - 1
 
-    def sight(self) -> np.ndarray:
-        """Which node sees which: itself and its ancestors, less what is cut. Shape [nodes, nodes], bool."""
+    def sight(self, layer: int | None = None) -> np.ndarray:
+        """Which node sees which: itself and its ancestors, less what is cut. Shape [nodes, nodes], bool.
+
+        layer: what is cut in this one alone is cut as well."""
         seen = np.eye(len(self.tokens), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 seen[node] |= seen[parent]
-        for looking, looked_at in self.cuts:
+        for looking, looked_at in self.cuts + ([] if layer is None else self.cuts_in_layer.get(layer, [])):
             seen[np.ix_(looking, looked_at)] = False
         return seen
+
+
+Standing = tuple[TokenTree, np.ndarray]
+"""A tree, and which columns of the cache it continues, [columns], bool."""
 
 
 @dataclass(frozen=True)
@@ -212,17 +216,12 @@ class SharedPrefix:
         orders = [_layout(row, trees, reads) for row in rows]
         width, before = max(map(len, orders)), columns.shape[1]
         device = self.model.device
-        seen = np.zeros((len(rows), width, before + width), dtype=bool)
         positions = np.zeros((len(rows), width), dtype=np.int64)
         ids = np.zeros((len(rows), width), dtype=np.int64)
         fed_rows: list[Tensor] = []
         places: dict[int, tuple[int, np.ndarray]] = {}
         for number, (row, order) in enumerate(zip(rows, orders, strict=True)):
             pad, sizes = width - len(order), [len(trees[i].tokens) for i in row]
-            owners = np.repeat(row, sizes)[order]  # the tree of each node, as they are laid out
-            seen[number, range(pad), range(before, before + pad)] = True
-            seen[number, pad:, :before] = np.stack([seen_before[i] for i in owners])
-            seen[number, pad:, before + pad :] = _sight_side_by_side([trees[i] for i in row])[np.ix_(order, order)]
             depths = np.concatenate([seen_before[i].sum() + np.array(trees[i].depths, dtype=np.int64) for i in row])
             positions[number, pad:] = depths[order]
             ids[number, pad:] = np.concatenate([trees[i].tokens for i in row])[order]
@@ -234,15 +233,17 @@ class SharedPrefix:
         columns = np.concatenate([columns, positions], axis=1)
         fed = {"inputs_embeds": torch.stack(fed_rows)} if fed_rows else {"input_ids": torch.from_numpy(ids).to(device)}
         most = max(sum(len(reads[i]) for i in row) for row in rows)
-        after = next_token(
-            self.model,
-            **fed,
-            attention_mask=self.masks(seen, positions, columns),
-            position_ids=torch.from_numpy(positions).to(device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=most,
-        )
+        packed = [[(trees[i], seen_before[i]) for i in row] for row in rows]
+        with self._masks_of_layers(packed, orders, positions, columns):
+            after = next_token(
+                self.model,
+                **fed,
+                attention_mask=self.masks(_sight_of(packed, orders), positions, columns),
+                position_ids=torch.from_numpy(positions).to(device),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=most,
+            )
         found: dict[int, NextToken] = {}
         for number, row in enumerate(rows):
             counts = [len(reads[i]) for i in row]
@@ -263,6 +264,29 @@ class SharedPrefix:
             for kind, window in self.windows.items()
         }
         return made.get("", made)
+
+    @contextmanager
+    def _masks_of_layers(
+        self,
+        packed: Sequence[Sequence[Standing]],
+        orders: Sequence[np.ndarray],
+        positions: np.ndarray,
+        columns: np.ndarray,
+    ) -> Iterator[None]:
+        """While open, the layers that have cuts of their own see no more than those allow; layers with the same cuts
+        share a mask."""
+        trees = [tree for row in packed for tree, _ in row]
+        by_cuts: dict[object, list[int]] = {}
+        for layer in sorted({layer for tree in trees for layer in tree.cuts_in_layer}):
+            own = tuple(tuple(tree.cuts_in_layer.get(layer, ())) for tree in trees)
+            by_cuts.setdefault(own, []).append(layer)
+        masks: dict[int, Tensor] = {}
+        for layers in by_cuts.values():
+            made = self.masks(_sight_of(packed, orders, layers[0]), positions, columns)
+            kinds = getattr(self.model.config.get_text_config(), "layer_types", None) or [""] * (layers[-1] + 1)
+            masks |= {layer: made[kinds[layer]] if isinstance(made, dict) else made for layer in layers}
+        with masked_layers(self.model, masks):
+            yield
 
     def _additive(self, seen: np.ndarray) -> Tensor:
         dtype = self.model.dtype
@@ -377,26 +401,28 @@ def _logits(forest: Forest) -> Tensor:
     return forest.reads[0].head.all_of(torch.cat([after.hidden for after in forest.reads]))
 
 
-def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int]) -> None:
-    """Compares the engine with a plain forward pass over the first tokens of a prompt, in two halves.
+@contextmanager
+def masked_layers(model: "PreTrainedModel | PeftModel", masks: Mapping[int, Tensor]) -> Iterator[None]:
+    """While open, the attention of each layer in `masks` takes that mask in place of the one that all are given.
 
-    Errors: UserError where the architecture cannot be read this way, or reads otherwise."""
-    ids = list(ids[:PROBE_TOKENS])
-    tree = TokenTree()
-    half = len(ids) // 2
+    masks: by the layer's index, [rows, 1, queries, keys], 0 where a token is seen. Errors: UserError where the model
+    has no such layer. The hooks are gone afterwards, also after an exception."""
+    hooks = []
     try:
-        path = tree.insert(ids[half:])
-        ((_, ours),) = SharedPrefix(model, ids[:half]).logits(half, [tree], [path])
-        with torch.no_grad():
-            plain = model(torch.tensor([ids], device=model.device)).logits[0, half:]
-    except (TypeError, ValueError, AttributeError, RuntimeError, LookupError) as error:
-        if ran_out_of_memory(error):
-            raise
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{type(model).__name__} cannot be read with a shared prefix: {reason}") from error
-    gap = (ours.logits().log_softmax(-1) - plain.float().log_softmax(-1)).abs().max().item()
-    if not gap <= (LIKE_PLAIN if model.dtype == torch.float32 else LIKE_PLAIN_HALF):
-        raise UserError(f"{type(model).__name__}: log-probabilities read with a shared prefix are off by {gap:.3g}")
+        for layer, mask in masks.items():
+            modules = [module for module in model.modules() if getattr(module, "layer_idx", None) == layer]
+            if not modules:
+                raise UserError(f"{type(model).__name__}: its layers have no numbers, or there is no layer {layer}")
+            take = partial(_with_mask, mask)
+            hooks += [module.register_forward_pre_hook(take, with_kwargs=True) for module in modules]
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _with_mask(mask: Tensor, module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    return (args, kwargs | {"attention_mask": mask}) if "attention_mask" in kwargs else None
 
 
 def attention_windows(model: "PreTrainedModel | PeftModel") -> dict[str, int | None]:
@@ -438,11 +464,32 @@ def _layout(row: Sequence[int], trees: Sequence[TokenTree], reads: Sequence[Sequ
     return np.array(others + last)
 
 
-def _sight_side_by_side(trees: Sequence[TokenTree]) -> np.ndarray:
+def _sight_of(
+    packed: Sequence[Sequence[Standing]], orders: Sequence[np.ndarray], layer: int | None = None
+) -> np.ndarray:
+    r"""Which node of each row sees what, [rows, width, before + width]: what it continues, itself, its ancestors.
+
+    Rows are padded on the left with nodes that see themselves alone:
+
+        before  pad  nodes
+           0     \     0      pad
+          1/0    0     \|     nodes"""
+    width, before = max(map(len, orders)), len(packed[0][0][1])
+    seen = np.zeros((len(packed), width, before + width), dtype=bool)
+    for number, (row, order) in enumerate(zip(packed, orders, strict=True)):
+        pad = width - len(order)
+        seen[number, range(pad), range(before, before + pad)] = True
+        continued = np.concatenate([np.tile(columns, (len(tree.tokens), 1)) for tree, columns in row])
+        seen[number, pad:, :before] = continued[order]
+        seen[number, pad:, before + pad :] = _sight_side_by_side([tree for tree, _ in row], layer)[np.ix_(order, order)]
+    return seen
+
+
+def _sight_side_by_side(trees: Sequence[TokenTree], layer: int | None = None) -> np.ndarray:
     sizes = [len(tree.tokens) for tree in trees]
     seen = np.zeros((sum(sizes), sum(sizes)), dtype=bool)
     before = 0
     for tree, size in zip(trees, sizes, strict=True):
-        seen[before : before + size, before : before + size] = tree.sight()
+        seen[before : before + size, before : before + size] = tree.sight(layer)
         before += size
     return seen
