@@ -69,10 +69,9 @@ def answered_and_read(
         numbers: Sequence[int], written: "Sequence[Continuation]", prompts: "PromptsRead", owners: Sequence[int]
     ) -> None:
         began = time.perf_counter()
-        confidence = setting.prompter.confidence
         put: list[tuple[Question, str, int]] = []
         for number, said, prompt in zip(numbers, written, owners, strict=True):
-            reply = free_reply(said, confidence) if free else slot_reply(said)
+            reply = free_reply(said, setting.prompter) if free else slot_reply(said)
             if answer := answer_of(setting, asked[number], reply.answer):
                 put.append((asked[number], answer, prompt))
         records = _spoken(setting, [(question, answer) for question, answer, _ in put], prompts, [p for *_, p in put])

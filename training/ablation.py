@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from interp.commands import at_least, run_as_command
+from interp.diagnose import InstrumentName
 from interp.evaluate import Evaluate, evaluated
 from interp.formats import FormatName
 from interp.processes import launched
@@ -34,6 +35,7 @@ class Ablation(Advice):
     """Updates of each row."""
     diagnose: tyro.conf.Suppress[int] = 0
     diagnose_data: tyro.conf.Suppress[str] = "facts:test"
+    leave_out: tyro.conf.Suppress[tuple[InstrumentName, ...]] = ()
     data: tuple[str, ...] = ("facts:test",)
     """What the rows are evaluated on; training must not have seen it."""
     n: int = 200
@@ -53,7 +55,8 @@ class Ablation(Advice):
 
 def ablated(options: Ablation) -> Path:
     """Trains and evaluates every row, or what an earlier run has left, and returns the grid's directory."""
-    kept = {k: v for k, v in asdict(options).items() if k not in ("out", "device", "trust_remote_code", "report_to")}
+    machine_only = ("out", "device", "trust_remote_code", "report_to", "leave_out")
+    kept = {k: v for k, v in asdict(options).items() if k not in machine_only}
     with Run(options.out, kept | {"triplets": str(options.triplets)}, launched(options.device)) as run:
         rows = {name: trained(options.row(name)) for name in ROWS}
         found = evaluated(
