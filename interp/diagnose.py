@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from interp.checkpoints import Checkpoint
-    from interp.elicitation import Reply
+    from interp.elicitation import Heard, Reply
     from interp.setting import Case, Setting
 
 InstrumentName = Literal["jsd", "rollout", "attribution", "masking"]
@@ -278,10 +278,12 @@ def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequen
     recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label="numerical floor", whole=whole)
 
 
-def _replies(setting: "Setting", questions: Sequence[Question], *, free: bool) -> "list[Reply]":
+def _replies(
+    setting: "Setting", questions: Sequence[Question], heard: "Heard | None" = None, *, free: bool
+) -> "list[Reply]":
     from interp.elicitation import free_replies, slot_replies
 
-    return (free_replies if free else slot_replies)(setting.generator, setting.prompter, questions)
+    return (free_replies if free else slot_replies)(setting.generator, setting.prompter, questions, heard)
 
 
 def asked_on_record(
@@ -305,16 +307,18 @@ def asked_on_record(
     return {record["id"]: record for record in run.records("answer") if record["id"] in wanted}
 
 
-def asked_for(setting: "Setting", questions: Sequence[Question], *, free: bool) -> list[Record]:
-    """A record of each question's answer, the user's response or the model's own, and of whether it is right."""
+def asked_for(
+    setting: "Setting", questions: Sequence[Question], heard: "Heard | None" = None, *, free: bool
+) -> list[Record]:
+    """A record of each question's answer, the user's response or the model's own, and of whether it is right.
+
+    heard: told of each batch of the questions that have no response, in their order."""
     asked = [question for question in questions if question.response is None]
-    written = dict(zip([q.id for q in asked], _replies(setting, asked, free=free), strict=True))
+    written = dict(zip([q.id for q in asked], _replies(setting, asked, heard, free=free), strict=True))
     records = []
     for question in questions:
         said = written.get(question.id)
-        answer = _lettered(question, question.response if said is None else said.answer)
-        if answer is not None and not setting.prompter.speakable(question, answer):
-            answer = None
+        answer = answer_of(setting, question, question.response if said is None else said.answer)
         records.append(
             {
                 "id": question.id,
@@ -333,10 +337,13 @@ def asked_for(setting: "Setting", questions: Sequence[Question], *, free: bool) 
     return records
 
 
-def _lettered(question: Question, answer: str | None) -> str | None:
-    """The letter alone of a choice that is named in more words, so that right and wrong answers have one form."""
+def answer_of(setting: "Setting", question: Question, answer: str | None) -> str | None:
+    """An answer as it is put to the model; None where it cannot be.
+
+    Of a choice that is named in more words the letter alone, so that right and wrong answers have one form."""
     named = choice_index(answer, question.choices) if answer and question.choices else None
-    return answer if named is None else LETTERS[named]
+    answer = answer if named is None else LETTERS[named]
+    return None if answer is None or not setting.prompter.speakable(question, answer) else answer
 
 
 def sampled_on_record(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.formats import ConfidenceFormat
-from interp.prefix import Branches, SharedPrefix
+from interp.prefix import Branches, PromptsRead, SharedPrefix
 from interp.prompts import REPLY_TOKENS, Prompter
 from interp.questions import LETTERS, may_be_right, normalised
 from interp.records import Question
@@ -39,6 +39,11 @@ class Continuation:
     """How many tokens were generated, the ending one included."""
     finished: bool
     """The model ended it by itself; False where it was cut off."""
+
+
+Heard = Callable[[Sequence[int], Sequence[Continuation], PromptsRead, Sequence[int]], None]
+"""Called when a batch is written, while its prompts are still at hand as they were read: (numbers of the continuations,
+the continuations, the prompts, the number of each continuation's prompt among them)."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,15 @@ class Generator:
         self._silent = frozenset(self.tokenizer.convert_tokens_to_ids(token) for token in silent)
 
     def greedy(
-        self, prompts: Sequence[Sequence[int]], *, most: int = ANSWER_TOKENS, lines: bool = True
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        most: int = ANSWER_TOKENS,
+        lines: bool = True,
+        heard: Heard | None = None,
     ) -> list[Continuation]:
         """The most likely token at every step, for each prompt in the order given; lines False: to the turn's end."""
-        return self._written(prompts, lambda logits, step, rows: logits.argmax(-1), most, lines)
+        return self._written(prompts, lambda logits, step, rows: logits.argmax(-1), most, lines, heard)
 
     def sampled(
         self,
@@ -98,6 +108,7 @@ class Generator:
         *,
         top_p: float,
         most: int = ANSWER_TOKENS,
+        heard: Heard | None = None,
     ) -> list[Continuation]:
         """One top-p sample for each prompt at temperature 1, each with its own source of chance.
 
@@ -107,10 +118,12 @@ class Generator:
         def pick(logits: Tensor, step: int, rows: np.ndarray) -> Tensor:
             return top_p_token(logits, torch.from_numpy(chances[rows, step]).to(logits), top_p)
 
-        return self._written(prompts, pick, most, lines=True)
+        return self._written(prompts, pick, most, True, heard)
 
     @torch.no_grad()
-    def _written(self, prompts: Sequence[Sequence[int]], pick: Pick, most: int, lines: bool) -> list[Continuation]:
+    def _written(
+        self, prompts: Sequence[Sequence[int]], pick: Pick, most: int, lines: bool, heard: Heard | None
+    ) -> list[Continuation]:
         if not prompts:
             return []
         length = self.prefix.shared_length(prompts)
@@ -118,17 +131,24 @@ class Generator:
         copies = Counter(map(tuple, prompts))  # which share their prompt
         sizes = [(len(prompt) - length) // copies[tuple(prompt)] + TYPICAL_TOKENS for prompt in prompts]
         for batch in self.prefix.batches(sizes):
-            for index, (ids, finished) in zip(
-                batch, self._batch([prompts[i] for i in batch], length, batch, pick, most, lines), strict=True
-            ):
-                found[index] = Continuation(self._line(ids) if lines else self._text(ids), len(ids), finished)
+            written = self._batch([prompts[i] for i in batch], length, batch, pick, most, lines, heard)
+            found |= dict(zip(batch, written, strict=True))
         return [found[i] for i in range(len(prompts))]
 
     def _batch(
-        self, prompts: list[Sequence[int]], length: int, numbers: list[int], pick: Pick, most: int, lines: bool
-    ) -> list[tuple[list[int], bool]]:
+        self,
+        prompts: list[Sequence[int]],
+        length: int,
+        numbers: list[int],
+        pick: Pick,
+        most: int,
+        lines: bool,
+        heard: Heard | None,
+    ) -> list[Continuation]:
         unlike = {prompt: number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        branches = Branches(self.prefix, length, list(unlike), [unlike[tuple(prompt)] for prompt in prompts])
+        owners = [unlike[tuple(prompt)] for prompt in prompts]
+        branches = Branches(self.prefix, length, list(unlike), owners)
+        read = branches.read() if heard else None
         ends = self.stops if lines else self.turn_ends
         written: list[list[int]] = [[] for _ in prompts]
         finished = np.zeros(len(prompts), dtype=bool)
@@ -145,7 +165,14 @@ class Generator:
             if not len(alive) or step == most - 1:
                 break
             logits = branches.grown(alive, [written[row][-1] for row in alive])
-        return list(zip(written, finished.tolist(), strict=True))
+        del branches, logits
+        said = [
+            Continuation(self._line(ids) if lines else self._text(ids), len(ids), end)
+            for ids, end in zip(written, finished.tolist(), strict=True)
+        ]
+        if heard and read:
+            heard(numbers, said, read, owners)
+        return said
 
     def _line(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip().split("\n")[0].strip()
@@ -155,26 +182,37 @@ class Generator:
         return str(self.tokenizer.decode([i for i in ids if i not in self._silent])).strip()
 
 
-def slot_replies(generator: Generator, prompter: Prompter, questions: Sequence[Question]) -> list[Reply]:
+def slot_replies(
+    generator: Generator, prompter: Prompter, questions: Sequence[Question], heard: Heard | None = None
+) -> list[Reply]:
     """Each question's greedy answer, written into the slot after "Answer:"."""
-    written = generator.greedy([prompter.transcript(question).ids for question in questions])
-    return [Reply(said.text if said.finished and said.text else None, None, said.text, said.tokens) for said in written]
+    written = generator.greedy([prompter.transcript(question).ids for question in questions], heard=heard)
+    return [slot_reply(said) for said in written]
 
 
-def free_replies(generator: Generator, prompter: Prompter, questions: Sequence[Question]) -> list[Reply]:
+def slot_reply(said: Continuation) -> Reply:
+    """The answer that was written into the slot; None where it was not ended."""
+    return Reply(said.text if said.finished and said.text else None, None, said.text, said.tokens)
+
+
+def free_replies(
+    generator: Generator, prompter: Prompter, questions: Sequence[Question], heard: Heard | None = None
+) -> list[Reply]:
     """Each question's whole greedy reply, from its first word to the end of the turn."""
     prompts = [prompter.transcript(question, free=True).ids for question in questions]
-    written = generator.greedy(prompts, most=generator.reply_tokens, lines=False)
-    return [
-        parsed_reply(
-            said.text,
-            prompter.confidence,
-            tokens=said.tokens,
-            finished=said.finished,
-            opened=prompter.opens_thought,
-        )
-        for said in written
-    ]
+    written = generator.greedy(prompts, most=generator.reply_tokens, lines=False, heard=heard)
+    return [free_reply(said, prompter) for said in written]
+
+
+def free_reply(said: Continuation, prompter: Prompter) -> Reply:
+    """What a whole reply says."""
+    return parsed_reply(
+        said.text,
+        prompter.confidence,
+        tokens=said.tokens,
+        finished=said.finished,
+        opened=prompter.opens_thought,
+    )
 
 
 def parsed_reply(

@@ -277,9 +277,10 @@ class Prepared:
 def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Question], options: Evaluate) -> None:
     choices = bool(questions[0].choices)
     setting = ready.setting(FORMATS[cell.format], choices=choices, examples=cell.examples)
+    read: dict[str, Record] = {}
     if run.dry:
         run.dry.know_lengths(setting.prompter, questions)
-    told = _answers(run, cell, setting, questions, options)
+    told = _answers(run, cell, setting, questions, options, read)
     for asking in options.askings:
         of_asking = setting
         if asking == "judged":
@@ -289,23 +290,37 @@ def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Questio
         if asking != "sampled":
             answered = [one for one in answered if one.answer]
         whole = len(questions) * len(answered) / max(1, len(told))
-        _ask(run, cell.key(asking), asking, of_asking, answered, told, options, whole)
+        _ask(run, cell.key(asking), asking, of_asking, answered, told, options, read, whole)
 
 
 def _answers(
-    run: Run, cell: Cell, setting: "Setting", questions: Sequence[Question], options: Evaluate
+    run: Run,
+    cell: Cell,
+    setting: "Setting",
+    questions: Sequence[Question],
+    options: Evaluate,
+    read: dict[str, Record],
 ) -> dict[str, Record]:
-    """The record of each question's answer: the user's response, else the model's greedy one."""
-    from interp.diagnose import asked_for
+    """The record of each question's answer: the user's response, else the model's greedy one.
 
-    key = cell.key("answer")
+    read: takes what was read of the confidences in new answers while their prompts were at hand, by question."""
+    from interp.diagnose import asked_for
+    from interp.methods import answered_and_read
 
     def asked(chunk: Sequence[Question]) -> Iterator[Record]:
-        for question, record in zip(chunk, asked_for(setting, chunk, free=options.free), strict=True):
-            yield record | {"prompt_tokens": len(setting.prompter.transcript(question, free=options.free).ids)}
+        began, found = time.perf_counter(), {}
+        if "read" in options.askings:
+            records, found = answered_and_read(setting, chunk, free=options.free)
+        else:
+            records = asked_for(setting, chunk, free=options.free)
+        read.update(found)
+        spent = time.perf_counter() - began - sum(one["seconds"] for one in found.values())
+        for question, record in zip(chunk, records, strict=True):
+            prompt = setting.prompter.transcript(question, free=options.free)
+            yield {"seconds": spent / len(chunk), **record, "prompt_tokens": len(prompt.ids)}
 
     by_id = {q.id: q for q in questions}
-    recorded(run, key, by_id, AT_ONCE["answer"], timed(asked), setting, whole=len(questions))
+    recorded(run, cell.key("answer"), by_id, AT_ONCE["answer"], asked, setting, whole=len(questions))
     return _told(run, cell)
 
 
@@ -329,12 +344,20 @@ def _ask(
     answered: Sequence[Answered],
     told: dict[str, Record],
     options: Evaluate,
+    read: dict[str, Record],
     whole: float,
 ) -> None:
     sampling = Sampling(options.samples, options.top_p, options.seed)
 
+    def at_hand(one: Answered) -> bool:
+        return asking == "read" and read.get(one.question.id, {}).get("of_answer") == one.answer
+
     def asked(chunk: Sequence[Answered]) -> Iterator[Record]:
-        for one, record in zip(chunk, ASKINGS[asking](setting, chunk, sampling), strict=True):
+        missing = [one for one in chunk if not at_hand(one)]
+        fresh = iter(ASKINGS[asking](setting, missing, sampling) if missing else ())
+        for one in chunk:
+            record = read[one.question.id] if at_hand(one) else next(fresh)
+            record = {name: value for name, value in record.items() if name != "of_answer"}
             if options.free and asking == "read":  # the level that was written counts, not the likeliest one
                 record |= {"stated": told[one.question.id]["stated"], "level_tokens": 0}
             yield record
