@@ -372,7 +372,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("all-tokens-of-a-level-but-its-end", "read = common_length(suffixes) + 1", "read = max(map(len, suffixes))"),
         ("not-renormalised", "(logprobs - mass).exp()", "logprobs.exp()"),
         ("outside-is-inside", "1 - mass.exp().item()", "mass.exp().item()"),
-        ("answers-without-the-end-of-their-line", "(*spoken, spoken[-1] + 1) if", "spoken if"),
+        ("answers-without-the-end-of-their-line", "(*answer, answer[-1] + 1) if", "answer if"),
         ("the-end-of-the-line-is-counted", "max(len(plan.answer_tokens) - 1, 0)", "len(plan.answer_tokens)"),
         (
             "readings-of-other-transcripts",
