@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -219,6 +219,7 @@ class DryRun:
         return self.clock() - self.began - sum(chunk.seconds for part in self.parts.values() for chunk in part.chunks)
 
 
+@runtime_checkable
 class _Asked(Protocol):
     @property
     def dry_run(self) -> bool: ...
