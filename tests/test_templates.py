@@ -3,6 +3,7 @@
 import copy
 import datetime as real_datetime
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from vocabularies import GPT_OSS, TEMPLATES, real_tokenizer
 from interp import jsd, masking
 from interp.attribution import measured as attributed
 from interp.checkpoints import Checkpoint
+from interp.diagnose import Diagnose, _identity
 from interp.elicitation import Continuation, Generator, free_replies, parsed_reply
 from interp.errors import UserError
 from interp.formats import FORMATS
@@ -355,6 +357,22 @@ def test_no_clock_enters_a_prompt(tiny_tokenizer, monkeypatch):
     assert rendered.startswith("04 Jul 2031, Friday"), "positive control: transformers asks the clock"
     other = prompter_of(tokenizer, date="2031-07-04")
     assert other.transcript(WHERE).text.startswith("04 Jul 2031, Friday<|start|>") and other.frame != today.text
+
+
+def test_the_rendered_prompt_is_part_of_what_a_run_is(tiny_loaded, tiny_tokenizer, monkeypatch):
+    template = "{% if date_string %}{{ date_string }}{% endif %}" + CHATML
+    dated, plain = (
+        replace(tiny_loaded("llama"), tokenizer=with_template(tiny_tokenizer(), t)) for t in (template, CHATML)
+    )
+
+    def prompts(checkpoint: Checkpoint, **options) -> str:
+        return _identity(Diagnose(**options), [], checkpoint, [WHERE], 0)["prompts"]
+
+    before = prompts(dated)
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Later)
+    assert prompts(dated) == before
+    assert len({before, prompts(dated, date="2024-02-29"), prompts(plain), prompts(plain, format="ScoreText")}) == 4
+    assert prompts(plain) == prompts(plain, date="2024-02-29")
 
 
 @pytest.mark.slow

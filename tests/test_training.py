@@ -26,6 +26,7 @@ from interp.checkpoints import Loading, loaded_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.head import next_token
+from interp.prompts import Prompting
 from interp.questions import is_right, may_be_right
 from interp.records import Question
 from interp.runs import read_records, read_run
@@ -106,6 +107,21 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
     (loss, gradient), (plain, plainly) = results
     assert loss == pytest.approx(plain, abs=1e-4)
     assert (gradient - plainly).norm() / plainly.norm() < 1e-3 and plainly.norm() > 0
+
+
+@pytest.mark.parametrize("levels", ["whole", "token"])
+def test_a_packed_row_reads_levels_as_the_measurement_does(tiny_loaded, open_questions, levels):
+    setting = prepared(
+        tiny_loaded("llama"), FORMATS["ScoreNumber"], prompting=Prompting(levels=levels), read_opening=False
+    )
+    transcripts = [setting.prompter.transcript(t.question, t.right) for t in triplets_of(open_questions[:3])]
+    row = packed_row(setting, transcripts)
+    with torch.no_grad():
+        found, _ = row.logprobs(next_token(setting.checkpoint.model, **row.inputs, use_cache=False).of_row(0))
+    for one, reading in zip(found, setting.reader.readings(transcripts), strict=True):
+        assert one.softmax(-1).tolist() == pytest.approx(reading.distribution.probability, abs=1e-5)
+        assert 1 - one.exp().sum().item() == pytest.approx(reading.distribution.outside, abs=1e-5)
+    assert levels == "whole" or row.plan.level_ends.numel() == 0
 
 
 @pytest.mark.parametrize("form", FORMATS_TRAINED)
