@@ -74,7 +74,7 @@ def readout(options: Benchmarks) -> dict:
     setting, question = _setting(options), _question()
     answers = [f"{a} {b}" for a in WORDS for b in WORDS if a != b][::5][:30]
     transcripts = [setting.prompter.transcript(question, answer) for answer in answers]
-    stops = setting.checkpoint.stops
+    stops = setting.stops
     nothing = SharedPrefix(setting.checkpoint.model, ())
     opening = setting.prompter.transcript(question).ids
 
@@ -122,7 +122,7 @@ def greedy(options: Benchmarks) -> dict:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=ANSWER_TOKENS,
                 do_sample=False,
-                eos_token_id=list(setting.checkpoint.stops),
+                eos_token_id=list(setting.stops),
                 pad_token_id=tokenizer.eos_token_id,
             )
             texts.append(tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True).strip().split("\n")[0])
@@ -153,7 +153,7 @@ def default(options: Benchmarks) -> dict:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=32,
                 do_sample=False,
-                eos_token_id=list(setting.checkpoint.turn_ends),
+                eos_token_id=list(setting.turn_ends),
                 pad_token_id=tokenizer.eos_token_id,
             )
             answers.append(tokenizer.decode(written[0, len(prompt) :]).strip().split("\n")[0])

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -36,6 +37,8 @@ EMBEDDED_SHOTS = 3
 
 
 Quantization = Literal["none", "4bit"]
+LINE_END = re.compile(r"[Ġĉč▁ \t\r]*\.?[Ġĉč▁ \t\r]*(\n|Ċ|<0x0A>)")
+"""A newline as itself, in byte-level BPE, and as sentencepiece's byte; with what may stand before it."""
 QUANTIZED = {"4bit": "weights quantised to 4 bits (NF4) when they were loaded"}
 """What every number must carry."""
 
@@ -83,8 +86,10 @@ class Checkpoint:
     """Twelve hex digits over the weights' files, or the hub's commit."""
 
     @property
-    def turn_ends(self) -> tuple[int, ...]:
-        """Token ids that end a turn or the text."""
+    def eos_ids(self) -> tuple[int, ...]:
+        """Token ids that end the text, as the generation configuration and the tokenizer say.
+
+        Errors: UserError where the model has no such token."""
         ends = getattr(self.model.generation_config, "eos_token_id", None)
         ends = ends if isinstance(ends, list | tuple) else [ends] if ends is not None else []
         size = self.model.config.get_text_config().vocab_size
@@ -93,12 +98,11 @@ class Checkpoint:
         own = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
         return tuple(sorted({*ends, *own}))
 
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """Token ids that end a turn or a line."""
-        marks = ("\n", "Ċ", "<0x0A>")  # a newline as itself, in byte-level BPE, and as sentencepiece's byte
-        lines = [index for token, index in self.tokenizer.get_vocab().items() if token.startswith(marks)]
-        return tuple(sorted({*self.turn_ends, *lines}))
+    @cached_property
+    def line_ends(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a line, after blanks and a full stop at most (" \\n", ".\\n")."""
+        vocabulary = self.tokenizer.get_vocab().items()
+        return tuple(sorted(index for token, index in vocabulary if LINE_END.match(token)))
 
     @property
     def context(self) -> int | None:

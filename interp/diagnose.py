@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from interp.commands import Options, refuse_sets_of_nothing, run_as_command
+from interp.dryrun import DryRun, dry_run_of
 from interp.errors import UserError
+from interp.floor import floors_of, with_floors
 from interp.intervals import Columns, estimated_columns
 from interp.processes import launched
 from interp.questions import LETTERS, choice_index, fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
@@ -81,17 +83,22 @@ class Diagnose(Options):
 
 
 def diagnosed(
-    options: Diagnose, instruments: Sequence[InstrumentName], command: str, checkpoint: "Checkpoint | None" = None
+    options: Diagnose,
+    instruments: Sequence[InstrumentName],
+    command: str,
+    checkpoint: "Checkpoint | None" = None,
+    dry: DryRun | None = None,
 ) -> Path:
     """Runs the instruments, or what an earlier run has left of them, and returns the run's directory.
 
-    checkpoint: that of the options where it is loaded already."""
+    checkpoint: that of the options where it is loaded already. dry: where a dry run is part of another's."""
+    dry = dry or dry_run_of(options)
     questions = shuffled(loaded_questions(options.data), options.seed)
     refuse_mixed(questions, options.data)
     choices = bool(questions[0].choices)
     if choices and options.candidates > min(len(q.choices) for q in questions):
         options = _without_candidates(options, questions)
-    arguments = options.template_arguments
+    prompting = options.prompting
     folder = options.out or Path("results") / command
     instruments = options.instruments_of(instruments)
     from interp.checkpoints import loaded_checkpoint, source_of
@@ -104,7 +111,8 @@ def diagnosed(
     refuse_unfit(checkpoint, instruments)
     shots = checkpoint.shots if options.shots is None else options.shots
     refuse_sets_of_nothing(options.shot_sets, shots)
-    with Run(folder, _identity(options, instruments, checkpoint, questions, shots), launched(options.device)) as run:
+    identity = _identity(options, instruments, checkpoint, questions, shots)
+    with Run(folder, identity, launched(options.device), dry) as run:
         settings = [
             prepared(
                 checkpoint,
@@ -112,8 +120,7 @@ def diagnosed(
                 shots=shots,
                 shot_seed=number,
                 choices=choices,
-                template=options.template,
-                template_args=arguments,
+                prompting=prompting,
                 pool=questions,
                 seed=options.seed,
                 batch_tokens=options.batch_tokens,
@@ -124,10 +131,13 @@ def diagnosed(
         if options.cases:
             _take_over(run, options.cases, settings[0])
         cases = selected_cases(run, settings[0], questions, options, sample="jsd" in instruments)
+        if set(instruments) != {"rollout"}:
+            read_again(run, ("floor", 0), settings[0], cases)
         for name in instruments:
             for number, setting in enumerate(settings):
                 _measure(run, name, number, setting, cases, options)
-        run.write_summary(summary_of(run, instruments, _model(settings[0]), options))
+        if run.dry is None:
+            run.write_summary(summary_of(run, instruments, _model(settings[0]), options))
     return folder
 
 
@@ -155,19 +165,27 @@ CHOSEN_BY = ("data", "questions", "n", "seed", "free", "candidates", "top_p", "t
 
 def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
     """Puts an earlier run's answers and samples on record. Errors: UserError where they would not be this run's."""
-    config, _, records = read_run(cases)
+    config, _, records = read_run(cases, finished=run.dry is None)
     theirs = config["identity"]
     if unlike := [name for name in CHOSEN_BY if theirs.get(name) != run.identity[name]]:
         name = unlike[0]
         raise UserError(f"--cases {cases}: its {name} is {theirs.get(name)!r}, here it is {run.identity[name]!r}")
     for measure in ("answer", "sample"):
         theirs = {record["id"]: record for record in records if record["measure"] == measure}
-        recorded(run, (measure, 0), theirs, len(theirs), lambda chunk: chunk, setting)
+        recorded(run, (measure, 0), theirs, len(theirs), lambda chunk: chunk, setting, whole=0)
 
 
 def _identity(
     options: Diagnose, instruments: Sequence[str], checkpoint: "Checkpoint", questions: list[Question], shots: int
 ) -> Record:
+    from interp.formats import FORMATS
+    from interp.setting import prompter_for
+
+    choices, confidence = bool(questions[0].choices), FORMATS[options.format]
+    prompters = [
+        prompter_for(checkpoint, confidence, options.prompting, shots=shots, shot_seed=number, choices=choices)
+        for number in range(options.shot_sets)
+    ]
     return options.identity | {
         "cases": str(options.cases) if options.cases else None,
         "shots": shots,
@@ -176,6 +194,7 @@ def _identity(
         "note": checkpoint.note,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "questions": fingerprint(questions),
+        "prompts": fingerprint(prompter.frame for prompter in prompters),
     }
 
 
@@ -196,15 +215,22 @@ def selected_cases(
     from interp.setting import Case
 
     right: list[tuple[Question, str]] = []
+    asked, enough = 0, run.dry.enough(run, options.n) if run.dry else options.n
+    if run.dry:
+        run.dry.know_lengths(setting.prompter, questions)
     with progress("answers", options.n, hidden=not run.processes.first) as bar:
         for chunk in chunks(questions, ASKED_AT_ONCE):
             told = asked_on_record(run, setting, chunk, free=options.free, bar=bar)
             fresh = [(q, told[q.id]["answer"]) for q in chunk if told[q.id]["right"]]
             bar.update(min(len(fresh), options.n - len(right)))
             right += fresh
+            asked += len(chunk)
+            known = len(right), asked, ASKED_AT_ONCE
+            if run.dry and run.dry.foresees(*known, enough=enough, wanted=options.n, there=len(questions)):
+                break
             if len(right) >= options.n:
                 break
-    right = right[: options.n]
+    right = right[:enough]
     if not right:
         raise UserError(
             f"{options.ckpt} answers none of {len(questions)} questions of {options.data} right: nothing to measure"
@@ -240,6 +266,16 @@ def selected_cases(
         )
         for question, answer in right
     ]
+
+
+def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequence["Case"]) -> None:
+    """Puts the numerical floor on record: the first right answers, each read twice."""
+    from interp import floor
+
+    by_id = {case.question.id: case for case in cases[: floor.MOST]}
+    whole = min(floor.MOST, len(cases) * (run.dry.scale if run.dry else 1.0))
+    measured = partial(floor.measured, setting)
+    recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label="numerical floor", whole=whole)
 
 
 def _replies(setting: "Setting", questions: Sequence[Question], *, free: bool) -> "list[Reply]":
@@ -335,14 +371,14 @@ def _measure(
     run: Run, name: InstrumentName, number: int, setting: "Setting", cases: Sequence["Case"], options: Diagnose
 ) -> None:
     instrument = importlib.import_module(f"interp.{name}")
-    extra = {}
+    extra, whole = {}, len(cases) * (run.dry.scale if run.dry else 1.0)
     if name == "attribution":
-        cases = cases[: options.n_attribution]
+        cases, whole = cases[: options.n_attribution], min(whole, options.n_attribution)
         extra = {"score": options.score, "path": options.path, "baseline": options.baseline}
     label = name if options.shot_sets == 1 else f"{name}, examples {number + 1} of {options.shot_sets}"
     by_id = {case.question.id: case for case in cases}
     measured = partial(instrument.measured, setting, **extra)
-    recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label)
+    recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label, whole=whole)
 
 
 def _model(setting: "Setting") -> Record:
@@ -369,13 +405,14 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
         "data.without_wrong_answer": sum(not record["wrong"] for record in run.records("sample")),
         "format": options.format,
     }
+    floors = floors_of(list(run.records("floor")))
+    flat |= {key: estimate.as_record() for key, estimate in floors.items()}
     spread: dict[str, Record] = {}
     for name in instruments:
         records = [{k: record[k] for k in ("set", "id", "values")} for record in run.records(name)]
-        flat |= {
-            key: estimate.as_record()
-            for key, estimate in estimated_columns(columns_of(name, averaged(records))).items()
-        }
+        found = estimated_columns(columns_of(name, averaged(records)))
+        floored = with_floors(found, floors, score=options.score)
+        flat |= {key: estimate.as_record() for key, estimate in floored.items()}
         if options.shot_sets > 1:
             for number in range(options.shot_sets):
                 of_set = estimated_columns(columns_of(name, [r for r in records if r["set"] == number]))
@@ -411,11 +448,12 @@ def run_instruments(instruments: Sequence[InstrumentName], command: str) -> Call
     """The body of a command: measure, print the table, draw the figures."""
 
     def body(options: Diagnose) -> None:
-        folder = diagnosed(options, instruments, command)
+        dry = dry_run_of(options)
+        folder = diagnosed(options, instruments, command, dry=dry)
         if launched(options.device).first:
             from figures.report import reported
 
-            reported(folder)
+            reported(folder, dry=dry)
 
     return body
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from interp.checkpoints import Checkpoint
-    from interp.records import Question
+    from interp.records import Question, Transcript
+    from interp.setting import Setting
     from training.triplets import Triplet
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -55,6 +56,17 @@ def close(one: object, other: object) -> bool:
 def keys(folder: Path) -> list[tuple]:
     """Measure, set and question of every record of a run, in their order."""
     return [(record["measure"], record["set"], record["id"]) for record in read_records(folder)]
+
+
+def filler_tokens(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
+    """The tokens that are a blank or a full stop: by the vocabulary itself, not by writing them."""
+    return sorted(index for token, index in tokenizer.get_vocab().items() if token in (" ", "Ġ", "▁", "."))
+
+
+def written_levels(setting: "Setting", transcript: "Transcript") -> list[list[tuple[int, ...]]]:
+    """For each level the tokens that state it: alone, and with each token that may stand before the end of its line."""
+    more = [(), *((token,) for token in filler_tokens(setting.checkpoint.tokenizer))]
+    return [[(*suffix, *one) for one in more] for suffix in setting.prompter.level_suffixes(transcript)]
 
 
 HERE = Path(__file__).resolve().parent

@@ -286,6 +286,34 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
+        "interp/floor.py",
+        ["test_floor.py"],
+        ("read-again-in-the-same-packing", "reader.prefix = setting.prefix.extended(", "setting.prefix.extended("),
+        ("floor-by-its-near-end", "return max(abs(end)", "return min(abs(end)"),
+        ("shares-have-a-floor", r"(?!direction|outside|flagged)(?!.*share)", r"(?!direction|outside|flagged)"),
+    ),
+    *_of(
+        "interp/check.py",
+        ["test_check.py"],
+        (
+            "the-check-cuts-nothing",
+            "    alone.cuts.append((tuple(range(answer[-1] + 1, len(alone.tokens))), tuple(answer)))\n",
+            "",
+        ),
+        ("allowed-whatever-the-noise", "max(NOISES * noise, ", "max(1.0, "),
+        (
+            "one-path-alone",
+            "for tree, first in ((0, 0), (0, 2), (1, 0))",
+            "for tree, first in ((0, 0), (0, 0), (1, 0))",
+        ),
+    ),
+    *_of(
+        "interp/precision.py",
+        ["test_precision.py"],
+        ("no-room-for-a-run", "max(ROOM * weights, LEAST_ROOM)", "0"),
+        ("training-in-float32", "(not training and fits_in", "(fits_in"),
+    ),
+    *_of(
         "interp/head.py",
         ["test_head.py"],
         ("no-soft-cap", "return logits if self.cap is None else", "return logits if True else"),
@@ -376,7 +404,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-mean-of-the-table-not-of-what-layers-receive", "table(part).float()", "table.weight[part].float()"),
         (
             "pad-that-ends-a-turn-is-a-filler",
-            "taken = {*checkpoint.stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}",
+            "taken = {*stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}",
             "taken = {tokenizer.bos_token_id, tokenizer.unk_token_id}",
         ),
     ),

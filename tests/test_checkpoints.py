@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -218,7 +219,7 @@ def test_a_saved_model_comes_back_frozen_and_bit_for_bit(tiny_loaded, tiny_model
 def test_an_adapter_is_put_on_its_base_and_changes_what_it_says(tiny_loaded, tiny_adapter, family):
     base, adapted = tiny_loaded(family), loaded_checkpoint(str(tiny_adapter(family)), Loading(device="cpu"))
     assert not adapted.model.training and not any(p.requires_grad for p in adapted.model.parameters())
-    assert adapted.context == base.context and adapted.stops == base.stops
+    assert adapted.context == base.context and adapted.line_ends == base.line_ends
     assert (logits(base) - logits(adapted)).abs().max() > 0.01
     with adapted.model.disable_adapter():
         assert torch.equal(logits(base), logits(adapted))
@@ -226,14 +227,38 @@ def test_an_adapter_is_put_on_its_base_and_changes_what_it_says(tiny_loaded, tin
 
 def test_turns_and_lines_end_a_reply(tiny_loaded):
     checkpoint = tiny_loaded("llama")
-    tokens = checkpoint.tokenizer.convert_ids_to_tokens(list(checkpoint.stops))
+    tokens = checkpoint.tokenizer.convert_ids_to_tokens([*checkpoint.eos_ids, *checkpoint.line_ends])
     assert "<|end|>" in tokens and "Ċ" in tokens
     assert all(token == "<|end|>" or token.startswith("Ċ") for token in tokens)
 
 
+def test_a_blank_or_a_full_stop_within_the_token_of_a_lines_end_ends_it_too(tiny_model):
+    vocabulary = [
+        "Ċ",
+        "ĊĊ",
+        "ĠĊ",
+        ".Ċ",
+        ".ĊĊ",
+        "Ġ.Ċ",
+        "\n\n",
+        " \n",
+        "▁\n",
+        ".\n",
+        "<0x0A>",
+        "čĊ",
+        "Ġ",
+        ".",
+        "..Ċ",
+        "aĊ",
+    ]
+    tokenizer = SimpleNamespace(get_vocab=lambda: {token: index for index, token in enumerate(vocabulary)})
+    ends = Checkpoint("x", tiny_model("llama"), tokenizer).line_ends
+    assert [vocabulary[index] for index in ends] == vocabulary[:12]
+
+
 def test_sentencepieces_byte_for_a_line_ends_a_reply_too(tiny_model, tiny_tokenizer):
     checkpoint = Checkpoint("x", tiny_model("llama"), tiny_tokenizer("pieces"))
-    assert checkpoint.tokenizer.convert_tokens_to_ids("<0x0A>") in checkpoint.stops
+    assert checkpoint.tokenizer.convert_tokens_to_ids("<0x0A>") in checkpoint.line_ends
 
 
 def test_the_fingerprint_follows_the_weights_and_not_the_place(tiny_checkpoint, tiny_loaded, tmp_path):

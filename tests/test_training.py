@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import tyro
-from conftest import triplets_of
+from conftest import triplets_of, written_levels
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
@@ -58,16 +58,18 @@ KINDS = ["llama", "mistral", "gemma2", "qwen2", "gemma3"]
 
 def whole_texts(setting, transcripts) -> tuple[torch.Tensor, torch.Tensor]:
     """The definition: each level of each transcript from a plain pass over its whole text, and the answers."""
-    model, stops = setting.checkpoint.model, list(setting.checkpoint.stops)
+    model, stops = setting.checkpoint.model, list(setting.stops)
     levels, answers = [], []
     for transcript in transcripts:
         found, before = [], len(transcript.ids)
-        for suffix in setting.prompter.level_suffixes(transcript):
-            ids = torch.tensor([[*transcript.ids, *suffix]])
-            said = model(ids, use_cache=False).logits[0].log_softmax(-1)
-            found.append(
-                sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1])) + said[-1, stops].logsumexp(-1)
-            )
+        for ways in written_levels(setting, transcript):
+            stated = []
+            for suffix in ways:
+                ids = torch.tensor([[*transcript.ids, *suffix]])
+                said = model(ids, use_cache=False).logits[0].log_softmax(-1)
+                written = sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1]))
+                stated.append(written + said[-1, stops].logsumexp(-1))
+            found.append(torch.stack(stated).logsumexp(0))
         levels.append(torch.stack(found))
         spoken = transcript.positions("answer")
         answers.append(sum(said[i - 1, transcript.ids[i]] for i in (*spoken, spoken[-1] + 1)))
@@ -88,7 +90,7 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
     weight.requires_grad_(True)
     try:
         row, results = packed_row(setting, transcripts), []
-        levels = [len(suffix) for t in transcripts for suffix in setting.prompter.level_suffixes(t)]
+        levels = [len(one) for t in transcripts for ways in written_levels(setting, t) for one in ways]
         assert row.inputs["input_ids"].shape[1] < 0.5 * (sum(len(t.ids) for t in transcripts) + sum(levels))
         for packed in (True, False):
             if packed:

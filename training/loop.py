@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ from transformers.trainer_pt_utils import safe_globals
 
 from interp.adapters import WEIGHTS, quiet_peft
 from interp.checkpoints import Checkpoint
+from interp.dryrun import DryRun
 from interp.errors import UserError, ran_out_of_memory
 from interp.plain import reason
 from interp.processes import Processes
@@ -37,6 +39,8 @@ STATES = "trainer"
 """Where in a run's directory the states of an unfinished training are."""
 SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "outside", "answer_rank", "auroc", "ece")
 """What of a point of the learning curve is printed."""
+TRIED = 3
+"""Updates of a dry run: the first, which holds what happens only once, and two that give the rate."""
 
 
 class ObjectiveTrainer(Trainer, Generic[AnyExample]):
@@ -182,8 +186,9 @@ class Watch(TrainerCallback, Generic[AnyExample]):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """The point before the first update."""
-        self._measured(state.global_step)
+        """The point before the first update; a state that a dry run left is at no point."""
+        if state.global_step % self.every == 0:
+            self._measured(state.global_step)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -211,6 +216,8 @@ class Watch(TrainerCallback, Generic[AnyExample]):
     def _measured(self, update: int) -> None:
         if not self.processes.first or ("curve", 0, str(update)) in self.trainer.run.done:
             return
+        dry = self.trainer.run.dry
+        timer = dry.timer(self.trainer.run) if dry else None
         model = self.trainer.model
         model.eval()
         point = self.trainer.objective.point(model, self.held_out)
@@ -222,6 +229,26 @@ class Watch(TrainerCallback, Generic[AnyExample]):
             print(f"update {update}, held out, {form}: {shown}", flush=True)
         told = {form: {name: one.as_record() for name, one in found.items()} for form, found in point.items()}
         self._append("curve", update, {"formats": told})
+        if dry and timer:
+            dry.named("learning curve").chunks.append(timer([str(update)]))
+
+
+class Trial(TrainerCallback):
+    """Times updates, and stops after a few; the state that is saved then is one that training goes on from."""
+
+    def __init__(self, dry: DryRun, run: Run) -> None:
+        self.dry, self.run, self.tried = dry, run, 0
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """An update begins."""
+        self.ended = self.dry.timer(self.run)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """It has ended."""
+        self.dry.named("updates").chunks.append(self.ended([str(state.global_step)]))
+        self.tried += 1
+        if self.tried == TRIED:
+            control.should_save = control.should_training_stop = True
 
 
 class Bar(ProgressCallback):
@@ -339,7 +366,19 @@ def train(
         trainer.add_callback(Bar())
         last_state(states)  # which removes what was cut off
     processes.wait()
+    begun = last_state(states)
+    if run.dry:
+        trainer.add_callback(Trial(run.dry, run))
+        updates, curve = run.dry.named("updates"), run.dry.named("learning curve")
+        updates.kept = int(begun.name.rpartition("-")[2]) if begun else 0
+        updates.whole = arguments.max_steps
+        curve.kept = sum(measure == "curve" for measure, *_ in run.done)
+        curve.whole = 1 + math.ceil(arguments.max_steps / options.every)
     trainer.add_callback(Watch(trainer, held_out, options.every, processes))
-    if begun := last_state(states):
+    if begun:
         refuse_unreadable(begun)
     trainer.train(resume_from_checkpoint=str(begun) if begun else None)
+    if run.dry and (left := last_state(states)):
+        size = sum(file.stat().st_size for file in left.rglob("*") if file.is_file())
+        run.dry.disk["states, until it is trained"] = size * min(3, 1 + arguments.max_steps // options.every)
+        run.dry.disk["the adapter"] = 2 * sum(p.numel() for p in model.parameters() if p.requires_grad)
