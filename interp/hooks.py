@@ -122,7 +122,7 @@ def _merged(copied: "PreTrainedModel | PeftModel") -> PreTrainedModel:
     peft: Any = copied  # whose method is the base's
     try:
         merged: PreTrainedModel = peft.merge_and_unload()
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"the adapter cannot be merged for transformer-lens ({reason})") from error
     merged.eval().requires_grad_(False)
