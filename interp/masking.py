@@ -61,7 +61,7 @@ def mean_embedding(model: "PreTrainedModel | PeftModel") -> "Tensor":
 
     if model not in _MEANS:
         table = model.get_input_embeddings()
-        count = len(table.get_parameter("weight"))
+        count = model.config.get_text_config().vocab_size
         parts = torch.split(torch.arange(count, device=model.device), 4096)
         sums = torch.stack([table(part).float().sum(0).cpu().double() for part in parts])
         _MEANS[model] = sums.sum(0) / count

@@ -234,7 +234,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "interp/hooks.py",
         ["test_hooks.py"],
         ("what-is-merged-into-the-head-reaches-the-embeddings", "    _untie(copied)\n", ""),
-        ("the-adapter-is-left-out", "copied.merge_and_unload()", "copied.unload()"),
+        ("the-adapter-is-left-out", "peft.merge_and_unload()", "peft.unload()"),
         (
             "cut-in-the-first-layer-only",
             "range(self.layers) if layers is None else layers",
