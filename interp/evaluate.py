@@ -308,7 +308,7 @@ def _ask(
     answered: Sequence[Answered],
     told: dict[str, Record],
     options: Evaluate,
-    whole: float,
+    whole: int | float,
 ) -> None:
     sampling = Sampling(options.samples, options.top_p, options.seed)
 
