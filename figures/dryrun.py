@@ -54,7 +54,7 @@ def _literal(text: str) -> Text:
     return Text(visible(text))
 
 
-def size(held: float) -> str:
+def size(held: int | float) -> str:
     """Bytes in three digits with a prefix."""
     for unit, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if held >= unit:
@@ -62,7 +62,7 @@ def size(held: float) -> str:
     return f"{held:.0f} B"
 
 
-def span(seconds: float) -> str:
+def span(seconds: int | float) -> str:
     """Seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

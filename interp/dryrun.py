@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from interp.records import Question
     from interp.runs import Run
 
-Clock = Callable[[], float]
+Clock = Callable[[], int | float]
 LONG, LONG_ENOUGH = 10.0, 1.0
 """Seconds after which a first chunk of several questions gives the rate, and after which later ones do."""
 FEW, MOST_CHUNKS = 4, 4
@@ -41,9 +41,9 @@ class Chunk:
 
     items: int
     """Questions, updates or points of a learning curve."""
-    size: float
+    size: int | float
     """Their tokens beside what all prompts share; their number where lengths are not known."""
-    seconds: float
+    seconds: int | float
     """How long it took."""
     written: int
     """Bytes of their records."""
@@ -55,15 +55,15 @@ class Part:
 
     name: str
     """What is measured."""
-    whole: float
+    whole: int | float
     """Items in the whole run."""
-    size: float = 1.0
+    size: int | float = 1.0
     """Mean size of an item of the whole run, in the unit of the chunks' sizes."""
     kept: int = 0
     """Items that were on record before."""
     chunks: list[Chunk] = field(default_factory=list)
     """What was measured now, in this order."""
-    times: float = 1.0
+    times: int | float = 1.0
     """How often the run has such a part: once more after a training, say."""
 
     @property
@@ -84,33 +84,33 @@ class Part:
         return not self.chunks and self.kept < self.whole
 
     @property
-    def rate(self) -> float:
+    def rate(self) -> int | float:
         """Seconds for one item of mean size; 0 where nothing was measured."""
         later = self.chunks[1:] or self.chunks
         size = sum(chunk.size for chunk in later)
         return self.size * sum(chunk.seconds for chunk in later) / size if size else 0.0
 
     @property
-    def once(self) -> float:
+    def once(self) -> int | float:
         """Seconds that the first chunk took beyond its rate."""
         if len(self.chunks) < 2 or not self.size:
             return 0.0
         return max(0.0, self.chunks[0].seconds - self.rate * self.chunks[0].size / self.size)
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> int | float:
         """For the whole."""
         return self.times * (self.once + self.rate * self.whole)
 
     @property
-    def left(self) -> float:
+    def left(self) -> int | float:
         """Seconds for what is not on record now."""
         missing = max(0.0, self.whole - self.kept - self.measured)
         again = (self.times - 1) * (self.once + self.rate * self.whole)
         return again + (self.once + self.rate * missing if missing else 0.0)
 
     @property
-    def written(self) -> float:
+    def written(self) -> int | float:
         """Bytes of the records of the whole."""
         measured = self.measured
         return self.times * self.whole * sum(chunk.written for chunk in self.chunks) / measured if measured else 0.0
@@ -124,7 +124,7 @@ class DryRun:
         self.clock, self.began = clock, clock()
         self.parts: dict[str, Part] = {}
         """By name, in the order in which they were met."""
-        self.disk: dict[str, float] = {}
+        self.disk: dict[str, int | float] = {}
         """Bytes of what is written beside the records, by what it is."""
         self.scale = 1.0
         """Items of the whole run for each one that is handed over here, where only some are known yet."""
@@ -140,11 +140,11 @@ class DryRun:
         self._sizes = {identity: max(1, size) for identity, size in found.items()}
 
     @property
-    def mean_size(self) -> float:
+    def mean_size(self) -> int | float:
         """Tokens of a question in the mean, beside what all prompts share; 1 where no lengths are known."""
         return float(np.mean([*self._sizes.values()])) if self._sizes else 1.0
 
-    def part(self, name: str, handed: float, whole: float | None = None) -> Part | None:
+    def part(self, name: str, handed: int | float, whole: int | float | None = None) -> Part | None:
         """The part of this name with its size; None where `whole` is 0, for what is no work.
 
         handed: items that are known here; whole: those of the whole run, where that is not `handed` times `scale`."""
@@ -204,33 +204,38 @@ class DryRun:
             part.name, part.times = named, part.times * times
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> int | float:
         """For the whole run, its start included."""
         return self.start + sum(part.seconds for part in self.parts.values())
 
     @property
-    def left(self) -> float:
+    def left(self) -> int | float:
         """Seconds for the same command without `--dry-run`, which starts once more."""
         return self.start + sum(part.left for part in self.parts.values())
 
     @property
-    def start(self) -> float:
+    def start(self) -> int | float:
         """Seconds so far that went into no part: imports, loading, checks, prompts."""
         return self.clock() - self.began - sum(chunk.seconds for part in self.parts.values() for chunk in part.chunks)
 
 
 @runtime_checkable
-class _Asked(Protocol):
+class Asked(Protocol):
+    """The options of a command that can foresee what it takes."""
+
     @property
-    def dry_run(self) -> bool: ...
+    def dry_run(self) -> bool:
+        """Whether it shall."""
+
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """Where its model runs."""
 
 
-AnyAsked = TypeVar("AnyAsked", bound=_Asked)
+AnyAsked = TypeVar("AnyAsked", bound=Asked)
 
 
-def dry_run_of(options: _Asked) -> DryRun | None:
+def dry_run_of(options: Asked) -> DryRun | None:
     """What fills with what a dry run measures; None where a whole run was asked for.
 
     Errors: UserError where several processes were launched: each would stop at another question."""

@@ -345,7 +345,7 @@ def _ask(
     told: dict[str, Record],
     options: Evaluate,
     read: dict[str, Record],
-    whole: float,
+    whole: int | float,
 ) -> None:
     sampling = Sampling(options.samples, options.top_p, options.seed)
 

@@ -30,7 +30,7 @@ def recorded(
     *,
     bar: "tqdm | None" = None,
     label: str = "",
-    whole: float | None = None,
+    whole: int | float | None = None,
 ) -> None:
     """Measures the items, given by their ids, that are not on record under this measure and set.
 
