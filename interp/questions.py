@@ -22,7 +22,9 @@ SIMILAR = 0.8
 """Two answers more alike than this (Ratcliff and Obershelp) may be spellings of one: "Belgrad" and "Belgrade"."""
 SHORT_FORM = 5
 """An abbreviation in capitals or with a full stop ("PA", "Calif.") has at most so many letters."""
-SMALL_WORDS = frozenset("of and the de la le du da do di del der des von van for in on".split())
+SMALL_WORDS = frozenset(
+    ("of", "and", "the", "de", "la", "le", "du", "da", "do", "di", "del", "der", "von", "for", "in")
+)
 """Words that abbreviations mostly pass over: "USA" for "United States of America"."""
 
 
@@ -105,8 +107,8 @@ def _short_for_one(question: Question, reply: str) -> bool:
 
 
 def is_short_for(short: str, long: str) -> bool:
-    """`short` may be an abbreviation of `long`: its initials ("usa"), some of its letters in their order from the
-    beginning of a word on, where `short` looks like an abbreviation ("PA", "Pa", "Calif."), or word by word ("St. Paul").
+    """`short` may be an abbreviation of `long`: its initials ("usa"), words cut short ("St. Paul"), or, where it looks
+    like an abbreviation, some of the letters in their order from the beginning of a word on ("PA", "Pa", "Calif.").
 
     It looks like one where it has at most two letters, or at most `SHORT_FORM` in capitals or before a full stop."""
     letters, words = normalised(short).replace(" ", ""), _words(long).split()
@@ -122,7 +124,9 @@ def is_short_for(short: str, long: str) -> bool:
     dotted = bare.endswith(".") and " " not in bare
     looks_short = len(letters) <= 2 or (len(letters) <= SHORT_FORM and (capitals or dotted))
     return looks_short and any(
-        len(rest := "".join(words[i:])) > max(len(letters) + 1, 3) and rest[0] == letters[0] and _in_order(letters, rest)
+        len(rest := "".join(words[i:])) > max(len(letters) + 1, 3)
+        and rest[0] == letters[0]
+        and _in_order(letters, rest)
         for i in range(len(words))
     )
 

@@ -93,6 +93,23 @@ class ConfidenceReader:
                 found[transcript] = Reading(said, spoken, max(len(plan.answer_tokens) - 1, 0))
         return [found[i] for i in range(len(transcripts))]
 
+    def answer_logprobs(self, transcripts: Sequence[Transcript]) -> list[float]:
+        """The `answer_logprob` of each transcript's reading, without its levels being read."""
+        if not transcripts:
+            return []
+        length = self.prefix.shared_length([t.ids for t in transcripts])
+        trees, owners = packed(transcripts, [()] * len(transcripts), length)
+        plans = [
+            self.planned(tree, [transcripts[i] for i in owner], length, levels=False)
+            for tree, owner in zip(trees, owners, strict=True)
+        ]
+        found: dict[int, float] = {}
+        for index, logits in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
+            total = logits.logsumexp(-1)
+            for transcript, plan in zip(owners[index], plans[index][1], strict=True):
+                found[transcript] = plan.answer_logprobs(logits, total).sum().item()
+        return [found[i] for i in range(len(transcripts))]
+
     def distribution(self, level_logprobs: Tensor) -> ConfidenceDistribution:
         """The distribution of one transcript from the log-probabilities of its levels."""
         form = self.prompter.confidence
@@ -108,15 +125,17 @@ class ConfidenceReader:
         return trees[0], reads, plans[0]
 
     def planned(
-        self, tree: TokenTree, transcripts: Sequence[Transcript], length: int
+        self, tree: TokenTree, transcripts: Sequence[Transcript], length: int, *, levels: bool = True
     ) -> tuple[list[int], list[LevelPlan]]:
-        """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans."""
+        """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans.
+
+        levels: False for the answers alone."""
         reads: dict[int, int] = {}
         plans = []
         for transcript in transcripts:
             path = tree.insert(transcript.ids[length:])
             edges, leaves = [], []
-            for level, suffix in enumerate(self.prompter.level_suffixes(transcript)):
+            for level, suffix in enumerate(self.prompter.level_suffixes(transcript) if levels else ()):
                 nodes = (path[-1], *tree.insert(suffix, path[-1]))
                 edges += [
                     (reads.setdefault(n, len(reads)), token, level) for n, token in zip(nodes, suffix, strict=False)
@@ -126,9 +145,10 @@ class ConfidenceReader:
             spoken = (*spoken, spoken[-1] + 1) if spoken and spoken[0] > length else ()
             answer = [(reads.setdefault(path[i - 1 - length], len(reads)), transcript.ids[i]) for i in spoken]
             device = self.prefix.model.device
-            rows, tokens, levels = torch.tensor(edges, device=device).reshape(-1, 3).T
+            rows, tokens, owners = torch.tensor(edges, device=device, dtype=torch.long).reshape(-1, 3).T
             before, said = torch.tensor(answer, device=device, dtype=torch.long).reshape(-1, 2).T
-            plans.append(LevelPlan(rows, tokens, levels, torch.tensor(leaves, device=device), before, said))
+            leaf_rows = torch.tensor(leaves, device=device, dtype=torch.long)
+            plans.append(LevelPlan(rows, tokens, owners, leaf_rows, before, said))
         return list(reads), plans
 
 
