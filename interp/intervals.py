@@ -33,7 +33,7 @@ class Estimate:
         return asdict(self)
 
 
-Value = float | int | tuple[float, ...] | None
+Value = float | int | tuple[float | int, ...] | None
 """What one question has: a number, several numbers that belong together, or nothing."""
 Columns = dict[str, tuple[list[Value], Statistic]]
 """What a run's numbers are computed from: by the number's key, one value per question, and the statistic of them."""
