@@ -14,6 +14,9 @@ Number = Callable[[float], str]
 """How a value is written."""
 
 
+LETTERS_SAID = "Where a wrong answer is said to be sampled, it is another letter of the multiple-choice question."
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a run's numbers are about."""
@@ -32,6 +35,8 @@ class Subject:
     """The confidence format."""
     sets: int = 1
     """Over how many sets of worked examples each question's values are averaged."""
+    chosen: bool = False
+    """The questions have choices, whose other letters are the wrong answers."""
 
     @property
     def sentence(self) -> str:
@@ -40,6 +45,8 @@ class Subject:
         text = (
             f"Model: {said}. Data: {self.data}, {self.asked} asked, {self.right} answered right. Format: {self.format}."
         )
+        if self.chosen:
+            text += f" {LETTERS_SAID}"
         return text + (f" Values are averaged over {self.sets} sets of worked examples." if self.sets > 1 else "")
 
 
@@ -66,6 +73,7 @@ def subject_of(config: Record, summary: Record) -> Subject:
         data["right"],
         summary["format"],
         config["identity"].get("shot_sets", 1),
+        data.get("wrong_answers") == "choice",
     )
 
 

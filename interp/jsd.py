@@ -194,22 +194,27 @@ def _divergences(pairs: Sequence[tuple[Record, Record]]) -> np.ndarray:
 
 
 MEDIANS = ("noise_floor", "wrong_wrong", "foreign", "foil", "candidates", "hint")
-SOURCES = {"": ("jsd", "jsd"), "branched_": ("branched", "jsd.branched"), "foil_": ("foil", "jsd.same_relation")}
-"""By the beginning of a wrong answer's numbers: its divergence, and what its keys in summary.json begin with. Those
-with `jsd` alone are the paper's: the wrong answer was sampled, or is another letter of multiple choice."""
+BRANCHED_MEDIANS = {
+    "branched": "branched.median",
+    "branched_wrong_wrong": "branched.wrong_wrong",
+    "filled_candidates": "filled.candidates",
+}
+"""Medians of what branching found, by their name in a record: their key."""
 
 
 def columns(records: Sequence[Record]) -> Columns:
-    """The columns behind the numbers of a run, by their key in summary.json."""
+    """The columns behind the numbers of a run, by their key in summary.json.
+
+    Keys that name no source are the paper's: the wrong answer was sampled, or is another letter of multiple choice.
+    What branching found is absent where no question has any."""
     found: Columns = {"jsd.median": (_column(records, "jsd"), np.median)}
     found |= {f"jsd.{name}": (_column(records, name), np.median) for name in MEDIANS}
-    found["jsd.branched.median"] = _column(records, "branched"), np.median
-    found["jsd.branched.wrong_wrong"] = _column(records, "branched_wrong_wrong"), np.median
-    for prefix, (divergence_name, key) in SOURCES.items():
-        found |= _of_source(records, prefix, divergence_name, key)
-    found |= _of_all_pairs(records, "", "jsd.pairs")
-    found["jsd.filled.candidates"] = _column(records, "filled_candidates"), np.median
-    found |= _of_all_pairs(records, "filled_", "jsd.filled.pairs")
+    found |= _of_source(records, "", "jsd", "jsd") | _of_all_pairs(records, "", "jsd.pairs")
+    found |= _of_source(records, "foil_", "foil", "jsd.same_relation")
+    if any(record["values"].get("branched") is not None for record in records):
+        found |= {f"jsd.{key}": (_column(records, name), np.median) for name, key in BRANCHED_MEDIANS.items()}
+        found |= _of_source(records, "branched_", "branched", "jsd.branched")
+        found |= _of_all_pairs(records, "filled_", "jsd.filled.pairs")
     found["jsd.outside"] = _column(records, "outside"), np.mean
     found["jsd.flagged_share"] = _share(records, "outside", np.greater, 0.5)
     return found

@@ -337,9 +337,8 @@ def test_branching_gives_as_many_candidates_as_are_asked_for_where_samples_do_no
 def test_wrong_answers_come_from_where_the_option_says(taught_checkpoint, data, tmp_path, wrong):
     chosen = options(taught_checkpoint, data, tmp_path / "run", wrong=wrong, candidates=0)
     _, summary, records = read_run(diagnosed(chosen, ("jsd",), "jsd"))
-    counts = {name: summary["jsd"][key]["median"]["n"] for name, key in (("branched", "branched"),)}
-    counts |= {"sampled": summary["jsd"]["median"]["n"], "foil": summary["jsd"]["foil"]["n"]}
-    there = {name for name, count in counts.items() if count}
+    counts = {"sampled": summary["jsd"]["median"]["n"], "foil": summary["jsd"]["foil"]["n"]}
+    there = {name for name, count in counts.items() if count} | summary["jsd"].keys() & {"branched"}
     assert (
         there == {"branched": {"branched", "sampled", "foil"}, "sampled": {"sampled", "foil"}, "foil": {"foil"}}[wrong]
     )
