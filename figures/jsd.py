@@ -175,18 +175,18 @@ def draw_comparisons(measurement: Divergences, ax: Axes) -> Axes:
 
 
 HOW_TO_READ = """\
-Left: for each question, the Jensen-Shannon divergence between the confidence stated after the model's own right
+Above: for each question, the Jensen-Shannon divergence between the confidence stated after the model's own right
 answer and after a wrong one; 0 means that the confidence does not react to the answer at all, ln 2 = 0.693 that the
 two share no level. Wrong answers of different sources stand apart and are not pooled. Sampled, the paper's way: top-p
 samples; questions on which the model gives no wrong sample are left out, so that those remain of which it is unsure.
 Branched: the likeliest first tokens, each continued greedily, for every question. Same relation: the right answer to
-another question. The last row holds every pair of sampled answers to one question, the other half of the paper's Figure
+another question. The pairs are all pairs of sampled answers to one question, the other half of the paper's Figure
 2; two pairs of one question are not independent, and its interval draws whole questions. The axis is logarithmic; what
 is below 10⁻⁵ stands in the first bin. The dashed line is the paper's 0.1, at and below which a question or a pair
 counts as answer-independent. The grey line and band are the noise floor, the same answer in other letter case or with
 a full stop: divergences no larger than that are no reaction to what the answer says. The outlined bars are the positive
 control, the same answer with a hint in the prompt that it is wrong; where they are no further right, the confidence may
-be frozen altogether. Right: medians with 95 % intervals. Two wrong answers as far apart as right and wrong mean
+be frozen altogether. Below: medians with 95 % intervals. Two wrong answers as far apart as right and wrong mean
 reaction without knowledge."""
 
 
@@ -203,19 +203,15 @@ def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
 
 def _figure_2(data: Divergences, subject: Subject) -> Page:
     kinds = list(data.spreads) or ["jsd"]
-    figure = Figure((DOUBLE, max(1.5 + 0.95 * len(kinds), 2.5)), layout="constrained")
-    grid = figure.add_gridspec(len(kinds), 2, width_ratios=(1.25, 1))
-    above = None
-    for row, kind in enumerate(kinds):
-        above = figure.add_subplot(grid[row, 0], sharex=above)
-        draw_divergence(data, above, kind)
-        above.set_title(f"{chr(97 + row)}  {_share(data.spreads.get(kind), kind)}")
-        if row < len(kinds) - 1:
-            above.set_xlabel("")
-            above.tick_params(labelbottom=False)
-    right = draw_comparisons(data, figure.add_subplot(grid[:, 1]))
-    right.set_title(f"{chr(97 + len(kinds))}  medians")
-    figure.legend(handles=_legend(kinds), loc="outside upper left", ncols=4, columnspacing=1.4)
+    rows = -(-len(kinds) // 2)
+    figure = Figure((DOUBLE, 1.45 * rows + 2.2), layout="constrained")
+    grid = figure.add_gridspec(rows + 1, 2, height_ratios=(*[1.3] * rows, 1.6))
+    for number, kind in enumerate(kinds):
+        ax = draw_divergence(data, figure.add_subplot(grid[divmod(number, 2)]), kind)
+        ax.set_title(f"{chr(97 + number)}  {_share(data.spreads.get(kind), kind)}")
+    below = draw_comparisons(data, figure.add_subplot(grid[rows, :]))
+    below.set_title(f"{chr(97 + len(kinds))}  medians")
+    figure.legend(handles=_legend(), loc="outside upper left", ncols=4, columnspacing=1.4)
     numbers = {}
     for kind, spread in data.spreads.items():
         counted = "pairs" if kind == "pairs" else "questions"
@@ -234,13 +230,12 @@ def _share(spread: Spread | None, kind: str) -> str:
         return f"{KINDS[kind]}: none"
     near = spread.near_zero
     counted = f"{sum(spread.counts)} pairs, n = {near.n}" if kind == "pairs" else f"n = {near.n}"
-    return f"{KINDS[kind]}: {percent(value)} at most 0.1 {interval(near, percent)}, {counted}"
+    return f"{KINDS[kind]}\n     {percent(value)} at most 0.1 {interval(near, percent)}, {counted}"
 
 
-def _legend(kinds: Sequence[str]) -> list[Artist]:
+def _legend() -> list[Artist]:
     colours = ROLE_COLOURS
     return [
-        *(Patch(fc=colours[kind], label=KINDS[kind]) for kind in kinds),
         Patch(fc="none", ec=colours["hint"], lw=1.1, label="hint that the answer is wrong"),
         Line2D([], [], color=colours["noise_floor"], lw=1.4, label="noise floor, median"),
         Line2D([], [], color=INK, ls="--", lw=0.9, label="0.1"),
