@@ -35,6 +35,8 @@ class Subject:
     """The confidence format."""
     sets: int = 1
     """Over how many sets of worked examples each question's values are averaged."""
+    dtype: str = ""
+    """The precision in which the model was read; empty where a run does not name it."""
     chosen: bool = False
     """The questions have choices, whose other letters are the wrong answers."""
 
@@ -42,6 +44,7 @@ class Subject:
     def sentence(self) -> str:
         """The subject in words."""
         said = f"{self.model} ({self.note})" if self.note else self.model
+        said += f", read in {self.dtype}" if self.dtype else ""
         text = (
             f"Model: {said}. Data: {self.data}, {self.asked} asked, {self.right} answered right. Format: {self.format}."
         )
@@ -73,6 +76,7 @@ def subject_of(config: Record, summary: Record) -> Subject:
         data["right"],
         summary["format"],
         config["identity"].get("shot_sets", 1),
+        model.get("dtype") or config["identity"].get("dtype", ""),
         data.get("wrong_answers") == "choice",
     )
 

@@ -205,12 +205,12 @@ def _figure_2(data: Divergences, subject: Subject) -> Page:
     kinds = list(data.spreads) or ["jsd"]
     rows = -(-len(kinds) // 2)
     figure = Figure((DOUBLE, 1.45 * rows + 2.2), layout="constrained")
-    grid = figure.add_gridspec(rows + 1, 2, height_ratios=(*[1.3] * rows, 1.6))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.45 * rows, 1.8))[:, 0]
+    grid = above.add_gridspec(rows, 2)
     for number, kind in enumerate(kinds):
-        ax = draw_divergence(data, figure.add_subplot(grid[divmod(number, 2)]), kind)
-        ax.set_title(f"{chr(97 + number)}  {_share(data.spreads.get(kind), kind)}")
-    below = draw_comparisons(data, figure.add_subplot(grid[rows, :]))
-    below.set_title(f"{chr(97 + len(kinds))}  medians")
+        ax = draw_divergence(data, above.add_subplot(grid[divmod(number, 2)]), kind)
+        ax.set_title(f"{chr(97 + number)}  {_share(data.spreads.get(kind), kind)}", fontsize=7)
+    draw_comparisons(data, below.subplots()).set_title(f"{chr(97 + len(kinds))}  medians", fontsize=7)
     figure.legend(handles=_legend(), loc="outside upper left", ncols=4, columnspacing=1.4)
     numbers = {}
     for kind, spread in data.spreads.items():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE, embedded_checkpoint, gguf_checkpoint
 from interp.errors import UserError
 from interp.plain import reason
+from interp.precision import exact_products
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,9 @@ class Loading:
     device: str = "auto"
     """auto: cuda, else mps, else cpu; or one of them, or cuda:1."""
     dtype: str = "auto"
-    """auto: bfloat16 on cuda, float32 elsewhere, where every difference of probabilities is exact to about 1e-5."""
+    """auto: float32 wherever weights and run fit the device, else bfloat16."""
+    training: bool = False
+    """auto is bfloat16 on every accelerator: for training, and for the sampling before it."""
     device_map: Literal["none", "auto"] = "none"
     """auto: accelerate spreads the layers over all GPUs, then memory, then disk."""
     quantization: Quantization = "none"
@@ -266,14 +269,37 @@ def _quantized(quantization: Quantization, dtype: "torch.dtype") -> "BitsAndByte
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
-def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTrainedModel":
+def _dtype(ckpt: str, source: Source, place: str, loading: Loading) -> "torch.dtype":
+    """The precision to load in; how many weights there are is asked only where it decides."""
+    from interp.precision import chosen_dtype, free_bytes
+
+    free = free_bytes(place, spread=loading.device_map == "auto")
+    asked = loading.dtype == "auto" and free is not None and not loading.training
+    parameters = _parameters(ckpt, source, loading.remote_code) if asked else 0
+    return chosen_dtype(loading.dtype, parameters, free, training=loading.training)
+
+
+def _parameters(ckpt: str, source: Source, remote_code: bool) -> int:
+    """How many weights the model has, from its configuration alone."""
     import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(source.model, revision=source.revision, trust_remote_code=remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=remote_code)
+    except Exception as error:  # transformers meets a strange file with exceptions of any type
+        raise _not_loaded(ckpt, source, error) from error
+    return int(model.num_parameters())
+
+
+def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    auto = "bfloat16" if place.startswith("cuda") else "float32"
-    dtype = getattr(torch, auto if loading.dtype == "auto" else loading.dtype)
+    exact_products(place)
+    dtype = _dtype(ckpt, source, place, loading)
     try:
         found: Any = AutoModelForCausalLM.from_pretrained(  # typed as a model, a pair with output_loading_info
             source.model,
@@ -288,9 +314,26 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
     except Exception as error:  # transformers meets a strange file with exceptions of any type
         raise _not_loaded(ckpt, source, error) from error
     model: PreTrainedModel = found[0]
+    refuse_lacking_kernel(ckpt, model)
     if missing := sorted(found[1]["missing_keys"]):  # transformers goes on with random numbers in their place
         raise UserError(f"--ckpt {ckpt}: {source.model} lacks the weights {', '.join(missing)[:200]}")
     return model
+
+
+def refuse_lacking_kernel(ckpt: str, model: "PreTrainedModel") -> None:
+    """Errors: UserError where the attention kernel leaves out what the configuration or the weights ask for.
+
+    Some versions of transformers ran Gemma-2 under a kernel without its soft-capping, and said nothing: its logits were
+    off by 0.3, and a model compared with itself does not show it."""
+    kernel = getattr(model.config, "_attn_implementation", None) or "eager"
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    sinks = any(name.endswith(".sinks") for name, _ in model.named_parameters())
+    lacking = [word for word, asked in (("soft-capping", capped), ("sinks", sinks)) if asked and kernel == "sdpa"]
+    if lacking:
+        raise UserError(
+            f"--ckpt {ckpt}: its attention has {' and '.join(lacking)}, which the kernel {kernel} leaves out; "
+            "install the version of transformers in constraints.txt"
+        )
 
 
 def _refuse_unknown_tokens(

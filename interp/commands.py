@@ -17,7 +17,7 @@ from interp.plain import HALF, plain_json, visible
 from interp.processes import launched
 
 T = TypeVar("T")
-MACHINE_ONLY = ("out", "device", "device_map", "batch_tokens", "trust_remote_code")
+MACHINE_ONLY = ("out", "check", "device", "device_map", "batch_tokens", "trust_remote_code")
 """Options that fit a run to a machine and may change while it is continued."""
 
 
@@ -40,13 +40,16 @@ class CommonOptions:
     device: str = "auto"
     """cuda, mps or cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: bfloat16 on cuda, float32 elsewhere."""
+    """auto: float32 wherever weights and run fit the device, else bfloat16."""
     batch_tokens: int = 2048
     """The most tokens that a batch holds; less needs less memory."""
     device_map: Literal["none", "auto"] = "none"
     """auto: a model that does not fit on one device is spread over all GPUs, then memory, then disk."""
     quantization: Quantization = "none"
     """4bit: weights are quantised (NF4) by bitsandbytes when they are loaded, and every number says so."""
+    check: Literal["short", "long"] = "short"
+    """How long the texts are on which the engine is compared with the model at the start: 512 tokens, or long, more
+    than the model's widest sliding window."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
 
@@ -68,7 +71,13 @@ class CommonOptions:
         if processes.count > 1 and self.device_map == "auto":
             raise UserError("--device-map auto spreads one model over all devices; run it in one process")
         device = processes.device(self.device)
-        return Loading(device, self.dtype, self.device_map, self.quantization, self.trust_remote_code)
+        return Loading(
+            device,
+            self.dtype,
+            device_map=self.device_map,
+            quantization=self.quantization,
+            remote_code=self.trust_remote_code,
+        )
 
     @property
     def template_arguments(self) -> dict[str, object]:

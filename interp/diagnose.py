@@ -123,6 +123,7 @@ def diagnosed(
                 pool=questions,
                 seed=options.seed,
                 batch_tokens=options.batch_tokens,
+                check_long=options.check == "long",
             )
             for number in range(options.shot_sets)
         ]
@@ -132,7 +133,7 @@ def diagnosed(
         for name in instruments:
             for number, setting in enumerate(settings):
                 _measure(run, name, number, setting, cases, options)
-        run.write_summary(summary_of(run, instruments, checkpoint, options))
+        run.write_summary(summary_of(run, instruments, _model(settings[0]), options))
     return folder
 
 
@@ -374,14 +375,22 @@ def _measure(
     recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label)
 
 
-def summary_of(run: Run, instruments: Sequence[str], checkpoint: "Checkpoint", options: Diagnose) -> Record:
-    """Every number of the run with its interval, its count and what was left out."""
+def _model(setting: "Setting") -> Record:
+    """What a summary says of the model itself."""
+    from interp.check import engine_checked
+
+    checkpoint = setting.checkpoint
+    dtype = str(checkpoint.model.dtype).removeprefix("torch.")
+    return {"name": checkpoint.name, "note": checkpoint.note, "dtype": dtype, "check": asdict(engine_checked(setting))}
+
+
+def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Diagnose) -> Record:
+    """Every number of the run with its interval, its count and what was left out. model: what is said of it."""
     answers: list[Record] = [
         {k: record.get(k) for k in ("answer", "right", "parsed")} for record in run.records("answer")
     ]
     flat: dict[str, object] = {
-        "model.name": checkpoint.name,
-        "model.note": checkpoint.note,
+        **{f"model.{name}": said for name, said in model.items()},
         "data.name": options.data,
         "data.asked": len(answers),
         "data.right": sum(record["right"] for record in answers),

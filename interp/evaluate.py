@@ -239,6 +239,7 @@ class Prepared:
                 template_args=self._options.template_arguments,
                 seed=self._options.seed,
                 batch_tokens=self._options.batch_tokens,
+                check_long=self._options.check == "long",
             )
         return self._made[key]
 

@@ -141,7 +141,7 @@ def calibrated(config: "PretrainedConfig", of: Architecture, *, device: str, dty
 
         def back() -> None:
             fed = prefix.embedded(tree.tokens).expand(trees, -1, -1).clone().requires_grad_()
-            prefix.path_logits(PROBED, tree, last, fed).sum().backward()
+            prefix.path_logits(PROBED, tree, last, fed).total.sum().backward()
 
         told = Load(1, trees * tokens, PROBED + tokens, 0, trees * tokens, backward=float(gradient))
         return (least_seconds(back if gradient else forward, place) * deeper, *told.flops(of))

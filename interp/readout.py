@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.head import NextToken
 from interp.prefix import ROW_TOKENS, SharedPrefix, TokenTree
 from interp.prompts import Prompter
 from interp.records import ConfidenceDistribution, Transcript
@@ -42,20 +43,17 @@ class LevelPlan:
     answer_tokens: Tensor
     """Those tokens."""
 
-    def level_logprobs(self, logits: Tensor, stops: Tensor, total: Tensor | None = None) -> Tensor:
-        """Log-probability of each whole level with its end, [..., levels], from logits [..., reads, vocabulary].
-
-        total: their logsumexp [..., reads], where it is at hand for several transcripts of one tree.
+    def level_logprobs(self, after: NextToken, stops: Tensor) -> Tensor:
+        """Log-probability of each whole level with its end, [..., levels], from what comes next after [..., reads].
 
         A level ends where the turn or the line ends (`stops`), so that "8" is told from "85" and "1" from "10"."""
-        total = logits.logsumexp(-1) if total is None else total
-        edges = logits[..., self.edge_rows, self.edge_tokens] - total[..., self.edge_rows]
-        ends = logits[..., self.leaf_rows[:, None], stops].logsumexp(-1) - total[..., self.leaf_rows]
+        edges = after.logprobs(self.edge_rows, self.edge_tokens)
+        ends = after.logprobs_of_any(self.leaf_rows, stops)
         return ends.index_add(-1, self.edge_levels, edges)
 
-    def answer_logprobs(self, logits: Tensor, total: Tensor) -> Tensor:
-        """Log-probability of each of `answer_tokens`, from logits [reads, vocabulary] and `total`."""
-        return logits[self.answer_rows, self.answer_tokens] - total[self.answer_rows]
+    def answer_logprobs(self, after: NextToken) -> Tensor:
+        """Log-probability of each of `answer_tokens`, from what comes next after [reads]."""
+        return after.logprobs(self.answer_rows, self.answer_tokens)
 
 
 def one_after_the_other(plans: Sequence[LevelPlan]) -> LevelPlan:
@@ -85,11 +83,10 @@ class ConfidenceReader:
             for tree, owner in zip(trees, owners, strict=True)
         ]
         found: dict[int, Reading] = {}
-        for index, logits in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
-            total = logits.logsumexp(-1)
+        for index, after in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
             for transcript, plan in zip(owners[index], plans[index][1], strict=True):
-                said = self.distribution(plan.level_logprobs(logits, self.stops, total))
-                spoken = plan.answer_logprobs(logits, total).sum().item()
+                said = self.distribution(plan.level_logprobs(after, self.stops))
+                spoken = plan.answer_logprobs(after).sum().item()
                 found[transcript] = Reading(said, spoken, max(len(plan.answer_tokens) - 1, 0))
         return [found[i] for i in range(len(transcripts))]
 
@@ -104,10 +101,9 @@ class ConfidenceReader:
             for tree, owner in zip(trees, owners, strict=True)
         ]
         found: dict[int, float] = {}
-        for index, logits in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
-            total = logits.logsumexp(-1)
+        for index, after in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
             for transcript, plan in zip(owners[index], plans[index][1], strict=True):
-                found[transcript] = plan.answer_logprobs(logits, total).sum().item()
+                found[transcript] = plan.answer_logprobs(after).sum().item()
         return [found[i] for i in range(len(transcripts))]
 
     def distribution(self, level_logprobs: Tensor) -> ConfidenceDistribution:

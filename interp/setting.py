@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from interp.check import engine_checked, readable
 from interp.checkpoints import Checkpoint
 from interp.elicitation import Generator
 from interp.formats import ConfidenceFormat
-from interp.prefix import SharedPrefix, refuse_unsupported
+from interp.prefix import SharedPrefix
 from interp.prompts import Prompter, shot_set
 from interp.readout import ConfidenceReader
 from interp.records import Question
@@ -67,8 +68,10 @@ def prepared(
     seed: int = 0,
     batch_tokens: int = 2048,
     read_opening: bool = True,
+    check_long: bool = False,
 ) -> Setting:
-    """A setting whose model has read the opening of its prompts. shot_seed: which set of examples.
+    """A setting whose model has read the opening of its prompts. shot_seed: which set of examples. check_long: the
+    engine is checked on texts longer than the model's window.
 
     read_opening: False for training, where what was read before a step is worth nothing after it."""
     prompter = Prompter(
@@ -80,11 +83,10 @@ def prepared(
         template_args or {},
         checkpoint.context,
     )
-    if read_opening:
-        refuse_unsupported(checkpoint.model, prompter.opening)
     opening = prompter.opening if read_opening else ()
-    prefix = SharedPrefix(checkpoint.model, opening, batch_tokens=batch_tokens)
-    return Setting(
+    with readable(checkpoint.model):
+        prefix = SharedPrefix(checkpoint.model, opening, batch_tokens=batch_tokens)
+    setting = Setting(
         checkpoint,
         prompter,
         prefix,
@@ -93,3 +95,6 @@ def prepared(
         tuple(pool),
         seed,
     )
+    if read_opening:
+        engine_checked(setting, long=check_long)
+    return setting

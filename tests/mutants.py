@@ -269,6 +269,19 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
+        "interp/head.py",
+        ["test_head.py"],
+        ("no-soft-cap", "return logits if self.cap is None else", "return logits if True else"),
+        ("logits-unscaled", "if self.scale != 1:", "if False:"),
+        ("last-part-of-the-vocabulary-left-out", "range(0, self.size, PART)", "range(0, self.size - PART, PART)"),
+        (
+            "head-in-half-precision",
+            "return hidden.to(torch.promote_types(hidden.dtype, torch.float32))",
+            "return hidden",
+        ),
+        ("norm-of-dora-left-out", "/ norm * weight", "* weight"),
+    ),
+    *_of(
         "interp/readout.py",
         ["test_readout.py"],
         ("levels-without-their-end", "return ends.index_add(", "return ends.new_zeros(ends.shape).index_add("),

@@ -9,8 +9,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from interp.checkpoints import Checkpoint
 from interp.formats import FORMAT_NAMES, FORMATS
+from interp.head import Head, NextToken
 from interp.readout import ConfidenceReader, LevelPlan, packed
 from interp.setting import Setting, prepared
+
+
+def following(logits: torch.Tensor) -> NextToken:
+    """What comes next where the logits are these, [..., reads, vocabulary]."""
+    entries = logits.shape[-1]
+    return NextToken(Head(lambda rows: torch.eye(entries)[rows], entries), logits.clamp(min=-100))
+
 
 ANSWERS = ("Kitten", "Asunción", "8")
 
@@ -104,7 +112,7 @@ def test_8_is_told_from_85_and_1_from_10_worked_by_hand():
     plan = LevelPlan(
         torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), torch.tensor([1, 2]), none, none
     )
-    found = plan.level_logprobs(after + 5, torch.tensor([2, 3])).exp()  # logits may be shifted
+    found = plan.level_logprobs(following(after + 5), torch.tensor([2, 3])).exp()  # logits may be shifted
     assert found.tolist() == pytest.approx([0.6 * 0.3, 0.6 * 0.5 * 0.5])
     reader = SimpleNamespace(
         prompter=SimpleNamespace(confidence=SimpleNamespace(levels=("1", "10"), values=(0.1, 1.0)))
@@ -112,7 +120,7 @@ def test_8_is_told_from_85_and_1_from_10_worked_by_hand():
     said = ConfidenceReader.distribution(reader, found.log())
     assert said.outside == pytest.approx(1 - 0.18 - 0.15)
     assert said.probability == pytest.approx((0.18 / 0.33, 0.15 / 0.33))
-    both = plan.level_logprobs(torch.stack([after, after.roll(1, 0)]), torch.tensor([2, 3])).exp()
+    both = plan.level_logprobs(following(torch.stack([after, after.roll(1, 0)])), torch.tensor([2, 3])).exp()
     assert both[0].tolist() == pytest.approx([0.18, 0.15]) and both[1, 0].item() == pytest.approx(0.1 * 0.1)
 
 

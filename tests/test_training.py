@@ -24,6 +24,7 @@ from figures.training import ahead, settings_grid
 from interp.checkpoints import Loading, loaded_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
+from interp.head import next_token
 from interp.questions import is_right, may_be_right
 from interp.records import Question
 from interp.runs import read_records, read_run
@@ -90,8 +91,7 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
         assert row.inputs["input_ids"].shape[1] < 0.5 * (sum(len(t.ids) for t in transcripts) + sum(levels))
         for packed in (True, False):
             if packed:
-                logits = model(**row.inputs, use_cache=False).logits[0]
-                levels, answers = row.logprobs(logits)
+                levels, answers = row.logprobs(next_token(model, **row.inputs, use_cache=False).of_row(0))
             else:
                 levels, answers = whole_texts(setting, transcripts)
             levels = levels.log_softmax(-1)
@@ -153,8 +153,7 @@ def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences(tiny_
 
     def loss() -> torch.Tensor:
         row, values = inputs["row"], inputs["values"].double()
-        logits = model(**row.inputs, use_cache=False).logits[0]
-        levels, answers = row.logprobs(logits)
+        levels, answers = row.logprobs(next_token(model, **row.inputs, use_cache=False).of_row(0))
         levels = levels.log_softmax(-1)
         return advice_losses(levels[0::2], levels[1::2], answers[0::2], values, recipe)["total"].mean()
 

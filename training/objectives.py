@@ -14,6 +14,7 @@ from interp.attribution import Scorer, rank_of_best
 from interp.calibration import Scored, measures_of, rule_named
 from interp.checkpoints import Checkpoint
 from interp.formats import FORMATS, FormatName
+from interp.head import next_token
 from interp.intervals import Estimate, estimated
 from interp.jsd import NEAR_ZERO
 from interp.masking import filler_embeddings
@@ -99,8 +100,7 @@ class RowReading:
 
 def read(model: torch.nn.Module, row: PackedRow) -> RowReading:
     """One pass over a row."""
-    logits = model(**row.inputs, use_cache=False).logits[0].float()
-    levels, answers = row.logprobs(logits)
+    levels, answers = row.logprobs(next_token(model, **row.inputs, use_cache=False).of_row(0))
     return RowReading(levels.log_softmax(-1), levels.logsumexp(-1), answers)
 
 

@@ -171,7 +171,8 @@ class TrainingOptions:
     device: str = "auto"
     """cuda, mps or cpu."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the passes; the adapter's weights stay float32. auto: bfloat16 on cuda, float32 elsewhere."""
+    """Precision of the passes; the adapter's weights stay float32. auto: bfloat16 on cuda, float32 elsewhere; what is
+    measured before and after is measured in float32 where that fits."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
     out: Path = Path("runs/training")

@@ -124,7 +124,8 @@ def _trained(
     from training.adapters import WEIGHTS, saved_adapter
     from training.loop import forget_states, train, with_adapter
 
-    loading = Loading(processes.device(options.device), options.dtype, remote_code=options.trust_remote_code)
+    device, code = processes.device(options.device), options.trust_remote_code
+    loading = Loading(device, options.dtype, training=True, remote_code=code)
     checkpoint = loaded_checkpoint(options.ckpt, loading)
     if isinstance(checkpoint.model, PeftModel):
         checkpoint = replace(checkpoint, model=checkpoint.model.merge_and_unload().requires_grad_(False))

@@ -3,7 +3,7 @@
 import json
 import string
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -183,7 +183,7 @@ def built(options: Triplets) -> Path:
     from interp.diagnose import asked_on_record, sampled_on_record
     from interp.setting import prepared
 
-    checkpoint = loaded_checkpoint(options.ckpt, options.loading)
+    checkpoint = loaded_checkpoint(options.ckpt, replace(options.loading, training=True))
     shots = checkpoint.shots if options.shots is None else options.shots
     identity = options.identity | {
         "shots": shots,
@@ -200,6 +200,7 @@ def built(options: Triplets) -> Path:
             template_args=options.template_arguments,
             seed=options.seed,
             batch_tokens=options.batch_tokens,
+            check_long=options.check == "long",
         )
         told = asked_on_record(run, setting, questions, free=False)
         right, missed = [q for q in questions if told[q.id]["right"]], _missed(questions, told, options)
