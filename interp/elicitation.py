@@ -13,7 +13,6 @@ from torch import Tensor
 from interp.formats import ConfidenceFormat
 from interp.prefix import Branches, PromptsRead, SharedPrefix
 from interp.prompts import REPLY_TOKENS, Prompter
-from interp.questions import LETTERS, may_be_right, normalised
 from interp.records import Question
 from interp.thoughts import THOUGHTS, opens_thought, without_thoughts
 
@@ -24,6 +23,11 @@ TYPICAL_TOKENS = 4
 """What most answers have, for filling batches: in the later steps few of them are still being written."""
 NUCLEUS = 1024
 """A nucleus is first looked for among so many tokens, which is much faster than sorting a vocabulary."""
+
+FORKED = 2
+"""At so many of an answer's first tokens other tokens are tried by branching."""
+FORKS = 32
+"""So many of the likeliest tokens are known at each of them."""
 
 Pick = Callable[[Tensor, int, np.ndarray], Tensor]
 """(log-probabilities [rows, vocabulary], step, rows' numbers) -> the next token of each row, [rows]."""
@@ -44,6 +48,28 @@ class Continuation:
 Heard = Callable[[Sequence[int], Sequence[Continuation], PromptsRead, Sequence[int]], None]
 """Called when a batch is written, while its prompts are still at hand as they were read: (numbers of the continuations,
 the continuations, the prompts, the number of each continuation's prompt among them)."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a branch begins: with some tokens, and where they end with one that need not be the likeliest."""
+
+    tokens: tuple[int, ...] = ()
+    """The tokens that it begins with, at most `FORKED`."""
+    rank: int = 0
+    """After them, which token by likelihood; 0: the likeliest."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """An answer that begins in a given way and goes on greedily, and what else could have been its first tokens."""
+
+    said: Continuation
+    """The answer."""
+    first: tuple[int, ...]
+    """Its first tokens, at most `FORKED`."""
+    forks: tuple[tuple[tuple[int, float], ...], ...]
+    """For each of them the `FORKS` likeliest tokens in its place, each with its log-probability (nats)."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +145,31 @@ class Generator:
             return top_p_token(logits, torch.from_numpy(chances[rows, step]).to(logits), top_p)
 
         return self._written(prompts, pick, most, True, heard)
+
+    def branched(
+        self, prompts: Sequence[Sequence[int]], starts: Sequence[Start], *, most: int = ANSWER_TOKENS
+    ) -> list[Branch]:
+        """Each prompt's answer that begins as its start says and goes on with the likeliest token at every step."""
+        forks: list[list[tuple[tuple[int, float], ...]]] = [[] for _ in prompts]
+        first: list[list[int]] = [[] for _ in prompts]
+
+        def pick(logits: Tensor, step: int, rows: np.ndarray) -> Tensor:
+            if step >= FORKED:
+                return logits.argmax(-1)
+            logprobs, order = logits.log_softmax(-1).topk(min(FORKS, logits.shape[-1]))
+            tokens = order[:, 0].clone()
+            for number, row in enumerate(rows):
+                start = starts[row]
+                if step < len(start.tokens):
+                    tokens[number] = start.tokens[step]
+                elif step == len(start.tokens):
+                    tokens[number] = order[number, start.rank]
+                forks[row].append(tuple(zip(order[number].tolist(), logprobs[number].tolist(), strict=True)))
+                first[row].append(int(tokens[number]))
+            return tokens
+
+        written = self._written(prompts, pick, most, True, None)
+        return [Branch(*parts) for parts in zip(written, map(tuple, first), map(tuple, forks), strict=True)]
 
     @torch.no_grad()
     def _written(
@@ -256,89 +307,7 @@ def _quantile(likely: Tensor, order: Tensor, chance: Tensor, top_p: float) -> Te
     return order.gather(-1, place.minimum(last))[:, 0]
 
 
-@dataclass(frozen=True)
-class WrongAnswers:
-    """Distinct answers that a model gives, sampled, to one question, and how they were found."""
-
-    wrong: tuple[str, ...]
-    """Vetted wrong ones, in the order in which they came."""
-    distinct: tuple[str, ...]
-    """All distinct ones, right or wrong."""
-    tries: int
-    """How many samples were drawn."""
-    vetoed: int
-    """How many distinct ones were right, too close to right to be used as wrong, or words of the question."""
-
-
 def source_of_chance(seed: int, question: Question, number: int) -> np.random.Generator:
     """The source of the number-th sample for a question: the same whatever else is asked, on every machine."""
     digest = hashlib.sha256(f"{seed}|{question.id}|{number}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
-
-
-def sampled_answers(
-    generator: Generator,
-    prompter: Prompter,
-    questions: Sequence[Question],
-    *,
-    wrong: int,
-    distinct: int,
-    seed: int,
-    top_p: float,
-    tries: int,
-) -> list[WrongAnswers]:
-    """For each question, top-p samples until `wrong` usable wrong answers and `distinct` distinct ones are found.
-
-    At most `tries` samples a question. Choices need no sampling: the other letters are the wrong answers."""
-    if prompter.choices:
-        return [_other_choices(question, seed) for question in questions]
-    texts: list[list[str]] = [[] for _ in questions]
-    drawn = [0] * len(questions)
-    prompts = [prompter.transcript(question).ids for question in questions]
-    found = [_sorted_out(question, said, 0) for question, said in zip(questions, texts, strict=True)]
-    while True:
-        short = [
-            i
-            for i, have in enumerate(found)
-            if (len(have.wrong) < wrong or len(have.distinct) < distinct) and drawn[i] < tries
-        ]
-        if not short:
-            return found
-        wanted = [
-            i for i in short for _ in range(min(_draws(distinct - len(found[i].distinct), drawn[i]), tries - drawn[i]))
-        ]
-        draws = []
-        for i in wanted:
-            draws.append(source_of_chance(seed, questions[i], drawn[i]))
-            drawn[i] += 1
-        for i, said in zip(wanted, generator.sampled([prompts[i] for i in wanted], draws, top_p=top_p), strict=True):
-            if said.finished and said.text and prompter.speakable(questions[i], said.text):
-                texts[i].append(said.text)
-        for i in short:
-            found[i] = _sorted_out(questions[i], texts[i], drawn[i])
-
-
-def _draws(missing: int, drawn: int) -> int:
-    """How many samples to draw next: as many as are missing, and four times that once it is known that some repeat."""
-    return max(8, 4 * missing) if drawn else max(4, missing)
-
-
-def wrong_for_sure(question: Question, answer: str) -> bool:
-    """Not right in other words either, and no word of the question, which is no answer to it."""
-    return f" {normalised(answer)} " not in f" {normalised(question.text)} " and not may_be_right(question, answer)
-
-
-def _sorted_out(question: Question, said: Sequence[str], tries: int) -> WrongAnswers:
-    distinct: dict[str, str] = {}
-    for text in said:
-        if normalised(text):
-            distinct.setdefault(normalised(text), text)
-    wrong = tuple(text for text in distinct.values() if wrong_for_sure(question, text))
-    return WrongAnswers(wrong, tuple(distinct.values()), tries, len(distinct) - len(wrong))
-
-
-def _other_choices(question: Question, seed: int) -> WrongAnswers:
-    """The other letters in an order drawn by chance: the first one would always be the same, and models prefer some."""
-    letters = tuple(LETTERS[i] for i in source_of_chance(seed, question, 0).permutation(len(question.choices)))
-    wrong = tuple(letter for letter in letters if letter != question.answers[0])
-    return WrongAnswers(wrong, letters, 0, 1)

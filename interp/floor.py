@@ -57,7 +57,7 @@ def columns(records: Sequence[Record]) -> Columns:
     """The columns behind the floors, by their key in summary.json: of a divergence the median, of a difference the
     signed mean; with the largest of each, and the share of answers whose likeliest level is another."""
 
-    def column(name: str, *, size: bool = False) -> list[float | int | None]:
+    def column(name: str, *, size: bool = False) -> Column:
         return [abs(record["values"][name]) if size else record["values"][name] for record in records]
 
     found: Columns = {"floor.jsd": (column("jsd"), np.median), "floor.stated": (column("stated"), np.mean)}

@@ -165,6 +165,22 @@ class ConfidenceReader:
                 found[transcript] = Reading(said, spoken, max(len(plan.answer_tokens) - 1, 0))
         return [found[i] for i in sorted(found)]
 
+    def answer_logprobs(self, transcripts: Sequence[Transcript]) -> list[float]:
+        """The `answer_logprob` of each transcript's reading, without its levels being read."""
+        if not transcripts:
+            return []
+        length = self.prefix.shared_length([t.ids for t in transcripts])
+        trees, owners = packed(transcripts, [()] * len(transcripts), length)
+        plans = [
+            self.planned(tree, [transcripts[i] for i in owner], length, levels=False)
+            for tree, owner in zip(trees, owners, strict=True)
+        ]
+        found: dict[int, float] = {}
+        for index, after in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
+            for transcript, plan in zip(owners[index], plans[index][1], strict=True):
+                found[transcript] = plan.answer_logprobs(after).sum().item()
+        return [found[i] for i in range(len(transcripts))]
+
     def distribution(self, level_logprobs: Tensor) -> ConfidenceDistribution:
         """The distribution of one transcript from the log-probabilities of its levels."""
         form = self.prompter.confidence
@@ -197,12 +213,15 @@ class ConfidenceReader:
         return trees[0], reads, plans[0]
 
     def planned(
-        self, tree: TokenTree, transcripts: Sequence[Transcript], length: int
+        self, tree: TokenTree, transcripts: Sequence[Transcript], length: int, *, levels: bool = True
     ) -> tuple[list[int], list[LevelPlan]]:
-        """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans."""
+        """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans.
+
+        levels: False for the answers alone."""
         reads: dict[int, int] = {}
         plans = [
-            self.plan_at(tree, tree.insert(one.ids[length:]), one, reads, _spoken(one, length)) for one in transcripts
+            self.plan_at(tree, tree.insert(one.ids[length:]), one, reads, _spoken(one, length), levels=levels)
+            for one in transcripts
         ]
         return list(reads), plans
 
@@ -213,10 +232,13 @@ class ConfidenceReader:
         transcript: Transcript,
         reads: dict[int, int],
         spoken: Sequence[int] = (),
+        *,
+        levels: bool = True,
     ) -> LevelPlan:
         """The plan of a transcript whose last tokens are the nodes `path`; puts its levels below them.
 
-        reads: the nodes to read so far, each with its row; grows. spoken: positions whose likelihood is read too."""
+        reads: the nodes to read so far, each with its row; grows. spoken: positions whose likelihood is read too.
+        levels: False for the answers alone."""
         edges: list[tuple[int, int, int]] = []  # row, token, level
         fillers: list[tuple[int, int, int]] = []  # row, token, place among the ends
         ends: list[int] = []
@@ -225,8 +247,8 @@ class ConfidenceReader:
         def row(node: int) -> int:
             return reads.setdefault(node, len(reads))
 
-        levels = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True)
-        for level, (suffix, may_follow) in enumerate(levels):
+        written = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True) if levels else ()
+        for level, (suffix, may_follow) in enumerate(written):
             nodes = (path[-1], *tree.insert(suffix, path[-1]))
             edges += [(row(node), token, level) for node, token in zip(nodes, suffix, strict=False)]
             level_ends.append([])
@@ -238,7 +260,7 @@ class ConfidenceReader:
                 level_ends[-1].append(len(ends))
                 fillers.append((row(nodes[-1]), token, len(ends)))
                 ends.append(row(tree.insert((token,), nodes[-1])[-1]))
-        most = max(map(len, level_ends))
+        most = max(map(len, level_ends), default=0)
         padded = [own + [-1] * (most - len(own)) for own in level_ends]
         edge_rows, edge_tokens, edge_levels = self._columns(edges, 3)
         filler_rows, filler_tokens, filler_ends = self._columns(fillers, 3)
