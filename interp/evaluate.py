@@ -12,8 +12,9 @@ from interp.commands import CommonOptions, at_least, refuse_sets_of_nothing, run
 from interp.dryrun import DryRun, dry_run_of
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
+from interp.floor import columns as floor_columns
 from interp.formats import FORMATS, ConfidenceFormat, FormatName
-from interp.intervals import estimated
+from interp.intervals import estimated, estimated_columns
 from interp.methods import ASKINGS, METHODS, TRUTH, Answered, Method, MethodName, Sampling, Verdict, tokens_written
 from interp.processes import launched
 from interp.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
@@ -172,7 +173,7 @@ def _gather(run: Run, cells: Sequence[Cell], data: dict[str, list[Question]], op
     """Merges what processes that died have left of any cell, the finished ones too."""
     for cell in cells:
         run.gather("checkpoint", 0, [cell.checkpoint])
-        for asking in ("answer", *options.askings):
+        for asking in ("answer", "floor", *options.askings):
             run.gather(*cell.key(asking), [q.id for q in data[cell.data]])
 
 
@@ -281,6 +282,12 @@ def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Questio
     if run.dry:
         run.dry.know_lengths(setting.prompter, questions)
     told = _answers(run, cell, setting, questions, options, read)
+    if "read" in options.askings:
+        from interp.diagnose import read_again
+        from interp.setting import Case
+
+        cases = [Case(q, told[q.id]["answer"]) for q in questions if q.id in told and told[q.id]["answer"]]
+        read_again(run, cell.key("floor"), setting, cases)
     for asking in options.askings:
         of_asking = setting
         if asking == "judged":
@@ -399,6 +406,7 @@ def summary_of(
         "rule": options.rule,
         "models": {name: {k: models[name][k] for k in ("fingerprint", "note", "dtype")} for name in models},
         "calibration": table,
+        "numerical_floor": _floors(by_key, cells),
         "unparsed": _unparsed(by_key, cells),
         "differences": _differences(scored, data, options),
     }
@@ -490,6 +498,16 @@ def _unparsed(by_key: ByKey, cells: Sequence[Cell]) -> Record:
         lost = {r["id"]: r.get("reply") for r in told if r["answer"] is None or r.get("parsed") is False}
         if lost and not cell.examples:
             _put(table, (cell.checkpoint, cell.data, cell.format), lost)
+    return table
+
+
+def _floors(by_key: ByKey, cells: Sequence[Cell]) -> Record:
+    """What the first answers' confidences differ by when they are read twice: by checkpoint, data and format."""
+    table: Record = {}
+    for cell in cells:
+        if records := by_key.get(cell.key("floor")):
+            found = estimated_columns(floor_columns(list(records.values())))
+            _put(table, (cell.checkpoint, cell.data, cell.format), {k: one.as_record() for k, one in found.items()})
     return table
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from figures.calibration import reliabilities
+from figures.calibration import reliabilities, subject
 from figures.report import reported
 from interp import masking
 from interp.calibration import rule_named
@@ -154,6 +154,16 @@ def test_an_answer_on_record_that_nobody_has_at_hand_is_read_by_itself(whole, ta
     for identity, record in again.items():
         assert record.keys() == before[identity].keys() and "of_answer" not in record
         assert record["probability"] == pytest.approx(before[identity]["probability"], abs=1e-5)
+
+
+def test_the_numerical_floor_is_that_of_the_first_answers_read_twice(whole):
+    _, summary, records = read_run(whole)
+    cells = [cell for by_data in summary["numerical_floor"].values() for by in by_data.values() for cell in by.values()]
+    floors = [record for record in records if record["measure"].endswith("|floor")]
+    assert cells and sum(cell["floor.jsd"]["n"] for cell in cells) == len(floors)
+    largest = max(abs(record["values"]["expected"]) for record in floors)
+    assert max(cell["floor.expected_largest"]["value"] for cell in cells) == largest < 1e-5
+    assert "Numerical floor: the same answer read twice differs by at most" in subject(summary)
 
 
 def test_a_model_that_was_taught_to_know_when_it_is_wrong_ranks_its_answers(whole):
