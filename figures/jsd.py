@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures.captions import Page, Subject, caption, in_words, interval, percent
-from figures.style import DOUBLE, INK, ROLE_COLOURS, WRONG_MARKERS
+from figures.style import DOUBLE, INK, ROLE_COLOURS
 from interp.diagnose import averaged
 from interp.intervals import Estimate, estimated_columns
 from interp.jsd import BRANCHED_MEDIANS, LIMIT, NEAR_ZERO, PAIR_ROLES, columns, pair_divergences
@@ -51,8 +51,6 @@ SHARE_KEYS = {
     "pairs": "jsd.pairs.near_zero_share",
 }
 """The key of each one's share at most 0.1."""
-WRONG = {"jsd": ("wrong", "jsd"), "branched": ("branched", "jsd.branched"), "foil": ("foil", "jsd.same_relation")}
-"""Of each source of wrong answers the role in a record, and how its keys begin."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def divergences(records: Sequence[Record]) -> Divergences:
     found = estimated_columns(columns(questions))
     keys = {name: f"jsd.{name}" for name in COMPARISONS} | {"jsd": "jsd.median"}
     keys |= {name: f"jsd.{key}" for name, key in BRANCHED_MEDIANS.items()}
-    values = {kind: _values(questions, kind) for kind in WRONG} | {"pairs": _of_pairs(records)}
+    values = {kind: _values(questions, kind) for kind in ("jsd", "branched", "foil")} | {"pairs": _of_pairs(records)}
     return Divergences(
         spreads={
             kind: Spread(_binned(there), found[SHARE_KEYS[kind]], sum(value <= LEAST for value in there))
@@ -126,7 +124,7 @@ def _binned(values: Sequence[float]) -> tuple[int, ...]:
 
 def draw_divergence(measurement: Divergences, ax: Axes, kind: str) -> Axes:
     """The histogram of one kind filled, the hint outlined where questions are counted, the noise floor as a band."""
-    _draw_floor(measurement.medians.get("noise_floor"), ax.axvspan, ax.axvline)
+    draw_floor(measurement.medians.get("noise_floor"), ax.axvspan, ax.axvline)
     widths = np.diff(EDGES)
     spread, colours = measurement.spreads.get(kind), ROLE_COLOURS
     if spread:
@@ -145,15 +143,16 @@ def draw_divergence(measurement: Divergences, ax: Axes, kind: str) -> Axes:
     return ax
 
 
-def _draw_floor(
-    floor: Estimate | None, band: Callable[..., object], line: Callable[..., object], least: float = LEAST
-) -> None:
-    """The noise floor's median as a line and its interval as a band, across one axis."""
+def draw_floor(floor: Estimate | None, band: Callable[..., object], line: Callable[..., object]) -> None:
+    """The noise floor's median as a line and its interval as a band.
+
+    band, line: the axes' methods that draw them across the axis of divergences."""
     if floor is None or floor.value is None:
         return
+    colour = ROLE_COLOURS["noise_floor"]
     if floor.low is not None and floor.high is not None:
-        band(max(floor.low, least), max(floor.high, least), color=ROLE_COLOURS["noise_floor"], alpha=0.3, lw=0)
-    line(max(floor.value, least), color=ROLE_COLOURS["noise_floor"], lw=1.4)
+        band(max(floor.low, LEAST), max(floor.high, LEAST), color=colour, alpha=0.3, lw=0)
+    line(max(floor.value, LEAST), color=colour, lw=1.4)
 
 
 def draw_comparisons(measurement: Divergences, ax: Axes) -> Axes:
@@ -191,14 +190,10 @@ reaction without knowledge."""
 
 
 def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
-    """Figure 2, where the run has measured it, and how divergences go with the likelihood of the wrong answer."""
+    """Figure 2, where the run has measured it."""
     measured = [record for record in records if record["measure"] == "jsd"]
-    if not measured:
-        return
-    yield _figure_2(divergences(measured), subject)
-    points = likelihoods(measured)
-    if any(points.points.values()):
-        yield _likelihood_page(points, subject)
+    if measured:
+        yield _figure_2(divergences(measured), subject)
 
 
 def _figure_2(data: Divergences, subject: Subject) -> Page:
@@ -240,97 +235,3 @@ def _legend() -> list[Artist]:
         Line2D([], [], color=colours["noise_floor"], lw=1.4, label="noise floor, median"),
         Line2D([], [], color=INK, ls="--", lw=0.9, label="0.1"),
     ]
-
-
-@dataclass(frozen=True)
-class Likelihoods:
-    """How far each wrong answer moves the confidence, and how likely the model is to give it."""
-
-    points: dict[str, tuple[tuple[float, float], ...]]
-    """By source: for each wrong answer its log-probability (nats) and the divergence (nats) from the right one."""
-    floor: Estimate | None
-    """The median divergence of the same answer in other looks."""
-    correlations: dict[str, Estimate]
-    """By source: Spearman's rank correlation of the two, over the first wrong answer of each question."""
-
-
-def likelihoods(records: Sequence[Record]) -> Likelihoods:
-    """The scatter's data from a run's `jsd` records, with every wrong answer in them."""
-    questions = averaged(records)
-    found = estimated_columns(columns(questions))
-    points = {
-        source: tuple(
-            (wrong["logprob"], float(pair_divergences({"both": [record["answers"]["right"][0], wrong]}, ("both",))[0]))
-            for record in records
-            for wrong in record.get("answers", {}).get(role, ())
-        )
-        for source, (role, _) in WRONG.items()
-    }
-    keys = {source: f"{key}.likelihood_correlation" for source, (_, key) in WRONG.items()}
-    correlations = {source: found[key] for source, key in keys.items() if key in found}
-    return Likelihoods(points, found["jsd.noise_floor"], correlations)
-
-
-def draw_likelihoods(measurement: Likelihoods, ax: Axes) -> Axes:
-    """A mark for each wrong answer, by source, over the noise floor."""
-    _draw_floor(measurement.floor, ax.axhspan, ax.axhline)
-    for source, points in measurement.points.items():
-        if points:
-            x, y = zip(*points, strict=True)
-            colour, filled = ROLE_COLOURS[source], source == "jsd"
-            ax.scatter(
-                x,
-                np.clip(y, LEAST, None),
-                s=16 if filled else 26,  # an answer that was sampled and branched shows both marks
-                marker=WRONG_MARKERS[source],
-                facecolors=colour if filled else "none",
-                edgecolors="white" if filled else colour,
-                linewidths=0.4 if filled else 0.8,
-                zorder=2,
-            )
-    ax.axhline(NEAR_ZERO, color=INK, ls="--", lw=0.9)
-    ax.set(yscale="log", ylim=(LEAST, LIMIT), ylabel="JSD from the right answer (nats)")
-    ax.set_xlabel("log-probability of the wrong answer (nats)")
-    ax.set_yticks(TICKS, TICK_LABELS)
-    ax.set_yticks((), minor=True)
-    return ax
-
-
-LIKELIHOODS_READ = """\
-Each mark is a wrong answer put to a question: how likely the model is to give it (further right: likelier; the
-log-probability of its tokens and of the end of its line), and how far it moves the confidence from what is stated after
-the right answer.
-Filled circles were sampled, the paper's way, squares found by branching, triangles belong to another question of the
-relation; an answer that was sampled and branched has both marks. Marks on the grey band, the noise floor, are no
-reaction to what the answer says. If marks rise towards the left, the confidence reacts to unlikely answers more than to
-those that the model would give, and a comparison with sampled answers alone would miss it."""
-
-
-def _likelihood_page(data: Likelihoods, subject: Subject) -> Page:
-    figure = Figure((DOUBLE * 0.72, 2.9), layout="constrained")
-    ax = draw_likelihoods(data, figure.subplots())
-    handles = [
-        Line2D(
-            [],
-            [],
-            ls="",
-            marker=WRONG_MARKERS[source],
-            mfc=ROLE_COLOURS[source] if source == "jsd" else "none",
-            mec=ROLE_COLOURS[source],
-            ms=4.5,
-            label=KINDS[source],
-        )
-        for source, points in data.points.items()
-        if points
-    ]
-    floor = Line2D([], [], color=ROLE_COLOURS["noise_floor"], lw=1.4, label="noise floor, median")
-    figure.legend(handles=[*handles, floor], loc="outside upper left", ncols=2, columnspacing=1.4)
-    ax.margins(x=0.03)
-    numbers = {f"wrong answers drawn, {KINDS[name]}": str(len(points)) for name, points in data.points.items()}
-    numbers |= {
-        f"rank correlation of likelihood and JSD, one {KINDS[name]} a question": in_words(one)
-        for name, one in data.correlations.items()
-    }
-    if data.floor:
-        numbers["noise floor, median JSD"] = in_words(data.floor)
-    return Page("jsd_likelihood", figure, caption(LIKELIHOODS_READ, numbers, subject))

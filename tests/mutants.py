@@ -182,10 +182,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "two-wrong-answers-are-a-right-and-a-wrong-one",
-            "between(wrong[:1], wrong[1:2])",
-            "between(right, wrong[1:2])",
+            "between(sampled[:1], sampled[1:2])",
+            "between(right, sampled[1:2])",
         ),
-        ("too-few-candidates-have-a-value", "if 1 < candidates <= len(sampled)", "if len(sampled) > 1"),
+        ("a-pair-at-a-tenth-is-not-near-zero", "(divergences <= NEAR_ZERO).sum()", "(divergences < NEAR_ZERO).sum()"),
+        (
+            "sources-are-pooled",
+            'branched = by_role.get("wrong", []), by_role.get("branched", [])',
+            "branched = [by_role.get('wrong', []) + by_role.get('branched', [])] * 2",
+        ),
+        (
+            "pairs-are-of-branched-answers-too",
+            '{"": ("candidate",), "filled_"',
+            '{"": ("candidate", "filled"), "filled_"',
+        ),
         ("foils-that-may-be-right", " and not may_be_right(question, answer):", ":"),
     ),
     *_of(
@@ -403,14 +413,31 @@ MUTANTS: tuple[Mutant, ...] = (
             "likely.where(before - likely.roll(1, -1) < top_p, 0)",
         ),
         ("one-chance-for-all-draws", '{question.id}|{number}"', '{question.id}"'),
-        ("greedy-takes-the-least-likely", "logits.argmax(-1)", "logits.argmin(-1)"),
+        ("greedy-takes-the-least-likely", "rows: logits.argmax(-1)", "rows: logits.argmin(-1)"),
         ("an-answer-cut-off-is-one", "if said.finished and said.text else None, None", "if said.text else None, None"),
         ("the-last-line-of-a-cut-reply-counts", "[: None if finished else -1]", "[:]"),
+        ("every-branch-begins-with-the-likeliest", "order[number, start.rank]", "order[number, 0]"),
+    ),
+    *_of(
+        "interp/candidates.py",
+        ["test_candidates.py"],
         ("wrong-answers-are-not-vetted", " and not may_be_right(question, answer)", ""),
         (
             "words-of-the-question-are-wrong-answers",
             'return f" {normalised(answer)} " not in f" {normalised(question.text)} " and',
             "return",
+        ),
+        (
+            "unlikely-beginnings-first",
+            "key=lambda first: (-self._known[first], first)",
+            "key=lambda first: (self._known[first], first)",
+        ),
+        ("a-beginning-is-as-likely-as-its-last-token", "logprob + step", "step"),
+        ("unlikely-answers-of-a-round-first", "key=lambda one: -one[1]", "key=lambda one: one[1]"),
+        (
+            "what-was-sampled-and-branched-is-branched",
+            '"both" if all(ways) else "sampled"',
+            '"sampled" if ways == [True, False] else "branched"  #',
         ),
     ),
     *_of(
@@ -419,9 +446,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("right-within-a-longer-reply", "any(said == normalised(answer)", "any(normalised(answer) in said"),
         (
             "nothing-else-may-be-right",
-            "            return True\n    return False",
-            "            continue\n    return False",
+            "            return True\n    return _short",
+            "            continue\n    return _short",
         ),
+        ("abbreviations-are-other-answers", "return _short_for_one(question, reply)", "return False"),
+        ("every-short-word-is-an-abbreviation", "(capitals or dotted)", "True"),
         ("spellings-are-other-answers", "ratio() > SIMILAR", "ratio() > 1"),
         ("minus-five-is-five", r"(?!(?<!\w)-\d)[^\w\s]", r"[^\w\s]"),
         ("the-first-choice-is-right", "choice_index(question.answers[0], question.choices)", "0"),
@@ -532,10 +561,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("pairs-torn-apart", "paired=True", "paired=False"),
         (
             "before-less-after",
-            "statistic(a, axis=-1) - statistic(b, axis=-1)",
-            "statistic(b, axis=-1) - statistic(a, axis=-1)",
+            "statistic(*x[count:], axis=-1) - statistic(*x[:count], axis=-1)",
+            "statistic(*x[:count], axis=-1) - statistic(*x[count:], axis=-1)",
         ),
-        ("what-is-no-number-is-not-counted", "left_out = len(values) - len(there)", "left_out = 0"),
+        ("what-is-no-number-is-not-counted", "left_out = len(values) - len(there[0])", "left_out = 0"),
+        (
+            "the-mean-of-shares-for-the-share-of-all",
+            "part.sum(axis=axis), whole.sum(axis=axis)",
+            "(part / whole).sum(axis=axis), (whole / whole).sum(axis=axis)",
+        ),
         ("the-same-seed-for-all", "np.random.default_rng(seed)", "np.random.default_rng(0)"),
     ),
     *_of(
@@ -724,8 +758,10 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_training.py::test_letter_case_and_final_punctuation_do_not_tell_right_from_wrong",
             "test_training.py::test_triplets_are_the_models_own_right_and_wrong_answers",
             "test_training.py::test_what_is_tested_on_is_not_trained_on",
+            "test_training.py::test_branches_follow_the_sampled_wrong_answers_of_a_triplet_and_are_named",
         ],
-        ("wrong-called-right", '{"right": bare, "wrong": wrong[0],', '{"right": wrong[0], "wrong": bare,'),
+        ("branches-in-place-of-samples", 'sources[text] != "branched" or len(wrong) < most', "True"),
+        ("wrong-called-right", '{"right": bare, "wrong": first,', '{"right": first, "wrong": bare,'),
         ("one-wrong-answer-for-all-passes", "[epoch % (1 + len(self.others))]", "[0]"),
         (
             "looks-tell-which-is-wrong",
@@ -749,6 +785,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ["test_figures.py"],
         ("bins-closed-on-the-left", 'values, side="left")', 'values, side="right")'),
         ("all-sets-of-examples-counted", "questions = averaged(records)", "questions = list(records)"),
+    ),
+    *_of(
+        "figures/likelihood.py",
+        ["test_figures.py"],
+        ("the-first-wrong-answer-alone", "get(role, ())", "get(role, ())[:1]"),
     ),
     *_of(
         "figures/calibration.py",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from figures import attribution, jsd, masking, rollout, tokens
+from figures import attribution, jsd, likelihood, masking, rollout, tokens
 from figures.captions import Subject, digits, subject_of
 from figures.style import SINGLE, paper, printable, saved
 from interp.diagnose import Diagnose, summary_of
@@ -209,11 +209,11 @@ def test_wrong_answers_of_each_source_and_pairs_have_bars_of_their_own():
 
 def test_every_wrong_answer_is_a_mark_at_its_likelihood_and_divergence(ax):
     records = measured("jsd", questions=8)
-    data = jsd.likelihoods(records)
+    data = likelihood.likelihoods(records)
     assert {source: len(points) for source, points in data.points.items()} == {"jsd": 12, "branched": 16, "foil": 8}
     assert data.points["foil"][3] == (records[3]["answers"]["foil"][0]["logprob"], records[3]["values"]["foil"])
     assert {source: one.n for source, one in data.correlations.items()} == {"jsd": 6, "branched": 8, "foil": 8}
-    jsd.draw_likelihoods(data, ax)
+    likelihood.draw_likelihoods(data, ax)
     drawn = [marks.get_offsets().data for marks in ax.collections if len(marks.get_offsets()) > 1]
     assert [len(one) for one in drawn] == [12, 16, 8]
     assert np.allclose(drawn[1], [(x, max(y, jsd.LEAST)) for x, y in data.points["branched"]])
@@ -392,7 +392,7 @@ def test_drawing_leaves_matplotlibs_settings_as_they_were(tmp_path):
 def test_every_caption_says_how_to_read_it_whose_numbers_they_are_how_many_and_what_was_left_out():
     records = made_records(8)
     with paper():
-        pages = [p for m in (jsd, rollout, attribution, masking, tokens) for p in m.pages(records, SUBJECT)]
+        pages = [p for m in (jsd, likelihood, rollout, attribution, masking, tokens) for p in m.pages(records, SUBJECT)]
     assert len(pages) == 5 + tokens.SHOWN
     for page in pages:
         said = " ".join(page.caption.split())
@@ -423,7 +423,9 @@ def test_a_caption_counts_what_was_asked_and_of_that_what_was_right():
 def test_instruments_that_a_run_does_not_hold_have_no_figure():
     records = [record for record in made_records(4) if record["measure"] in ("answer", "jsd")]
     with paper():
-        found = [p.name for m in (jsd, rollout, attribution, masking, tokens) for p in m.pages(records, SUBJECT)]
+        found = [
+            p.name for m in (jsd, likelihood, rollout, attribution, masking, tokens) for p in m.pages(records, SUBJECT)
+        ]
     assert found == ["figure_2_jsd", "jsd_likelihood"]
 
 

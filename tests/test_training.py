@@ -781,6 +781,30 @@ def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, 
         assert built(options).read_text() == before
 
 
+def test_branches_follow_the_sampled_wrong_answers_of_a_triplet_and_are_named(taught_checkpoint, own_data, tmp_path):
+    def rows(**more) -> dict[str, dict]:
+        where = {"ckpt": str(taught_checkpoint), "data": (str(own_data / "open.jsonl"),), "shots": 0, "device": "cpu"}
+        path = built(Triplets(**where, **more, top_p=0.3, tries=4, wrong=3))
+        assert loaded_triplets(path)
+        return {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
+
+    sampled = rows(out=tmp_path / "sampled.jsonl")
+    branched = rows(out=tmp_path / "branched.jsonl", wrong_from="branched")
+    assert len(branched) > len(sampled), "positive control: some questions have no wrong sample"
+    for row in branched.values():
+        count = row["sources"].count("branched")
+        assert (
+            3 == len(row["sources"]) == 1 + len(row["others"]) and row["sources"][3 - count :] == ["branched"] * count
+        )
+    for key, row in sampled.items():
+        assert set(row["sources"]) == {"sampled"}
+        both = [row["wrong"], *row["others"]]
+        assert [branched[key]["wrong"], *branched[key]["others"]][: len(both)] == both
+    counts = read_run(tmp_path / "branched.jsonl.run")[1]["triplets"]
+    assert counts["without_wrong_answer"] == 0
+    assert counts["first_wrong_answer_branched"] == sum(row["sources"][0] == "branched" for row in branched.values())
+
+
 def test_what_is_tested_on_is_not_trained_on(taught_checkpoint, own_data, tmp_path, open_questions):
     tested = tmp_path / "tested.jsonl"
     reworded = {"id": "other-id", "question": f"  {open_questions[0].text.upper()} ", "answers": ["x"]}
