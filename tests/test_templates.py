@@ -391,8 +391,22 @@ def test_real_templates_that_write_the_date_write_the_constant_one(name, monkeyp
 def test_the_calendar_of_a_template_gives_what_strftime_gives(day, name):
     import jinja2
 
-    template = jinja2.Template(calendar(day) + "{{ strftime_now('" + name + " and ' ~ '" + name + "') }}")
+    asked = "{{ strftime_now('" + name + " and ' ~ '" + name + "') }}"
+    template = jinja2.Template(calendar(day) + asked, trim_blocks=True, lstrip_blocks=True)
     assert template.render() == day.strftime(f"{name} and {name}")
+
+
+@pytest.mark.parametrize(
+    "head", ["", "\n", "\n\n ", "  {% if true %}x{% endif %}", " {%- if true -%} x{%- endif %}\n\n"]
+)
+def test_a_template_that_writes_the_date_is_rendered_as_it_stands_otherwise(tiny_tokenizer, head):
+    dated, fixed = (
+        with_template(tiny_tokenizer(), head + CHATML + end) for end in ("{{ strftime_now('%Y') }}", "2025")
+    )
+    messages = [{"role": "user", "content": "x"}]
+    texts = [ChatTemplate(tokenizer).rendered(messages, generation=False) for tokenizer in (dated, fixed)]
+    assert texts[0] == texts[1] and texts[0].endswith("2025")
+    assert texts[1] == fixed.apply_chat_template(messages, tokenize=False)
 
 
 @pytest.mark.parametrize("text", ["", "today", "2025-13-01", "2025-1-1", "20250101", "01.01.2025"])
