@@ -107,7 +107,23 @@ def in_words(estimate: Estimate, number: Number = digits) -> str:
     """Value, interval, count and what was left out."""
     if estimate.value is None:
         return f"no value (n = 0, {estimate.left_out} left out)"
-    return f"{number(estimate.value)} {interval(estimate, number)} (n = {estimate.n}, {estimate.left_out} left out)"
+    said = f"{number(estimate.value)} {interval(estimate, number)} (n = {estimate.n}, {estimate.left_out} left out)"
+    if estimate.measurable or estimate.floor is None:
+        return said
+    return f"{said}, not measurable at this precision (numerical floor {digits(estimate.floor)})"
+
+
+NOT_MEASURABLE = "≈"
+"""Stands in tables before a number that is within its numerical floor."""
+WITHIN_FLOOR = (
+    f"{NOT_MEASURABLE}: within the numerical floor, the same text read twice: not measurable at this precision."
+)
+"""What a table says of such numbers."""
+
+
+def marked(estimate: Estimate, shown: str) -> str:
+    """A value as it is shown, marked where it is within its numerical floor."""
+    return shown if estimate.measurable else f"{NOT_MEASURABLE} {shown}"
 
 
 def caption(how_to_read: str, numbers: Mapping[str, str], subject: Subject) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from figures import attribution, calibration, compare, jsd, likelihood, masking, rollout, tokens
 from figures.captions import Page, Subject, subject_of
+from figures.dryrun import printed_dry_run
 from figures.style import paper, saved
 from figures.table import printed, printed_grid, table_of
 from figures.training import reported_ablation, reported_curve
+from interp.dryrun import DryRun
 from interp.errors import UserError
 from interp.runs import Record, read_records, read_run
 
@@ -17,11 +19,15 @@ Pages = Callable[[Sequence[Record], Subject], Iterator[Page]]
 ALL_PAGES: tuple[Pages, ...] = (jsd.pages, likelihood.pages, rollout.pages, attribution.pages, masking.pages)
 
 
-def reported(folder: Path, questions: Sequence[str] = ()) -> None:
+def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = None) -> None:
     """Prints the summary of a finished run as a table and draws its figures into `folder`/figures.
 
-    questions: ids of those whose tokens are shown, by default the first few that were attributed. Errors: UserError
-    where the folder is no finished run, or a question was not measured."""
+    questions: ids of those whose tokens are shown, by default the first few that were attributed. dry: of a dry run,
+    of which there are no numbers yet, what it foresees is printed alone. Errors: UserError where the folder is no
+    finished run, or a question was not measured."""
+    if dry:
+        printed_dry_run(dry, folder)
+        return
     config, summary, records = read_run(folder)
     kinds = ("training", "ablation", "comparison", "calibration", "model")
     if "identity" not in config or not any(isinstance(summary.get(kind), dict) for kind in kinds):

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from interp.commands import Options, refuse_sets_of_nothing, run_as_command
+from interp.dryrun import DryRun, dry_run_of
 from interp.errors import UserError
+from interp.floor import floors_of, with_floors
 from interp.intervals import Columns, estimated_columns
 from interp.processes import launched
 from interp.questions import LETTERS, choice_index, fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from interp.checkpoints import Checkpoint
-    from interp.elicitation import Reply
+    from interp.elicitation import Heard, Reply
     from interp.setting import Case, Setting
 
 InstrumentName = Literal["jsd", "rollout", "attribution", "masking"]
@@ -65,7 +67,7 @@ class Diagnose(Options):
     baseline: Literal["mean", "neutral"] = "mean"
     """What attribution replaces tokens by: the vocabulary's mean embedding, or a neutral token. Spans show both."""
     leave_out: tuple[InstrumentName, ...] = ()
-    """Instruments that are not run: rollout where weights are quantised, attribution where time is short."""
+    """Instruments that are not run: rollout where layers hide their attention, attribution where time is short."""
     cases: Path | None = None
     """An earlier run, of another checkpoint, whose questions with their right and wrong answers are measured: the
     numbers of both are then paired."""
@@ -83,23 +85,33 @@ class Diagnose(Options):
         if self.n_attribution < 1:
             raise UserError(f"--n-attribution {self.n_attribution}: must be at least 1")
 
+    def instruments_of(self, instruments: Sequence[InstrumentName]) -> list[InstrumentName]:
+        """Those that are run. Errors: UserError where none is left."""
+        run = [name for name in instruments if name not in self.leave_out]
+        if not run:
+            raise UserError(f"--leave-out {' '.join(self.leave_out)}: no instrument is left")
+        return run
+
 
 def diagnosed(
-    options: Diagnose, instruments: Sequence[InstrumentName], command: str, checkpoint: "Checkpoint | None" = None
+    options: Diagnose,
+    instruments: Sequence[InstrumentName],
+    command: str,
+    checkpoint: "Checkpoint | None" = None,
+    dry: DryRun | None = None,
 ) -> Path:
     """Runs the instruments, or what an earlier run has left of them, and returns the run's directory.
 
-    checkpoint: that of the options where it is loaded already."""
+    checkpoint: that of the options where it is loaded already. dry: where a dry run is part of another's."""
+    dry = dry or dry_run_of(options)
     questions = shuffled(loaded_questions(options.data), options.seed)
     refuse_mixed(questions, options.data)
     choices = bool(questions[0].choices)
     if choices and options.candidates > min(len(q.choices) for q in questions):
         options = _without_candidates(options, questions)
-    arguments = options.template_arguments
+    prompting = options.prompting
     folder = options.out or Path("results") / command
-    instruments = [name for name in instruments if name not in options.leave_out]
-    if not instruments:
-        raise UserError(f"--leave-out {' '.join(options.leave_out)}: no instrument is left")
+    instruments = options.instruments_of(instruments)
     from interp.checkpoints import loaded_checkpoint, source_of
 
     source_of(options.ckpt, remote_code=options.trust_remote_code)  # what is wrong there is said before torch is loaded
@@ -107,10 +119,11 @@ def diagnosed(
     from interp.setting import prepared
 
     checkpoint = checkpoint or loaded_checkpoint(options.ckpt, options.loading)
-    _refuse_unfit(checkpoint, instruments)
+    refuse_unfit(checkpoint, instruments)
     shots = checkpoint.shots if options.shots is None else options.shots
     refuse_sets_of_nothing(options.shot_sets, shots)
-    with Run(folder, _identity(options, instruments, checkpoint, questions, shots), launched(options.device)) as run:
+    identity = _identity(options, instruments, checkpoint, questions, shots)
+    with Run(folder, identity, launched(options.device), dry) as run:
         settings = [
             prepared(
                 checkpoint,
@@ -118,8 +131,7 @@ def diagnosed(
                 shots=shots,
                 shot_seed=number,
                 choices=choices,
-                template=options.template,
-                template_args=arguments,
+                prompting=prompting,
                 pool=questions,
                 seed=options.seed,
                 batch_tokens=options.batch_tokens,
@@ -130,20 +142,23 @@ def diagnosed(
         if options.cases:
             _take_over(run, options.cases, settings[0])
         cases = selected_cases(run, settings[0], questions, options, sample="jsd" in instruments)
+        if set(instruments) != {"rollout"}:
+            read_again(run, ("floor", 0), settings[0], cases)
         for name in instruments:
             for number, setting in enumerate(settings):
                 _measure(run, name, number, setting, cases, options)
-        run.write_summary(summary_of(run, instruments, _model(settings[0]), options))
+        if run.dry is None:
+            run.write_summary(summary_of(run, instruments, _model(settings[0]), options))
     return folder
 
 
-def _refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
+def refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
     """Errors: UserError where an instrument cannot run on this model, before another has run for hours."""
+    from interp.attention import refuse_hidden_attention
     from interp.attribution import refuse_without_gradients
-    from interp.hooks import refuse_without_weights
 
     if "rollout" in instruments:
-        refuse_without_weights(checkpoint.model)
+        refuse_hidden_attention(checkpoint.model)
     if "attribution" in instruments:
         refuse_without_gradients(checkpoint.model)
 
@@ -163,19 +178,27 @@ BEFORE_BRANCHING = {"wrong": "sampled"}
 
 def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
     """Puts an earlier run's answers and samples on record. Errors: UserError where they would not be this run's."""
-    config, _, records = read_run(cases)
+    config, _, records = read_run(cases, finished=run.dry is None)
     theirs = BEFORE_BRANCHING | config["identity"]
     if unlike := [name for name in CHOSEN_BY if theirs.get(name) != run.identity[name]]:
         name = unlike[0]
         raise UserError(f"--cases {cases}: its {name} is {theirs.get(name)!r}, here it is {run.identity[name]!r}")
     for measure in ("answer", "sample"):
         theirs = {record["id"]: record for record in records if record["measure"] == measure}
-        recorded(run, (measure, 0), theirs, len(theirs), lambda chunk: chunk, setting)
+        recorded(run, (measure, 0), theirs, len(theirs), lambda chunk: chunk, setting, whole=0)
 
 
 def _identity(
     options: Diagnose, instruments: Sequence[str], checkpoint: "Checkpoint", questions: list[Question], shots: int
 ) -> Record:
+    from interp.formats import FORMATS
+    from interp.setting import prompter_for
+
+    choices, confidence = bool(questions[0].choices), FORMATS[options.format]
+    prompters = [
+        prompter_for(checkpoint, confidence, options.prompting, shots=shots, shot_seed=number, choices=choices)
+        for number in range(options.shot_sets)
+    ]
     return options.identity | {
         "cases": str(options.cases) if options.cases else None,
         "shots": shots,
@@ -184,6 +207,7 @@ def _identity(
         "note": checkpoint.note,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "questions": fingerprint(questions),
+        "prompts": fingerprint(prompter.frame for prompter in prompters),
     }
 
 
@@ -202,15 +226,22 @@ def selected_cases(
 ) -> list["Case"]:
     """The first n questions that the model answers right; asks what is not on record. sample: with wrong answers."""
     right: list[tuple[Question, str]] = []
+    asked, enough = 0, run.dry.enough(run, options.n) if run.dry else options.n
+    if run.dry:
+        run.dry.know_lengths(setting.prompter, questions)
     with progress("answers", options.n, hidden=not run.processes.first) as bar:
         for chunk in chunks(questions, ASKED_AT_ONCE):
             told = asked_on_record(run, setting, chunk, free=options.free, bar=bar)
             fresh = [(q, told[q.id]["answer"]) for q in chunk if told[q.id]["right"]]
             bar.update(min(len(fresh), options.n - len(right)))
             right += fresh
+            asked += len(chunk)
+            known = len(right), asked, ASKED_AT_ONCE
+            if run.dry and run.dry.foresees(*known, enough=enough, wanted=options.n, there=len(questions)):
+                break
             if len(right) >= options.n:
                 break
-    right = right[: options.n]
+    right = right[:enough]
     if not right:
         raise UserError(
             f"{options.ckpt} answers none of {len(questions)} questions of {options.data} right: nothing to measure"
@@ -273,10 +304,22 @@ def _case(question: Question, answer: str, found: Record | None, candidates: int
     return Case(question, answer, sampled_wrong(found), branched, distinct[:candidates], sources[:candidates])
 
 
-def _replies(setting: "Setting", questions: Sequence[Question], *, free: bool) -> "list[Reply]":
+def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequence["Case"]) -> None:
+    """Puts the numerical floor on record: the first right answers, each read twice."""
+    from interp import floor
+
+    by_id = {case.question.id: case for case in cases[: floor.MOST]}
+    whole = min(floor.MOST, len(cases) * (run.dry.scale if run.dry else 1.0))
+    measured = partial(floor.measured, setting)
+    recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label="numerical floor", whole=whole)
+
+
+def _replies(
+    setting: "Setting", questions: Sequence[Question], heard: "Heard | None" = None, *, free: bool
+) -> "list[Reply]":
     from interp.elicitation import free_replies, slot_replies
 
-    return (free_replies if free else slot_replies)(setting.generator, setting.prompter, questions)
+    return (free_replies if free else slot_replies)(setting.generator, setting.prompter, questions, heard)
 
 
 def asked_on_record(
@@ -300,16 +343,18 @@ def asked_on_record(
     return {record["id"]: record for record in run.records("answer") if record["id"] in wanted}
 
 
-def asked_for(setting: "Setting", questions: Sequence[Question], *, free: bool) -> list[Record]:
-    """A record of each question's answer, the user's response or the model's own, and of whether it is right."""
+def asked_for(
+    setting: "Setting", questions: Sequence[Question], heard: "Heard | None" = None, *, free: bool
+) -> list[Record]:
+    """A record of each question's answer, the user's response or the model's own, and of whether it is right.
+
+    heard: told of each batch of the questions that have no response, in their order."""
     asked = [question for question in questions if question.response is None]
-    written = dict(zip([q.id for q in asked], _replies(setting, asked, free=free), strict=True))
+    written = dict(zip([q.id for q in asked], _replies(setting, asked, heard, free=free), strict=True))
     records = []
     for question in questions:
         said = written.get(question.id)
-        answer = _lettered(question, question.response if said is None else said.answer)
-        if answer is not None and not setting.prompter.speakable(question, answer):
-            answer = None
+        answer = answer_of(setting, question, question.response if said is None else said.answer)
         records.append(
             {
                 "id": question.id,
@@ -328,10 +373,13 @@ def asked_for(setting: "Setting", questions: Sequence[Question], *, free: bool) 
     return records
 
 
-def _lettered(question: Question, answer: str | None) -> str | None:
-    """The letter alone of a choice that is named in more words, so that right and wrong answers have one form."""
+def answer_of(setting: "Setting", question: Question, answer: str | None) -> str | None:
+    """An answer as it is put to the model; None where it cannot be.
+
+    Of a choice that is named in more words the letter alone, so that right and wrong answers have one form."""
     named = choice_index(answer, question.choices) if answer and question.choices else None
-    return answer if named is None else LETTERS[named]
+    answer = answer if named is None else LETTERS[named]
+    return None if answer is None or not setting.prompter.speakable(question, answer) else answer
 
 
 def sampled_on_record(
@@ -365,14 +413,14 @@ def _measure(
     run: Run, name: InstrumentName, number: int, setting: "Setting", cases: Sequence["Case"], options: Diagnose
 ) -> None:
     instrument = importlib.import_module(f"interp.{name}")
-    extra = {}
+    extra, whole = {}, len(cases) * (run.dry.scale if run.dry else 1.0)
     if name == "attribution":
-        cases = cases[: options.n_attribution]
+        cases, whole = cases[: options.n_attribution], min(whole, options.n_attribution)
         extra = {"score": options.score, "path": options.path, "baseline": options.baseline}
     label = name if options.shot_sets == 1 else f"{name}, examples {number + 1} of {options.shot_sets}"
     by_id = {case.question.id: case for case in cases}
     measured = partial(instrument.measured, setting, **extra)
-    recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label)
+    recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label, whole=whole)
 
 
 def _model(setting: "Setting") -> Record:
@@ -399,13 +447,14 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
         **_wrong_answers(run, options),
         "format": options.format,
     }
+    floors = floors_of(list(run.records("floor")))
+    flat |= {key: estimate.as_record() for key, estimate in floors.items()}
     spread: dict[str, Record] = {}
     for name in instruments:
         records = [{k: record[k] for k in ("set", "id", "values")} for record in run.records(name)]
-        flat |= {
-            key: estimate.as_record()
-            for key, estimate in estimated_columns(columns_of(name, averaged(records))).items()
-        }
+        found = estimated_columns(columns_of(name, averaged(records)))
+        floored = with_floors(found, floors, score=options.score)
+        flat |= {key: estimate.as_record() for key, estimate in floored.items()}
         if options.shot_sets > 1:
             for number in range(options.shot_sets):
                 of_set = estimated_columns(columns_of(name, [r for r in records if r["set"] == number]))
@@ -457,11 +506,12 @@ def run_instruments(instruments: Sequence[InstrumentName], command: str) -> Call
     """The body of a command: measure, print the table, draw the figures."""
 
     def body(options: Diagnose) -> None:
-        folder = diagnosed(options, instruments, command)
+        dry = dry_run_of(options)
+        folder = diagnosed(options, instruments, command, dry=dry)
         if launched(options.device).first:
             from figures.report import reported
 
-            reported(folder)
+            reported(folder, dry=dry)
 
     return body
 

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from interp.formats import ConfidenceFormat
-from interp.prefix import Branches, SharedPrefix
-from interp.prompts import Prompter
+from interp.prefix import Branches, PromptsRead, SharedPrefix
+from interp.prompts import REPLY_TOKENS, Prompter
 from interp.records import Question
+from interp.thoughts import THOUGHTS, opens_thought, without_thoughts
 
-REPLY_TOKENS = 64
-"""A free reply is cut off after so many tokens."""
 ANSWER_TOKENS = 16
 """An answer that is not ended within so many tokens is none: it is counted, and not put to the model."""
 
@@ -44,6 +43,11 @@ class Continuation:
     """How many tokens were generated, the ending one included."""
     finished: bool
     """The model ended it by itself; False where it was cut off."""
+
+
+Heard = Callable[[Sequence[int], Sequence[Continuation], PromptsRead, Sequence[int]], None]
+"""Called when a batch is written, while its prompts are still at hand as they were read: (numbers of the continuations,
+the continuations, the prompts, the number of each continuation's prompt among them)."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +96,36 @@ class Generator:
     dropped as they finish."""
 
     def __init__(
-        self, prefix: SharedPrefix, prompter: Prompter, stops: Sequence[int], turn_ends: Sequence[int] = ()
+        self,
+        prefix: SharedPrefix,
+        prompter: Prompter,
+        stops: Sequence[int],
+        turn_ends: Sequence[int] = (),
+        eos_ids: Sequence[int] = (),
+        *,
+        reply_tokens: int = REPLY_TOKENS,
     ) -> None:
-        """stops: token ids that end a line or a turn; turn_ends: those that end a turn."""
+        """stops: token ids that end a line or a turn; turn_ends: those that end a turn; eos_ids: those that end it
+        within a thought too, which others may only end (gpt-oss). reply_tokens: how long a free reply may get."""
         self.prefix = prefix
         self.tokenizer = prompter.tokenizer
         self.stops = torch.tensor(sorted(stops), device=prefix.model.device)
         self.turn_ends = torch.tensor(sorted(turn_ends), device=prefix.model.device)
+        self.eos_ids, self.reply_tokens = frozenset(eos_ids), reply_tokens
+        marks = [mark for pair in THOUGHTS for mark in pair]
+        silent = [token for token in prompter.chat.control_tokens if not any(token in mark for mark in marks)]
+        self._silent = frozenset(self.tokenizer.convert_tokens_to_ids(token) for token in silent)
 
     def greedy(
-        self, prompts: Sequence[Sequence[int]], *, most: int = ANSWER_TOKENS, lines: bool = True
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        most: int = ANSWER_TOKENS,
+        lines: bool = True,
+        heard: Heard | None = None,
     ) -> list[Continuation]:
         """The most likely token at every step, for each prompt in the order given; lines False: to the turn's end."""
-        return self._written(prompts, lambda logits, step, rows: logits.argmax(-1), most, lines)
+        return self._written(prompts, lambda logits, step, rows: logits.argmax(-1), most, lines, heard)
 
     def sampled(
         self,
@@ -113,6 +134,7 @@ class Generator:
         *,
         top_p: float,
         most: int = ANSWER_TOKENS,
+        heard: Heard | None = None,
     ) -> list[Continuation]:
         """One top-p sample for each prompt at temperature 1, each with its own source of chance.
 
@@ -122,7 +144,7 @@ class Generator:
         def pick(logits: Tensor, step: int, rows: np.ndarray) -> Tensor:
             return top_p_token(logits, torch.from_numpy(chances[rows, step]).to(logits), top_p)
 
-        return self._written(prompts, pick, most, lines=True)
+        return self._written(prompts, pick, most, True, heard)
 
     def branched(
         self, prompts: Sequence[Sequence[int]], starts: Sequence[Start], *, most: int = ANSWER_TOKENS
@@ -146,11 +168,13 @@ class Generator:
                 first[row].append(int(tokens[number]))
             return tokens
 
-        written = self._written(prompts, pick, most, lines=True)
+        written = self._written(prompts, pick, most, True, None)
         return [Branch(*parts) for parts in zip(written, map(tuple, first), map(tuple, forks), strict=True)]
 
     @torch.no_grad()
-    def _written(self, prompts: Sequence[Sequence[int]], pick: Pick, most: int, lines: bool) -> list[Continuation]:
+    def _written(
+        self, prompts: Sequence[Sequence[int]], pick: Pick, most: int, lines: bool, heard: Heard | None
+    ) -> list[Continuation]:
         if not prompts:
             return []
         length = self.prefix.shared_length(prompts)
@@ -158,19 +182,24 @@ class Generator:
         copies = Counter(map(tuple, prompts))  # which share their prompt
         sizes = [(len(prompt) - length) // copies[tuple(prompt)] + TYPICAL_TOKENS for prompt in prompts]
         for batch in self.prefix.batches(sizes):
-            for index, (ids, finished) in zip(
-                batch, self._batch([prompts[i] for i in batch], length, batch, pick, most, lines), strict=True
-            ):
-                text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-                text = text.split("\n")[0].strip() if lines else text
-                found[index] = Continuation(text, len(ids), finished)
+            written = self._batch([prompts[i] for i in batch], length, batch, pick, most, lines, heard)
+            found |= dict(zip(batch, written, strict=True))
         return [found[i] for i in range(len(prompts))]
 
     def _batch(
-        self, prompts: list[Sequence[int]], length: int, numbers: list[int], pick: Pick, most: int, lines: bool
-    ) -> list[tuple[list[int], bool]]:
+        self,
+        prompts: list[Sequence[int]],
+        length: int,
+        numbers: list[int],
+        pick: Pick,
+        most: int,
+        lines: bool,
+        heard: Heard | None,
+    ) -> list[Continuation]:
         unlike = {prompt: number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        branches = Branches(self.prefix, length, list(unlike), [unlike[tuple(prompt)] for prompt in prompts])
+        owners = [unlike[tuple(prompt)] for prompt in prompts]
+        branches = Branches(self.prefix, length, list(unlike), owners)
+        read = branches.read() if heard else None
         ends = self.stops if lines else self.turn_ends
         written: list[list[int]] = [[] for _ in prompts]
         finished = np.zeros(len(prompts), dtype=bool)
@@ -179,35 +208,73 @@ class Generator:
             tokens = pick(logits, step, np.array(numbers)[alive])
             for row, token, end in zip(alive, tokens.tolist(), torch.isin(tokens, ends).tolist(), strict=True):
                 written[row].append(token)
-                finished[row] = end or (lines and "\n" in self.tokenizer.decode([token]))
+                if lines:
+                    finished[row] = end or "\n" in self.tokenizer.decode([token])
+                else:
+                    finished[row] = end and (token in self.eos_ids or not opens_thought(self._text(written[row])))
             alive = alive[~finished[alive]]
             if not len(alive) or step == most - 1:
                 break
             logits = branches.grown(alive, [written[row][-1] for row in alive])
-        return list(zip(written, finished.tolist(), strict=True))
+        del branches, logits
+        said = [
+            Continuation(self._line(ids) if lines else self._text(ids), len(ids), end)
+            for ids, end in zip(written, finished.tolist(), strict=True)
+        ]
+        if heard and read:
+            heard(numbers, said, read, owners)
+        return said
+
+    def _line(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip().split("\n")[0].strip()
+
+    def _text(self, ids: list[int]) -> str:
+        """Several lines, with the control tokens that mark thoughts and no others."""
+        return str(self.tokenizer.decode([i for i in ids if i not in self._silent])).strip()
 
 
-def slot_replies(generator: Generator, prompter: Prompter, questions: Sequence[Question]) -> list[Reply]:
+def slot_replies(
+    generator: Generator, prompter: Prompter, questions: Sequence[Question], heard: Heard | None = None
+) -> list[Reply]:
     """Each question's greedy answer, written into the slot after "Answer:"."""
-    written = generator.greedy([prompter.transcript(question).ids for question in questions])
-    return [Reply(said.text if said.finished and said.text else None, None, said.text, said.tokens) for said in written]
+    written = generator.greedy([prompter.transcript(question).ids for question in questions], heard=heard)
+    return [slot_reply(said) for said in written]
 
 
-def free_replies(generator: Generator, prompter: Prompter, questions: Sequence[Question]) -> list[Reply]:
+def slot_reply(said: Continuation) -> Reply:
+    """The answer that was written into the slot; None where it was not ended."""
+    return Reply(said.text if said.finished and said.text else None, None, said.text, said.tokens)
+
+
+def free_replies(
+    generator: Generator, prompter: Prompter, questions: Sequence[Question], heard: Heard | None = None
+) -> list[Reply]:
     """Each question's whole greedy reply, from its first word to the end of the turn."""
     prompts = [prompter.transcript(question, free=True).ids for question in questions]
-    written = generator.greedy(prompts, most=REPLY_TOKENS, lines=False)
-    return [
-        parsed_reply(said.text, prompter.confidence, tokens=said.tokens, finished=said.finished) for said in written
-    ]
+    written = generator.greedy(prompts, most=generator.reply_tokens, lines=False, heard=heard)
+    return [free_reply(said, prompter) for said in written]
 
 
-def parsed_reply(text: str, confidence: ConfidenceFormat, *, tokens: int = 0, finished: bool = True) -> Reply:
-    """What the first lines labelled "Answer:" and "Confidence:" say; None for what is not there.
+def free_reply(said: Continuation, prompter: Prompter) -> Reply:
+    """What a whole reply says."""
+    return parsed_reply(
+        said.text,
+        prompter.confidence,
+        tokens=said.tokens,
+        finished=said.finished,
+        opened=prompter.opens_thought,
+    )
 
-    finished: False where the reply was cut off, whose last line then says nothing."""
+
+def parsed_reply(
+    text: str, confidence: ConfidenceFormat, *, tokens: int = 0, finished: bool = True, opened: bool = False
+) -> Reply:
+    """What the first lines labelled "Answer:" and "Confidence:" say outside of thoughts; None for what is not there.
+
+    finished: False where the reply was cut off, whose last line then says nothing. opened: the prompt has opened a
+    thought, in which the reply begins."""
     found: dict[str, str] = {}
-    for line in text.splitlines()[: None if finished else -1]:
+    for line in (without_thoughts(text, opened=opened) or "").splitlines()[: None if finished else -1]:
         if labelled := re.match(r"[\s*_#>-]*(answer|confidence)[*_]*\s*[:=][*_]*\s*(\S.*)", line, re.IGNORECASE):
             said = labelled[2].strip()
             bare = said.rstrip("*_")

@@ -1,17 +1,20 @@
 """`python -m interp.evaluate`: how well stated confidence is calibrated, by checkpoint, data, method and format."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from interp.calibration import Scored, differences_of, lowest_possible, measures_of, rule_named, values_of
 from interp.commands import CommonOptions, at_least, refuse_sets_of_nothing, run_as_command
+from interp.dryrun import DryRun, dry_run_of
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
+from interp.floor import columns as floor_columns
 from interp.formats import FORMATS, ConfidenceFormat, FormatName
-from interp.intervals import estimated
+from interp.intervals import estimated, estimated_columns
 from interp.methods import ASKINGS, METHODS, TRUTH, Answered, Method, MethodName, Sampling, Verdict, tokens_written
 from interp.processes import launched
 from interp.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
@@ -104,15 +107,20 @@ class Cell:
         return f"{self.checkpoint}|{self.data}|{self.format}|{asking}", self.examples
 
 
-def evaluated(options: Evaluate) -> Path:
-    """Asks what is not on record yet, and returns the run's directory."""
+def evaluated(options: Evaluate, dry: DryRun | None = None, to_come: Sequence[str] = ()) -> Path:
+    """Asks what is not on record yet, and returns the run's directory.
+
+    dry: where a dry run is part of another's. to_come: checkpoints that are still to be trained, whose askings a dry
+    run takes to be like those of the first."""
+    dry = dry or dry_run_of(options)
     data = {short: _questions(path, options) for short, path in short_names("data", options.data).items()}
     parts = {name: _parts(questions, options) for name, questions in data.items()}
     names = short_names("ckpt", options.ckpt)
     if options.asks_a_model:
         from interp.checkpoints import source_of
 
-        sources = {name: source_of(ckpt, remote_code=options.trust_remote_code) for name, ckpt in names.items()}
+        there = {name: options.ckpt[0] if ckpt in to_come else ckpt for name, ckpt in names.items()}
+        sources = {name: source_of(ckpt, remote_code=options.trust_remote_code) for name, ckpt in there.items()}
         shots = {name: source.shots if options.shots is None else options.shots for name, source in sources.items()}
         for count in shots.values():
             refuse_sets_of_nothing(options.shot_sets, count)
@@ -122,13 +130,16 @@ def evaluated(options: Evaluate) -> Path:
         "shots": shots,
         "questions": {name: fingerprint(questions) for name, questions in data.items()},
     }
-    with Run(options.out or Path("results/evaluate"), identity, launched(options.device)) as run:
+    with Run(options.out or Path("results/evaluate"), identity, launched(options.device), dry) as run:
         sets = range(options.shot_sets)
         cells = [Cell(name, at, form, k) for name in names for k in sets for at in data for form in options.formats]
         _gather(run, cells, data, options)
-        if missing := [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]:
-            _ask_all(run, missing, names, shots, data, options)
-        run.write_summary(summary_of(run, cells, parts, options))
+        missing = [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]
+        if missing := [cell for cell in missing if names[cell.checkpoint] not in to_come]:
+            with run.dry.within("", 1 + len(to_come)) if run.dry else nullcontext():
+                _ask_all(run, missing, names, shots, data, options)
+        if run.dry is None:
+            run.write_summary(summary_of(run, cells, parts, options))
     return run.folder
 
 
@@ -162,7 +173,7 @@ def _gather(run: Run, cells: Sequence[Cell], data: dict[str, list[Question]], op
     """Merges what processes that died have left of any cell, the finished ones too."""
     for cell in cells:
         run.gather("checkpoint", 0, [cell.checkpoint])
-        for asking in ("answer", *options.askings):
+        for asking in ("answer", "floor", *options.askings):
             run.gather(*cell.key(asking), [q.id for q in data[cell.data]])
 
 
@@ -197,22 +208,24 @@ def _ask_all(
     loaded = each_checkpoint(list(wanted.values()), options.loading)
     for name in wanted:
         checkpoint = next(loaded)
-        _refuse_other_weights(run, name, checkpoint)
         prepared_ones = Prepared(checkpoint, shots[name], options)
+        _refuse_another(run, name, checkpoint, prepared_ones.prompts(data.values()))
         for cell in cells:
             if cell.checkpoint == name:
                 _ask_cell(run, cell, prepared_ones, data[cell.data], options)
         del checkpoint, prepared_ones  # so that its base can be let go before the next one is loaded
 
 
-def _refuse_other_weights(run: Run, name: str, checkpoint: "Checkpoint") -> None:
+def _refuse_another(run: Run, name: str, checkpoint: "Checkpoint", prompts: str) -> None:
+    """prompts: a fingerprint of what is rendered for it. Errors: UserError where the run began with another."""
     ours = {"fingerprint": checkpoint.fingerprint, "note": checkpoint.note, "dtype": str(checkpoint.model.dtype)}
+    ours["prompts"] = prompts
     if ("checkpoint", 0, name) not in run.done and run.processes.first:
         run.append({"measure": "checkpoint", "set": 0, "id": name, **ours})
     run.gather("checkpoint", 0, [name])
     known = next(record for record in run.records("checkpoint") if record["id"] == name)
-    if (known["fingerprint"], known["dtype"]) != (ours["fingerprint"], ours["dtype"]):
-        told = f"{name} has other weights, or another precision, than when the run began"
+    if any(known.get(key) != ours[key] for key in ("fingerprint", "dtype", "prompts")):
+        told = f"{name} has other weights, another precision or another chat template than when the run began"
         raise UserError(f"--out {run.folder}: {told}; give another --out")
 
 
@@ -222,6 +235,25 @@ class Prepared:
     def __init__(self, checkpoint: "Checkpoint", shots: int, options: Evaluate) -> None:
         self._checkpoint, self._shots, self._options = checkpoint, shots, options
         self._made: dict[tuple[str, bool, int], Setting] = {}
+
+    def prompts(self, data: Iterable[Sequence[Question]]) -> str:
+        """A fingerprint of what is rendered around the questions of these data sets."""
+        from interp.setting import prompter_for
+
+        options = self._options
+        return fingerprint(
+            prompter_for(
+                self._checkpoint,
+                FORMATS[form],
+                options.prompting,
+                shots=self._shots,
+                shot_seed=number,
+                choices=choices,
+            ).frame
+            for choices in {bool(questions[0].choices) for questions in data}
+            for form in options.formats
+            for number in range(options.shot_sets)
+        )
 
     def setting(self, confidence: ConfidenceFormat, *, choices: bool, examples: int) -> "Setting":
         """The checkpoint ready to be asked in this format, with this set of examples."""
@@ -235,8 +267,7 @@ class Prepared:
                 shots=self._shots,
                 shot_seed=examples,
                 choices=choices,
-                template=self._options.template,
-                template_args=self._options.template_arguments,
+                prompting=self._options.prompting,
                 seed=self._options.seed,
                 batch_tokens=self._options.batch_tokens,
                 check_long=self._options.check == "long",
@@ -247,30 +278,56 @@ class Prepared:
 def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Question], options: Evaluate) -> None:
     choices = bool(questions[0].choices)
     setting = ready.setting(FORMATS[cell.format], choices=choices, examples=cell.examples)
-    told = _answers(run, cell, setting, questions, options)
+    read: dict[str, Record] = {}
+    if run.dry:
+        run.dry.know_lengths(setting.prompter, questions)
+    told = _answers(run, cell, setting, questions, options, read)
+    if "read" in options.askings:
+        from interp.diagnose import read_again
+        from interp.setting import Case
+
+        cases = [Case(q, told[q.id]["answer"]) for q in questions if q.id in told and told[q.id]["answer"]]
+        read_again(run, cell.key("floor"), setting, cases)
     for asking in options.askings:
         of_asking = setting
         if asking == "judged":
             of_asking = ready.setting(TRUTH, choices=choices, examples=cell.examples)
-        answered = [Answered(q, told[q.id]["answer"] or "") for q in questions]
+        # a dry run has asked the first of them only
+        answered = [Answered(q, told[q.id]["answer"] or "") for q in questions if q.id in told or not run.dry]
         if asking != "sampled":
             answered = [one for one in answered if one.answer]
-        _ask(run, cell.key(asking), asking, of_asking, answered, told, options)
+        whole = len(questions) * len(answered) / max(1, len(told))
+        _ask(run, cell.key(asking), asking, of_asking, answered, told, options, read, whole)
 
 
 def _answers(
-    run: Run, cell: Cell, setting: "Setting", questions: Sequence[Question], options: Evaluate
+    run: Run,
+    cell: Cell,
+    setting: "Setting",
+    questions: Sequence[Question],
+    options: Evaluate,
+    read: dict[str, Record],
 ) -> dict[str, Record]:
-    """The record of each question's answer: the user's response, else the model's greedy one."""
-    from interp.diagnose import asked_for
+    """The record of each question's answer: the user's response, else the model's greedy one.
 
-    key = cell.key("answer")
+    read: takes what was read of the confidences in new answers while their prompts were at hand, by question."""
+    from interp.diagnose import asked_for
+    from interp.methods import answered_and_read
 
     def asked(chunk: Sequence[Question]) -> Iterator[Record]:
-        for question, record in zip(chunk, asked_for(setting, chunk, free=options.free), strict=True):
-            yield record | {"prompt_tokens": len(setting.prompter.transcript(question, free=options.free).ids)}
+        began, found = time.perf_counter(), {}
+        if "read" in options.askings:
+            records, found = answered_and_read(setting, chunk, free=options.free)
+        else:
+            records = asked_for(setting, chunk, free=options.free)
+        read.update(found)
+        spent = time.perf_counter() - began - sum(one["seconds"] for one in found.values())
+        for question, record in zip(chunk, records, strict=True):
+            prompt = setting.prompter.transcript(question, free=options.free)
+            yield {"seconds": spent / len(chunk), **record, "prompt_tokens": len(prompt.ids)}
 
-    recorded(run, key, {q.id: q for q in questions}, AT_ONCE["answer"], timed(asked), setting)
+    by_id = {q.id: q for q in questions}
+    recorded(run, cell.key("answer"), by_id, AT_ONCE["answer"], asked, setting, whole=len(questions))
     return _told(run, cell)
 
 
@@ -294,16 +351,26 @@ def _ask(
     answered: Sequence[Answered],
     told: dict[str, Record],
     options: Evaluate,
+    read: dict[str, Record],
+    whole: int | float,
 ) -> None:
     sampling = Sampling(options.samples, options.top_p, options.seed)
 
+    def at_hand(one: Answered) -> bool:
+        return asking == "read" and read.get(one.question.id, {}).get("of_answer") == one.answer
+
     def asked(chunk: Sequence[Answered]) -> Iterator[Record]:
-        for one, record in zip(chunk, ASKINGS[asking](setting, chunk, sampling), strict=True):
+        missing = [one for one in chunk if not at_hand(one)]
+        fresh = iter(ASKINGS[asking](setting, missing, sampling) if missing else ())
+        for one in chunk:
+            record = read[one.question.id] if at_hand(one) else next(fresh)
+            record = {name: value for name, value in record.items() if name != "of_answer"}
             if options.free and asking == "read":  # the level that was written counts, not the likeliest one
                 record |= {"stated": told[one.question.id]["stated"], "level_tokens": 0}
             yield record
 
-    recorded(run, key, {one.question.id: one for one in answered}, AT_ONCE[asking], timed(asked), setting)
+    by_id = {one.question.id: one for one in answered}
+    recorded(run, key, by_id, AT_ONCE[asking], timed(asked), setting, whole=whole)
 
 
 # What the records say
@@ -339,6 +406,7 @@ def summary_of(
         "rule": options.rule,
         "models": {name: {k: models[name][k] for k in ("fingerprint", "note", "dtype")} for name in models},
         "calibration": table,
+        "numerical_floor": _floors(by_key, cells),
         "unparsed": _unparsed(by_key, cells),
         "differences": _differences(scored, data, options),
     }
@@ -433,6 +501,16 @@ def _unparsed(by_key: ByKey, cells: Sequence[Cell]) -> Record:
     return table
 
 
+def _floors(by_key: ByKey, cells: Sequence[Cell]) -> Record:
+    """What the first answers' confidences differ by when they are read twice: by checkpoint, data and format."""
+    table: Record = {}
+    for cell in cells:
+        if records := by_key.get(cell.key("floor")):
+            found = estimated_columns(floor_columns(list(records.values())))
+            _put(table, (cell.checkpoint, cell.data, cell.format), {k: one.as_record() for k, one in found.items()})
+    return table
+
+
 def _differences(
     scored: dict[tuple[str, str, str, str], dict[str, Verdict | None]],
     data: dict[str, list[Question]],
@@ -460,11 +538,12 @@ def _put(table: Record, path: Sequence[str], numbers: Record) -> None:
 
 
 def _body(options: Evaluate) -> None:
-    folder = evaluated(options)
+    dry = dry_run_of(options)
+    folder = evaluated(options, dry)
     if launched(options.device).first:
         from figures.report import reported
 
-        reported(folder)
+        reported(folder, dry=dry)
 
 
 if __name__ == "__main__":

@@ -76,10 +76,16 @@ class Processes:
 
 
 def launched(device: str) -> Processes:
-    """The processes that this one was launched with; itself alone where it was not started by a launcher."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """The processes that this one was launched with; itself alone where it was not started by a launcher.
+
+    Errors: UserError where they do not find each other: each would take itself for the only one."""
+    if (count := int(os.environ.get("WORLD_SIZE", "1"))) == 1:
         return Processes()
+    import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
+    # accelerate must be told that the processes are on a CPU, also where auto finds no GPU
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
+    if state.num_processes != count:
+        raise UserError(f"{count} processes were launched and do not find each other; measure in one")
     return Processes(state.num_processes, state.process_index, state.local_process_index)

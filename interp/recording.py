@@ -30,17 +30,24 @@ def recorded(
     *,
     bar: "tqdm | None" = None,
     label: str = "",
+    whole: int | float | None = None,
 ) -> None:
     """Measures the items, given by their ids, that are not on record under this measure and set.
 
-    at_once: how many are handed over at a time, at most. bar: moved by the caller.
+    at_once: how many are handed over at a time, at most. bar: moved by the caller. whole: how many items a dry run,
+    which measures no more of them than tell the time for all, foresees; without it those that are handed over, all of
+    which are measured.
     Errors: UserError where a single item does not fit into memory."""
     mine = run.processes.share(list(items))
     missing = [identity for identity in mine if (*key, identity) not in run.done]
     hidden = bar is not None or not run.processes.first
+    part = run.dry.part(label or named(key), len(items), whole) if run.dry else None
+    if part:
+        part.kept += len(mine) - len(missing)
     with progress(label or key[0], len(mine), len(mine) - len(missing), hidden=hidden) as own:
-        while missing:
+        while missing and not (part and whole is not None and part.settled):
             chunk = missing[:at_once]
+            timer = run.dry.timer(run) if run.dry else None
             found = _within_memory(measured, [items[identity] for identity in chunk])
             if found is None:
                 at_once = max(1, len(chunk) // 2)
@@ -48,11 +55,19 @@ def recorded(
                 continue
             for identity, record in zip(chunk, found, strict=True):
                 run.append({"measure": key[0], "set": key[1], "id": identity, **record})
+            if part and timer:
+                part.chunks.append(timer(chunk))
             own.update(len(chunk))
             missing = missing[len(chunk) :]
     run.gather(*key, list(items))
-    if lost := [identity for identity in items if (*key, identity) not in run.done]:
+    if run.dry is None and (lost := [identity for identity in items if (*key, identity) not in run.done]):
         raise UserError(f"--out {run.folder}: {len(lost)} records of other processes do not arrive; do all see it?")
+
+
+def named(key: tuple[str, int]) -> str:
+    """What a measure and set are called in a dry run's table."""
+    measure = key[0].replace("|", ", ")
+    return f"{measure}, examples {key[1] + 1}" if key[1] else measure
 
 
 def _within_memory(measured: Measured[Item], items: Sequence[Item]) -> list[Record] | None:

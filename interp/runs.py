@@ -9,12 +9,15 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import UserError
 from interp.plain import plain_json
 from interp.processes import Processes
 from interp.shares import Key, Shares, key_of, left_shares, share_of, whole_bytes, whole_lines
+
+if TYPE_CHECKING:
+    from interp.dryrun import DryRun
 
 Record = dict[str, Any]
 """One line of records.jsonl: plain JSON, the boundary beyond which no model is needed."""
@@ -29,11 +32,16 @@ class Run:
     Of several processes each writes what it measured to a file of its own; `gather` merges them. So does a run that
     finds such files, left by processes that died."""
 
-    def __init__(self, folder: Path, identity: Record, processes: Processes | None = None) -> None:
+    def __init__(
+        self, folder: Path, identity: Record, processes: Processes | None = None, dry: "DryRun | None" = None
+    ) -> None:
         """identity: what must be equal for a run to continue; differing, UserError with the difference.
 
-        processes: those that measure together; by default this one alone."""
+        processes: those that measure together; by default this one alone. dry: what a dry run measures goes there."""
         self.folder = folder
+        self.dry = dry
+        self.written = 0
+        """Bytes of records that were appended here."""
         self.identity = json.loads(json.dumps(identity))
         self.processes = processes or Processes()
         try:
@@ -131,7 +139,9 @@ class Run:
 
     def append(self, record: Record) -> None:
         """Writes one record to disk, whole or not at all as far as a later reader is concerned."""
-        self._put(self._records, (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        self._put(self._records, line)
+        self.written += len(line)
         self.done.add(key_of(record))
 
     def _put(self, stream: io.FileIO, line: bytes) -> None:
@@ -178,17 +188,19 @@ def read_records(folder: Path) -> Iterator[Record]:
     return (record for record, _ in whole_lines(folder / RECORDS))
 
 
-def read_run(folder: Path) -> tuple[Record, Record, list[Record]]:
-    """(configuration, summary, records) of a finished run on disk. Errors: UserError where it is no run."""
-    parts = []
-    for name in ("config.json", "summary.json"):
+def read_run(folder: Path, *, finished: bool = True) -> tuple[Record, Record, list[Record]]:
+    """(configuration, summary, records) of a finished run on disk; of one that only has to have begun, no summary.
+
+    Errors: UserError where it is no run."""
+    parts: list[Record] = []
+    for name in ("config.json", "summary.json") if finished else ("config.json",):
         try:
             parts.append(plain_json((folder / name).read_bytes()))
             if not isinstance(parts[-1], dict):
                 raise ValueError("not an object")
         except (OSError, ValueError):
             raise UserError(f"{folder}: no readable {name}; is it the directory of a finished run?") from None
-    return parts[0], parts[1], list(read_records(folder))
+    return parts[0], parts[1] if finished else {}, list(read_records(folder))
 
 
 def surroundings() -> Record:

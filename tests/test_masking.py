@@ -7,38 +7,42 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import written_levels
 
 from interp.hooks import HookedModel
 from interp.intervals import estimated_columns
 from interp.masking import (
     CUTS,
     columns,
-    cut_tree,
     filler_embeddings,
-    masked_tree,
     mean_embedding,
     measured,
     neutral_token,
     padding_token,
+    variants,
 )
-from interp.rollout import hooked_model
 from interp.setting import Case, Setting
 
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False), ("llama", True)]
 
 
-def with_levels(setting: Setting, transcript) -> list[torch.Tensor]:
-    """The token ids of the whole text with each level written at its end, [1, tokens]."""
-    return [torch.tensor([[*transcript.ids, *suffix]]) for suffix in setting.prompter.level_suffixes(transcript)]
+def with_levels(setting: Setting, transcript) -> list[list[torch.Tensor]]:
+    """For each level the token ids of the whole texts that end with it, [1, tokens]."""
+    return [
+        [torch.tensor([[*transcript.ids, *suffix]]) for suffix in ways] for ways in written_levels(setting, transcript)
+    ]
 
 
 def said_after(setting: Setting, transcript, forward) -> torch.Tensor:
     """The definition: level probabilities from one pass over each whole text, renormalised; forward: ids -> logits."""
-    before, stops, found = len(transcript.ids), list(setting.checkpoint.stops), []
-    for ids in with_levels(setting, transcript):
-        said = forward(ids)[0].double().log_softmax(-1)
-        written = sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1]))
-        found.append(written + said[-1, stops].logsumexp(-1))
+    before, stops, found = len(transcript.ids), list(setting.stops), []
+    for ways in with_levels(setting, transcript):
+        stated = []
+        for ids in ways:
+            said = forward(ids)[0].double().log_softmax(-1)
+            written = sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1]))
+            stated.append(written + said[-1, stops].logsumexp(-1))
+        found.append(torch.stack(stated).logsumexp(0))
     return torch.stack(found).softmax(-1)
 
 
@@ -77,13 +81,39 @@ def test_tokens_of_the_question_are_left_untouched(tiny_setting, open_questions)
     setting = tiny_setting("gemma3")
     transcript = setting.prompter.transcript(open_questions[0], "Asunción")
     length, filler = len(setting.prefix.opening), torch.full((48,), 0.25)
-    tree, _, _, embeds = masked_tree(setting, transcript, length, filler)
-    own = setting.prefix.embedded(tree.tokens)
-    path = tree.insert(transcript.ids[length:])
-    replaced = {path[i - length] for i in transcript.positions("answer")}
-    assert len(replaced) == len(transcript.positions("answer"))
-    for node in range(len(tree.tokens)):
-        assert torch.equal(embeds[node], filler if node in replaced else own[node])
+    made = variants(setting, transcript, length, fillers=["flat"])
+    embeds, own = made.embeds(setting, {"flat": filler}), setting.prefix.embedded(made.tree.tokens)
+    assert len(made.hidden["flat"]) == len(transcript.positions("answer"))
+    for node in range(len(made.tree.tokens)):
+        assert torch.equal(embeds[node], filler if node in made.hidden["flat"] else own[node])
+
+
+def test_what_variants_have_in_common_stands_once(tiny_setting, open_questions):
+    setting = tiny_setting("llama")
+    transcript = setting.prompter.transcript(open_questions[0], "Kitten")
+    length = len(setting.prefix.opening)
+    made = variants(setting, transcript, length, fillers=["neutral", "mean"], cuts=CUTS)
+    answer, rest = transcript.positions("answer"), len(transcript.ids) - length
+    levels = len(setting.reader.plan(transcript, length)[0].tokens) - rest
+    after = len(transcript.ids) - answer[-1] - 1
+    apart = [rest, after + len(answer), after + len(answer), 1, after]  # as it is, two fillers, two cuts
+    assert len(made.tree.tokens) == sum(apart) + len(apart) * levels
+    assert list(made.plans) == ["seen", "neutral", "mean", *CUTS]
+    alone = variants(setting, transcript, length, fillers=["neutral"], seen=False)
+    assert list(alone.plans) == ["neutral"] and len(alone.tree.tokens) == rest + levels
+
+
+def test_the_questions_of_a_chunk_are_read_in_one_pass(tiny_setting, open_questions):
+    setting = tiny_setting("llama")
+    cases = [Case(question, question.answers[0]) for question in open_questions[:8]]
+    passes = []
+    hook = setting.checkpoint.model.register_forward_hook(lambda module, args, out: passes.append(1))
+    body = setting.checkpoint.model.model.register_forward_hook(lambda module, args, out: passes.append(0))
+    try:
+        measured(setting, cases)
+    finally:
+        hook.remove(), body.remove()
+    assert passes.count(0) == 1, "it was two for each question"
 
 
 @pytest.mark.parametrize(("family", "adapter"), KINDS)
@@ -109,18 +139,25 @@ def test_the_direct_cut_blinds_the_rows_that_are_read_and_the_other_one_all_that
     setting = tiny_setting("llama")
     transcript = setting.prompter.transcript(open_questions[0], "Kitten")
     length = len(setting.prefix.opening)
-    whole = setting.reader.plan(transcript, length)[0].sight()
-    path = setting.reader.plan(transcript, length)[0].insert(transcript.ids[length:])
+    made = variants(setting, transcript, length, fillers=["neutral"], cuts=CUTS)
+    sight, tree = made.tree.sight(), made.tree
+    assert len(tree.cuts) == 2
+    path = tree.insert(transcript.ids[length:])
     answer = [path[i - length] for i in transcript.positions("answer")]
-    levels = sorted(set(range(len(whole))) - set(path))
-    rows = {CUTS[0]: [path[-1], *levels], CUTS[1]: [*path[path.index(answer[-1]) + 1 :], *levels]}
-    assert len(rows[CUTS[1]]) > len(rows[CUTS[0]]) > len(levels) > 1
-    for name, blind in rows.items():
-        expected = whole.copy()
-        for row in blind:
-            expected[row, answer] = False
-        assert (cut_tree(setting, transcript, length, name)[0].sight() == expected).all()
-        assert (expected != whole).any(-1).sum() == len(blind)
+    levels = len(setting.reader.plan(transcript, length)[0].tokens) - len(path)
+    for name, (looking, looked_at) in zip(CUTS, tree.cuts, strict=True):
+        blind = 1 + levels if name == CUTS[0] else len(path) - path.index(answer[-1]) - 1 + levels
+        assert len(looking) == blind and list(looked_at) == answer
+        for node in looking:
+            above, seen = node, set()
+            while above >= 0:
+                seen.add(above)
+                above = tree.parents[above]
+            assert set(sight[node].nonzero()[0]) == seen - set(answer) and seen > set(answer)
+    others = set(range(len(sight))) - {node for looking, _ in tree.cuts for node in looking}
+    tree.cuts.clear()
+    whole = tree.sight()
+    assert all((sight[node] == whole[node]).all() for node in others), "all others see what they saw"
 
 
 def test_a_cue_in_the_answers_length_is_seen_by_divergence_and_not_by_hiding_its_tokens(taught_setting, open_questions):
@@ -156,7 +193,7 @@ def test_pad_is_a_filler_only_where_it_means_nothing_else():
 
     def asked(stops=(4,), **ids):
         given = {f"{k}_token_id": v for k, v in ({"pad": 0, "bos": 1, "eos": 2, "unk": 3} | ids).items()}
-        return padding_token(checkpoint_of(SimpleNamespace(**given), stops=stops))
+        return padding_token(SimpleNamespace(**given), stops)
 
     assert asked() == 0
     assert asked(pad=None) is None
@@ -185,10 +222,9 @@ def test_the_neutral_filler_is_one_token_that_says_nothing(tiny_tokenizer, vocab
     assert neutral_token(made) == 9, "the first of the texts that is one token"
 
 
-def test_neither_the_mean_embedding_nor_the_hooked_twin_keeps_a_model_in_memory(tiny_model):
+def test_the_mean_embedding_keeps_no_model_in_memory(tiny_model):
     model = copy.deepcopy(tiny_model("llama"))
     mean_embedding(model)
-    hooked_model(SimpleNamespace(checkpoint=SimpleNamespace(model=model)))
     there = weakref.ref(model)
     del model
     gc.collect()

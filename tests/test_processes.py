@@ -28,14 +28,12 @@ IDENTITY = {"n": 3}
 
 
 def command(module: str, out: Path, flags: dict, *, together: bool) -> list[str]:
-    given = [
-        part for name, value in (flags | {"out": out, "device": "cpu"}).items() for part in (f"--{name}", str(value))
-    ]
+    given = [part for name, value in (flags | {"out": out}).items() for part in (f"--{name}", str(value))]
     return [sys.executable, "-m", *(LAUNCH if together else ()), module, *given]
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
+    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def finished(told: list[str]) -> subprocess.CompletedProcess:
@@ -65,6 +63,43 @@ def test_two_processes_diagnose_what_one_does_in_the_same_order(alone, flags, tm
     assert keys(tmp_path / "run") == keys(alone) and not left_shares(tmp_path / "run")
     assert close(read_run(tmp_path / "run")[1], read_run(alone)[1])
     assert done.stdout.count("JSD at most 0.1, share") == 1, "the table is printed once"
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_processes_without_a_gpu_know_each_other_whatever_device_was_asked_for(device, monkeypatch):
+    """Else each takes itself for the first: accelerate counts processes on a CPU only where it is told of one."""
+    import accelerate
+    import torch
+
+    asked = []
+
+    class State:
+        num_processes, process_index, local_process_index = 2, 1, 1
+
+        def __init__(self, cpu: bool, timeout: object) -> None:
+            asked.append(cpu)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(accelerate, "PartialState", State)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert launched(device) == Processes(2, 1, 1) and asked == [True]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert launched(device) == Processes(2, 1, 1) and asked == [True, device == "cpu"]
+
+
+def test_a_launch_whose_processes_do_not_find_each_other_is_refused(monkeypatch):
+    import accelerate
+
+    class State:
+        num_processes, process_index, local_process_index = 1, 0, 0
+
+        def __init__(self, cpu: bool, timeout: object) -> None:
+            pass
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(accelerate, "PartialState", State)
+    with pytest.raises(UserError, match="2 processes were launched and do not find each other"):
+        launched("auto")
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ from pathlib import Path
 import tyro
 
 from interp.commands import at_least, run_as_command
+from interp.diagnose import InstrumentName
+from interp.dryrun import DryRun, dry_run_of
 from interp.evaluate import Evaluate, evaluated
 from interp.formats import FormatName
 from interp.processes import launched
@@ -34,6 +36,7 @@ class Ablation(Advice):
     """Updates of each row."""
     diagnose: tyro.conf.Suppress[int] = 0
     diagnose_data: tyro.conf.Suppress[str] = "facts:test"
+    leave_out: tyro.conf.Suppress[tuple[InstrumentName, ...]] = ()
     data: tuple[str, ...] = ("facts:test",)
     """What the rows are evaluated on; training must not have seen it."""
     n: int = 200
@@ -51,27 +54,46 @@ class Ablation(Advice):
         return Advice(**shared | dict.fromkeys(ROWS[name], 0.0) | {"out": self.out / name, "diagnose": 0})
 
 
-def ablated(options: Ablation) -> Path:
+MACHINE_ONLY = ("out", "device", "trust_remote_code", "report_to", "leave_out", "dry_run")
+"""Options that may change while a grid is continued."""
+
+
+def ablated(options: Ablation, dry: DryRun | None = None) -> Path:
     """Trains and evaluates every row, or what an earlier run has left, and returns the grid's directory."""
-    kept = {k: v for k, v in asdict(options).items() if k not in ("out", "device", "trust_remote_code", "report_to")}
-    with Run(options.out, kept | {"triplets": str(options.triplets)}, launched(options.device)) as run:
-        rows = {name: trained(options.row(name)) for name in ROWS}
-        found = evaluated(
-            Evaluate(
-                ckpt=(options.ckpt, *(str(folder) for folder in rows.values())),
-                data=options.data,
-                formats=options.formats,
-                n=options.n,
-                shots=options.shots,
-                seed=options.seed,
-                device=options.device,
-                trust_remote_code=options.trust_remote_code,
-                out=options.out / "calibration",
-            )
-        )
+    dry = dry or dry_run_of(options)
+    kept = {name: value for name, value in asdict(options).items() if name not in MACHINE_ONLY}
+    rows = {name: options.row(name).out for name in ROWS}
+    evaluation = Evaluate(
+        ckpt=(options.ckpt, *map(str, rows.values())),
+        data=options.data,
+        formats=options.formats,
+        n=options.n,
+        shots=options.shots,
+        seed=options.seed,
+        device=options.device,
+        trust_remote_code=options.trust_remote_code,
+        out=options.out / "calibration",
+    )
+    with Run(options.out, kept | {"triplets": str(options.triplets)}, launched(options.device), dry) as run:
+        if dry:
+            _foreseen(options, evaluation, dry)
+            return options.out
+        for name in ROWS:
+            trained(options.row(name))
+        found = evaluated(evaluation)
         last = {name: read_run(folder)[1]["training"]["curve"][-1] for name, folder in rows.items()}
         run.write_summary({"ablation": last, **_calibration(found)})
     return options.out
+
+
+def _foreseen(options: Ablation, evaluation: Evaluate, dry: DryRun) -> None:
+    """Measures what a dry run has to: a training and an evaluation, to which the others are taken to be alike."""
+    for ckpt in evaluation.ckpt[1:]:
+        Path(ckpt).mkdir(exist_ok=True)  # as a directory it is called in the evaluation what it will be called there
+    with dry.within("", len(ROWS)):
+        trained(options.row(next(iter(ROWS))), dry)
+    dry.disk = {what: held * (len(ROWS) if "adapter" in what else 1) for what, held in dry.disk.items()}
+    evaluated(evaluation, dry, to_come=evaluation.ckpt[1:])
 
 
 def _calibration(folder: Path) -> Record:
@@ -80,11 +102,12 @@ def _calibration(folder: Path) -> Record:
 
 
 def _body(options: Ablation) -> None:
-    folder = ablated(options)
+    dry = dry_run_of(options)
+    folder = ablated(options, dry)
     if launched(options.device).first:
-        from figures.training import reported_ablation
+        from figures.report import reported
 
-        reported_ablation(folder)
+        reported(folder, dry=dry)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.commands import run_as_command
+from interp.dryrun import DryRun, printing
 from interp.errors import UserError
 from training.recipes import ADVICE_RECIPES, TrainingOptions
 from training.triplets import FORMATS_TRAINED, loaded_triplets
@@ -34,8 +35,10 @@ class Advice(TrainingOptions):
     """On the scale of the levels' values; out of reach where those span less, as in ScoreLetter."""
 
 
-def trained(options: Advice) -> Path:
-    """Trains the adapter, or what an earlier run has left of it, and returns its directory."""
+def trained(options: Advice, dry: DryRun | None = None) -> Path:
+    """Trains the adapter, or what an earlier run has left of it, and returns its directory.
+
+    dry: where a dry run is part of another's."""
     from training.session import Task, session
 
     triplets = loaded_triplets(options.triplets)
@@ -48,8 +51,8 @@ def trained(options: Advice) -> Path:
 
         return AdviceObjective
 
-    return session(options, Task("advice", ADVICE_RECIPES, triplets, options.triplets, objective))
+    return session(options, Task("advice", ADVICE_RECIPES, triplets, options.triplets, objective), dry)
 
 
 if __name__ == "__main__":
-    run_as_command(Advice, lambda options: print(trained(options)), description="Train an ADVICE adapter.")
+    run_as_command(Advice, printing(trained), description="Train an ADVICE adapter.")

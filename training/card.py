@@ -79,14 +79,15 @@ def _command(method: str, identity: Record) -> str:
     recipe = identity["recipe"]
     option = "triplets" if method == "advice" else "answers"
     file = f"--{option} {shlex.quote(Path(identity[option]).name)}"
-    names = ("ckpt", "preset", "held_out", "every", "shots", "template", "shot_sets", "seed", "dtype")
-    given = " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(identity[name]))}" for name in names)
-    decided = " ".join(
-        f"--{name.replace('_', '-')} {shlex.join(value) if isinstance(value, list) else value}"
-        for name, value in recipe.items()
-        if value is not None
+    names = ("ckpt", "preset", "held_out", "every", "shots", "template", "template_args", "date", "levels")
+    names += ("shot_sets", "seed", "dtype")
+    given = {name: identity.get(name) for name in names}
+    options = (
+        f"--{name.replace('_', '-')} {shlex.join(map(str, value if isinstance(value, list | tuple) else [value]))}"
+        for name, value in (given | recipe).items()
+        if value is not None and value != [] and value != ()
     )
-    return f"python -m training.{method} {file} {given} {decided}"
+    return f"python -m training.{method} {file} {' '.join(options)}"
 
 
 def _code(text: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.commands import run_as_command
+from interp.dryrun import DryRun, printing
 from interp.errors import UserError
 from training.recipes import CONFTUNER_RECIPES, TrainingOptions
 from training.triplets import FORMATS_TRAINED, loaded_answers
@@ -24,8 +25,10 @@ class ConfTuner(TrainingOptions):
     out: Path = Path("runs/conftuner")
 
 
-def trained(options: ConfTuner) -> Path:
-    """Trains the adapter, or what an earlier run has left of it, and returns its directory."""
+def trained(options: ConfTuner, dry: DryRun | None = None) -> Path:
+    """Trains the adapter, or what an earlier run has left of it, and returns its directory.
+
+    dry: where a dry run is part of another's."""
     from training.session import Task, session
 
     answers = loaded_answers(options.answers)
@@ -39,8 +42,9 @@ def trained(options: ConfTuner) -> Path:
 
         return ConfTunerObjective
 
-    return session(options, Task("conftuner", CONFTUNER_RECIPES, answers, options.answers, objective, on_adapters=True))
+    task = Task("conftuner", CONFTUNER_RECIPES, answers, options.answers, objective, on_adapters=True)
+    return session(options, task, dry)
 
 
 if __name__ == "__main__":
-    run_as_command(ConfTuner, lambda options: print(trained(options)), description="Train a ConfTuner adapter.")
+    run_as_command(ConfTuner, printing(trained), description="Train a ConfTuner adapter.")

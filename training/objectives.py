@@ -18,6 +18,7 @@ from interp.head import next_token
 from interp.intervals import Estimate, estimated
 from interp.jsd import NEAR_ZERO
 from interp.masking import filler_embeddings
+from interp.prompts import Prompting
 from interp.records import Question
 from interp.runs import chunks
 from interp.setting import Setting, prepared
@@ -41,13 +42,11 @@ class Objective(ABC, Generic[AnyExample]):
         checkpoint: Checkpoint,
         shots: int,
         recipe: Recipe,
-        *,
-        template: str = "chat",
-        template_args: dict[str, object] | None = None,
+        prompting: Prompting | None = None,
     ) -> None:
         """checkpoint: its model carries the adapter that is trained. shots: worked examples in its prompts."""
         self.checkpoint, self.shots, self.recipe = checkpoint, shots, recipe
-        self.template, self.template_args = template, template_args
+        self.prompting = prompting
         self.setting = cache(self._setting)
 
     def _setting(self, form: FormatName, shot_seed: int) -> Setting:
@@ -56,8 +55,7 @@ class Objective(ABC, Generic[AnyExample]):
             FORMATS[form],
             shots=self.shots,
             shot_seed=shot_seed,
-            template=self.template,
-            template_args=self.template_args,
+            prompting=self.prompting,
             read_opening=False,
         )
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from interp.commands import CommonOptions, at_least, run_as_command
+from interp.dryrun import DryRun, dry_run_of, printing
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
 from interp.formats import FORMATS, FormatName
@@ -17,6 +18,9 @@ from interp.processes import launched
 from interp.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
 from interp.records import Question
 from interp.runs import Record, Run
+
+if TYPE_CHECKING:
+    from interp.setting import Setting
 
 DISTINCT, TURNED_TRIES = 12, 24
 """How many distinct answers a missed question is sampled for, and how often at most."""
@@ -173,41 +177,43 @@ def _of_line(line: str, where: str, option: str, made: Callable[[Record, Questio
         raise UserError(f"{where}: not one of the {option} ({error})") from None
 
 
-def built(options: Triplets) -> Path:
+def built(options: Triplets, dry: DryRun | None = None) -> Path:
     """Asks and samples what is not on record yet, writes the file, and returns it."""
+    dry = dry or dry_run_of(options)
     questions, left_out = _questions(options)
     out = options.out or Path("triplets.jsonl")
     from interp.checkpoints import loaded_checkpoint, source_of
 
     source = source_of(options.ckpt, remote_code=options.trust_remote_code)
-    from interp.diagnose import asked_on_record, sampled_on_record
-    from interp.setting import prepared
+    from interp.diagnose import asked_on_record
+    from interp.setting import prepared, prompter_for
 
     checkpoint = loaded_checkpoint(options.ckpt, replace(options.loading, training=True))
     shots = checkpoint.shots if options.shots is None else options.shots
+    form = FORMATS["ScoreNumber"]
     identity = options.identity | {
         "shots": shots,
         "model": checkpoint.fingerprint,
         "note": checkpoint.note,
         "questions": fingerprint(questions),
+        "prompts": fingerprint([prompter_for(checkpoint, form, options.prompting, shots=shots).frame]),
     }
-    with Run(out.with_name(f"{out.name}.run"), identity, launched(options.device)) as run:
+    with Run(out.with_name(f"{out.name}.run"), identity, launched(options.device), dry) as run:
         setting = prepared(
             checkpoint,
-            FORMATS["ScoreNumber"],
+            form,
             shots=shots,
-            template=options.template,
-            template_args=options.template_arguments,
+            prompting=options.prompting,
             seed=options.seed,
             batch_tokens=options.batch_tokens,
             check_long=options.check == "long",
         )
+        if dry:
+            _foreseen(run, setting, questions, options, dry)
+            return out
         told = asked_on_record(run, setting, questions, free=False)
         right, missed = [q for q in questions if told[q.id]["right"]], _missed(questions, told, options)
-        sampled = partial(sampled_on_record, run, setting, seed=options.seed, top_p=options.top_p)
-        branching = options.wrong_from == "branched"
-        sampled(right, wrong=options.wrong, distinct=0, tries=options.tries, branching=branching)
-        found = sampled(missed, wrong=0, distinct=DISTINCT, tries=TURNED_TRIES, branching=False)
+        found = _sampled(run, setting, right, missed, options)
         known, turned = list(_triplets(right, told, found, options.wrong)), list(_turned(missed, told, found))
         quantised = "" if options.quantization == "none" else f" in {options.quantization}"
         model = {"model": f"{source.base_name} {checkpoint.fingerprint}{quantised}"}
@@ -230,6 +236,37 @@ def built(options: Triplets) -> Path:
     if run.processes.first:
         print(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
     return out
+
+
+def _sampled(
+    run: Run, setting: "Setting", right: Sequence[Question], missed: Sequence[Question], options: Triplets
+) -> dict[str, Record]:
+    """The record of the sampled answers to each of these questions, by its id."""
+    from interp.diagnose import sampled_on_record
+
+    sampled = partial(sampled_on_record, run, setting, seed=options.seed, top_p=options.top_p)
+    branching = options.wrong_from == "branched"
+    sampled(right, wrong=options.wrong, distinct=0, tries=options.tries, branching=branching)
+    return sampled(missed, wrong=0, distinct=DISTINCT, tries=TURNED_TRIES, branching=False)
+
+
+def _foreseen(run: Run, setting: "Setting", questions: Sequence[Question], options: Triplets, dry: DryRun) -> None:
+    """Measures what a dry run has to: the first questions, and wrong answers to the first of them that are right.
+
+    Questions that are sampled for a right answer are taken to be as much work as the others."""
+    from interp.diagnose import ASKED_AT_ONCE, asked_on_record
+
+    dry.know_lengths(setting.prompter, questions)
+    before = sum(measure == "answer" for measure, *_ in run.done)
+    first = questions[: before + 2 * ASKED_AT_ONCE]
+    told = asked_on_record(run, setting, first, free=False)
+    right = [q for q in first if told[q.id]["right"]]
+    dry.named("answers").whole = len(questions)
+    share = len(right) / len(first)
+    turned = min(options.turned * len(options.data), (1 - share) * len(questions))
+    if right:
+        _sampled(run, setting, right[: dry.enough(run, len(right))], [], options)
+        dry.named("wrong answers").whole = share * len(questions) + turned
 
 
 def _questions(options: Triplets) -> tuple[list[Question], int]:
@@ -316,4 +353,4 @@ def _write(path: Path, rows: Sequence[Record]) -> None:
 
 
 if __name__ == "__main__":
-    run_as_command(Triplets, lambda options: print(built(options)), description="Build training triplets.")
+    run_as_command(Triplets, printing(built), description="Build training triplets.")
