@@ -74,7 +74,7 @@ def readout(options: Benchmarks) -> dict:
     setting, question = _setting(options), _question()
     answers = [f"{a} {b}" for a in WORDS for b in WORDS if a != b][::5][:30]
     transcripts = [setting.prompter.transcript(question, answer) for answer in answers]
-    stops = setting.checkpoint.stops
+    stops = setting.stops
     nothing = SharedPrefix(setting.checkpoint.model, ())
     opening = setting.prompter.transcript(question).ids
 
@@ -122,7 +122,7 @@ def greedy(options: Benchmarks) -> dict:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=ANSWER_TOKENS,
                 do_sample=False,
-                eos_token_id=list(setting.checkpoint.stops),
+                eos_token_id=list(setting.stops),
                 pad_token_id=tokenizer.eos_token_id,
             )
             texts.append(tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True).strip().split("\n")[0])
@@ -153,7 +153,7 @@ def default(options: Benchmarks) -> dict:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=32,
                 do_sample=False,
-                eos_token_id=list(setting.checkpoint.turn_ends),
+                eos_token_id=list(setting.turn_ends),
                 pad_token_id=tokenizer.eos_token_id,
             )
             answers.append(tokenizer.decode(written[0, len(prompt) :]).strip().split("\n")[0])
@@ -183,15 +183,14 @@ def rollout(options: Benchmarks) -> dict:
     """Rollout of one prompt, against one plain eager forward pass over the same tokens."""
     import torch
 
-    from interp.hooks import merged_twin
-    from interp.rollout import hooked_model, measured
+    from interp.hooks import exact_copy
+    from interp.rollout import measured
     from interp.setting import Case
 
     setting, question = _setting(options), _question()
     case = Case(question, "Lima")
-    eager = merged_twin(setting.checkpoint.model)
+    eager = exact_copy(setting.checkpoint.model)
     ids = torch.tensor([setting.prompter.transcript(question, "Lima").ids])
-    hooked_model(setting)
 
     def plain() -> object:
         with torch.no_grad():
@@ -378,14 +377,14 @@ def training(options: Benchmarks) -> dict:
 
 
 def _rollout_peak_ours(*, ckpt: str) -> dict:
+    from interp.attention import head_means
     from interp.checkpoints import loaded_checkpoint
-    from interp.hooks import HookedModel
     from interp.rollout import rollout_row
 
-    hooked = HookedModel(loaded_checkpoint(ckpt).model)
-    hooked.head_means([_long_prompt()[:64]])
+    model = loaded_checkpoint(ckpt).model
+    head_means(model, [_long_prompt()[:64]])
     before = _peak(forget=True)
-    rollout_row(hooked.head_means([_long_prompt()])[0], 999)
+    rollout_row(head_means(model, [_long_prompt()])[0], 999)
     return {"peak": _peak() - before}
 
 
@@ -393,9 +392,9 @@ def _rollout_peak_textbook(*, ckpt: str) -> dict:
     import torch
 
     from interp.checkpoints import loaded_checkpoint
-    from interp.hooks import merged_twin
+    from interp.hooks import exact_copy
 
-    twin = merged_twin(loaded_checkpoint(ckpt).model)
+    twin = exact_copy(loaded_checkpoint(ckpt).model)
     ids = torch.tensor([_long_prompt()])
     with torch.no_grad():
         twin(ids[:, :64], output_attentions=True)

@@ -32,11 +32,14 @@ class Subject:
     """The confidence format."""
     sets: int = 1
     """Over how many sets of worked examples each question's values are averaged."""
+    dtype: str = ""
+    """The precision in which the model was read; empty where a run does not name it."""
 
     @property
     def sentence(self) -> str:
         """The subject in words."""
         said = f"{self.model} ({self.note})" if self.note else self.model
+        said += f", read in {self.dtype}" if self.dtype else ""
         text = (
             f"Model: {said}. Data: {self.data}, {self.asked} asked, {self.right} answered right. Format: {self.format}."
         )
@@ -66,6 +69,7 @@ def subject_of(config: Record, summary: Record) -> Subject:
         data["right"],
         summary["format"],
         config["identity"].get("shot_sets", 1),
+        model.get("dtype") or config["identity"].get("dtype", ""),
     )
 
 
@@ -95,7 +99,23 @@ def in_words(estimate: Estimate, number: Number = digits) -> str:
     """Value, interval, count and what was left out."""
     if estimate.value is None:
         return f"no value (n = 0, {estimate.left_out} left out)"
-    return f"{number(estimate.value)} {interval(estimate, number)} (n = {estimate.n}, {estimate.left_out} left out)"
+    said = f"{number(estimate.value)} {interval(estimate, number)} (n = {estimate.n}, {estimate.left_out} left out)"
+    if estimate.measurable or estimate.floor is None:
+        return said
+    return f"{said}, not measurable at this precision (numerical floor {digits(estimate.floor)})"
+
+
+NOT_MEASURABLE = "≈"
+"""Stands in tables before a number that is within its numerical floor."""
+WITHIN_FLOOR = (
+    f"{NOT_MEASURABLE}: within the numerical floor, the same text read twice: not measurable at this precision."
+)
+"""What a table says of such numbers."""
+
+
+def marked(estimate: Estimate, shown: str) -> str:
+    """A value as it is shown, marked where it is within its numerical floor."""
+    return shown if estimate.measurable else f"{NOT_MEASURABLE} {shown}"
 
 
 def caption(how_to_read: str, numbers: Mapping[str, str], subject: Subject) -> str:

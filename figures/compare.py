@@ -72,60 +72,88 @@ def sentence(summary: Record) -> str:
 
 
 def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iterator[Page]:
-    """The figures of a comparison. questions: whose tokens are shown, by default the first two attributed ones."""
-    before, after = records
-    measured = {name: tuple(_of(name, side) for side in records) for name in ("jsd", "masking", "rollout")}
+    """The figures of a comparison, of the instruments that both runs have measured.
 
-    def page(name: str, draw: Callable[[int, Axes], object], how: str, sections: Sequence[str], height: float) -> Page:
-        figure = Figure((DOUBLE, height), layout="constrained")
-        axes = figure.subplots(1, 2, sharex=True, sharey=True)
-        for number, ax in enumerate(axes):
-            draw(number, ax)
-            ax.set_title(f"{'ab'[number]}  {SIDE_TITLES[number]}")
-        axes[1].set_ylabel("")
-        return Page(name, figure, written_caption(how, _numbers(summary, sections), sentence(summary)))
+    questions: whose tokens are shown, by default the first two attributed ones."""
+    for name, page in PAGES.items():
+        if all(_of(name, side) for side in records):
+            yield page(records, summary)
+    yield from _token_pages(records, summary, questions)
 
-    divergences = [jsd.divergences(side) for side in measured["jsd"]]
-    yield page(
+
+def _page(
+    name: str, draw: Callable[[int, Axes], object], how: str, sections: Sequence[str], summary: Record, height: float
+) -> Page:
+    """Two axes side by side. draw: draws the first or the second run."""
+    figure = Figure((DOUBLE, height), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    for number, ax in enumerate(axes):
+        draw(number, ax)
+        ax.set_title(f"{'ab'[number]}  {SIDE_TITLES[number]}")
+    axes[1].set_ylabel("")
+    return Page(name, figure, written_caption(how, _numbers(summary, sections), sentence(summary)))
+
+
+def _jsd_page(records: Pair, summary: Record) -> Page:
+    divergences = [jsd.divergences(_of("jsd", side)) for side in records]
+    return _page(
         "compare_jsd",
         lambda i, ax: jsd.draw_divergence(divergences[i], ax),
         "The divergence between the confidence after a right and after a wrong answer, question by question. "
         + jsd.HOW_TO_READ.partition("Left: ")[2].partition("Right: ")[0],
         ("JSD of the confidence, median (nats)", "JSD of right and wrong answer", "Direction"),
+        summary,
         2.2,
     )
-    hidden = [
-        next(one for one in masking.maskings(side, summary["format"]).hidden if one.name == FILLER)
-        for side in measured["masking"]
-    ]
-    levels = masking.maskings(measured["masking"][0], summary["format"]).levels
-    yield page(
+
+
+def _confidence_page(records: Pair, summary: Record) -> Page:
+    sides = [masking.maskings(_of("masking", side), summary["format"]) for side in records]
+    hidden = [next(one for one in side.hidden if one.name == FILLER) for side in sides]
+    return _page(
         "compare_confidence",
-        lambda i, ax: masking.draw_levels(hidden[i], levels, ax),
+        lambda i, ax: masking.draw_levels(hidden[i], sides[0].levels, ax),
         "The mean confidence distribution with the answer in sight (bars) and with its tokens replaced by the mean "
         "embedding (line). A line on the bars means that the confidence does not need the answer.",
         ("Expected confidence", "Its drop when the answer is hidden"),
+        summary,
         2.0,
     )
-    flows = [rollout.rollouts(side) for side in measured["rollout"]]
-    yield page(
+
+
+def _rollout_page(records: Pair, summary: Record) -> Page:
+    flows = [rollout.rollouts(_of("rollout", side)) for side in records]
+    return _page(
         "compare_rollout",
         lambda i, ax: rollout.draw_pairs(flows[i].mass, ax).set(xlabel="rollout mass"),
         "Attention rollout read at the confidence, by span (dots), beside uniform attention (diamonds). Attention "
         "alone: a dependence that training built in values and MLPs does not show here.",
         ("Rollout mass", "Rollout mass, first token left out", "Rollout mass per token"),
+        summary,
         2.0,
     )
-    effects = [attribution.attributions(_of("attribution", side), _of("answer", side)) for side in (before, after)]
-    yield page(
+
+
+def _attribution_page(records: Pair, summary: Record) -> Page:
+    effects = [attribution.attributions(_of("attribution", side), _of("answer", side)) for side in records]
+    return _page(
         "compare_attribution",
         lambda i, ax: attribution.draw_effects(effects[i], ax),
         "What replacing a part of the prompt by a filler takes away from the score at the confidence; marks are means "
         "over questions, shapes fillers, bars 95 % intervals.",
         ("Effect on the score at the confidence", "Attribution of the answer"),
+        summary,
         2.2,
     )
-    yield from _token_pages(records, summary, questions)
+
+
+PAGES: dict[str, Callable[[Pair, Record], Page]] = {
+    "jsd": _jsd_page,
+    "masking": _confidence_page,
+    "rollout": _rollout_page,
+    "attribution": _attribution_page,
+}
+"""By instrument."""
 
 
 def _of(name: str, records: Sequence[Record]) -> list[Record]:

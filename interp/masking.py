@@ -13,7 +13,7 @@ from interp.runs import Record
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from interp.checkpoints import Checkpoint
     from interp.prefix import TokenTree
@@ -34,19 +34,18 @@ def neutral_token(checkpoint: "Checkpoint") -> int:
     return min(encoded, key=len)[-1]
 
 
-def padding_token(checkpoint: "Checkpoint") -> int | None:
+def padding_token(tokenizer: "PreTrainedTokenizerBase", stops: Sequence[int]) -> int | None:
     """The pad token, None where it means something else as well (begin, end of text, end of turn), so that masking with
-    it would change what the text says."""
-    tokenizer = checkpoint.tokenizer
+    it would change what the text says. stops: token ids that end a turn or a line."""
     pad = tokenizer.pad_token_id
-    taken = {*checkpoint.stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    taken = {*stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
     return None if pad is None or pad in taken else pad
 
 
 def filler_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
     """The input embedding [width] of each filler: neutral token, mean of the vocabulary, and pad where it is one."""
     prefix, checkpoint = setting.prefix, setting.checkpoint
-    neutral, pad = neutral_token(checkpoint), padding_token(checkpoint)
+    neutral, pad = neutral_token(checkpoint), padding_token(checkpoint.tokenizer, setting.stops)
     fillers = {"neutral": prefix.embedded([neutral])[0], "mean": mean_embedding(checkpoint.model)}
     return fillers if pad is None else fillers | {"pad": prefix.embedded([pad])[0]}
 

@@ -60,8 +60,8 @@ def hidden(setting: "Setting", answered: Sequence[Answered], sampling: Sampling)
     length = setting.prefix.shared_length([transcript.ids for transcript in transcripts])
     trees, reads, plans, fed = zip(*(masked_tree(setting, t, length, filler) for t in transcripts), strict=True)
     found = {}
-    for index, logits in setting.prefix.logits(length, trees, reads, fed):
-        said = setting.reader.distribution(plans[index].level_logprobs(logits, setting.reader.stops))
+    for index, after in setting.prefix.logits(length, trees, reads, fed):
+        said = setting.reader.distribution(plans[index].level_logprobs(after, setting.reader.stops))
         found[index] = _said(setting, transcripts[index], said)
     return [found[i] for i in range(len(answered))]
 

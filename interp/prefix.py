@@ -5,16 +5,19 @@ a common beginning stands once as well; a float mask lets each token see the pre
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from interp.errors import UserError, ran_out_of_memory
+from interp.errors import UserError
+from interp.head import NextToken, next_token
 from interp.prompts import common_length
 
 if TYPE_CHECKING:
@@ -22,12 +25,6 @@ if TYPE_CHECKING:
 
 ROW_TOKENS = 384
 """About how many tokens of packed continuations a row holds: attention within a row costs their square."""
-
-
-PROBE_TOKENS = 32
-LIKE_PLAIN, LIKE_PLAIN_HALF = 0.01, 1.0
-"""Largest difference of a log-probability between the engine and a plain forward pass, in float32 and below. A mask
-that is misread is off by several nats; float32 kernels differ by about 1e-4, bfloat16 by some tenths."""
 
 
 @dataclass
@@ -42,6 +39,8 @@ class TokenTree:
     """How many nodes stand between each node and the prefix: its position less the prefix's length."""
     cuts: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     """Pairs of nodes (looking, looked at) between which attention is cut in every layer."""
+    cuts_in_layer: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
+    """Further pairs, by the one layer in which they are cut."""
     _children: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def insert(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
@@ -57,13 +56,15 @@ class TokenTree:
             path.append(after)
         return tuple(path)
 
-    def sight(self) -> np.ndarray:
-        """Which node sees which: itself and its ancestors, less what is cut. Shape [nodes, nodes], bool."""
+    def sight(self, layer: int | None = None) -> np.ndarray:
+        """Which node sees which: itself and its ancestors, less what is cut. Shape [nodes, nodes], bool.
+
+        layer: what is cut in this one alone is cut as well."""
         seen = np.eye(len(self.tokens), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 seen[node] |= seen[parent]
-        for looking, looked_at in self.cuts:
+        for looking, looked_at in self.cuts + ([] if layer is None else self.cuts_in_layer.get(layer, [])):
             seen[np.ix_(looking, looked_at)] = False
         return seen
 
@@ -78,8 +79,8 @@ class Forest:
     """The position of each column of the cache, [rows, columns]."""
     places: list[tuple[int, np.ndarray]]
     """For each tree its row, and the column of each of its nodes."""
-    logits: list[Tensor]
-    """For each tree the logits [reads, vocabulary] in float32."""
+    reads: list[NextToken]
+    """For each tree what comes next after the nodes that are read."""
 
 
 class SharedPrefix:
@@ -128,19 +129,22 @@ class SharedPrefix:
     @torch.no_grad()
     def logits(
         self, length: int, trees: Sequence[TokenTree], reads: Sequence[Sequence[int]], embeds: Sequence[Tensor] = ()
-    ) -> Iterator[tuple[int, Tensor]]:
-        """(index of the tree, logits [reads, vocabulary] after the nodes to be read), batch by batch.
+    ) -> Iterator[tuple[int, NextToken]]:
+        """(index of the tree, what comes next after its nodes that are read), batch by batch.
 
-        length: how much of the opening the trees continue. embeds: what to feed each tree instead of its tokens."""
+        length: how much of the opening the trees continue. embeds: what to feed each tree instead of its tokens; an
+        item is asked for when its batch is read. The cache of a batch is let go before the next one is read."""
         for batch in self.batches([len(tree.tokens) for tree in trees]):
             fed = [embeds[i] for i in batch] if embeds else None
-            forest = self._forward(length, [trees[i] for i in batch], [reads[i] for i in batch], fed)
-            yield from zip(batch, forest.logits, strict=True)
+            found = self._forward(length, [trees[i] for i in batch], [reads[i] for i in batch], fed).reads
+            while found:
+                yield batch[len(batch) - len(found)], found.pop(0)
 
-    def path_logits(self, length: int, tree: TokenTree, reads: Sequence[int], embeds: Tensor) -> Tensor:
-        """Logits [steps, reads, vocabulary] of one tree fed [steps, nodes, width], with gradient."""
+    def path_logits(self, length: int, tree: TokenTree, reads: Sequence[int], embeds: Tensor) -> NextToken:
+        """What comes next, [steps, reads], in one tree fed [steps, nodes, width], with gradient."""
         copies = len(embeds)
-        return torch.stack(self._forward(length, [tree] * copies, [reads] * copies, list(embeds)).logits)
+        found = self._forward(length, [tree] * copies, [reads] * copies, list(embeds)).reads
+        return NextToken(found[0].head, torch.stack([one.hidden for one in found]))
 
     def embedded(self, tokens: Sequence[int]) -> Tensor:
         """The input embeddings of tokens, [tokens, width]."""
@@ -170,15 +174,11 @@ class SharedPrefix:
         orders = [_layout(row, trees, reads) for row in rows]
         width = max(map(len, orders))
         device = self.model.device
-        seen = np.zeros((len(rows), width, length + width), dtype=bool)
         positions = np.zeros((len(rows), width), dtype=np.int64)
         ids = np.zeros((len(rows), width), dtype=np.int64)
         fed_rows, places = [], []
         for number, (row, order) in enumerate(zip(rows, orders, strict=True)):
             pad = width - len(order)
-            seen[number, range(pad), range(length, length + pad)] = True
-            seen[number, pad:, :length] = True
-            seen[number, pad:, length + pad :] = _sight_side_by_side([trees[i] for i in row])[np.ix_(order, order)]
             positions[number, pad:] = length + np.concatenate([trees[i].depths for i in row])[order]
             ids[number, pad:] = np.concatenate([trees[i].tokens for i in row])[order]
             where = length + pad + np.argsort(order)
@@ -190,18 +190,21 @@ class SharedPrefix:
         fed = {"inputs_embeds": torch.stack(fed_rows)} if fed_rows else {"input_ids": torch.from_numpy(ids).to(device)}
         cache = self.fork(length, len(rows))
         most = max(sum(len(reads[i]) for i in row) for row in rows)
-        logits = self.model(
-            **fed,
-            attention_mask=self.masks(seen, positions, columns),
-            position_ids=torch.from_numpy(positions).to(device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=most,
-        ).logits.float()
-        found: list[Tensor] = []
+        packed = [[trees[i] for i in row] for row in rows]
+        with self._masks_of_layers(packed, orders, length, positions, columns):
+            after = next_token(
+                self.model,
+                **fed,
+                attention_mask=self.masks(_sight_of(packed, orders, length), positions, columns),
+                position_ids=torch.from_numpy(positions).to(device),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=most,
+            )
+        found: list[NextToken] = []
         for number, row in enumerate(rows):
             sizes = [len(reads[i]) for i in row]
-            found += logits[number, most - sum(sizes) :].split(sizes)
+            found += [NextToken(after.head, part) for part in after.hidden[number, most - sum(sizes) :].split(sizes)]
         return Forest(cache, columns, places, found)
 
     def masks(self, seen: np.ndarray, positions: np.ndarray, columns: np.ndarray) -> Tensor | dict[str, Tensor]:
@@ -216,6 +219,30 @@ class SharedPrefix:
             for kind, window in self.windows.items()
         }
         return made.get("", made)
+
+    @contextmanager
+    def _masks_of_layers(
+        self,
+        packed: Sequence[Sequence[TokenTree]],
+        orders: Sequence[np.ndarray],
+        length: int,
+        positions: np.ndarray,
+        columns: np.ndarray,
+    ) -> Iterator[None]:
+        """While open, the layers that have cuts of their own see no more than those allow; layers with the same cuts
+        share a mask."""
+        trees = [tree for row in packed for tree in row]
+        by_cuts: dict[object, list[int]] = {}
+        for layer in sorted({layer for tree in trees for layer in tree.cuts_in_layer}):
+            own = tuple(tuple(tree.cuts_in_layer.get(layer, ())) for tree in trees)
+            by_cuts.setdefault(own, []).append(layer)
+        masks: dict[int, Tensor] = {}
+        for layers in by_cuts.values():
+            made = self.masks(_sight_of(packed, orders, length, layers[0]), positions, columns)
+            kinds = getattr(self.model.config.get_text_config(), "layer_types", None) or [""] * (layers[-1] + 1)
+            masks |= {layer: made[kinds[layer]] if isinstance(made, dict) else made for layer in layers}
+        with masked_layers(self.model, masks):
+            yield
 
     def _additive(self, seen: np.ndarray) -> Tensor:
         dtype = self.model.dtype
@@ -244,7 +271,8 @@ class Branches:
         self._seen[:, :length] = True
         for number, prompt in enumerate(copies):
             self._seen[number, forest.places[prompt][1]] = True
-        self.logits = torch.stack([forest.logits[prompt][0] for prompt in copies])
+        first = torch.cat([after.hidden for after in forest.reads])  # [prompts, width]
+        self.logits = forest.reads[0].head.all_of(first)[torch.tensor(list(copies))]
         """Logits [copies, vocabulary] after each copy's prompt."""
 
     def grown(self, alive: np.ndarray, tokens: Sequence[int]) -> Tensor:
@@ -265,40 +293,42 @@ class Branches:
         positions[row, slot] = self._position[alive]
         seen[row, slot, :before] = self._seen[alive]
         self._columns = np.concatenate([self._columns, positions], axis=1)
-        logits = self._prefix.model(
+        after = next_token(
+            self._prefix.model,
             input_ids=torch.from_numpy(ids).to(device),
             attention_mask=self._prefix.masks(seen, positions, self._columns),
             position_ids=torch.from_numpy(positions).to(device),
             past_key_values=self._cache,
             use_cache=True,
-        ).logits
+        )
         self._seen = np.pad(self._seen, ((0, 0), (0, width)))
         self._seen[alive, before + slot] = True
         self._position[alive] += 1
-        last: Tensor = logits[torch.from_numpy(row).to(device), torch.from_numpy(slot).to(device)]
-        return last.float()
+        return after.head.all_of(after.hidden[torch.from_numpy(row), torch.from_numpy(slot)])
 
 
-def refuse_unsupported(model: "PreTrainedModel | PeftModel", ids: Sequence[int]) -> None:
-    """Compares the engine with a plain forward pass over the first tokens of a prompt, in two halves.
+@contextmanager
+def masked_layers(model: "PreTrainedModel | PeftModel", masks: Mapping[int, Tensor]) -> Iterator[None]:
+    """While open, the attention of each layer in `masks` takes that mask in place of the one that all are given.
 
-    Errors: UserError where the architecture cannot be read this way, or reads otherwise."""
-    ids = list(ids[:PROBE_TOKENS])
-    tree = TokenTree()
-    half = len(ids) // 2
+    masks: by the layer's index, [rows, 1, queries, keys], 0 where a token is seen. Errors: UserError where the model
+    has no such layer. The hooks are gone afterwards, also after an exception."""
+    hooks = []
     try:
-        path = tree.insert(ids[half:])
-        ((_, ours),) = SharedPrefix(model, ids[:half]).logits(half, [tree], [path])
-        with torch.no_grad():
-            plain = model(torch.tensor([ids], device=model.device)).logits[0, half:]
-    except (TypeError, ValueError, AttributeError, RuntimeError, LookupError) as error:
-        if ran_out_of_memory(error):
-            raise
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{type(model).__name__} cannot be read with a shared prefix: {reason}") from error
-    gap = (ours.log_softmax(-1) - plain.float().log_softmax(-1)).abs().max().item()
-    if not gap <= (LIKE_PLAIN if model.dtype == torch.float32 else LIKE_PLAIN_HALF):
-        raise UserError(f"{type(model).__name__}: log-probabilities read with a shared prefix are off by {gap:.3g}")
+        for layer, mask in masks.items():
+            modules = [module for module in model.modules() if getattr(module, "layer_idx", None) == layer]
+            if not modules:
+                raise UserError(f"{type(model).__name__}: its layers have no numbers, or there is no layer {layer}")
+            take = partial(_with_mask, mask)
+            hooks += [module.register_forward_pre_hook(take, with_kwargs=True) for module in modules]
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _with_mask(mask: Tensor, module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    return (args, kwargs | {"attention_mask": mask}) if "attention_mask" in kwargs else None
 
 
 def attention_windows(model: "PreTrainedModel | PeftModel") -> dict[str, int | None]:
@@ -340,11 +370,31 @@ def _layout(row: Sequence[int], trees: Sequence[TokenTree], reads: Sequence[Sequ
     return np.array(others + last)
 
 
-def _sight_side_by_side(trees: Sequence[TokenTree]) -> np.ndarray:
+def _sight_of(
+    packed: Sequence[Sequence[TokenTree]], orders: Sequence[np.ndarray], length: int, layer: int | None = None
+) -> np.ndarray:
+    r"""Which node of each row sees what, [rows, width, length + width]: the opening, itself, its ancestors.
+
+    Rows are padded on the left with nodes that see themselves alone:
+
+        opening  pad  nodes
+           0      \     0      pad
+           1      0     \|     nodes"""
+    width = max(map(len, orders))
+    seen = np.zeros((len(packed), width, length + width), dtype=bool)
+    for number, (trees, order) in enumerate(zip(packed, orders, strict=True)):
+        pad = width - len(order)
+        seen[number, range(pad), range(length, length + pad)] = True
+        seen[number, pad:, :length] = True
+        seen[number, pad:, length + pad :] = _sight_side_by_side(trees, layer)[np.ix_(order, order)]
+    return seen
+
+
+def _sight_side_by_side(trees: Sequence[TokenTree], layer: int | None = None) -> np.ndarray:
     sizes = [len(tree.tokens) for tree in trees]
     seen = np.zeros((sum(sizes), sum(sizes)), dtype=bool)
     before = 0
     for tree, size in zip(trees, sizes, strict=True):
-        seen[before : before + size, before : before + size] = tree.sight()
+        seen[before : before + size, before : before + size] = tree.sight(layer)
         before += size
     return seen

@@ -6,14 +6,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from interp.errors import UserError
 from interp.formats import ConfidenceFormat
-from interp.plain import HALF, reason, visible
+from interp.plain import visible
 from interp.questions import LETTERS
 from interp.records import Question, Span, Transcript
-from interp.runs import Record
+from interp.templates import DATE, ChatTemplate
+from interp.thoughts import opens_thought
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +43,11 @@ CHOICE_SHOTS = (
 """Examples of our own, on no relation of the embedded questions. Their answers are right; their confidences are drawn
 without regard to that, so that no example teaches that a right answer deserves a high one."""
 
+PROBE = Question("probe", "?", ("x",))
+"""A question for seeing what stands around one."""
 CLOSING = "\nConfidence:"
+REPLY_TOKENS = 64
+"""A free reply is cut off after so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,26 @@ def instruction(confidence: ConfidenceFormat, *, choices: bool) -> str:
     )
 
 
+TemplateName = Literal["chat", "plain"]
+LevelsRead = Literal["whole", "token"]
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How prompts are made and replies are read, whatever the checkpoint and the question."""
+
+    template: TemplateName = "chat"
+    """chat: the checkpoint's own chat template; plain: text without turns, for base models."""
+    template_args: dict[str, object] = field(default_factory=dict)
+    """Arguments of the chat template (enable_thinking=False)."""
+    date: str = DATE
+    """The day that the chat template takes for today, as YYYY-MM-DD."""
+    levels: LevelsRead = "whole"
+    """whole: a level with its end. token: the first token on which the levels part, as in the paper."""
+    reply_tokens: int = REPLY_TOKENS
+    """A free reply is cut off after so many tokens."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prompter:
     """Renders questions for one tokenizer, format and set of shots."""
@@ -113,6 +138,8 @@ class Prompter:
     """Arguments of the chat template (enable_thinking=False)."""
     max_length: int | None = None
     """The model's context in tokens; a longer prompt is refused."""
+    date: str = DATE
+    """The day that the chat template takes for today, as YYYY-MM-DD."""
 
     def __post_init__(self) -> None:
         if not self.tokenizer.is_fast:
@@ -133,7 +160,7 @@ class Prompter:
 
         hint: a sentence added to the question's turn. level: also writes the confidence, for reading a whole reply.
         free: without the label "Answer:", so that the model writes its reply from the first word."""
-        pieces = list(self._opening(question, hint))[: -1 if free else None]
+        pieces = list(self._opening(question, hint, free=free))
         if answer is not None:
             if not answer.strip():
                 raise UserError(f"question {question.id!r}: an empty answer has no confidence")
@@ -162,20 +189,65 @@ class Prompter:
             self._suffixes[tail] = tuple(suffixes)
         return self._suffixes[tail]
 
+    def level_fillers(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
+        """For each level the single tokens, a blank or a full stop, that may stand between it and the end of its line.
+
+        Found by tokenising the whole text (Gemma writes "9 \\n"), then reused like `level_suffixes`."""
+        tail = tuple(transcript.ids[i] for i in transcript.positions("tail"))
+        if tail not in self._fillers:
+            levels = zip(self.confidence.levels, self.level_suffixes(transcript), strict=True)
+            self._fillers[tail] = tuple(
+                self._fillers_after(f"{transcript.text} {level}", (*transcript.ids, *suffix))
+                for level, suffix in levels
+            )
+        return self._fillers[tail]
+
+    def _fillers_after(self, text: str, ids: tuple[int, ...]) -> tuple[int, ...]:
+        found = []
+        for more in (" ", ".", " \n", ".\n"):
+            longer = tuple(self.tokenizer(text + more, add_special_tokens=False)["input_ids"])
+            if longer[: len(ids)] == ids and len(longer) > len(ids):
+                token = longer[len(ids)]
+                if str(self.tokenizer.decode([token])).strip(" ") in ("", "."):
+                    found.append(token)
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def chat(self) -> ChatTemplate:
+        """The checkpoint's chat template."""
+        return ChatTemplate(self.tokenizer, self.template_args, self.date)
+
+    @cached_property
+    def turn_ends(self) -> tuple[int, ...]:
+        """The token ids that the chat template ends the assistant's turns with."""
+        names = self.chat.ends if self.template == "chat" else ()
+        ids = self.tokenizer.convert_tokens_to_ids(list(names))
+        return tuple(sorted(ids)) if isinstance(ids, list) else (ids,)
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """The prompt of a free reply ends within a thought."""
+        return opens_thought(self.transcript(PROBE, free=True).text)
+
+    @property
+    def frame(self) -> str:
+        """The rendered prompt around a question and an answer that say nothing: by it two runs are told apart."""
+        return self.transcript(PROBE, "x").text
+
     @property
     def opening(self) -> tuple[int, ...]:
         """The token ids that the prompts of all questions begin with: instruction and shots."""
-        probe = self.transcript(Question("probe", "?", ("x",)))
+        probe = self.transcript(PROBE)
         if not probe.positions("question"):
             raise UserError(f"{self.tokenizer.name_or_path}: the tokenizer has no token for a question")
         return probe.ids[: probe.positions("question")[0]]
 
     @cached_property
-    def _suffixes(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    def _fillers(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
         return {}
 
     @cached_property
-    def _literals(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+    def _suffixes(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
         return {}
 
     def _turns(self, question: Question, hint: str) -> list[tuple[str, tuple[Piece, ...]]]:
@@ -189,11 +261,11 @@ class Prompter:
         turns.append(("user", (("question", f"{text}\n{hint}" if hint else text),)))
         return turns
 
-    def _opening(self, question: Question, hint: str) -> tuple[Piece, ...]:
-        """Pieces up to the answer's slot."""
+    def _opening(self, question: Question, hint: str, *, free: bool) -> tuple[Piece, ...]:
+        """Pieces up to the answer's slot, or to where a free reply begins."""
         turns = self._turns(question, hint)
-        pieces = self._plain(turns) if self.template == "plain" else self._chat(turns)
-        return (*pieces, ("special", "Answer:"))
+        pieces = self._plain(turns) if self.template == "plain" else self._chat(turns, free=free)
+        return pieces if free else (*pieces, ("special", "Answer:"))
 
     def _plain(self, turns: list[tuple[str, tuple[Piece, ...]]]) -> tuple[Piece, ...]:
         tokenizer = self.tokenizer
@@ -203,69 +275,25 @@ class Prompter:
             pieces += [*content, ("special", "\n" if role == "user" else "\n\n")]
         return tuple(pieces)
 
-    def _chat(self, turns: list[tuple[str, tuple[Piece, ...]]]) -> tuple[Piece, ...]:
+    def _chat(self, turns: list[tuple[str, tuple[Piece, ...]]], *, free: bool) -> tuple[Piece, ...]:
         roles = tuple(role for role, _ in turns)
-        literals = self._template_literals(roles)
-        folded = len(literals) == len(turns)
-        if folded:
+        layout = self.chat.generating(roles) if free else self.chat.asking(roles)
+        if layout.folded:
             (_, first), (role, second), *rest = turns
             turns = [(role, (*first, ("special", "\n\n"), *second)), *rest]
-        pieces: list[Piece] = [("special", literals[0])]
-        for (_, content), literal in zip(turns, literals[1:], strict=True):
+        pieces: list[Piece] = [("special", layout.literals[0])]
+        for (_, content), literal in zip(turns, layout.literals[1:], strict=True):
             pieces += [*content, ("special", literal)]
         messages = [{"role": role, "content": "".join(text for _, text in content)} for role, content in turns]
-        if "".join(text for _, text in pieces) != self._rendered(messages):
+        if not self.chat.keeps(messages, layout, "".join(text for _, text in pieces)):
             raise UserError(f"the chat template changes what it is given ({messages[-1]['content'][:60]!r})")
         return tuple(pieces)
-
-    @cached_property
-    def _control_tokens(self) -> tuple[str, ...]:
-        """The tokenizer's special tokens, those included that have no role by name (Llama 3's turn markers)."""
-        added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        tokens = dict.fromkeys([*self.tokenizer.all_special_tokens, *added])
-        return tuple(token for token in tokens if len(token) > 1)
 
     def _refuse_control_tokens(self, pieces: Sequence[Piece]) -> None:
         """A control token among the contents would end a turn or the text: the model would read another prompt."""
         for text in (text for span, text in pieces if span != "special"):
-            if taken := next((token for token in self._control_tokens if token in text), None):
+            if taken := next((token for token in self.chat.control_tokens if token in text), None):
                 raise UserError(f"the prompt holds {taken!r}, which is a control token of this model: {text[:60]!r}")
-
-    def _template_literals(self, roles: tuple[str, ...]) -> tuple[str, ...]:
-        """What the template writes before, between and after the turns; one fewer where it takes no system turn.
-
-        Found by rendering marks instead of contents, so that no content is ever searched for."""
-        if roles not in self._literals:
-            try:
-                self._literals[roles] = self._marked(roles)
-            except UserError:  # it may take no system turn
-                self._literals[roles] = self._marked(roles[1:])
-        return self._literals[roles]
-
-    def _marked(self, roles: tuple[str, ...]) -> tuple[str, ...]:
-        marks = [f"\ue000{chr(0xE100 + i)}\ue001" for i in range(len(roles))]
-        messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-        rest, literals = self._rendered(messages), []
-        for mark in marks:
-            before, found, rest = rest.partition(mark)
-            if not found:
-                raise self._unfit(f"cannot render these turns: {roles}")
-            literals.append(before)
-        return (*literals, rest)
-
-    def _rendered(self, messages: list[dict[str, str]]) -> str:
-        options: Record = {"tokenize": False, "add_generation_prompt": True, **self.template_args}
-        try:
-            text = str(self.tokenizer.apply_chat_template(messages, **options))
-        except Exception as error:  # a template is a program of the checkpoint's: in its sandbox it may raise anything
-            roles = tuple(message["role"] for message in messages)
-            raise self._unfit(f"cannot render these turns: {roles} ({reason(error)})") from error
-        if HALF.search(text):
-            raise self._unfit("writes half of a surrogate pair, which is no character")
-        return text
-
-    def _unfit(self, what: str) -> UserError:
-        return UserError(f"{self.tokenizer.name_or_path}: the chat template {what}")
 
     def _tokenised(self, pieces: tuple[Piece, ...]) -> Transcript:
         text = "".join(part for _, part in pieces)
@@ -341,7 +369,15 @@ def _shown() -> None:
             count = shots if options.shots is None else options.shots
             refuse_sets_of_nothing(options.shot_sets, count)
             examples = shot_set(count, confidence, seed=number, choices=choices)
-            prompter = Prompter(tokenizer, confidence, examples, choices, options.template, options.template_arguments)
+            prompter = Prompter(
+                tokenizer,
+                confidence,
+                examples,
+                choices,
+                options.template,
+                options.template_arguments,
+                date=options.date,
+            )
             for question in questions:
                 answer = question.response or question.answers[0]
                 shown = prompter.transcript(question, answer, level=confidence.levels[-1])

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from interp.errors import UserError
+from interp.head import NextToken
 from interp.prefix import ROW_TOKENS, SharedPrefix, TokenTree
-from interp.prompts import Prompter
+from interp.prompts import LevelsRead, Prompter, common_length
 from interp.records import ConfidenceDistribution, Transcript
 
 
@@ -35,43 +37,71 @@ class LevelPlan:
     """That token."""
     edge_levels: Tensor
     """The level that it belongs to."""
-    leaf_rows: Tensor
-    """For each level, the row of the read after its last token."""
+    end_rows: Tensor
+    """The rows after which a level's line may end: after the level itself, and after each filler that may follow it."""
+    filler_rows: Tensor
+    """For each filler, the row of the read after which it comes."""
+    filler_tokens: Tensor
+    """That token."""
+    filler_ends: Tensor
+    """Which of `end_rows` is the one after it."""
+    level_ends: Tensor
+    """For each level, which of `end_rows` are its own, [levels, ends]; -1: none. No ends: levels are read without."""
     answer_rows: Tensor
     """The rows after which the answer's tokens and the end of its line come."""
     answer_tokens: Tensor
     """Those tokens."""
 
-    def level_logprobs(self, logits: Tensor, stops: Tensor, total: Tensor | None = None) -> Tensor:
-        """Log-probability of each whole level with its end, [..., levels], from logits [..., reads, vocabulary].
+    def level_logprobs(self, after: NextToken, stops: Tensor) -> Tensor:
+        """Log-probability of each level with its end, [..., levels], from what comes next after [..., reads].
 
-        total: their logsumexp [..., reads], where it is at hand for several transcripts of one tree.
+        A level ends where the turn or the line ends (`stops`), at once or after one filler token f, so that "8" is told
+        from "85" and "1" from "10": P(level) = P(tokens) [P(end) + sum over f of P(f) P(end | f)]."""
+        edges = after.logprobs(self.edge_rows, self.edge_tokens)
+        levels = edges.new_zeros((*edges.shape[:-1], len(self.level_ends))).index_add(-1, self.edge_levels, edges)
+        if not self.level_ends.shape[1]:
+            return levels
+        fillers = after.logprobs(self.filler_rows, self.filler_tokens)
+        ends = after.logprobs_of_any(self.end_rows, stops).index_add(-1, self.filler_ends, fillers)
+        none = ends.new_full((*ends.shape[:-1], 1), -math.inf)
+        return levels + torch.cat([ends, none], -1)[..., self.level_ends].logsumexp(-1)
 
-        A level ends where the turn or the line ends (`stops`), so that "8" is told from "85" and "1" from "10"."""
-        total = logits.logsumexp(-1) if total is None else total
-        edges = logits[..., self.edge_rows, self.edge_tokens] - total[..., self.edge_rows]
-        ends = logits[..., self.leaf_rows[:, None], stops].logsumexp(-1) - total[..., self.leaf_rows]
-        return ends.index_add(-1, self.edge_levels, edges)
-
-    def answer_logprobs(self, logits: Tensor, total: Tensor) -> Tensor:
-        """Log-probability of each of `answer_tokens`, from logits [reads, vocabulary] and `total`."""
-        return logits[self.answer_rows, self.answer_tokens] - total[self.answer_rows]
+    def answer_logprobs(self, after: NextToken) -> Tensor:
+        """Log-probability of each of `answer_tokens`, from what comes next after [reads]."""
+        return after.logprobs(self.answer_rows, self.answer_tokens)
 
 
 def one_after_the_other(plans: Sequence[LevelPlan]) -> LevelPlan:
     """The plans of one tree's transcripts as one plan: its levels are those of the first, then of the second, ..."""
-    whole = {one.name: torch.cat([getattr(plan, one.name) for plan in plans]) for one in fields(LevelPlan)}
-    before = np.cumsum([0, *(len(plan.leaf_rows) for plan in plans)])
-    levels = [plan.edge_levels + int(count) for plan, count in zip(plans, before, strict=False)]
-    return LevelPlan(**whole | {"edge_levels": torch.cat(levels)})
+    levels = np.cumsum([0, *(len(plan.level_ends) for plan in plans)])
+    ends = np.cumsum([0, *(len(plan.end_rows) for plan in plans)])
+    most = max(plan.level_ends.shape[1] for plan in plans)
+    moved = [
+        replace(
+            plan,
+            edge_levels=plan.edge_levels + int(level),
+            filler_ends=plan.filler_ends + int(end),
+            level_ends=_padded(plan.level_ends.where(plan.level_ends < 0, plan.level_ends + int(end)), most),
+        )
+        for plan, level, end in zip(plans, levels, ends, strict=False)
+    ]
+    return LevelPlan(**{one.name: torch.cat([getattr(plan, one.name) for plan in moved]) for one in fields(LevelPlan)})
+
+
+def _padded(level_ends: Tensor, most: int) -> Tensor:
+    return nn.functional.pad(level_ends, (0, most - level_ends.shape[1]), value=-1)
 
 
 class ConfidenceReader:
     """Reads the confidence of one checkpoint in one format, with or without shots."""
 
-    def __init__(self, prefix: SharedPrefix, prompter: Prompter, stops: Sequence[int]) -> None:
+    def __init__(
+        self, prefix: SharedPrefix, prompter: Prompter, stops: Sequence[int], levels: LevelsRead = "whole"
+    ) -> None:
+        """stops: token ids that end a level. levels: whole ones, or the first token on which they part."""
         self.prefix = prefix
         self.prompter = prompter
+        self.levels = levels
         self.stops = torch.tensor(sorted(stops), device=prefix.model.device)
 
     def readings(self, transcripts: Sequence[Transcript]) -> list[Reading]:
@@ -79,17 +109,16 @@ class ConfidenceReader:
 
         Transcripts with a common beginning are read together: pass those of a question in one call."""
         length = self.prefix.shared_length([t.ids for t in transcripts])
-        trees, owners = packed(transcripts, [self.prompter.level_suffixes(t) for t in transcripts], length)
+        trees, owners = packed(transcripts, [self.paths(t) for t in transcripts], length)
         plans = [
             self.planned(tree, [transcripts[i] for i in owner], length)
             for tree, owner in zip(trees, owners, strict=True)
         ]
         found: dict[int, Reading] = {}
-        for index, logits in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
-            total = logits.logsumexp(-1)
+        for index, after in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
             for transcript, plan in zip(owners[index], plans[index][1], strict=True):
-                said = self.distribution(plan.level_logprobs(logits, self.stops, total))
-                spoken = plan.answer_logprobs(logits, total).sum().item()
+                said = self.distribution(plan.level_logprobs(after, self.stops))
+                spoken = plan.answer_logprobs(after).sum().item()
                 found[transcript] = Reading(said, spoken, max(len(plan.answer_tokens) - 1, 0))
         return [found[i] for i in range(len(transcripts))]
 
@@ -101,9 +130,26 @@ class ConfidenceReader:
         probability = (logprobs - mass).exp().tolist()
         return ConfidenceDistribution(form.levels, form.values, tuple(probability), 1 - mass.exp().item())
 
+    def levels_of(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
+        """The token ids that are read of each level after a transcript open at the confidence's slot.
+
+        Errors: UserError where the first token on which the levels part does not tell all of them apart."""
+        suffixes = self.prompter.level_suffixes(transcript)
+        return suffixes if self.levels == "whole" else parted(suffixes, self.prompter.confidence.levels)
+
+    def fillers_of(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
+        """For each level the tokens that may stand between it and its end."""
+        fillers = self.prompter.level_fillers(transcript)
+        return fillers if self.levels == "whole" else ((),) * len(fillers)
+
+    def paths(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
+        """All that a tree holds below a transcript: its levels, and those with fillers."""
+        levels = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True)
+        return tuple(path for level, fillers in levels for path in (level, *((*level, one) for one in fillers)))
+
     def plan(self, transcript: Transcript, length: int) -> tuple[TokenTree, list[int], LevelPlan]:
         """One transcript in a tree of its own: the tree, the nodes to read and where its levels stand."""
-        trees, _ = packed([transcript], [self.prompter.level_suffixes(transcript)], length)
+        trees, _ = packed([transcript], [self.paths(transcript)], length)
         reads, plans = self.planned(trees[0], [transcript], length)
         return trees[0], reads, plans[0]
 
@@ -112,30 +158,80 @@ class ConfidenceReader:
     ) -> tuple[list[int], list[LevelPlan]]:
         """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans."""
         reads: dict[int, int] = {}
-        plans = []
-        for transcript in transcripts:
-            path = tree.insert(transcript.ids[length:])
-            edges, leaves = [], []
-            for level, suffix in enumerate(self.prompter.level_suffixes(transcript)):
-                nodes = (path[-1], *tree.insert(suffix, path[-1]))
-                edges += [
-                    (reads.setdefault(n, len(reads)), token, level) for n, token in zip(nodes, suffix, strict=False)
-                ]
-                leaves.append(reads.setdefault(nodes[-1], len(reads)))
-            spoken = transcript.positions("answer")
-            spoken = (*spoken, spoken[-1] + 1) if spoken and spoken[0] > length else ()
-            answer = [(reads.setdefault(path[i - 1 - length], len(reads)), transcript.ids[i]) for i in spoken]
-            device = self.prefix.model.device
-            rows, tokens, levels = torch.tensor(edges, device=device).reshape(-1, 3).T
-            before, said = torch.tensor(answer, device=device, dtype=torch.long).reshape(-1, 2).T
-            plans.append(LevelPlan(rows, tokens, levels, torch.tensor(leaves, device=device), before, said))
+        plans = [self._plan(tree, reads, transcript, length) for transcript in transcripts]
         return list(reads), plans
+
+    def _plan(self, tree: TokenTree, reads: dict[int, int], transcript: Transcript, length: int) -> LevelPlan:
+        """The plan of one transcript; puts into `reads` the row of each node that it needs."""
+        path = tree.insert(transcript.ids[length:])
+        edges: list[tuple[int, int, int]] = []  # row, token, level
+        fillers: list[tuple[int, int, int]] = []  # row, token, place among the ends
+        ends: list[int] = []
+        level_ends: list[list[int]] = []
+
+        def row(node: int) -> int:
+            return reads.setdefault(node, len(reads))
+
+        levels = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True)
+        for level, (suffix, may_follow) in enumerate(levels):
+            nodes = (path[-1], *tree.insert(suffix, path[-1]))
+            edges += [(row(node), token, level) for node, token in zip(nodes, suffix, strict=False)]
+            level_ends.append([])
+            if self.levels == "token":
+                continue
+            level_ends[-1].append(len(ends))
+            ends.append(row(nodes[-1]))
+            for token in may_follow:
+                level_ends[-1].append(len(ends))
+                fillers.append((row(nodes[-1]), token, len(ends)))
+                ends.append(row(tree.insert((token,), nodes[-1])[-1]))
+        most = max(map(len, level_ends))
+        padded = [own + [-1] * (most - len(own)) for own in level_ends]
+        edge_rows, edge_tokens, edge_levels = self._columns(edges, 3)
+        filler_rows, filler_tokens, filler_ends = self._columns(fillers, 3)
+        spoken = [(row(path[i - 1 - length]), transcript.ids[i]) for i in _spoken(transcript, length)]
+        answer_rows, answer_tokens = self._columns(spoken, 2)
+        return LevelPlan(
+            edge_rows,
+            edge_tokens,
+            edge_levels,
+            self._columns([(end,) for end in ends], 1)[0],
+            filler_rows,
+            filler_tokens,
+            filler_ends,
+            torch.tensor(padded, dtype=torch.long, device=self.stops.device),
+            answer_rows,
+            answer_tokens,
+        )
+
+    def _columns(self, rows: Sequence[tuple[int, ...]], width: int) -> Sequence[Tensor]:
+        return torch.tensor(rows, dtype=torch.long, device=self.stops.device).reshape(-1, width).unbind(1)
+
+
+def _spoken(transcript: Transcript, length: int) -> Sequence[int]:
+    """The positions of the answer's tokens and of the end of its line, where the answer lies beyond `length`."""
+    answer = transcript.positions("answer")
+    return (*answer, answer[-1] + 1) if answer and answer[0] > length else ()
+
+
+def parted(suffixes: Sequence[tuple[int, ...]], levels: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Each level's tokens up to the first one on which not all levels agree.
+
+    Errors: UserError where two levels still have the same: "1%" and "10%", "very low" and "very high"."""
+    read = common_length(suffixes) + 1
+    found: dict[tuple[int, ...], str] = {}
+    for suffix, level in zip(suffixes, levels, strict=True):
+        if len(suffix) < read or suffix[:read] in found:
+            other = found.get(suffix[:read]) or next(one for one in levels if one != level)
+            raise UserError(f"--levels token: one token does not tell {other!r} from {level!r}; use --levels whole")
+        found[suffix[:read]] = level
+    return tuple(found)
 
 
 def packed(
     transcripts: Sequence[Transcript], suffixes: Sequence[tuple[tuple[int, ...], ...]], length: int
 ) -> tuple[list[TokenTree], list[list[int]]]:
-    """Trees that hold every transcript with all its levels, and the transcripts in each tree.
+    """Trees that hold every transcript with all that `suffixes` name below it, and the transcripts in each tree.
 
     Neighbours in lexical order share most, so they are packed in that order, into rows of about the same length."""
     order = sorted(range(len(transcripts)), key=lambda i: transcripts[i].ids)

@@ -13,6 +13,11 @@ the answer to the slot of the confidence."""
 READ_SPANS: tuple[Span, ...] = SPANS[:-1]
 """The spans that stand before the confidence and that it can look back at."""
 
+MassSpan = Literal["special", "instruction", "shots", "question", "answer", "tail", "confidence", "sink"]
+MASS_SPANS: tuple[MassSpan, ...] = (*READ_SPANS, "sink")
+"""Where attention can go. sink: no token of the prompt but a learned one of some models' layers (gpt-oss), whose mass
+is missing from the prompt's."""
+
 
 @dataclass(frozen=True)
 class Question:

@@ -2,32 +2,30 @@
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float
 
 from interp.intervals import Columns
 from interp.prompts import common_length
-from interp.records import READ_SPANS, Span, Transcript
+from interp.records import READ_SPANS, MassSpan, Span, Transcript
 from interp.runs import Record
 
 if TYPE_CHECKING:
-    from interp.hooks import HookedModel
+    from interp.attention import HeadMeans
     from interp.setting import Case, Setting
 
 WINDOWS = 4
 """Into how many equal windows the layers are cut for the reading by depth."""
-_HOOKED: "WeakKeyDictionary[object, HookedModel]" = WeakKeyDictionary()
-"""The twin of each model that is still there."""
 
 
 def rollout_row(layers: Sequence[Float[np.ndarray, "tokens tokens"]], row: int) -> Float[np.ndarray, " tokens"]:
     """One row of attention rollout: how much of each token's input is left in what `row` holds after these layers.
 
     layers: attention averaged over heads, first layer first. Each is mixed as (W + I) / 2 and the product's row is
-    taken from the last layer backwards, so that no product of matrices is made. Sums to 1; 0: nothing flows from that
-    token by attention. Abnar and Zuidema 2020. It is no measure of influence: it knows nothing of values and MLPs."""
+    taken from the last layer backwards, so that no product of matrices is made. 0: nothing flows from that token by
+    attention. Sums to 1, or to less where layers have learned sinks: what is missing went to them. Abnar and Zuidema
+    2020. It is no measure of influence: it knows nothing of values and MLPs."""
     weights = np.zeros(layers[0].shape[-1])
     weights[row] = 1
     for layer in reversed(layers):
@@ -55,6 +53,14 @@ def without_first(weights: Float[np.ndarray, " tokens"]) -> Float[np.ndarray, " 
     return kept / total if total > 0 else kept
 
 
+def sink_mass(weights: Float[np.ndarray, " tokens"]) -> float:
+    """What a row of rollout lost to learned sinks on its way, in [0, 1].
+
+    A sink is as a token more that every token can look at and that looks at nothing itself: what has gone there stays
+    there, through all layers, so that it is what the tokens' weights lack to 1."""
+    return float(np.clip(1 - weights.sum(), 0, 1))
+
+
 def span_masses(weights: Float[np.ndarray, " tokens"], spans: Sequence[Span]) -> dict[Span, float]:
     """The sum of the weights over each span that occurs."""
     return {
@@ -66,24 +72,15 @@ def span_masses(weights: Float[np.ndarray, " tokens"], spans: Sequence[Span]) ->
 
 def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
     """One record for each case: rollout from where the levels part, and from the answer's last token."""
+    from interp.attention import head_means
+
     prompts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
     rows = [_reading_row(setting, prompt) for prompt in prompts]
-    hooked = hooked_model(setting)
-    means = hooked.head_means([ids for ids, _ in rows])
+    means = head_means(setting.checkpoint.model, [ids for ids, _ in rows])
     records = []
     for prompt, (ids, spans), layers in zip(prompts, rows, means, strict=True):
         records.append(_record(layers, spans, len(ids) - 1, prompt.positions("answer")[-1]))
     return records
-
-
-def hooked_model(setting: "Setting") -> "HookedModel":
-    """The hooked twin of the setting's model, made once."""
-    from interp.hooks import HookedModel
-
-    model = setting.checkpoint.model
-    if model not in _HOOKED:
-        _HOOKED[model] = HookedModel(model)
-    return _HOOKED[model]
 
 
 def _reading_row(setting: "Setting", prompt: Transcript) -> tuple[tuple[int, ...], tuple[Span, ...]]:
@@ -95,7 +92,7 @@ def _reading_row(setting: "Setting", prompt: Transcript) -> tuple[tuple[int, ...
     return (*prompt.ids, *shared), (*prompt.spans, *tail)
 
 
-def _record(layers: Sequence[np.ndarray], spans: Sequence[Span], row: int, answer_row: int) -> Record:
+def _record(layers: "HeadMeans", spans: Sequence[Span], row: int, answer_row: int) -> Record:
     depth, tokens = len(layers), len(spans)
     weights = {"confidence": rollout_row(layers, row), "answer": rollout_row(layers, answer_row)}
     null = {
@@ -105,10 +102,12 @@ def _record(layers: Sequence[np.ndarray], spans: Sequence[Span], row: int, answe
     values = _span_values(weights["confidence"], null["confidence"], spans)
     from_answer = _span_values(weights["answer"], null["answer"], spans)
     values |= {f"from_answer.{key}": value for key, value in from_answer.items()}
+    if layers.sinks:
+        values |= {"sink.mass": sink_mass(weights["confidence"]), "from_answer.sink.mass": sink_mass(weights["answer"])}
     windows = {}
     for part in np.array_split(np.arange(depth), min(WINDOWS, depth)):
         first, last = int(part[0]), int(part[-1])
-        windows[f"{first}-{last}"] = span_masses(rollout_row(layers[first : last + 1], row), spans)
+        windows[f"{first}-{last}"] = _masses(layers[first : last + 1], row, spans)
     return {
         "layers": depth,
         "spans": list(spans),
@@ -117,6 +116,13 @@ def _record(layers: Sequence[np.ndarray], spans: Sequence[Span], row: int, answe
         "windows": windows,
         "values": values,
     }
+
+
+def _masses(layers: "HeadMeans", row: int, spans: Sequence[Span]) -> dict[MassSpan, float]:
+    """The mass of each span through these layers alone, and of the sinks where layers have them."""
+    weights = rollout_row(layers, row)
+    sink: dict[MassSpan, float] = {"sink": sink_mass(weights)} if layers.sinks else {}
+    return {**span_masses(weights, spans), **sink}
 
 
 def _rounded(weights: np.ndarray) -> list[float]:

@@ -1,13 +1,18 @@
 """One checkpoint in one format with one set of shots, ready to be asked; and the cases that it is asked about."""
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
+from interp.check import engine_checked, readable
 from interp.checkpoints import Checkpoint
 from interp.elicitation import Generator
 from interp.formats import ConfidenceFormat
-from interp.prefix import SharedPrefix, refuse_unsupported
-from interp.prompts import Prompter, shot_set
+from interp.plain import visible
+from interp.prefix import SharedPrefix
+from interp.prompts import PROBE, Prompter, Prompting, shot_set
 from interp.readout import ConfidenceReader
 from interp.records import Question
 
@@ -47,6 +52,71 @@ class Setting:
     seed: int = 0
     """Where an instrument draws by chance."""
 
+    @property
+    def turn_ends(self) -> tuple[int, ...]:
+        """Token ids that end a turn."""
+        return turn_ends(self.checkpoint, self.prompter)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Token ids that end a turn or a line."""
+        return stops(self.checkpoint, self.prompter)
+
+
+def turn_ends(checkpoint: Checkpoint, prompter: Prompter) -> tuple[int, ...]:
+    """Token ids that end a turn: by the chat template, the generation configuration or the tokenizer."""
+    size = checkpoint.model.config.get_text_config().vocab_size
+    return tuple(sorted({*checkpoint.eos_ids, *(end for end in prompter.turn_ends if end < size)}))
+
+
+def stops(checkpoint: Checkpoint, prompter: Prompter) -> tuple[int, ...]:
+    """Token ids that end a turn or a line."""
+    return tuple(sorted({*turn_ends(checkpoint, prompter), *checkpoint.line_ends}))
+
+
+def prompter_for(
+    checkpoint: Checkpoint,
+    confidence: ConfidenceFormat,
+    prompting: Prompting,
+    *,
+    shots: int = 0,
+    shot_seed: int = 0,
+    choices: bool = False,
+) -> Prompter:
+    """What renders a setting's prompts. shot_seed: which set of examples."""
+    return Prompter(
+        checkpoint.tokenizer,
+        confidence,
+        shot_set(shots, confidence, seed=shot_seed, choices=choices),
+        choices,
+        prompting.template,
+        prompting.template_args,
+        checkpoint.context,
+        prompting.date,
+    )
+
+
+def notes(checkpoint: Checkpoint, prompter: Prompter) -> tuple[str, ...]:
+    """What the user should know of a chat template and its ends of turns, a sentence each."""
+    if prompter.template == "plain":
+        return ()
+    beyond = sorted({*prompter.turn_ends} - {*checkpoint.eos_ids})
+    if not beyond:
+        return prompter.chat.notes
+    ours, theirs = (
+        " and ".join(map(repr, checkpoint.tokenizer.convert_ids_to_tokens(ids))) or "nothing"
+        for ids in (beyond, list(checkpoint.eos_ids))
+    )
+    said = f"{checkpoint.name}: its chat template ends turns with {ours}, its configuration with {theirs}; all count"
+    return (*prompter.chat.notes, said)
+
+
+@cache
+def _say(note: str) -> None:
+    """Once, by the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {visible(note)}", file=sys.stderr)
+
 
 def prepared(
     checkpoint: Checkpoint,
@@ -55,35 +125,42 @@ def prepared(
     shots: int = 0,
     shot_seed: int = 0,
     choices: bool = False,
-    template: str = "chat",
-    template_args: dict[str, object] | None = None,
+    prompting: Prompting | None = None,
     pool: Sequence[Question] = (),
     seed: int = 0,
     batch_tokens: int = 2048,
     read_opening: bool = True,
+    check_long: bool = False,
 ) -> Setting:
-    """A setting whose model has read the opening of its prompts. shot_seed: which set of examples.
+    """A setting whose model has read the opening of its prompts. shot_seed: which set of examples. check_long: the
+    engine is checked on texts longer than the model's window.
 
     read_opening: False for training, where what was read before a step is worth nothing after it."""
-    prompter = Prompter(
-        checkpoint.tokenizer,
-        confidence,
-        shot_set(shots, confidence, seed=shot_seed, choices=choices),
-        choices,
-        template,
-        template_args or {},
-        checkpoint.context,
-    )
-    if read_opening:
-        refuse_unsupported(checkpoint.model, prompter.opening)
-    opening = prompter.opening if read_opening else ()
-    prefix = SharedPrefix(checkpoint.model, opening, batch_tokens=batch_tokens)
-    return Setting(
+    prompting = prompting or Prompting()
+    prompter = prompter_for(checkpoint, confidence, prompting, shots=shots, shot_seed=shot_seed, choices=choices)
+    for note in notes(checkpoint, prompter):
+        _say(note)
+    opening, ends = prompter.opening if read_opening else (), stops(checkpoint, prompter)
+    with readable(checkpoint.model):
+        prefix = SharedPrefix(checkpoint.model, opening, batch_tokens=batch_tokens)
+    reader = ConfidenceReader(prefix, prompter, ends, prompting.levels)
+    reader.levels_of(prompter.transcript(PROBE, "x"))  # what cannot be told apart is said before anything is measured
+    setting = Setting(
         checkpoint,
         prompter,
         prefix,
-        ConfidenceReader(prefix, prompter, checkpoint.stops),
-        Generator(prefix, prompter, checkpoint.stops, checkpoint.turn_ends),
+        reader,
+        Generator(
+            prefix,
+            prompter,
+            ends,
+            turn_ends(checkpoint, prompter),
+            checkpoint.eos_ids,
+            reply_tokens=prompting.reply_tokens,
+        ),
         tuple(pool),
         seed,
     )
+    if read_opening:
+        engine_checked(setting, long=check_long)
+    return setting

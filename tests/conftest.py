@@ -5,6 +5,7 @@ treat what it gives as read-only."""
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from interp.checkpoints import Checkpoint
-    from interp.records import Question
+    from interp.records import Question, Transcript
+    from interp.setting import Setting
     from training.triplets import Triplet
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -54,6 +56,17 @@ def close(one: object, other: object) -> bool:
 def keys(folder: Path) -> list[tuple]:
     """Measure, set and question of every record of a run, in their order."""
     return [(record["measure"], record["set"], record["id"]) for record in read_records(folder)]
+
+
+def filler_tokens(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
+    """The tokens that are a blank or a full stop: by the vocabulary itself, not by writing them."""
+    return sorted(index for token, index in tokenizer.get_vocab().items() if token in (" ", "Ġ", "▁", "."))
+
+
+def written_levels(setting: "Setting", transcript: "Transcript") -> list[list[tuple[int, ...]]]:
+    """For each level the tokens that state it: alone, and with each token that may stand before the end of its line."""
+    more = [(), *((token,) for token in filler_tokens(setting.checkpoint.tokenizer))]
+    return [[(*suffix, *one) for one in more] for suffix in setting.prompter.level_suffixes(transcript)]
 
 
 HERE = Path(__file__).resolve().parent
@@ -89,6 +102,24 @@ TEMPLATES = {
 VOCABULARIES = ("digits", "spaced", "pieces")
 """digits: byte-level, each digit a token and the blank before it another. spaced: byte-level, " 9" is one token.
 pieces: like sentencepiece, blanks are part of words ("▁9"), a line's end is a byte, and BOS is added by itself."""
+
+
+PLAIN_LORA = {"r": 2, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False, "task_type": "CAUSAL_LM"}
+ADAPTER_KINDS: dict[str, dict] = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "rank pattern": {"rank_pattern": {"v_proj": 3}, "alpha_pattern": {"q_proj": 5}},
+    "head saved": {"modules_to_save": ["lm_head"]},
+    "embeddings saved": {"modules_to_save": ["embed_tokens"]},
+    "norms saved": {"modules_to_save": ["input_layernorm"]},
+    "all biases": {"bias": "all"},
+    "its layers' biases": {"bias": "lora_only"},
+    "token adapter": {"trainable_token_indices": [5, 12, 19]},
+    "head and embeddings": {"target_modules": ["q_proj", "lm_head", "embed_tokens"]},
+    "added tokens": {"modules_to_save": ["lm_head", "embed_tokens"]},
+}
+"""What each kind of adapter says beside PLAIN_LORA."""
+ADDED_TOKENS = ("<added-1>", "<added-2>", "<added-3>")
 
 
 @cache
@@ -235,6 +266,47 @@ def tiny_adapter(tiny_checkpoint: Callable[[str], Path]) -> Callable[[str], Path
         return base.parent / f"{family}-adapter"
 
     return saved
+
+
+@pytest.fixture(scope="session")
+def adapter_of_kind(
+    tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Path]:
+    """adapter_of_kind(family, kind): the directory of an adapter with random weights on that checkpoint, for --ckpt."""
+
+    @cache
+    def saved(family: str, kind: str) -> Path:
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        base, folder = tiny_checkpoint(family), tmp_path_factory.mktemp("adapters") / kind.replace(" ", "-")
+        model = AutoModelForCausalLM.from_pretrained(base)
+        if kind == "added tokens":
+            tokenizer = AutoTokenizer.from_pretrained(base)
+            tokenizer.add_tokens(list(ADDED_TOKENS))
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            tokenizer.save_pretrained(folder)
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft has a word to say on tied heads and on added tokens
+            torch.manual_seed(len(kind))
+            wrapped = get_peft_model(model, LoraConfig(**_in_names_of(family, PLAIN_LORA | ADAPTER_KINDS[kind])))
+            for parameter in wrapped.parameters():
+                if parameter.requires_grad:
+                    parameter.data += 0.1 * torch.randn_like(parameter)
+            wrapped.save_pretrained(folder)
+        return folder
+
+    return saved
+
+
+def _in_names_of(family: str, config: dict) -> dict:
+    """The configuration in the family's own names of modules."""
+    ours = {"q_proj": "query_key_value", "v_proj": "dense", "lm_head": "embed_out", "embed_tokens": "embed_in"}
+    text = json.dumps(config)
+    for name, own in ours.items() if family == "gpt_neox" else ():
+        text = text.replace(f'"{name}"', f'"{own}"')
+    return json.loads(text)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerIntegratedGradients
-from conftest import examples
+from conftest import examples, filler_tokens, written_levels
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,13 +33,16 @@ KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("gemma3", Fal
 def level_logprobs(setting: Setting, transcript, embeds: torch.Tensor) -> torch.Tensor:
     """Log-probabilities [rows, levels] from plain forward passes over whole texts; embeds: the prompt's, [rows, tokens,
     width]. With gradient."""
-    model, stops, before = setting.checkpoint.model, list(setting.checkpoint.stops), len(transcript.ids)
+    model, stops, before = setting.checkpoint.model, list(setting.stops), len(transcript.ids)
     found = []
-    for suffix in setting.prompter.level_suffixes(transcript):
-        level = model.get_input_embeddings()(torch.tensor([suffix])).expand(len(embeds), -1, -1)
-        said = model(inputs_embeds=torch.cat([embeds, level], 1), use_cache=False).logits.log_softmax(-1)
-        written = sum(said[:, before - 1 + i, token] for i, token in enumerate(suffix))
-        found.append(written + said[:, -1, stops].logsumexp(-1))
+    for ways in written_levels(setting, transcript):
+        stated = []
+        for suffix in ways:
+            level = model.get_input_embeddings()(torch.tensor([suffix])).expand(len(embeds), -1, -1)
+            said = model(inputs_embeds=torch.cat([embeds, level], 1), use_cache=False).logits.log_softmax(-1)
+            written = sum(said[:, before - 1 + i, token] for i, token in enumerate(suffix))
+            stated.append(written + said[:, -1, stops].logsumexp(-1))
+        found.append(torch.stack(stated).logsumexp(0))
     return torch.stack(found, -1)
 
 
@@ -148,14 +151,18 @@ def test_from_a_neutral_token_it_equals_captums_layer_integrated_gradients(llama
     ids = torch.tensor([transcript.ids])
     baseline = ids.clone()
     baseline[0, answer] = neutral_token(llama.checkpoint)
-    suffixes, stops = torch.tensor(llama.prompter.level_suffixes(transcript)), list(llama.checkpoint.stops)
+    fillers, stops = filler_tokens(llama.checkpoint.tokenizer), list(llama.stops)
+    suffixes = torch.tensor([[*s, one] for s in llama.prompter.level_suffixes(transcript) for one in fillers])
     values, before = torch.tensor(llama.prompter.confidence.values), len(transcript.ids)
 
     def score(ids):
         whole = torch.cat([ids.repeat_interleave(len(suffixes), 0), suffixes.repeat(len(ids), 1)], 1)
         said = model(whole, use_cache=False).logits.log_softmax(-1)
-        tokens = said[:, before - 1 : -1].gather(-1, whole[:, before:, None]).sum((1, 2))
-        return (tokens + said[:, -1, stops].logsumexp(-1)).reshape(len(ids), -1).softmax(-1) @ values
+        tokens = said[:, before - 1 : -1].gather(-1, whole[:, before:, None])[..., 0]
+        ends = said[..., stops].logsumexp(-1)  # [rows, tokens]
+        at_once = (tokens[:, :-1].sum(-1) + ends[:, -2]).reshape(len(ids), -1, len(fillers))[..., :1]
+        later = (tokens.sum(-1) + ends[:, -1]).reshape(len(ids), -1, len(fillers))
+        return torch.cat([at_once, later], -1).logsumexp(-1).softmax(-1) @ values
 
     embedded = LayerIntegratedGradients(score, model.get_input_embeddings())  # its output has a row for each level
     batch = 8 * len(suffixes)

@@ -4,12 +4,13 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import FAMILIES
 
-from interp import attribution, checkpoints, jsd, masking
+from interp import attribution, checkpoints, jsd, masking, rollout
 from interp.checkpoints import EXAMPLE_NAME, Checkpoint, Loading, loaded_checkpoint, source_of
 from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE
 from interp.errors import UserError
@@ -218,7 +219,7 @@ def test_a_saved_model_comes_back_frozen_and_bit_for_bit(tiny_loaded, tiny_model
 def test_an_adapter_is_put_on_its_base_and_changes_what_it_says(tiny_loaded, tiny_adapter, family):
     base, adapted = tiny_loaded(family), loaded_checkpoint(str(tiny_adapter(family)), Loading(device="cpu"))
     assert not adapted.model.training and not any(p.requires_grad for p in adapted.model.parameters())
-    assert adapted.context == base.context and adapted.stops == base.stops
+    assert adapted.context == base.context and adapted.line_ends == base.line_ends
     assert (logits(base) - logits(adapted)).abs().max() > 0.01
     with adapted.model.disable_adapter():
         assert torch.equal(logits(base), logits(adapted))
@@ -226,14 +227,38 @@ def test_an_adapter_is_put_on_its_base_and_changes_what_it_says(tiny_loaded, tin
 
 def test_turns_and_lines_end_a_reply(tiny_loaded):
     checkpoint = tiny_loaded("llama")
-    tokens = checkpoint.tokenizer.convert_ids_to_tokens(list(checkpoint.stops))
+    tokens = checkpoint.tokenizer.convert_ids_to_tokens([*checkpoint.eos_ids, *checkpoint.line_ends])
     assert "<|end|>" in tokens and "Ċ" in tokens
     assert all(token == "<|end|>" or token.startswith("Ċ") for token in tokens)
 
 
+def test_a_blank_or_a_full_stop_within_the_token_of_a_lines_end_ends_it_too(tiny_model):
+    vocabulary = [
+        "Ċ",
+        "ĊĊ",
+        "ĠĊ",
+        ".Ċ",
+        ".ĊĊ",
+        "Ġ.Ċ",
+        "\n\n",
+        " \n",
+        "▁\n",
+        ".\n",
+        "<0x0A>",
+        "čĊ",
+        "Ġ",
+        ".",
+        "..Ċ",
+        "aĊ",
+    ]
+    tokenizer = SimpleNamespace(get_vocab=lambda: {token: index for index, token in enumerate(vocabulary)})
+    ends = Checkpoint("x", tiny_model("llama"), tokenizer).line_ends
+    assert [vocabulary[index] for index in ends] == vocabulary[:12]
+
+
 def test_sentencepieces_byte_for_a_line_ends_a_reply_too(tiny_model, tiny_tokenizer):
     checkpoint = Checkpoint("x", tiny_model("llama"), tiny_tokenizer("pieces"))
-    assert checkpoint.tokenizer.convert_tokens_to_ids("<0x0A>") in checkpoint.stops
+    assert checkpoint.tokenizer.convert_tokens_to_ids("<0x0A>") in checkpoint.line_ends
 
 
 def test_the_fingerprint_follows_the_weights_and_not_the_place(tiny_checkpoint, tiny_loaded, tmp_path):
@@ -347,7 +372,10 @@ def test_a_model_spread_over_memory_and_disk_says_what_it_says_in_one_place(tiny
     asked = [setting.prompter.transcript(question, question.answers[0]) for question in whole.pool[:3]]
     for one, other in zip(setting.reader.readings(asked), whole.reader.readings(asked), strict=True):
         assert one.distribution.probability == pytest.approx(other.distribution.probability, abs=1e-6)
-    with pytest.raises(UserError, match="rollout needs the weights themselves"):
+    case = Case(whole.pool[0], whole.pool[0].answers[0])
+    (here,), (there,) = rollout.measured(whole, [case]), rollout.measured(setting, [case])
+    assert there["values"] == pytest.approx(here["values"], abs=1e-6)
+    with pytest.raises(UserError, match="transformer-lens needs the weights themselves, on one device"):
         HookedModel(checkpoint.model)
 
 
@@ -386,9 +414,9 @@ def test_a_model_in_four_bits_is_measured_and_its_numbers_say_so(tiny_checkpoint
     assert (exact - rough).abs().max() > 1e-3 and torch.corrcoef(torch.stack([exact, rough]))[0, 1] > 0.7
     setting = prepared(checkpoint, FORMATS["ScoreNumber"], pool=open_questions)
     case = Case(open_questions[0], open_questions[0].answers[0], (open_questions[1].answers[0],))
-    for instrument in (jsd, masking):
+    for instrument in (jsd, masking, rollout):
         assert instrument.measured(setting, [case])[0]["values"]
     with pytest.raises(UserError, match="do not give on a CPU"):  # they would be wrong without a word
         attribution.measured(setting, [case])
-    with pytest.raises(UserError, match="rollout needs the weights themselves"):
+    with pytest.raises(UserError, match="transformer-lens needs the weights themselves, on one device"):
         HookedModel(checkpoint.model)

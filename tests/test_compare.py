@@ -1,6 +1,9 @@
 """Before and after: the numbers are paired, question by question, and both sides have put the same to the model."""
 
 import json
+import shutil
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -9,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from scipy.stats import ttest_rel
+from transformers import AutoModelForCausalLM, BloomConfig
 
 from interp.checkpoints import Loading, loaded_checkpoint
 from interp.compare import INSTRUMENTS, Compare, compared, diagnosed_before
 from interp.diagnose import Diagnose, diagnosed
 from interp.errors import UserError
 from interp.intervals import Estimate, difference, effect_size
-from interp.runs import read_records
+from interp.runs import read_records, read_run
 from training.adapters import saved_adapter
+from training.card import CARRIED, _compared
 
 columns = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=30)
 
@@ -122,6 +127,68 @@ def test_the_report_draws_both_sides(options, summary, capsys):
     assert drawn == {f"compare_{name}" for name in names}
     caption = (options.folder / "figures" / "compare_confidence.txt").read_text()
     assert "before 0." in caption and "difference" in caption
+
+
+SUBSETS = [subset for size in range(1, 5) for subset in combinations(INSTRUMENTS, size)]
+
+
+def without(folder, summary_key, subset, out):
+    """A copy of a run without the records and numbers of the instruments that are not in `subset`."""
+    out.mkdir(parents=True)
+    shutil.copy(folder / "config.json", out)
+    summary = json.loads((folder / "summary.json").read_text())
+    within = summary[summary_key] if summary_key else summary
+    for key in [key for key in within if key.partition(".")[0] in set(INSTRUMENTS) - set(subset)]:
+        del within[key]
+    (out / "summary.json").write_text(json.dumps(summary))
+    if (folder / "records.jsonl").exists():
+        lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
+        unmeasured = set(INSTRUMENTS) - set(subset)
+        kept = [line for line in lines if json.loads(line)["measure"] not in unmeasured]
+        (out / "records.jsonl").write_text("".join(kept))
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
+def test_every_subset_of_the_instruments_draws(options, summary, subset, tmp_path, capsys):
+    from figures.report import reported
+
+    both = without(options.folder, "comparison", subset, tmp_path / "compare")
+    for side in ("before", "after"):
+        reported(without(options.folder / side, "", subset, both / side))
+    reported(both)
+    names = {"jsd": "jsd", "masking": "confidence", "rollout": "rollout", "attribution": "attribution"}
+    drawn = {path.stem for path in (both / "figures").glob("*.png")}
+    tokens = {"compare_tokens_1", "compare_tokens_2"} if "attribution" in subset else set()
+    assert drawn == {f"compare_{names[name]}" for name in subset} | tokens
+    for side in ("before", "after"):
+        drawn = {path.stem for path in (both / side / "figures").glob("*.png")}
+        assert {name for name in INSTRUMENTS if any(name in figure for figure in drawn)} == set(subset)
+    rows = [line for line in _compared(read_run(both)[1]) if line.startswith("| ")]
+    wanted = {key.partition(".")[0] for key in CARRIED} & set(subset)
+    assert len(rows) > 1 and (any("attribution rank" in row for row in rows) == ("attribution" in wanted))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left_out", INSTRUMENTS)
+def test_a_comparison_without_an_instrument_ends_in_its_figures(options, summary, left_out, tmp_path, capsys):
+    from interp.compare import _body
+
+    kept = "masking" if left_out != "masking" else "jsd"
+    leave_out = tuple(name for name in INSTRUMENTS if name != kept)
+    _body(replace(options, leave_out=leave_out, n_calibration=0, n=2, out=tmp_path / "run"))
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())["comparison"]
+    assert {key.partition(".")[0] for key in told} == {kept}
+
+
+def test_what_the_second_checkpoint_cannot_do_is_said_before_the_first_is_measured(options, tmp_path, tiny_tokenizer):
+    config = BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")
+    tiny_tokenizer().save_pretrained(tmp_path / "bloom")
+    with pytest.raises(UserError, match=r"BloomForCausalLM .* --leave-out rollout runs the other instruments"):
+        compared(replace(options, after=str(tmp_path / "bloom"), out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_cases_of_another_configuration_are_refused(options, summary):

@@ -81,7 +81,7 @@ def test_every_promised_number_stands_in_the_summary_with_interval_and_count(who
     _, summary, _ = read_run(whole)
     for key in NUMBERS:
         number = at(summary, key)
-        assert {"value", "low", "high", "n", "left_out"} == number.keys(), key
+        assert {"value", "low", "high", "n", "left_out"} == number.keys() - {"floor"}, key
         asked = SMALL["n_attribution"] if key.startswith("attribution") else SMALL["n"]
         assert number["n"] + number["left_out"] == asked, key
         assert number["n"] == 0 or number["value"] is not None, key
@@ -336,7 +336,7 @@ def test_sets_of_examples_need_examples(tiny_checkpoint, data, tmp_path):
 
 def test_an_instrument_that_needs_no_wrong_answers_samples_none(taught_checkpoint, data, tmp_path):
     folder = diagnosed(options(taught_checkpoint, data, tmp_path / "run", candidates=8), ("masking",), "masking")
-    assert {measure for measure, *_ in keys(folder)} == {"answer", "masking"}
+    assert {measure for measure, *_ in keys(folder)} == {"answer", "floor", "masking"}
 
 
 def test_a_choice_named_in_many_words_is_put_to_the_model_as_its_letter(tiny_checkpoint, own_data, tmp_path):
@@ -351,18 +351,18 @@ def test_a_choice_named_in_many_words_is_put_to_the_model_as_its_letter(tiny_che
 def test_instruments_can_be_left_out_and_what_cannot_run_is_said_before_anything_is_measured(
     taught_checkpoint, data, tmp_path, monkeypatch
 ):
-    from interp import hooks
+    from interp import attention
 
     def refused(model: object) -> None:
-        raise UserError("rollout needs the weights themselves")
+        raise UserError("no rollout; --leave-out rollout runs the other instruments")
 
-    monkeypatch.setattr(hooks, "refuse_without_weights", refused)
-    with pytest.raises(UserError, match="rollout needs the weights"):
+    monkeypatch.setattr(attention, "refuse_hidden_attention", refused)
+    with pytest.raises(UserError, match="--leave-out rollout runs"):
         diagnosed(options(taught_checkpoint, data, tmp_path / "run"), FOUR, "diagnose")
     assert not (tmp_path / "run").exists()
     left = ("rollout", "attribution", "jsd")
     folder = diagnosed(options(taught_checkpoint, data, tmp_path / "run", leave_out=left), FOUR, "diagnose")
-    assert {key[0] for key in keys(folder)} == {"answer", "masking"}
+    assert {key[0] for key in keys(folder)} == {"answer", "floor", "masking"}
     assert "masking" in read_run(folder)[1] and "jsd" not in read_run(folder)[1]
     with pytest.raises(UserError, match=r"--leave-out .* no instrument is left"):
         diagnosed(options(taught_checkpoint, data, tmp_path / "no", leave_out=FOUR), FOUR, "diagnose")

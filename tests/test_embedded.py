@@ -291,11 +291,11 @@ def test_a_gguf_file_that_cannot_be_converted_is_refused_in_a_sentence(tiny, cac
 def test_the_cache_is_the_users_unless_an_environment_variable_moves_it(monkeypatch):
     monkeypatch.delenv("ADVICE_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert embedded._cache() == Path.home() / ".cache" / "advice"
+    assert embedded.cache_folder() == Path.home() / ".cache" / "advice"
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
-    assert embedded._cache() == Path("/elsewhere/advice")
+    assert embedded.cache_folder() == Path("/elsewhere/advice")
     monkeypatch.setenv("ADVICE_CACHE", "~/models")
-    assert embedded._cache() == Path.home() / "models"
+    assert embedded.cache_folder() == Path.home() / "models"
 
 
 def test_importing_the_module_imports_neither_torch_nor_transformers():

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -162,8 +161,8 @@ def made_run(folder: Path, *, instruments: tuple[str, ...] = INSTRUMENTS, sets: 
         for record in made_records(questions, sets):
             if record["measure"] in (*instruments, "answer", "sample"):
                 run.append(record)
-        checkpoint = SimpleNamespace(name=SUBJECT.model, note=SUBJECT.note)
-        run.write_summary(summary_of(run, instruments, checkpoint, options))
+        model = {"name": SUBJECT.model, "note": SUBJECT.note}
+        run.write_summary(summary_of(run, instruments, model, options))
     return folder
 
 

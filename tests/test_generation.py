@@ -28,7 +28,7 @@ PASSAGE = Question("passage", "Who left first?", ("Ada",), context="Ada took the
 
 def ending_tokens(setting: Setting, extra: range) -> list[int]:
     """A random model hardly ever ends a line: some more tokens that end it, so that lengths differ."""
-    return sorted({*setting.checkpoint.stops, *extra})
+    return sorted({*setting.stops, *extra})
 
 
 def by_transformers(setting: Setting, prompt, stops, *, most: int) -> list[int]:
@@ -70,7 +70,7 @@ def test_the_greedy_answers_of_a_taught_model_end_with_their_line(taught_setting
     setting = taught_setting
     prompts = [setting.prompter.transcript(q).ids for q in (*open_questions, PASSAGE)]
     found = setting.generator.greedy(prompts)
-    expected = [by_transformers(setting, prompt, setting.checkpoint.stops, most=16) for prompt in prompts]
+    expected = [by_transformers(setting, prompt, setting.stops, most=16) for prompt in prompts]
     assert [said.text for said in found] == [as_text(setting, ids) for ids in expected]
     assert all(said.finished for said in found[:-1]) and len({said.tokens for said in found}) > 2
     assert sum(is_right(q, said.text) for q, said in zip(open_questions, found, strict=False)) >= 6
@@ -100,7 +100,7 @@ def sampled_slowly(setting: Setting, prompt, draw: np.random.Generator, *, top_p
             logits = setting.checkpoint.model(torch.tensor([ids]), use_cache=False).logits[:, -1]
         token = top_p_token(logits, torch.tensor([chance], dtype=torch.float32), top_p).item()
         ids.append(token)
-        if token in setting.checkpoint.stops or "\n" in setting.checkpoint.tokenizer.decode([token]):
+        if token in setting.stops or "\n" in setting.checkpoint.tokenizer.decode([token]):
             break
     return ids[len(prompt) :]
 
@@ -194,7 +194,7 @@ def test_the_other_choices_are_the_wrong_answers_without_any_sampling(tiny_loade
         def _written(self, *arguments):
             raise AssertionError("a choice was sampled")
 
-    silent = Silent(setting.prefix, setting.prompter, setting.checkpoint.stops)
+    silent = Silent(setting.prefix, setting.prompter, setting.stops)
     found = sampled_answers(silent, setting.prompter, choice_questions, **given)
     for question, answers in zip(choice_questions, found, strict=True):
         assert answers.tries == 0

@@ -375,7 +375,7 @@ def test_a_damaged_checkpoint_or_adapter_can_be_asked_or_is_one_error(
         checkpoint = loaded_checkpoint(str(folder), Loading(device="cpu"))
         prompter = Prompter(checkpoint.tokenizer, FORMATS["ScoreNumber"], max_length=checkpoint.context)
         transcript = prompter.transcript(Question("q", "Why?", ("so",)), "so")
-        assert prompter.opening and len(prompter.level_suffixes(transcript)) == 10 and checkpoint.stops
+        assert prompter.opening and len(prompter.level_suffixes(transcript)) == 10 and checkpoint.eos_ids
         with torch.no_grad():
             checkpoint.model(input_ids=torch.tensor([transcript.ids]))
     except UserError as error:
@@ -434,7 +434,7 @@ def test_a_token_that_does_not_exist_ends_no_turn(tiny_checkpoint, tmp_path, end
     folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "ends")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": end}))
     with pytest.raises(UserError, match=r"which does not exist|could not be loaded"):
-        assert loaded_checkpoint(str(folder), Loading(device="cpu")).stops
+        assert loaded_checkpoint(str(folder), Loading(device="cpu")).eos_ids
 
 
 def test_a_tokenizer_of_another_model_is_refused(tiny_checkpoint, tmp_path):
@@ -444,7 +444,7 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_checkpoint, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     tokenizer.save_pretrained(folder)
-    assert loaded_checkpoint(str(folder), Loading(device="cpu")).stops, "control tokens stand in no text"
+    assert loaded_checkpoint(str(folder), Loading(device="cpu")).eos_ids, "control tokens stand in no text"
     tokenizer.add_tokens(["Why?"])
     tokenizer.save_pretrained(folder)
     with pytest.raises(UserError, match=r"has 1 tokens that the model lacks, such as 'Why\?'"):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import written_levels
 
 from interp.hooks import HookedModel
 from interp.intervals import estimated_columns
@@ -21,24 +22,28 @@ from interp.masking import (
     neutral_token,
     padding_token,
 )
-from interp.rollout import hooked_model
 from interp.setting import Case, Setting
 
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False), ("llama", True)]
 
 
-def with_levels(setting: Setting, transcript) -> list[torch.Tensor]:
-    """The token ids of the whole text with each level written at its end, [1, tokens]."""
-    return [torch.tensor([[*transcript.ids, *suffix]]) for suffix in setting.prompter.level_suffixes(transcript)]
+def with_levels(setting: Setting, transcript) -> list[list[torch.Tensor]]:
+    """For each level the token ids of the whole texts that end with it, [1, tokens]."""
+    return [
+        [torch.tensor([[*transcript.ids, *suffix]]) for suffix in ways] for ways in written_levels(setting, transcript)
+    ]
 
 
 def said_after(setting: Setting, transcript, forward) -> torch.Tensor:
     """The definition: level probabilities from one pass over each whole text, renormalised; forward: ids -> logits."""
-    before, stops, found = len(transcript.ids), list(setting.checkpoint.stops), []
-    for ids in with_levels(setting, transcript):
-        said = forward(ids)[0].double().log_softmax(-1)
-        written = sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1]))
-        found.append(written + said[-1, stops].logsumexp(-1))
+    before, stops, found = len(transcript.ids), list(setting.stops), []
+    for ways in with_levels(setting, transcript):
+        stated = []
+        for ids in ways:
+            said = forward(ids)[0].double().log_softmax(-1)
+            written = sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1]))
+            stated.append(written + said[-1, stops].logsumexp(-1))
+        found.append(torch.stack(stated).logsumexp(0))
     return torch.stack(found).softmax(-1)
 
 
@@ -156,7 +161,7 @@ def test_pad_is_a_filler_only_where_it_means_nothing_else():
 
     def asked(stops=(4,), **ids):
         given = {f"{k}_token_id": v for k, v in ({"pad": 0, "bos": 1, "eos": 2, "unk": 3} | ids).items()}
-        return padding_token(checkpoint_of(SimpleNamespace(**given), stops=stops))
+        return padding_token(SimpleNamespace(**given), stops)
 
     assert asked() == 0
     assert asked(pad=None) is None
@@ -185,10 +190,9 @@ def test_the_neutral_filler_is_one_token_that_says_nothing(tiny_tokenizer, vocab
     assert neutral_token(made) == 9, "the first of the texts that is one token"
 
 
-def test_neither_the_mean_embedding_nor_the_hooked_twin_keeps_a_model_in_memory(tiny_model):
+def test_the_mean_embedding_keeps_no_model_in_memory(tiny_model):
     model = copy.deepcopy(tiny_model("llama"))
     mean_embedding(model)
-    hooked_model(SimpleNamespace(checkpoint=SimpleNamespace(model=model)))
     there = weakref.ref(model)
     del model
     gc.collect()

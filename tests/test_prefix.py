@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from interp import prefix as engine
 from interp.errors import UserError
-from interp.prefix import Branches, SharedPrefix, TokenTree, attention_windows, refuse_unsupported
+from interp.prefix import Branches, SharedPrefix, TokenTree, attention_windows
 
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False)]
 KINDS += [("gpt_neox", False), ("llama", True), ("gemma2", True)]
@@ -48,7 +48,7 @@ def read_whole(prefix: SharedPrefix, length: int, trees: list[TokenTree], **opti
     """Logits after every node of each tree."""
     reads = [range(len(tree.tokens)) for tree in trees]
     found = dict(prefix.logits(length, trees, reads, **options))
-    return [found[i] for i in range(len(trees))]
+    return [found[i].logits() for i in range(len(trees))]
 
 
 def one_tree(paths) -> tuple[TokenTree, list[tuple[int, ...]]]:
@@ -155,7 +155,7 @@ def test_trees_side_by_side_do_not_see_each_other(tiny_model, monkeypatch, famil
     alone = [read_whole(prefix, 30, [tree])[0] for tree in trees]
     together = read_whole(prefix, 30, trees)
     assert max(map(apart, alone, together)) < TOLERANCE
-    seeing = lambda trees: np.tri(sum(len(tree.tokens) for tree in trees), dtype=bool)  # noqa: E731
+    seeing = lambda trees, layer: np.tri(sum(len(tree.tokens) for tree in trees), dtype=bool)  # noqa: E731
     monkeypatch.setattr(engine, "_sight_side_by_side", seeing)
     assert max(map(apart, alone, read_whole(prefix, 30, trees))) > 0.1, "the mask between trees does something"
 
@@ -178,7 +178,7 @@ def test_logits_come_in_the_order_in_which_nodes_were_asked_for(tiny_model):
     reads = [[7, 0, 3], [1], [2, 6]]
     for embeds in ((), [prefix.embedded(tree.tokens) for tree in trees]):
         for index, found in prefix.logits(30, trees, reads, embeds):
-            assert apart(found, whole[index][reads[index]]) < 1e-5
+            assert apart(found.logits(), whole[index][reads[index]]) < 1e-5
     assert apart(whole[0][7], whole[0][0]) > 0.1
 
 
@@ -200,6 +200,55 @@ def test_a_cut_between_nodes_equals_transformer_lens_knockout(tiny_model, family
     assert apart(cut[6], uncut[6]) > 0.01 and apart(cut[9], uncut[9]) > 0.01, "the cut does something"
 
 
+@pytest.mark.parametrize(("family", "adapter"), KINDS, ids=IDS)
+def test_a_cut_in_some_layers_equals_a_mask_put_in_by_hand_there(tiny_loaded, family, adapter):
+    model, opening, path = tiny_loaded(family, adapter).model, some_tokens(20), some_tokens(10, seed=5)
+    prefix = SharedPrefix(model, opening)
+    trees = [one_tree([path])[0] for _ in range(4)]
+    trees[1].cuts_in_layer = {1: [((6, 8, 9), (2, 3, 4))], 2: [((9,), (2,))]}
+    trees[2].cuts_in_layer = {key: [((6, 8, 9), (2, 3, 4))] for key in range(3)}
+    trees[3].cuts.append(((6, 8, 9), (2, 3, 4)))
+    uncut, some, every, whole = read_whole(prefix, 20, trees)
+    assert apart(every, whole) < 1e-5 and apart(uncut[9], whole[9]) > 0.01
+    assert apart(some[:6], uncut[:6]) < 1e-5 < 0.001 < min(apart(some[9], uncut[9]), apart(some[9], whole[9]))
+
+    def cut_by_hand(module, args, kwargs):
+        mask = kwargs["attention_mask"].expand(-1, -1, 30, -1).clone()
+        looking, looked_at = ([26, 28, 29], [22, 23, 24]) if module.layer_idx == 1 else ([29], [22])
+        for query in looking:
+            mask[:, :, query, looked_at] = torch.finfo(mask.dtype).min
+        return args, kwargs | {"attention_mask": mask}
+
+    windows = {"": None} | attention_windows(model)
+    positions = torch.arange(30)
+    distance = positions[:, None] - positions[None]
+    seen = {k: (distance >= 0) & (distance < (w or 99)) for k, w in windows.items()}
+    masks = {
+        k: torch.zeros(30, 30).masked_fill(~s, torch.finfo(torch.float32).min)[None, None] for k, s in seen.items()
+    }
+    taken = [m for m in model.modules() if getattr(m, "layer_idx", None) in (1, 2) and "ttention" in type(m).__name__]
+    hooks = [module.register_forward_pre_hook(cut_by_hand, with_kwargs=True) for module in taken]
+    given = masks[""] if len(windows) == 1 else {k: m for k, m in masks.items() if k}
+    try:
+        with torch.no_grad():
+            expected = model(torch.tensor([opening + path]), attention_mask=given, use_cache=False).logits[0, 20:]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert len(taken) == 2 and apart(some, expected) < TOLERANCE
+    assert torch.equal(read_whole(prefix, 20, trees[:1])[0], read_whole(prefix, 20, trees[:1])[0])
+
+
+def test_the_hooks_of_layer_masks_are_gone_also_after_an_exception(tiny_model):
+    model = tiny_model("llama")
+    masks = {1: torch.full((1, 1, 8, 8), torch.finfo(torch.float32).min).triu(1)}
+    with pytest.raises(RuntimeError, match="on the way"), engine.masked_layers(model, masks):
+        raise RuntimeError("on the way")
+    with pytest.raises(UserError, match="no layer 7"), engine.masked_layers(model, {1: masks[1], 7: masks[1]}):
+        pass
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_gradients_along_a_path_equal_those_of_a_plain_forward_pass(tiny_model, family):
     model, opening, path = tiny_model(family), some_tokens(20), some_tokens(6, seed=5)
@@ -207,7 +256,7 @@ def test_gradients_along_a_path_equal_those_of_a_plain_forward_pass(tiny_model, 
     tree, _ = one_tree([path])
     steps = torch.stack([prefix.embedded(path) * scale for scale in (0.3, 0.7, 1.0)])
     ours, whole = steps.clone().requires_grad_(), steps.clone().requires_grad_()
-    found = prefix.path_logits(20, tree, [5, 2], ours)
+    found = prefix.path_logits(20, tree, [5, 2], ours).logits()
     before = prefix.embedded(opening).expand(3, -1, -1)
     expected = model(inputs_embeds=torch.cat([before, whole], 1), use_cache=False).logits[:, [25, 22]]
     assert apart(found, expected) < TOLERANCE
@@ -291,24 +340,6 @@ def test_layers_of_an_unknown_kind_are_refused_by_name(tiny_model):
     assert attention_windows(tiny_model("llama")) == {"": None}
     assert attention_windows(tiny_model("mistral")) == {"": WINDOW}
     assert attention_windows(tiny_model("gemma2")) == {"full_attention": None, "sliding_attention": WINDOW}
-
-
-def test_an_engine_that_reads_otherwise_than_a_plain_forward_pass_is_refused(tiny_model, monkeypatch):
-    refuse_unsupported(tiny_model("mistral"), some_tokens(40))
-    refuse_unsupported(tiny_model("gemma2"), some_tokens(40))
-    monkeypatch.setattr(engine, "attention_windows", lambda model: {"": 3})
-    with pytest.raises(UserError, match=r"MistralForCausalLM: .* are off by \d"):
-        refuse_unsupported(tiny_model("mistral"), some_tokens(40))
-
-
-def test_a_model_that_takes_other_arguments_is_refused_in_one_sentence(tiny_model, monkeypatch):
-    def narrow(input_ids):
-        raise AssertionError("never reached")
-
-    model = copy.copy(tiny_model("llama"))
-    monkeypatch.setattr(model, "forward", narrow)
-    with pytest.raises(UserError, match=r"LlamaForCausalLM cannot be read with a shared prefix: .*attention_mask"):
-        refuse_unsupported(model, some_tokens(40))
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3"])

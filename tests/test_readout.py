@@ -1,17 +1,33 @@
 """P(C given q, a): the tree's distribution is the slow loop's, level by level, for every format and vocabulary."""
 
+import dataclasses
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import filler_tokens
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from interp.checkpoints import Checkpoint
-from interp.formats import FORMAT_NAMES, FORMATS
-from interp.readout import ConfidenceReader, LevelPlan, packed
+from interp.errors import UserError
+from interp.formats import FORMAT_NAMES, FORMATS, ConfidenceFormat
+from interp.head import Head, NextToken
+from interp.prefix import SharedPrefix
+from interp.prompts import Prompting
+from interp.readout import ConfidenceReader, LevelPlan, one_after_the_other, packed
 from interp.setting import Setting, prepared
 
+
+def following(logits: torch.Tensor) -> NextToken:
+    """What comes next where the logits are these, [..., reads, vocabulary]."""
+    entries = logits.shape[-1]
+    return NextToken(Head(lambda rows: torch.eye(entries)[rows], entries), logits.clamp(min=-100))
+
+
+ONES = ConfidenceFormat("Ones", ("1", "10", "100"), (0.1, 0.5, 1.0), "1, 10 or 100")
+"""Levels that begin one another."""
 ANSWERS = ("Kitten", "Asunción", "8")
 
 
@@ -23,15 +39,19 @@ def log_probabilities(model, ids) -> torch.Tensor:
 
 def slow_loop(setting: Setting, transcript) -> list[float]:
     """The definition: for each level one forward pass over the whole text, the product of its tokens' probabilities,
-    times the probability that the turn or the line ends after it. As log-probabilities."""
-    tokenizer, stops = setting.checkpoint.tokenizer, list(setting.checkpoint.stops)
+    times the probability that the turn or the line ends after it, at once or after a blank or a full stop. As
+    log-probabilities."""
+    tokenizer, stops = setting.checkpoint.tokenizer, list(setting.stops)
     found, before = [], len(transcript.ids)
     for level in setting.prompter.confidence.levels:
-        ids = tokenizer(f"{transcript.text} {level}", add_special_tokens=False)["input_ids"]
-        assert tuple(ids[:before]) == transcript.ids
-        said = log_probabilities(setting.checkpoint.model, ids)
-        written = sum(said[i - 1, ids[i]].item() for i in range(before, len(ids)))
-        found.append(written + said[-1, stops].logsumexp(-1).item())
+        stated = tokenizer(f"{transcript.text} {level}", add_special_tokens=False)["input_ids"]
+        assert tuple(stated[:before]) == transcript.ids
+        ways = []
+        for ids in (stated, *([*stated, filler] for filler in filler_tokens(tokenizer))):
+            said = log_probabilities(setting.checkpoint.model, ids)
+            written = sum(said[i - 1, ids[i]].item() for i in range(before, len(ids)))
+            ways.append(math.exp(written + said[-1, stops].logsumexp(-1).item()))
+        found.append(math.log(sum(ways)))
     return found
 
 
@@ -43,14 +63,18 @@ def level_logprobs(setting: Setting, transcript) -> torch.Tensor:
     return plan.level_logprobs(logits, setting.reader.stops)
 
 
-def setting_of(tokenizer, name: str) -> Setting:
+def setting_of(tokenizer, name: str, **prompting) -> Setting:
     """A random model for that tokenizer, whatever its vocabulary."""
     sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, initializer_range=0.2))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
-    return prepared(Checkpoint("random", model.eval().requires_grad_(False), tokenizer), FORMATS[name])
+    return prepared(
+        Checkpoint("random", model.eval().requires_grad_(False), tokenizer),
+        FORMATS[name],
+        prompting=Prompting(**prompting),
+    )
 
 
 @pytest.mark.parametrize("vocabulary", ["digits", "spaced", "pieces"])
@@ -101,10 +125,9 @@ def test_8_is_told_from_85_and_1_from_10_worked_by_hand():
         ]
     ).log()
     none = torch.tensor([], dtype=torch.long)
-    plan = LevelPlan(
-        torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), torch.tensor([1, 2]), none, none
-    )
-    found = plan.level_logprobs(after + 5, torch.tensor([2, 3])).exp()  # logits may be shifted
+    edges = torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
+    plan = LevelPlan(*edges, torch.tensor([1, 2]), none, none, none, torch.tensor([[0], [1]]), none, none)
+    found = plan.level_logprobs(following(after + 5), torch.tensor([2, 3])).exp()  # logits may be shifted
     assert found.tolist() == pytest.approx([0.6 * 0.3, 0.6 * 0.5 * 0.5])
     reader = SimpleNamespace(
         prompter=SimpleNamespace(confidence=SimpleNamespace(levels=("1", "10"), values=(0.1, 1.0)))
@@ -112,8 +135,104 @@ def test_8_is_told_from_85_and_1_from_10_worked_by_hand():
     said = ConfidenceReader.distribution(reader, found.log())
     assert said.outside == pytest.approx(1 - 0.18 - 0.15)
     assert said.probability == pytest.approx((0.18 / 0.33, 0.15 / 0.33))
-    both = plan.level_logprobs(torch.stack([after, after.roll(1, 0)]), torch.tensor([2, 3])).exp()
+    both = plan.level_logprobs(following(torch.stack([after, after.roll(1, 0)])), torch.tensor([2, 3])).exp()
     assert both[0].tolist() == pytest.approx([0.18, 0.15]) and both[1, 0].item() == pytest.approx(0.1 * 0.1)
+
+
+def test_a_blank_or_a_full_stop_before_the_end_is_worked_by_hand():
+    """Vocabulary: 0 "A", 1 "B", 2 a blank, 3 a full stop, 4 newline. Level "A" may be followed by either filler."""
+    after = torch.tensor(
+        [
+            [0.6, 0.3, 0.05, 0.03, 0.02],  # after the slot
+            [0.1, 0.1, 0.4, 0.2, 0.2],  # after "A"
+            [0.1, 0.1, 0.0, 0.1, 0.7],  # after "A "
+            [0.1, 0.3, 0.0, 0.1, 0.5],  # after "A."
+            [0.1, 0.4, 0.2, 0.2, 0.1],  # after "B"
+        ]
+    ).log()
+    none = torch.tensor([], dtype=torch.long)
+    plan = LevelPlan(
+        torch.tensor([0, 0]),
+        torch.tensor([0, 1]),
+        torch.tensor([0, 1]),
+        torch.tensor([1, 2, 3, 4]),
+        torch.tensor([1, 1]),
+        torch.tensor([2, 3]),
+        torch.tensor([1, 2]),
+        torch.tensor([[0, 1, 2], [3, -1, -1]]),
+        none,
+        none,
+    )
+    found = plan.level_logprobs(following(after), torch.tensor([4])).exp()
+    assert found.tolist() == pytest.approx([0.6 * (0.2 + 0.4 * 0.7 + 0.2 * 0.5), 0.3 * 0.1])
+    twice = one_after_the_other([plan, plan]).level_logprobs(following(after), torch.tensor([4])).exp()
+    assert twice.tolist() == pytest.approx([*found.tolist(), *found.tolist()])
+
+
+@pytest.mark.parametrize("vocabulary", ["digits", "spaced", "pieces"])
+def test_whole_levels_hold_all_texts_that_state_them_and_no_others(tiny_tokenizer, open_questions, vocabulary):
+    """Brute force over the vocabulary: all continuations of up to two tokens after "1" by their text."""
+    setting = setting_of(tiny_tokenizer(vocabulary), "ScorePercent")
+    setting = dataclasses.replace(setting, prompter=dataclasses.replace(setting.prompter, confidence=ONES))
+    transcript = setting.prompter.transcript(open_questions[0], "Kitten")
+    reader = ConfidenceReader(setting.prefix, setting.prompter, setting.stops)
+    tree, reads, plan = reader.plan(transcript, 0)
+    ((_, after),) = SharedPrefix(setting.checkpoint.model, ()).logits(0, [tree], [reads])
+    found = plan.level_logprobs(after, reader.stops).exp().tolist()
+    names = setting.checkpoint.tokenizer.convert_ids_to_tokens(list(range(len(setting.checkpoint.tokenizer))))
+    blank, end = re.compile(r"[Ġ▁ .]"), re.compile(r"[Ġ▁ ]*\.?[Ġ▁ ]*(Ċ|\n|<0x0A>)")
+    expected = []
+    for suffix in setting.prompter.level_suffixes(transcript):
+        said = log_probabilities(setting.checkpoint.model, [*transcript.ids, *suffix]).exp()
+        before = len(transcript.ids)
+        stated = math.prod(said[before - 1 + i, token].item() for i, token in enumerate(suffix))
+        total = 0.0
+        for token, name in enumerate(names):
+            if end.match(name) or token == setting.checkpoint.tokenizer.eos_token_id:
+                total += said[-1, token].item()
+            elif blank.fullmatch(name):
+                then = log_probabilities(setting.checkpoint.model, [*transcript.ids, *suffix, token])[-1].exp()
+                ends = [i for i, more in enumerate(names) if end.match(more)]
+                total += (
+                    said[-1, token].item()
+                    * then[sorted({*ends, setting.checkpoint.tokenizer.eos_token_id})].sum().item()
+                )
+        expected.append(stated * total)
+    assert found == pytest.approx(expected, rel=2e-4)
+    assert min(found) > 0 and sum(found) < 1
+
+
+@pytest.mark.parametrize(("vocabulary", "name"), [("digits", "ScoreNumber"), ("spaced", "ScoreLetter")])
+def test_the_papers_way_reads_the_first_token_on_which_the_levels_part(
+    tiny_tokenizer, open_questions, vocabulary, name
+):
+    setting = setting_of(tiny_tokenizer(vocabulary), name, levels="token")
+    transcript = setting.prompter.transcript(open_questions[0], "Kitten")
+    expected = []
+    for suffix in setting.prompter.level_suffixes(transcript):
+        said = log_probabilities(setting.checkpoint.model, [*transcript.ids, *suffix])[len(transcript.ids) - 1 :]
+        expected.append(sum(said[i, token].item() for i, token in enumerate(suffix)))
+    assert level_logprobs(setting, transcript).tolist() == pytest.approx(expected, abs=2e-4)
+    (reading,) = setting.reader.readings([transcript])
+    assert reading.distribution.outside == pytest.approx(1 - sum(map(math.exp, expected)), abs=1e-4)
+    whole = setting_of(tiny_tokenizer(vocabulary), name)
+    assert level_logprobs(whole, transcript).tolist() < expected, "positive control: an end costs probability"
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "name", "pair"),
+    [
+        ("digits", "ScorePercent", "'1%' from '10%'"),
+        ("digits", "ScoreFloat", "'0.0' from '0.1'"),
+        ("pieces", "ScoreText", "'very low' from 'very high'"),
+    ],
+)
+def test_the_papers_way_is_refused_where_one_token_does_not_tell_the_levels_apart(
+    tiny_tokenizer, vocabulary, name, pair
+):
+    with pytest.raises(UserError, match=f"--levels token: one token does not tell {pair}; use --levels whole"):
+        setting_of(tiny_tokenizer(vocabulary), name, levels="token")
+    assert setting_of(tiny_tokenizer(vocabulary), name).reader.levels == "whole"
 
 
 def test_levels_that_begin_alike_share_no_probability(tiny_setting, open_questions):
@@ -170,7 +289,7 @@ def test_a_reading_does_not_depend_on_what_is_read_beside_it(taught_setting, ope
 
 
 def test_the_readings_of_shots_and_of_the_plain_template_equal_the_slow_loop(tiny_loaded, choice_questions):
-    for options in ({"shots": 2, "shot_seed": 3}, {"template": "plain"}):
+    for options in ({"shots": 2, "shot_seed": 3}, {"prompting": Prompting("plain")}):
         setting = prepared(tiny_loaded("llama"), FORMATS["ScoreLetter"], choices=True, **options)
         for question in choice_questions[:2]:
             transcript = setting.prompter.transcript(question, "B")

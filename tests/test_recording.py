@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import close, keys
 
+from interp import check
 from interp.diagnose import Diagnose, diagnosed
 from interp.errors import UserError, ran_out_of_memory
 from interp.prefix import SharedPrefix
@@ -70,7 +71,8 @@ def test_a_run_whose_memory_runs_out_goes_on_in_smaller_batches_to_the_same_numb
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(options, tmp_path, monkeypatch):
-    only(300, RuntimeError("mat1 and mat2 shapes cannot be multiplied"), monkeypatch)
+    only(500, RuntimeError("mat1 and mat2 shapes cannot be multiplied"), monkeypatch)
+    monkeypatch.setattr(check, "REACH", 64)
     with pytest.raises(RuntimeError, match="shapes"):
         diagnosed(options(tmp_path / "run"), ("jsd",), "diagnose")
     assert not ran_out_of_memory(ValueError("no")) and all(map(ran_out_of_memory, MESSAGES))
@@ -80,7 +82,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(options, tmp_path, monk
 def test_a_question_that_does_not_fit_alone_is_one_sentence_and_what_was_measured_is_kept(
     options, tmp_path, monkeypatch
 ):
-    only(16, MESSAGES[0], monkeypatch)  # what the start-up probe needs
+    only(200, MESSAGES[0], monkeypatch)  # what the check at the start needs
     with pytest.raises(UserError, match=r"question '.*' alone does not fit into memory"):
         diagnosed(options(tmp_path / "run"), ("jsd",), "diagnose")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["identity"]["n"] == 5

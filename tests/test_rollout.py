@@ -1,5 +1,7 @@
 """Attention rollout: one row of the textbook's matrix product, beside its null, by span."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,13 @@ from conftest import FAMILIES
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interp.attention import HeadMeans, head_means
 from interp.intervals import estimated_columns
 from interp.rollout import (
     columns,
-    hooked_model,
     measured,
     rollout_row,
+    sink_mass,
     span_masses,
     uniform_rollout_row,
     without_first,
@@ -88,6 +91,38 @@ def test_the_null_is_the_rollout_of_uniform_attention(tokens, depth, data):
 def test_the_null_collapses_onto_the_first_token_with_depth(depth, mass):
     assert uniform_rollout_row(120, depth, 119)[0] == pytest.approx(mass, abs=0.005)
     assert textbook([uniform(120)] * depth)[119, 0] == pytest.approx(mass, abs=0.005)
+
+
+def test_what_goes_to_a_learned_sink_worked_by_hand():
+    """Two tokens, two layers. Token 0 gives half to the sink, token 1 a quarter each to 0, itself twice, and the sink.
+
+    One layer, mixed with the tokens themselves: token 1 holds 1/8 of 0, 3/4 of 1, and 1/8 is lost. Two layers: of 0
+    3/4 x 1/8 + 1/8 x 3/4 = 3/16, of 1 9/16; lost 1/8 + 1/8 x 1/4 + 3/4 x 1/8 = 1/4."""
+    layer = np.array([[0.5, 0.0], [0.25, 0.5]])
+    assert rollout_row([layer], 1).tolist() == [1 / 8, 3 / 4] and sink_mass(rollout_row([layer], 1)) == 1 / 8
+    twice = rollout_row([layer, layer], 1)
+    assert twice.tolist() == [3 / 16, 9 / 16] and sink_mass(twice) == 1 / 4
+    assert sink_mass(rollout_row([layer], 0)) == 1 / 4
+    assert sink_mass(np.array([0.4, 0.6])) == 0
+
+
+@given(STACKS, st.integers(0, 2**32))
+def test_the_sink_is_a_token_more_that_looks_at_nothing_else(layers, seed):
+    """The definition: the same product with a row and a column for the sink, which keeps what it was given."""
+    kept = np.random.default_rng(seed).uniform(0.2, 1, (len(layers), len(layers[0]), 1))
+    sinking = [layer * share for layer, share in zip(layers, kept, strict=True)]
+    tokens = len(layers[0])
+    augmented = []
+    for layer in sinking:
+        whole = np.zeros((tokens + 1, tokens + 1))
+        whole[:tokens, :tokens], whole[:tokens, tokens], whole[tokens, tokens] = layer, 1 - layer.sum(-1), 1
+        augmented.append(whole)
+    product = textbook(augmented)
+    for row in range(tokens):
+        weights = rollout_row(sinking, row)
+        assert weights == pytest.approx(product[row, :tokens], abs=1e-12)
+        assert sink_mass(weights) == pytest.approx(product[row, tokens], abs=1e-12)
+        assert sink_mass(weights) + weights.sum() == pytest.approx(1)
 
 
 @given(STACKS)
@@ -166,7 +201,7 @@ def test_windows_cover_each_layer_once_and_are_rollouts_of_their_layers(tiny_set
     assert list(record["windows"]) == ["0-0", "1-1", "2-2"]
     ids = [*setting.prompter.transcript(open_questions[0], "Kitten").ids]
     ids += setting.checkpoint.tokenizer(" ", add_special_tokens=False)["input_ids"]
-    (layers,) = hooked_model(setting).head_means([ids])
+    (layers,) = head_means(setting.checkpoint.model, [ids])
     for layer, masses in zip(layers, record["windows"].values(), strict=True):
         row = 0.5 * layer[-1]
         row[-1] += 0.5
@@ -197,6 +232,39 @@ def test_an_adapter_changes_the_rollout(tiny_setting, open_questions):
     (base,), (adapted,) = measured(tiny_setting("llama"), cases), measured(tiny_setting("llama", True), cases)
     change = np.subtract(base["weights"]["confidence"], adapted["weights"]["confidence"])
     assert abs(change).max() > 1e-4 and sum(adapted["weights"]["confidence"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_models_learned_sinks_are_a_span_of_their_own(tiny_setting, open_questions):
+    from test_attention import own_attention, sinking
+
+    plain = tiny_setting("llama")
+    size = plain.checkpoint.model.config.vocab_size
+    model = sinking(vocab_size=size, sliding_window=400, num_hidden_layers=3)
+    setting = replace(plain, checkpoint=replace(plain.checkpoint, model=model))
+    (record,) = measured(setting, [Case(open_questions[0], "Kitten")])
+    transcript = plain.prompter.transcript(open_questions[0], "Kitten")
+    blank = plain.checkpoint.tokenizer(" ", add_special_tokens=False)["input_ids"]
+    layers = [
+        own[0].mean(0).double().numpy() for own in own_attention(model, torch.tensor([[*transcript.ids, *blank]]))[0]
+    ]
+    whole, values, last = textbook(layers), record["values"], transcript.positions("answer")[-1]
+    assert values["sink.mass"] == pytest.approx(1 - whole[-1].sum(), abs=1e-5)
+    assert values["from_answer.sink.mass"] == pytest.approx(1 - whole[last].sum(), abs=1e-5)
+    assert 0.02 < values["sink.mass"] != pytest.approx(values["from_answer.sink.mass"], abs=1e-3)
+    for prefix in ("", "from_answer."):
+        assert sum(values[f"{prefix}{span}.mass"] for span in {*record["spans"], "sink"}) == pytest.approx(1, abs=1e-6)
+        assert sum(values[f"{prefix}{span}.null"] for span in set(record["spans"])) == pytest.approx(1, abs=1e-6)
+    assert not any("sink" in name and not name.endswith("sink.mass") for name in values), "a null has no sink"
+    for masses in record["windows"].values():
+        assert sum(masses.values()) == pytest.approx(1, abs=1e-6) and masses["sink"] > 0.001
+    (without,) = measured(plain, [Case(open_questions[0], "Kitten")])
+    assert "sink.mass" not in without["values"] and not any("sink" in masses for masses in without["windows"].values())
+
+
+def test_means_of_layers_are_kept_as_lower_triangles():
+    square = np.tril(np.arange(9.0).reshape(3, 3))
+    means = HeadMeans([square[np.tril_indices(3)]] * 2, 3)
+    assert (means[1] == square).all() and len(means) == 2 and len(means[:1]) == 1 and not means.sinks
 
 
 def test_the_summary_is_the_mean_over_questions_and_counts_what_lacks_a_span():

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 import tyro
-from conftest import triplets_of
+from conftest import triplets_of, written_levels
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from scipy.spatial.distance import jensenshannon
 from test_safety import pickled
@@ -24,6 +25,7 @@ from figures.training import ahead, settings_grid
 from interp.checkpoints import Loading, loaded_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
+from interp.head import next_token
 from interp.questions import is_right, may_be_right
 from interp.records import Question
 from interp.runs import read_records, read_run
@@ -56,16 +58,18 @@ KINDS = ["llama", "mistral", "gemma2", "qwen2", "gemma3"]
 
 def whole_texts(setting, transcripts) -> tuple[torch.Tensor, torch.Tensor]:
     """The definition: each level of each transcript from a plain pass over its whole text, and the answers."""
-    model, stops = setting.checkpoint.model, list(setting.checkpoint.stops)
+    model, stops = setting.checkpoint.model, list(setting.stops)
     levels, answers = [], []
     for transcript in transcripts:
         found, before = [], len(transcript.ids)
-        for suffix in setting.prompter.level_suffixes(transcript):
-            ids = torch.tensor([[*transcript.ids, *suffix]])
-            said = model(ids, use_cache=False).logits[0].log_softmax(-1)
-            found.append(
-                sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1])) + said[-1, stops].logsumexp(-1)
-            )
+        for ways in written_levels(setting, transcript):
+            stated = []
+            for suffix in ways:
+                ids = torch.tensor([[*transcript.ids, *suffix]])
+                said = model(ids, use_cache=False).logits[0].log_softmax(-1)
+                written = sum(said[i - 1, ids[0, i]] for i in range(before, ids.shape[1]))
+                stated.append(written + said[-1, stops].logsumexp(-1))
+            found.append(torch.stack(stated).logsumexp(0))
         levels.append(torch.stack(found))
         spoken = transcript.positions("answer")
         answers.append(sum(said[i - 1, transcript.ids[i]] for i in (*spoken, spoken[-1] + 1)))
@@ -86,12 +90,11 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
     weight.requires_grad_(True)
     try:
         row, results = packed_row(setting, transcripts), []
-        levels = [len(suffix) for t in transcripts for suffix in setting.prompter.level_suffixes(t)]
+        levels = [len(one) for t in transcripts for ways in written_levels(setting, t) for one in ways]
         assert row.inputs["input_ids"].shape[1] < 0.5 * (sum(len(t.ids) for t in transcripts) + sum(levels))
         for packed in (True, False):
             if packed:
-                logits = model(**row.inputs, use_cache=False).logits[0]
-                levels, answers = row.logprobs(logits)
+                levels, answers = row.logprobs(next_token(model, **row.inputs, use_cache=False).of_row(0))
             else:
                 levels, answers = whole_texts(setting, transcripts)
             levels = levels.log_softmax(-1)
@@ -153,8 +156,7 @@ def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences(tiny_
 
     def loss() -> torch.Tensor:
         row, values = inputs["row"], inputs["values"].double()
-        logits = model(**row.inputs, use_cache=False).logits[0]
-        levels, answers = row.logprobs(logits)
+        levels, answers = row.logprobs(next_token(model, **row.inputs, use_cache=False).of_row(0))
         levels = levels.log_softmax(-1)
         return advice_losses(levels[0::2], levels[1::2], answers[0::2], values, recipe)["total"].mean()
 
@@ -409,9 +411,16 @@ def test_an_adapter_on_the_last_layers_changes_only_those(options):
 def test_only_plain_adapters_are_trained_on(options, tmp_path):
     first = advice.trained(options(out=tmp_path / "advice", updates=1))
     config = json.loads((first / "adapter_config.json").read_text())
-    (first / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True}))
-    with pytest.raises(UserError, match=r"its adapter has use_rslora; only plain LoRA can be trained on"):
-        conftuner.trained(options(conftuner.ConfTuner, ckpt=str(first), out=tmp_path / "both", updates=1))
+    for odd in (
+        {"use_rslora": True},
+        {"bias": "all"},
+        {"trainable_token_indices": [3]},
+        {"init_lora_weights": "pissa"},
+    ):
+        (first / "adapter_config.json").write_text(json.dumps(config | odd))
+        with pytest.raises(UserError, match=rf"its adapter has {next(iter(odd))}; only plain LoRA can be trained on"):
+            conftuner.trained(options(conftuner.ConfTuner, ckpt=str(first), out=tmp_path / "both", diagnose=4))
+        assert not (tmp_path / "both").exists(), "said before anything is measured"
 
 
 @pytest.mark.slow
@@ -432,24 +441,107 @@ def test_conftuner_trains_on_graded_answers_and_on_top_of_an_adapter(options, tm
         advice.trained(options(ckpt=str(first), out=tmp_path / "no"))
 
 
-def test_stacked_adapters_change_a_model_as_both_do_one_after_the_other(tiny_checkpoint, tmp_path):
-    base, state, merged = str(tiny_checkpoint("llama")), [], None
-    ids = torch.tensor([[5, 6, 7, 8]])
-    model = loaded_checkpoint(base, Loading(device="cpu")).model
-    for number, (targets, rank, alpha) in enumerate(((["q_proj", "o_proj"], 3, 6), (["q_proj", "v_proj"], 2, 7))):
-        torch.manual_seed(number)
-        config = LoraConfig(
-            r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM"
-        )
-        peft = get_peft_model(model, config)
-        saved_adapter(peft, tmp_path / str(number), base, tmp_path / "0" if number else None)
-        state.append(peft)
-        with torch.no_grad():
-            merged = peft(ids).logits
-        model = peft.merge_and_unload()
+def on_top(base: str, first: Path, dtype: str, recipe):
+    """The base with the adapter of `first` frozen below a fresh one, whose weights are random."""
+    checkpoint = loaded_checkpoint(str(first), Loading("cpu", dtype))
+    model = with_adapter(checkpoint, recipe, 1)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def first_adapter(base: str, folder: Path, **config) -> Path:
+    torch.manual_seed(0)
+    config = LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM", **config)
+    saved_adapter(get_peft_model(loaded_checkpoint(base, Loading(device="cpu")).model, config), folder, base)
+    return folder
+
+
+SMALL_RECIPE = replace(CONFTUNER_RECIPES["paper"], rank=2, alpha=7, dropout=0.5)
+OTHERS = [
+    {"targets": ("q_proj", "v_proj")},
+    {"targets": ("q_proj", "v_proj"), "last_layers": 1},
+    {"targets": ("k_proj", "o_proj", "down_proj"), "last_layers": 2},
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("others", OTHERS, ids=["the same places", "fewer layers", "other projections"])
+def test_what_is_saved_is_the_model_that_was_trained_within_the_rounding_of_float16(
+    tiny_checkpoint, tmp_path, dtype, others
+):
+    base = str(tiny_checkpoint("llama"))
+    first = first_adapter(base, tmp_path / "first", r=3, lora_alpha=6, target_modules=["q_proj", "v_proj"])
+    trained = on_top(base, first, dtype, replace(SMALL_RECIPE, **others)).eval()
+    saved_adapter(trained, tmp_path / "both", base, first)
+    saved = loaded_checkpoint(str(tmp_path / "both"), Loading("cpu", dtype)).model
+    layers = {name: layer for name, layer in trained.get_base_model().named_modules() if isinstance(layer, LoraLayer)}
+    there = {name: layer for name, layer in saved.get_base_model().named_modules() if isinstance(layer, LoraLayer)}
+    assert set(layers) == set(there)
+    for name, layer in layers.items():
+        deltas = [layer.get_delta_weight(adapter).float() for adapter in layer.lora_A]
+        both, loaded = sum(deltas), there[name].get_delta_weight("default").float()
+        assert (loaded - both).norm() < 1e-3 * both.norm()
+        assert len(deltas) == 1 or (deltas[0] - both).norm() > 0.1 * both.norm()
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
     with torch.no_grad():
-        stacked = loaded_checkpoint(str(tmp_path / "1"), Loading(device="cpu")).model(ids).logits
-    assert torch.allclose(stacked, merged, atol=2e-2) and (stacked - merged).abs().mean() < 2e-3, "float16 apart"
+        gap = (trained(ids).logits - saved(ids).logits).float().abs()
+        base_gap = (
+            (trained(ids).logits - loaded_checkpoint(base, Loading("cpu", dtype)).model(ids).logits).float().abs()
+        )
+    assert gap.mean() < (1e-3 if dtype == "float32" else 0.02) * base_gap.mean()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_only_the_second_adapter_has_gradients_and_the_first_keeps_its_bytes(tiny_checkpoint, tmp_path, dtype):
+    base = str(tiny_checkpoint("llama"))
+    first = first_adapter(base, tmp_path / "first", r=3, target_modules=["q_proj", "v_proj"], lora_dropout=0.5)
+    model = on_top(base, first, dtype, replace(SMALL_RECIPE, dropout=0.0)).train()
+    assert model.active_adapters == ["default", "second"]
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    said = [model(ids).logits for _ in range(2)]
+    assert torch.equal(*said), "the first adapter's dropout is off: it is a part of the base"
+    said[0].float().logsumexp(-1).sum().backward()
+    optimizer.step()
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    with_gradients = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert changed == with_gradients == {name for name in before if ".second." in name} and changed
+    with torch.no_grad():
+        alone = loaded_checkpoint(str(first), Loading("cpu", dtype)).model(ids).logits
+        model.base_model.set_adapter(["default"])
+        assert torch.equal(model.eval()(ids).logits, alone)
+
+
+@pytest.mark.slow
+def test_a_first_adapter_goes_through_a_training_that_was_stopped_as_it_was(options, tmp_path, monkeypatch):
+    first = advice.trained(options(out=tmp_path / "advice", lr=3e-2, updates=2))
+    bytes_before = (first / WEIGHTS).read_bytes()
+    shared = {"ckpt": str(first), "lr": 3e-2, "updates": 4, "every": 2}
+    whole = conftuner.trained(options(conftuner.ConfTuner, out=tmp_path / "whole", **shared))
+    honest = ObjectiveTrainer.training_step
+
+    def stopped(self, *args, **more):
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return honest(self, *args, **more)
+
+    monkeypatch.setattr(ObjectiveTrainer, "training_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        conftuner.trained(options(conftuner.ConfTuner, out=tmp_path / "continued", **shared))
+    assert list((tmp_path / "continued" / "trainer").glob("checkpoint-2/adapter_model.safetensors"))
+    monkeypatch.setattr(ObjectiveTrainer, "training_step", honest)
+    continued = conftuner.trained(options(conftuner.ConfTuner, out=tmp_path / "continued", **shared))
+    one, other = load_file(whole / WEIGHTS), load_file(continued / WEIGHTS)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert (first / WEIGHTS).read_bytes() == bytes_before
+    theirs = load_file(first / WEIGHTS)
+    for name, weight in theirs.items():
+        if ".lora_A." in name:
+            assert torch.equal(one[name][: len(weight)], weight), "the first adapter's share of what is saved"
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from interp.commands import at_least, run_as_command
+from interp.diagnose import InstrumentName
 from interp.dryrun import DryRun, dry_run_of
 from interp.evaluate import Evaluate, evaluated
 from interp.formats import FormatName
@@ -35,6 +36,7 @@ class Ablation(Advice):
     """Updates of each row."""
     diagnose: tyro.conf.Suppress[int] = 0
     diagnose_data: tyro.conf.Suppress[str] = "facts:test"
+    leave_out: tyro.conf.Suppress[tuple[InstrumentName, ...]] = ()
     data: tuple[str, ...] = ("facts:test",)
     """What the rows are evaluated on; training must not have seen it."""
     n: int = 200
@@ -52,7 +54,7 @@ class Ablation(Advice):
         return Advice(**shared | dict.fromkeys(ROWS[name], 0.0) | {"out": self.out / name, "diagnose": 0})
 
 
-MACHINE_ONLY = ("out", "device", "trust_remote_code", "report_to", "dry_run")
+MACHINE_ONLY = ("out", "device", "trust_remote_code", "report_to", "leave_out", "dry_run")
 """Options that may change while a grid is continued."""
 
 

@@ -3,30 +3,43 @@
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from interp.adapters import BELOW, WEIGHTS
 from interp.errors import UserError
-from training.loop import told_where
+from training.loop import told_where, trained_adapter, trained_weights
 
-WEIGHTS = "adapter_model.safetensors"
+PLAIN = ("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform")
+"""Fields of a configuration whose meaning `stacked` knows."""
+ANY = (
+    "base_model_name_or_path",
+    "revision",
+    "task_type",
+    "peft_type",
+    "inference_mode",
+    "peft_version",
+    "auto_mapping",
+)
+"""Fields that say nothing about the effect."""
+FIRST_WEIGHTS = (True, False, "gaussian", "orthogonal", "eva")
+"""Ways of choosing an adapter's first weights that leave the base as it is."""
 
 
 def saved_adapter(model: PeftModel, folder: Path, base: str, under: Path | None = None) -> None:
     """Writes the adapter in float16 with its configuration.
 
-    base: what --ckpt has to say to get the model below. under: the adapter that was merged into that model before
-    training; the one written is then both, so that it loads on the base itself."""
-    trained, state = model.peft_config["default"], get_peft_model_state_dict(model)
+    base: what --ckpt has to say to get the model below. under: the adapter that is on that model beside the trained
+    one; the one written is then both, so that it loads on the base itself."""
+    trained, state = model.peft_config[trained_adapter(model)], trained_weights(model)
     if not isinstance(trained, LoraConfig):
         raise TypeError(f"{type(trained).__name__} is not LoRA's configuration")
-    targets = sorted(trained.target_modules or ())
     config = LoraConfig(
         r=trained.r,
         lora_alpha=trained.lora_alpha,
         lora_dropout=trained.lora_dropout,
-        target_modules=targets,
+        target_modules=sorted(trained.target_modules or ()),
         layers_to_transform=trained.layers_to_transform,
         task_type="CAUSAL_LM",
         inference_mode=True,
@@ -34,10 +47,10 @@ def saved_adapter(model: PeftModel, folder: Path, base: str, under: Path | None 
     if under:
         below = plain_lora(under)
         state = stacked((load_file(under / WEIGHTS), below), (state, config))
-        config.target_modules = sorted({*targets, *(below.target_modules or ())})
-        layers = [one.layers_to_transform for one in (config, below)]
-        some = [set(one) for one in layers if isinstance(one, list)]
-        config.layers_to_transform = sorted(set.union(*some)) if len(some) == len(layers) else None
+        places = (below.layers_to_transform, sorted(below.target_modules or ()))
+        if places != (config.layers_to_transform, config.target_modules):  # each projection that has weights, by name
+            config.target_modules = sorted({name.partition(".lora_")[0].removeprefix(BELOW) for name in state})
+            config.layers_to_transform = None
         config.r = config.lora_alpha = config.r + below.r
     config.base_model_name_or_path = base
     with told_where(folder):
@@ -52,14 +65,20 @@ def plain_lora(folder: Path) -> LoraConfig:
 
     Errors: UserError for another kind, which cannot be put under a further one."""
     config: LoraConfig = LoraConfig.from_pretrained(str(folder))
-    odd = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "bias")
-    found = [name for name in odd if getattr(config, name, None) not in (None, False, "none", {}, [])]
     if not isinstance(config, LoraConfig):
-        found = [f"the kind {config.peft_type}"]
-    if found or isinstance(config.target_modules, str):
-        what = found[0] if found else f"target_modules {config.target_modules!r}"
-        raise UserError(f"--ckpt {folder}: its adapter has {what}; only plain LoRA can be trained on")
+        raise _not_plain(folder, f"the kind {config.peft_type}")
+    usual = LoraConfig().to_dict()
+    for name, value in config.to_dict().items():
+        plain = value in FIRST_WEIGHTS if name == "init_lora_weights" else value == usual.get(name) or not value
+        if name not in (*PLAIN, *ANY) and not plain:
+            raise _not_plain(folder, name)
+    if isinstance(config.target_modules, str):
+        raise _not_plain(folder, f"target_modules {config.target_modules!r}")
     return config
+
+
+def _not_plain(folder: Path, what: str) -> UserError:
+    return UserError(f"--ckpt {folder}: its adapter has {what}; only plain LoRA can be trained on")
 
 
 def stacked(*adapters: tuple[dict[str, Tensor], LoraConfig]) -> dict[str, Tensor]:

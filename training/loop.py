@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Generic
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
-from interp.checkpoints import Checkpoint, quiet_peft
+from interp.adapters import WEIGHTS, quiet_peft
+from interp.checkpoints import Checkpoint
 from interp.dryrun import DryRun
 from interp.errors import UserError, ran_out_of_memory
 from interp.plain import reason
@@ -31,6 +33,8 @@ from training.batches import AnyExample, MiniBatch
 from training.objectives import Inputs, Objective
 from training.recipes import Recipe, TrainingOptions
 
+SECOND = "second"
+"""peft's name of the adapter that is trained where the model has one already."""
 STATES = "trainer"
 """Where in a run's directory the states of an unfinished training are."""
 SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "outside", "answer_rank", "auroc", "ece")
@@ -42,7 +46,7 @@ TRIED = 3
 class ObjectiveTrainer(Trainer, Generic[AnyExample]):
     """An objective on mini-batches that come ready-made, one at a time and in their order."""
 
-    model: torch.nn.Module
+    model: PeftModel
     train_dataset: Sequence[MiniBatch[AnyExample]]
 
     def __init__(
@@ -124,6 +128,16 @@ class ObjectiveTrainer(Trainer, Generic[AnyExample]):
         with told_where(self.states):
             super()._save_checkpoint(model, trial)
 
+    def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
+        """Only what is trained: an adapter below it stays as it is."""
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(trained_weights(self.model), folder / WEIGHTS, {"format": "pt"})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        weights = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        set_peft_model_state_dict(self.model, weights, trained_adapter(self.model))
+
 
 @contextlib.contextmanager
 def told_where(folder: Path) -> Iterator[None]:
@@ -152,7 +166,7 @@ def refuse_unreadable(state: Path) -> None:
     """Errors: UserError where a file of a state is damaged, or a pickle asks for more than tensors and numbers."""
     try:
         TrainerState.load_from_json(str(state / "trainer_state.json"))
-        load_file(state / "adapter_model.safetensors")
+        load_file(state / WEIGHTS)
         with safe_globals():
             for file in sorted(state.glob("*.pt*")):
                 torch.load(file, map_location="cpu", weights_only=True)
@@ -254,7 +268,8 @@ class Bar(ProgressCallback):
 def with_adapter(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> PeftModel:
     """The checkpoint's model under a fresh LoRA adapter, whose weights are float32 whatever the model's are.
 
-    Errors: UserError where the model has none of the projections."""
+    An adapter that the model has already stays on it as it is; only the fresh one has gradients. Errors: UserError
+    where the model has none of the projections."""
     torch.manual_seed(seed)
     config = LoraConfig(
         r=recipe.rank,
@@ -266,15 +281,41 @@ def with_adapter(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> PeftModel
     )
     try:
         with quiet_peft():
-            return get_peft_model(checkpoint.model, config)
+            return _adapted(checkpoint.model, config)
     except ValueError as error:
-        names = sorted({n.rpartition(".")[2] for n, m in checkpoint.model.named_modules() if hasattr(m, "in_features")})
+        modules = checkpoint.model.named_modules()
+        names = sorted({name.rpartition(".")[2] for name, module in modules if hasattr(module, "in_features")})
+        names = [name for name in names if name not in ("default", "base_layer")]  # those of an adapter below
         known = f"has the projections {', '.join(names)}" if names else reason(error)
         raise UserError(f"--targets {' '.join(recipe.targets)}: {checkpoint.name} {known}") from error
 
 
+def _adapted(model: PreTrainedModel | PeftModel, config: LoraConfig) -> PeftModel:
+    if not isinstance(model, PeftModel):
+        return get_peft_model(model, config)
+    (below,) = model.peft_config
+    model.add_adapter(SECOND, config)
+    model.base_model.set_adapter([below, SECOND], inference_mode=True)  # the last is the one that is trained
+    model.set_requires_grad(SECOND)
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and below in module.lora_dropout:
+            module.lora_dropout[below] = torch.nn.Identity()
+    return model
+
+
 def _last(layers: int, wanted: int | None) -> list[int] | None:
     return None if wanted is None or wanted >= layers else list(range(layers - wanted, layers))
+
+
+def trained_adapter(model: PeftModel) -> str:
+    """peft's name of the adapter that is trained: where there are two, the second."""
+    return str(model.active_adapters[-1])
+
+
+def trained_weights(model: PeftModel) -> dict[str, Tensor]:
+    """The weights of the adapter that is trained, by the names that they have in a file."""
+    found = get_peft_model_state_dict(model, adapter_name=trained_adapter(model), save_embedding_layers=False)
+    return {name: weight.contiguous() for name, weight in found.items()}
 
 
 def forget_states(folder: Path) -> None:

@@ -14,9 +14,11 @@ from interp.attribution import Scorer, rank_of_best
 from interp.calibration import Scored, measures_of, rule_named
 from interp.checkpoints import Checkpoint
 from interp.formats import FORMATS, FormatName
+from interp.head import next_token
 from interp.intervals import Estimate, estimated
 from interp.jsd import NEAR_ZERO
 from interp.masking import filler_embeddings
+from interp.prompts import Prompting
 from interp.records import Question
 from interp.runs import chunks
 from interp.setting import Setting, prepared
@@ -40,13 +42,11 @@ class Objective(ABC, Generic[AnyExample]):
         checkpoint: Checkpoint,
         shots: int,
         recipe: Recipe,
-        *,
-        template: str = "chat",
-        template_args: dict[str, object] | None = None,
+        prompting: Prompting | None = None,
     ) -> None:
         """checkpoint: its model carries the adapter that is trained. shots: worked examples in its prompts."""
         self.checkpoint, self.shots, self.recipe = checkpoint, shots, recipe
-        self.template, self.template_args = template, template_args
+        self.prompting = prompting
         self.setting = cache(self._setting)
 
     def _setting(self, form: FormatName, shot_seed: int) -> Setting:
@@ -55,8 +55,7 @@ class Objective(ABC, Generic[AnyExample]):
             FORMATS[form],
             shots=self.shots,
             shot_seed=shot_seed,
-            template=self.template,
-            template_args=self.template_args,
+            prompting=self.prompting,
             read_opening=False,
         )
 
@@ -99,8 +98,7 @@ class RowReading:
 
 def read(model: torch.nn.Module, row: PackedRow) -> RowReading:
     """One pass over a row."""
-    logits = model(**row.inputs, use_cache=False).logits[0].float()
-    levels, answers = row.logprobs(logits)
+    levels, answers = row.logprobs(next_token(model, **row.inputs, use_cache=False).of_row(0))
     return RowReading(levels.log_softmax(-1), levels.logsumexp(-1), answers)
 
 

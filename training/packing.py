@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.head import NextToken
 from interp.prefix import TokenTree
 from interp.readout import one_after_the_other
 from interp.records import Transcript
@@ -36,12 +37,11 @@ class PackedRow:
     stops: Tensor
     """Token ids that end a level."""
 
-    def logprobs(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def logprobs(self, after: NextToken) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the levels after each transcript, each with its end, [transcripts, levels]; and of
-        each transcript's answer with the end of its line, [transcripts]. logits: [reads, vocabulary]."""
-        total = logits.logsumexp(-1)
-        levels = self.plan.level_logprobs(logits, self.stops, total).view(self.transcripts, -1)
-        spoken = self.plan.answer_logprobs(logits, total)
+        each transcript's answer with the end of its line, [transcripts]. after: what comes next after [reads]."""
+        levels = self.plan.level_logprobs(after, self.stops).view(self.transcripts, -1)
+        spoken = self.plan.answer_logprobs(after)
         return levels, spoken.new_zeros(self.transcripts).index_add(0, self.answer_owners, spoken)
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from interp.commands import at_least, template_arguments
+from interp.diagnose import InstrumentName
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
+from interp.prompts import LevelsRead, Prompting
+from interp.templates import DATE, refuse_no_day
 
 PresetName = Literal["auto", "paper", "mistral", "small"]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -157,6 +160,10 @@ class TrainingOptions:
     """chat: the checkpoint's own chat template; plain: for base models without one."""
     template_args: tuple[str, ...] = ()
     """Arguments of the chat template, such as enable_thinking=false."""
+    date: str = DATE
+    """The day, YYYY-MM-DD, that chat templates which write today's date are given: no clock enters a prompt."""
+    levels: LevelsRead = "whole"
+    """whole: what is trained is whole levels with their ends. token: the first token on which the levels part."""
     shot_sets: int = 8
     """Sets of examples, of which each mini-batch has one: a confidence must not be copied from an example."""
     diagnose: int = 48
@@ -164,6 +171,8 @@ class TrainingOptions:
     none."""
     diagnose_data: str = "facts:test"
     """Where those questions come from; training must not have seen them."""
+    leave_out: tuple[InstrumentName, ...] = ()
+    """Instruments that are not run on them."""
     report_to: tuple[str, ...] = ("tensorboard",)
     """Where transformers' Trainer reports to: tensorboard, wandb, mlflow, ...; none for nowhere."""
     seed: int = 0
@@ -171,7 +180,8 @@ class TrainingOptions:
     device: str = "auto"
     """cuda, mps or cpu."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the passes; the adapter's weights stay float32. auto: bfloat16 on cuda, float32 elsewhere."""
+    """Precision of the passes; the adapter's weights stay float32. auto: bfloat16 on cuda, float32 elsewhere; what is
+    measured before and after is measured in float32 where that fits."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
     dry_run: bool = False
@@ -196,6 +206,7 @@ class TrainingOptions:
             if getattr(self, name) is not None:
                 at_least(1, name, getattr(self, name))
         template_arguments(self.template_args)
+        refuse_no_day(self.date)
         for name in ("diagnose", "seed"):
             at_least(0, name, getattr(self, name))
         if self.seed >= 2**32:
@@ -206,6 +217,11 @@ class TrainingOptions:
             raise UserError(f"--dropout {self.dropout}: must lie in [0, 1)")
         if self.targets == ():
             raise UserError("--targets: names at least one projection")
+
+    @property
+    def prompting(self) -> Prompting:
+        """How prompts are made and confidences are read."""
+        return Prompting(self.template, template_arguments(self.template_args), self.date, self.levels)
 
 
 def preset_for(options: TrainingOptions, model_type: str, parameters: int) -> PresetName:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
-from interp.commands import template_arguments
 from interp.dryrun import DryRun, dry_run_of
 from interp.errors import UserError
 from interp.plain import visible
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from interp.compare import Compare
     from training.objectives import Objective
 
-MACHINE_ONLY = ("out", "device", "report_to", "diagnose", "diagnose_data", "trust_remote_code", "dry_run")
+MACHINE_ONLY = ("out", "device", "report_to", "diagnose", "diagnose_data", "leave_out", "trust_remote_code", "dry_run")
 """Options that may change while a run is continued: the adapter is the same."""
 
 
@@ -61,6 +60,10 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
     if source.adapter and not task.on_adapters:
         base = source.base_name
         raise UserError(f"--ckpt {options.ckpt}: already carries an adapter; train on its base {base}")
+    if source.adapter:
+        from training.adapters import plain_lora
+
+        plain_lora(source.adapter)  # another kind is said before anything is measured
     processes, comparing = launched(options.device), _comparison(options)
     if dry:
         _trained(options, task, source, train_on, held_out, processes, dry)
@@ -108,9 +111,12 @@ def _comparison(options: TrainingOptions) -> "Compare | None":
         data=options.diagnose_data,
         n=options.diagnose,
         n_calibration=4 * options.diagnose,
+        leave_out=options.leave_out,
         shots=options.shots,
         template=options.template,
         template_args=options.template_args,
+        date=options.date,
+        levels=options.levels,
         seed=options.seed,
         device=options.device,
         dtype="float32" if options.dtype == "float32" else "auto",
@@ -128,16 +134,13 @@ def _trained(
     processes: Processes,
     dry: DryRun | None = None,
 ) -> None:
-    from peft import PeftModel
-
     from interp.checkpoints import Loading, loaded_checkpoint
     from training.adapters import WEIGHTS, saved_adapter
     from training.loop import forget_states, train, with_adapter
 
-    loading = Loading(processes.device(options.device), options.dtype, remote_code=options.trust_remote_code)
+    device, code = processes.device(options.device), options.trust_remote_code
+    loading = Loading(device, options.dtype, training=True, remote_code=code)
     checkpoint = loaded_checkpoint(options.ckpt, loading)
-    if isinstance(checkpoint.model, PeftModel):
-        checkpoint = replace(checkpoint, model=checkpoint.model.merge_and_unload().requires_grad_(False))
     if processes.first:
         _warn_of_others(task, checkpoint, source)
     preset = preset_for(options, checkpoint.model.config.model_type, checkpoint.model.num_parameters())
@@ -156,6 +159,7 @@ def _trained(
         "note": checkpoint.note,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "examples": fingerprint(task.examples),
+        "prompts": _prompts(checkpoint, options, shots, task.examples),
         "processes": processes.count,
     }
     with _opened(options.out, identity, processes, dry) as run:
@@ -165,8 +169,7 @@ def _trained(
                 replace(checkpoint, model=model),
                 shots,
                 recipe,
-                template=options.template,
-                template_args=template_arguments(options.template_args),
+                options.prompting,
             )
             train(objective, batches, held_out, recipe, options, run, processes)
             if processes.first and not dry:
@@ -175,6 +178,19 @@ def _trained(
         if processes.first and not dry:
             forget_states(options.out)
             run.write_summary({"training": _summary(run, task, train_on, held_out, identity)})
+
+
+def _prompts(checkpoint: "Checkpoint", options: TrainingOptions, shots: int, examples: Sequence[AnyExample]) -> str:
+    """A fingerprint of what is rendered around the examples' questions."""
+    from interp.formats import FORMATS
+    from interp.setting import prompter_for
+
+    forms = sorted({example.format for example in examples})
+    return fingerprint(
+        prompter_for(checkpoint, FORMATS[form], options.prompting, shots=shots, shot_seed=number).frame
+        for form in forms
+        for number in range(options.shot_sets)
+    )
 
 
 @contextmanager

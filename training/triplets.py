@@ -3,7 +3,7 @@
 import json
 import string
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -183,25 +183,27 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
 
     source = source_of(options.ckpt, remote_code=options.trust_remote_code)
     from interp.diagnose import asked_on_record
-    from interp.setting import prepared
+    from interp.setting import prepared, prompter_for
 
-    checkpoint = loaded_checkpoint(options.ckpt, options.loading)
+    checkpoint = loaded_checkpoint(options.ckpt, replace(options.loading, training=True))
     shots = checkpoint.shots if options.shots is None else options.shots
+    form = FORMATS["ScoreNumber"]
     identity = options.identity | {
         "shots": shots,
         "model": checkpoint.fingerprint,
         "note": checkpoint.note,
         "questions": fingerprint(questions),
+        "prompts": fingerprint([prompter_for(checkpoint, form, options.prompting, shots=shots).frame]),
     }
     with Run(out.with_name(f"{out.name}.run"), identity, launched(options.device), dry) as run:
         setting = prepared(
             checkpoint,
-            FORMATS["ScoreNumber"],
+            form,
             shots=shots,
-            template=options.template,
-            template_args=options.template_arguments,
+            prompting=options.prompting,
             seed=options.seed,
             batch_tokens=options.batch_tokens,
+            check_long=options.check == "long",
         )
         if dry:
             _foreseen(run, setting, questions, options, dry)

@@ -1,0 +1,142 @@
+"""The attention of a model as it is, adapter in place: what its own eager function weighs, layer by layer."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import eager_mask
+
+from interp.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+Keep = Callable[[Tensor, bool], None]
+"""Takes a layer's weights [prompts, heads, queries, keys], and whether the layer has learned sinks."""
+SHOWN = "shown_attention"
+"""The name under which transformers knows the attention that is shown while it is computed."""
+PROBE = tuple(range(5, 45))
+"""Token ids of the prompt on which a model shows whether its attention can be read."""
+OFF = 0.02
+"""How far a row may be from what it must sum to: half precision rounds each of its weights."""
+LEAVE_OUT = "--leave-out rollout runs the other instruments"
+
+_keep: ContextVar[Keep] = ContextVar("keep")
+
+
+def _shown(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: object
+) -> tuple[Tensor, None]:
+    """The eager attention of the module's own family, soft-capping and sinks included; its weights are handed on."""
+    family = inspect.unwrap(type(module).forward).__globals__
+    output, weights = family["eager_attention_forward"](module, query, key, value, mask, **options)
+    _keep.get()(weights, options.get("s_aux") is not None)
+    return output, None
+
+
+AttentionInterface.register(SHOWN, _shown)
+AttentionMaskInterface.register(SHOWN, eager_mask)
+
+
+@contextmanager
+def attention_shown(model: "PreTrainedModel | PeftModel", keep: Keep) -> Iterator[None]:
+    """While open, every layer hands the weights of its attention to `keep`, first layer first; the model computes what
+    it does under "eager". Afterwards its attention is what it was."""
+    base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+    owners = [module for module in base.modules() if isinstance(module, PreTrainedModel)]
+    before = [(owner.config, owner.config._attn_implementation) for owner in owners]
+    token = _keep.set(keep)
+    try:
+        base.set_attn_implementation(SHOWN)
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation = implementation
+        _keep.reset(token)
+
+
+class HeadMeans(Sequence[np.ndarray]):
+    """The attention of one prompt averaged over heads: a matrix [tokens, tokens] for each layer, rows look, columns are
+    seen. Only lower triangles are kept, a matrix is made when it is asked for."""
+
+    def __init__(self, packed: Sequence[np.ndarray], tokens: int, *, sinks: bool = False) -> None:
+        self._packed, self._tokens = packed, tokens
+        self.sinks = sinks
+        """What a row lacks to 1 went to learned sinks; without them rows sum to 1."""
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    @overload
+    def __getitem__(self, layer: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, layer: slice) -> "HeadMeans": ...
+
+    def __getitem__(self, layer: int | slice) -> "np.ndarray | HeadMeans":
+        if isinstance(layer, slice):
+            return HeadMeans(self._packed[layer], self._tokens, sinks=self.sinks)
+        square = np.zeros((self._tokens, self._tokens), dtype=self._packed[layer].dtype)
+        square[np.tril_indices(self._tokens)] = self._packed[layer]
+        return square
+
+
+@torch.no_grad()
+def head_means(model: "PreTrainedModel | PeftModel", prompts: Sequence[Sequence[int]]) -> list[HeadMeans]:
+    """For each prompt its attention averaged over heads, layer by layer, from one pass of the model.
+
+    Shorter prompts are padded on the right, where a causal model cannot see. Errors: UserError where not every layer
+    shows its attention, or rows look ahead or do not sum to 1, so that rollout has no meaning."""
+    ids = torch.zeros(len(prompts), max(map(len, prompts)), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = torch.tensor(prompt)
+    triangles = [np.tril_indices(len(prompt)) for prompt in prompts]
+    packed: list[list[np.ndarray]] = [[] for _ in prompts]
+    sunk = []
+
+    def keep(weights: Tensor, sinks: bool) -> None:
+        mean = weights.mean(1, dtype=torch.float32).cpu()  # [prompts, queries, keys]
+        _refuse_without_rollout(mean, len(sunk), sinks)
+        if not sinks:
+            mean /= mean.sum(-1, keepdim=True)  # half precision leaves them a little off 1
+        sunk.append(sinks)
+        for layers, lower, square in zip(packed, triangles, mean.numpy(), strict=True):
+            layers.append(square[lower])
+
+    with attention_shown(model, keep):
+        model(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=1)
+    if len(sunk) != (layers := model.config.get_text_config().num_hidden_layers):
+        raise UserError(f"only {len(sunk)} of {layers} layers show their attention: no rollout; {LEAVE_OUT}")
+    return [HeadMeans(of, len(prompt), sinks=any(sunk)) for of, prompt in zip(packed, prompts, strict=True)]
+
+
+def _refuse_without_rollout(mean: Tensor, layer: int, sinks: bool) -> None:
+    sums = mean.sum(-1)
+    gap = (sums - (sums.clamp(0, 1) if sinks else 1)).abs().max().item()
+    ahead = mean.triu(1).max().item()
+    if not (gap <= OFF and ahead <= 1e-6):
+        raise UserError(
+            f"layer {layer}: attention rows differ from 1 by up to {gap:.3g} and look ahead by up to {ahead:.3g}: "
+            f"rollout is not defined for this model; {LEAVE_OUT}"
+        )
+
+
+def refuse_hidden_attention(model: "PreTrainedModel | PeftModel") -> None:
+    """Errors: UserError where rollout cannot be had from this model: its attention does not go through transformers'
+    interface, or its layers are no causal attention."""
+    base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+    name = type(base).__name__
+    if not base._can_set_attn_implementation():
+        raise UserError(f"{name} does not show its attention to transformers' interface: no rollout; {LEAVE_OUT}")
+    vocabulary = base.config.get_text_config().vocab_size
+    try:
+        head_means(model, [[token % vocabulary for token in PROBE]])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{name} does not show its attention ({reason}): no rollout; {LEAVE_OUT}") from error

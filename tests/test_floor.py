@@ -1,0 +1,95 @@
+"""The numerical floor: 0 where arithmetic is exact enough, larger in bfloat16, and what lies within it is marked."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILIES
+
+from figures.captions import NOT_MEASURABLE, in_words, marked
+from interp import floor
+from interp.checkpoints import Checkpoint
+from interp.floor import floors_of, with_floors
+from interp.formats import FORMATS
+from interp.intervals import Estimate
+from interp.jsd import jensen_shannon
+from interp.setting import Case, prepared
+
+
+def repeated(model, tokenizer, questions) -> list[dict]:
+    setting = prepared(Checkpoint("tiny", model, tokenizer), FORMATS["ScoreNumber"], shots=2)
+    cases = [Case(question, question.answers[0]) for question in questions]
+    return [{"measure": "floor", **record} for record in floor.measured(setting, cases)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_floor_of_float32_is_far_below_that_of_bfloat16(tiny_model, tiny_tokenizer, open_questions, family):
+    sizes = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        records = repeated(copy.deepcopy(tiny_model(family)).to(dtype), tiny_tokenizer(), open_questions)
+        found = floors_of(records)
+        sizes[dtype] = found["floor.expected_largest"].value
+        assert found["floor.jsd"].n == len(open_questions)
+        for record in records:
+            sides = [np.array(side) for side in record["readings"]]
+            assert record["values"]["jsd"] == pytest.approx(float(jensen_shannon(*sides)), abs=1e-15)
+            means = [side @ np.arange(10) / 9 for side in sides]
+            assert record["values"]["expected"] == pytest.approx(means[0] - means[1], abs=1e-12)
+    assert sizes[torch.float32] < 1e-6 < 1e-5 < sizes[torch.bfloat16]
+
+
+def made(jsd: list[float], expected: list[float]) -> list[dict]:
+    names = {"outside": 0.0, "logprob": 0.0, "stated": 0.0}
+    values = [names | {"jsd": a, "expected": b} for a, b in zip(jsd, expected, strict=True)]
+    return [{"measure": "floor", "values": one} for one in values]
+
+
+def test_the_floor_of_a_median_is_the_median_and_of_a_mean_the_signed_mean():
+    floors = floors_of(made([1e-4, 3e-4, 9e-4], [0.01, -0.01, 0.03]))
+    assert floors["floor.jsd"].value == 3e-4 and floors["floor.jsd_largest"].value == 9e-4
+    assert floors["floor.expected"].value == pytest.approx(0.01)
+    assert floors["floor.expected_largest"].value == pytest.approx(0.03)
+    assert not floors_of([{"measure": "jsd"}])
+
+
+KEYS = {
+    "jsd.median": "jsd",
+    "jsd.noise_floor": "jsd",
+    "jsd.branched.median": "jsd",
+    "jsd.near_zero_share": None,
+    "jsd.direction.share_positive": None,
+    "jsd.outside": None,
+    "jsd.flagged_share": None,
+    "jsd.direction.mean": "expected",
+    "masking.seen": None,
+    "masking.mean.drop": "expected",
+    "masking.later_to_answer.drop": "expected",
+    "masking.mean.masked": None,
+    "attribution.answer.effect": "expected",
+    "attribution.answer.effect_neutral": "expected",
+    "attribution.answer.rank": None,
+    "rollout.answer.mass": None,
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_each_number_has_the_floor_of_its_kind_or_none(key):
+    floors = {"floor.jsd": Estimate(1e-3, 1e-4, 2e-3, 9), "floor.expected": Estimate(-1e-3, -4e-3, 2e-3, 9)}
+    sizes = {"jsd": 2e-3, "expected": 4e-3, None: None}  # the ends that are farthest from 0
+    for value, measurable in ((0.0015, False), (-0.0015, False), (0.5, True), (-0.5, True)):
+        found = with_floors({key: Estimate(value, None, None, 5)}, floors)[key]
+        assert found.floor == sizes[KEYS[key]]
+        assert found.measurable is (measurable or KEYS[key] is None)
+    stated = with_floors({key: Estimate(0.5, None, None, 5)}, floors, score="stated")[key]
+    assert stated.floor == (None if key.startswith("attribution") else sizes[KEYS[key]])
+
+
+def test_a_number_within_its_floor_is_marked_wherever_it_is_shown():
+    small = Estimate(0.001, 0.0, 0.002, 9, floor=0.003)
+    assert marked(small, "0.001") == f"{NOT_MEASURABLE} 0.001"
+    assert in_words(small).endswith("not measurable at this precision (numerical floor 0.003)")
+    large = replace(small, value=0.1)
+    assert marked(large, "0.1") == "0.1" and "measurable" not in in_words(large)
+    assert small.as_record()["floor"] == 0.003 and "floor" not in replace(small, floor=None).as_record()
