@@ -1,7 +1,8 @@
 """`python -m benchmarks [name ...]`: one JSON line for each ratio, on the embedded model unless --ckpt says otherwise.
 
 Bare times mean nothing on a machine that others use: each line compares two ways of doing the same in one run, the
-repetitions interleaved, and takes the medians."""
+repetitions interleaved, and takes the medians. `share_of_machine` is the rate of ours against that of one large matrix
+product in the same run, in floating-point operations of matrix products a second: 1 is what no program can beat."""
 
 import gc
 import json
@@ -10,7 +11,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,9 @@ import tyro
 from interp.embedded import EMBEDDED_NAME
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
     from interp.records import Question
     from interp.setting import Setting
 
@@ -45,11 +50,15 @@ class Benchmarks:
     """Measure ratios against the naive way."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which ones, all by default: readout, greedy, default, self_consistency, rollout, rollout_memory, attribution,
-    memory, training, command_help."""
+    """Which ones, all by default: readout, greedy, default, self_consistency, masking, rollout, rollout_memory,
+    attribution, memory, training, command_help."""
 
     ckpt: str = EMBEDDED_NAME
     """The model."""
+    data: str = "facts"
+    """The questions of greedy, default, self_consistency and masking."""
+    n: int = 64
+    """How many of them; masking takes 8."""
     repeats: int = 3
     """How often each side is timed."""
 
@@ -64,6 +73,38 @@ def timed(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, floa
             if turn:
                 taken[name].append(time.perf_counter() - begin)
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+SIDE = 1536
+"""Side of the matrices of the product that tells how fast the machine is."""
+
+
+def timed_with_share(
+    ways: dict[str, Callable[[], object]], setting: "Setting", repeats: int
+) -> tuple[dict[str, float], float]:
+    """Median seconds of each way, and what share of the machine's matrix-product rate the way "ours" reaches."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = setting.checkpoint.model
+    square = torch.randn(SIDE, SIDE).to(model.device, model.dtype)
+    product = {"product": lambda: (square @ square)[0, 0].item()}  # the number is there when the product is done
+    seconds = timed(ways | product, repeats)
+    with FlopCounterMode(display=False) as counter:
+        ways["ours"]()
+    return seconds, counter.get_total_flops() / seconds["ours"] / (2 * SIDE**3 / seconds["product"])
+
+
+def tokens_fed(setting: "Setting", way: Callable[[], object]) -> int:
+    """How many tokens, padding included, the model is fed."""
+    counts: list[int] = []
+    layers = next(module for module in setting.checkpoint.model.modules() if hasattr(module, "layers")).layers
+    hook = layers[0].register_forward_pre_hook(lambda module, args: counts.append(args[0].shape[:2].numel()))
+    try:
+        way()
+    finally:
+        hook.remove()
+    return sum(counts)
 
 
 def readout(options: Benchmarks) -> dict:
@@ -87,7 +128,7 @@ def readout(options: Benchmarks) -> dict:
         return [reading.distribution.probability for reading in reader.readings(transcripts)]
 
     gap = max(abs(a - b) for p, q in zip(each_in_full(), together(), strict=True) for a, b in zip(p, q, strict=True))
-    seconds = timed({"naive": each_in_full, "ours": together}, options.repeats)
+    seconds, share = timed_with_share({"naive": each_in_full, "ours": together}, setting, options.repeats)
     length = len(opening)
     nodes = [len(setting.reader.plan(transcript, 0)[0].tokens) for transcript in transcripts]
     own = statistics.mean(nodes) - length
@@ -97,6 +138,7 @@ def readout(options: Benchmarks) -> dict:
         "ratio": ratio,
         "ideal": ideal,
         "share_of_ideal": ratio / ideal,
+        "share_of_machine": share,
         "prefix_tokens": length,
         "tokens_per_answer": own,
         "largest_difference": gap,
@@ -104,14 +146,14 @@ def readout(options: Benchmarks) -> dict:
 
 
 def greedy(options: Benchmarks) -> dict:
-    """Greedy answers to 64 questions, against `generate` question by question with the same stopping tokens."""
+    """Greedy answers to questions, against `generate` question by question with the same stopping tokens."""
     import torch
 
     from interp.elicitation import ANSWER_TOKENS
 
     setting = _setting(options)
     model, tokenizer = setting.checkpoint.model, setting.checkpoint.tokenizer
-    prompts = [setting.prompter.transcript(question).ids for question in _facts(64)]
+    prompts = [setting.prompter.transcript(question).ids for question in _questions(options)]
 
     def one_by_one() -> list[str]:
         texts = []
@@ -132,15 +174,21 @@ def greedy(options: Benchmarks) -> dict:
         return [said.text for said in setting.generator.greedy(prompts)]
 
     same = sum(a.strip() == b for a, b in zip(one_by_one(), together(), strict=True))
-    seconds = timed({"naive": one_by_one, "ours": together}, options.repeats)
-    return {"ratio": seconds["naive"] / seconds["ours"], "questions": len(prompts), "same_answers": same}
+    seconds, share = timed_with_share({"naive": one_by_one, "ours": together}, setting, options.repeats)
+    return {
+        "ratio": seconds["naive"] / seconds["ours"],
+        "share_of_machine": share,
+        "questions": len(prompts),
+        "same_answers": same,
+    }
 
 
 def default(options: Benchmarks) -> dict:
-    """Answer and stated confidence for 64 questions, against one `generate` call for each that writes both lines."""
+    """Answer and stated confidence for questions, against one `generate` call for each that writes both lines, and
+    against ours with every prompt read twice, once for the answer and once for the confidence."""
     import torch
 
-    setting, questions = _setting(options), _facts(64)
+    setting, questions = _setting(options), _questions(options)
     model, tokenizer = setting.checkpoint.model, setting.checkpoint.tokenizer
     prompts = [setting.prompter.transcript(question).ids for question in questions]
 
@@ -160,44 +208,113 @@ def default(options: Benchmarks) -> dict:
         return answers
 
     same = sum(a == (b["answer"] or a) for a, b in zip(one_by_one(), _by_default(setting, questions), strict=True))
-    ways = {"naive": one_by_one, "ours": lambda: _by_default(setting, questions)}
-    seconds = timed(ways, options.repeats)
-    return {"ratio": seconds["naive"] / seconds["ours"], "questions": len(questions), "same_answers": same}
+    ways = {
+        "naive": one_by_one,
+        "twice": lambda: _reading_twice(setting, questions),
+        "ours": lambda: _by_default(setting, questions),
+    }
+    seconds, share = timed_with_share(ways, setting, options.repeats)
+    return {
+        "ratio": seconds["naive"] / seconds["ours"],
+        "ratio_reading_twice": seconds["twice"] / seconds["ours"],
+        "tokens_reading_twice": tokens_fed(setting, ways["twice"]) / tokens_fed(setting, ways["ours"]),
+        "share_of_machine": share,
+        "questions": len(questions),
+        "same_answers": same,
+    }
 
 
 def self_consistency(options: Benchmarks) -> dict:
-    """Five sampled answers and confidences for each of 64 questions, in times of one greedy answer and confidence."""
+    """Five sampled answers and confidences for each question, in times of one greedy answer and confidence."""
     from interp.methods import Answered, Sampling, sampled
 
-    setting, questions = _setting(options), _facts(64)
+    setting, questions = _setting(options), _questions(options)
     asked = [Answered(question, "") for question in questions]
     ways = {
         "default": lambda: _by_default(setting, questions),
         "ours": lambda: sampled(setting, asked, Sampling(samples=5)),
     }
-    seconds = timed(ways, options.repeats)
-    return {"times_default": seconds["ours"] / seconds["default"], "questions": len(questions)}
+    seconds, share = timed_with_share(ways, setting, options.repeats)
+    return {
+        "times_default": seconds["ours"] / seconds["default"],
+        "share_of_machine": share,
+        "questions": len(questions),
+    }
+
+
+def masking(options: Benchmarks) -> dict:
+    """Masking of 8 questions, against a pass over the whole prompt for each question and variant."""
+    import dataclasses
+
+    from interp.masking import CUTS, distributions, filler_embeddings, measured, variants
+    from interp.prefix import SharedPrefix
+    from interp.readout import ConfidenceReader
+    from interp.setting import Case
+
+    setting = _setting(options)
+    cases = [Case(question, question.answers[0]) for question in _questions(options)[:8]]
+    nothing = SharedPrefix(setting.checkpoint.model, ())
+    reader = ConfidenceReader(nothing, setting.prompter, setting.checkpoint.stops)
+    alone, fillers = dataclasses.replace(setting, prefix=nothing, reader=reader), filler_embeddings(setting)
+
+    def each_in_full() -> list[float]:
+        found = []
+        for case in cases:
+            transcript = setting.prompter.transcript(case.question, case.answer)
+            for name in ("seen", *fillers, *CUTS):
+                own = {name: fillers[name]} if name in fillers else {}
+                cuts = [name] if name in CUTS else []
+                made = variants(alone, transcript, 0, fillers=own, cuts=cuts, seen=not own)
+                found.append(distributions(alone, 0, [made], own)[0][name].expected)
+        return found
+
+    def together() -> list[float]:
+        records = measured(setting, cases)
+        return [one["expected"] for r in records for one in (r["seen"], *r["masked"].values())]
+
+    gap = max(abs(a - b) for a, b in zip(each_in_full(), together(), strict=True))
+    seconds, share = timed_with_share({"naive": each_in_full, "ours": together}, setting, options.repeats)
+    return {
+        "ratio": seconds["naive"] / seconds["ours"],
+        "share_of_machine": share,
+        "questions": len(cases),
+        "largest_difference": gap,
+    }
 
 
 def rollout(options: Benchmarks) -> dict:
     """Rollout of one prompt, against one plain eager forward pass over the same tokens."""
     import torch
 
-    from interp.hooks import exact_copy
     from interp.rollout import measured
     from interp.setting import Case
 
     setting, question = _setting(options), _question()
-    case = Case(question, "Lima")
-    eager = exact_copy(setting.checkpoint.model)
-    ids = torch.tensor([setting.prompter.transcript(question, "Lima").ids])
+    case, model = Case(question, "Lima"), setting.checkpoint.model
+    ids = torch.tensor([setting.prompter.transcript(question, "Lima").ids], device=model.device)
 
-    def plain() -> object:
-        with torch.no_grad():
-            return eager(ids)
+    def plain() -> None:
+        with _eager(model), torch.no_grad():
+            model(ids).logits[0, -1, 0].item()
 
-    seconds = timed({"plain": plain, "ours": lambda: measured(setting, [case])}, max(5, options.repeats))
-    return {"times_a_forward_pass": seconds["ours"] / seconds["plain"], "tokens": ids.shape[1]}
+    ways = {"plain": plain, "ours": lambda: measured(setting, [case])}
+    seconds, share = timed_with_share(ways, setting, max(5, options.repeats))
+    return {
+        "times_a_forward_pass": seconds["ours"] / seconds["plain"],
+        "share_of_machine": share,
+        "tokens": ids.shape[1],
+    }
+
+
+@contextmanager
+def _eager(model: "PreTrainedModel | PeftModel") -> Iterator[None]:
+    """Attention whose weights can be had."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def rollout_memory(options: Benchmarks) -> dict:
@@ -235,9 +352,10 @@ def attribution(options: Benchmarks) -> dict:
         )
         gaps["captum"] = abs(found.sum().item() - (seen - blank))
 
-    seconds = timed({"ours": ours, "captum": captum_32}, 1)
+    seconds, share = timed_with_share({"ours": ours, "captum": captum_32}, setting, 1)
     return {
         "ratio": seconds["captum"] * 1024 / 32 / seconds["ours"],
+        "share_of_machine": share,
         "gap": gaps["ours"],
         "gap_of_captum_at_32": gaps["captum"],
         "answer_tokens": len(answer),
@@ -269,17 +387,25 @@ def _setting(options: Benchmarks) -> "Setting":
     from interp.setting import prepared
 
     checkpoint = loaded_checkpoint(options.ckpt)
-    return prepared(checkpoint, FORMATS["ScoreNumber"], shots=checkpoint.shots)
+    choices = bool(_questions(options)[0].choices)
+    return prepared(checkpoint, FORMATS["ScoreNumber"], shots=checkpoint.shots, choices=choices)
 
 
-def _facts(count: int) -> "list[Question]":
+def _questions(options: Benchmarks) -> "list[Question]":
     from interp.questions import loaded_questions, shuffled
 
-    return shuffled(loaded_questions("facts"), 0)[:count]
+    return shuffled(loaded_questions(options.data), 0)[: options.n]
 
 
 def _by_default(setting: "Setting", questions: "list[Question]") -> list[dict]:
     """Answer and confidence of each question as `interp.evaluate` has them."""
+    from interp.methods import answered_and_read
+
+    return answered_and_read(setting, questions, free=False)[0]
+
+
+def _reading_twice(setting: "Setting", questions: "list[Question]") -> list[dict]:
+    """The same with each prompt read for the answer, and again with the answer for the confidence."""
     from interp.diagnose import asked_for
     from interp.methods import Answered, Sampling, read
 
@@ -322,8 +448,11 @@ def _peak(*, forget: bool = False) -> int:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
-def _long_prompt(tokens: int = 1000) -> list[int]:
-    return [(7 * i) % 4000 + 100 for i in range(tokens)]
+def _long_question() -> "Question":
+    """One whose prompt has some 1,000 tokens."""
+    from dataclasses import replace
+
+    return replace(_question(), context=" ".join(WORDS * 30))
 
 
 def training(options: Benchmarks) -> dict:
@@ -343,7 +472,7 @@ def training(options: Benchmarks) -> dict:
     checkpoint, recipe = loaded_checkpoint(options.ckpt), ADVICE_RECIPES["paper"]
     model = with_adapter(checkpoint, recipe, 0).train()
     objective = AdviceObjective(dataclasses.replace(checkpoint, model=model), checkpoint.shots, recipe)
-    pairs = pairwise(_facts(9))
+    pairs = pairwise(_questions(Benchmarks(n=9)))
     triplets = [Triplet(q, q.answers[0], other.answers[0], "ScoreNumber") for q, other in pairs]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     found: dict[str, tuple[float, torch.Tensor]] = {}
@@ -377,30 +506,27 @@ def training(options: Benchmarks) -> dict:
 
 
 def _rollout_peak_ours(*, ckpt: str) -> dict:
-    from interp.attention import head_means
-    from interp.checkpoints import loaded_checkpoint
-    from interp.rollout import rollout_row
+    from interp.rollout import measured
+    from interp.setting import Case
 
-    model = loaded_checkpoint(ckpt).model
-    head_means(model, [_long_prompt()[:64]])
+    setting, question = _setting(Benchmarks(ckpt=ckpt)), _question()
+    measured(setting, [Case(question, "Lima")])
     before = _peak(forget=True)
-    rollout_row(head_means(model, [_long_prompt()])[0], 999)
+    measured(setting, [Case(_long_question(), "Lima")])
     return {"peak": _peak() - before}
 
 
 def _rollout_peak_textbook(*, ckpt: str) -> dict:
     import torch
 
-    from interp.checkpoints import loaded_checkpoint
-    from interp.hooks import exact_copy
-
-    twin = exact_copy(loaded_checkpoint(ckpt).model)
-    ids = torch.tensor([_long_prompt()])
-    with torch.no_grad():
-        twin(ids[:, :64], output_attentions=True)
+    setting = _setting(Benchmarks(ckpt=ckpt))
+    model = setting.checkpoint.model
+    ids = torch.tensor([setting.prompter.transcript(_long_question(), "Lima").ids])
+    with _eager(model), torch.no_grad():
+        model(ids[:, :64], output_attentions=True)
         before = _peak(forget=True)
         product = torch.eye(ids.shape[1])
-        for attention in twin(ids, output_attentions=True, logits_to_keep=1).attentions:
+        for attention in model(ids, output_attentions=True, logits_to_keep=1).attentions:
             product = (attention[0].mean(0) + torch.eye(ids.shape[1])) / 2 @ product
     return {"peak": _peak() - before}
 
@@ -417,7 +543,8 @@ def _diagnose_peak(n: int, *, ckpt: str) -> dict:
         return {"peak": _peak(), "grown": _peak() - before, "seconds": time.perf_counter() - begin}
 
 
-ALL = (readout, greedy, default, self_consistency, rollout, rollout_memory, attribution, memory, training, command_help)
+ALL = (readout, greedy, default, self_consistency, masking, rollout, rollout_memory, attribution, memory, training)
+ALL += (command_help,)
 MEASURED = {benchmark.__name__: benchmark for benchmark in ALL}
 
 

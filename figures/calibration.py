@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from figures.captions import Page, written_caption
+from figures.captions import Page, digits, percent, written_caption
 from figures.grid import Column, Grid
 from figures.style import DOUBLE, INK, METHOD_COLOURS, METHOD_MARKERS, RIGHT, WRONG, printable
 from interp.calibration import MEASURES
@@ -334,7 +334,23 @@ def _in_per_cent(number: Record) -> str:
 
 def subject(summary: Record) -> str:
     """Whose numbers they are, in a sentence each."""
-    models = [f"{name} ({one['note']})" if one["note"] else name for name, one in summary["models"].items()]
+    models = [
+        f"{name} ({', '.join(filter(None, (one['note'], 'read in ' + one['dtype'].removeprefix('torch.'))))})"
+        for name, one in summary["models"].items()
+    ]
     told = f"Models: {'; '.join(models)}. " if models else ""
     rule = f"ECE by the rule {summary['rule']}. Intervals: 95 % bootstrap over questions."
-    return f"{told}{rule} In per cent, but for counts, tokens and seconds."
+    return f"{told}{rule} In per cent, but for counts, tokens and seconds.{_floor(summary)}"
+
+
+def _floor(summary: Record) -> str:
+    """The numerical floor in a sentence: the largest of all cells."""
+    by_checkpoint = summary.get("numerical_floor", {})
+    found = [one for by_data in by_checkpoint.values() for by_format in by_data.values() for one in by_format.values()]
+    if not found:
+        return ""
+    largest, changed = (max(one[f"floor.{name}"]["value"] for one in found) for name in ("expected_largest", "stated"))
+    return (
+        f" Numerical floor: the same answer read twice differs by at most {digits(largest)} in expected confidence, "
+        f"and {percent(changed)} of them in their likeliest level."
+    )

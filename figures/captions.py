@@ -14,6 +14,9 @@ Number = Callable[[float], str]
 """How a value is written."""
 
 
+LETTERS_SAID = "Where a wrong answer is said to be sampled, it is another letter of the multiple-choice question."
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a run's numbers are about."""
@@ -34,6 +37,8 @@ class Subject:
     """Over how many sets of worked examples each question's values are averaged."""
     dtype: str = ""
     """The precision in which the model was read; empty where a run does not name it."""
+    chosen: bool = False
+    """The questions have choices, whose other letters are the wrong answers."""
 
     @property
     def sentence(self) -> str:
@@ -43,6 +48,8 @@ class Subject:
         text = (
             f"Model: {said}. Data: {self.data}, {self.asked} asked, {self.right} answered right. Format: {self.format}."
         )
+        if self.chosen:
+            text += f" {LETTERS_SAID}"
         return text + (f" Values are averaged over {self.sets} sets of worked examples." if self.sets > 1 else "")
 
 
@@ -70,6 +77,7 @@ def subject_of(config: Record, summary: Record) -> Subject:
         summary["format"],
         config["identity"].get("shot_sets", 1),
         model.get("dtype") or config["identity"].get("dtype", ""),
+        data.get("wrong_answers") == "choice",
     )
 
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures import attribution, jsd, masking, rollout, tokens
-from figures.captions import Page, in_words, written_caption
+from figures.captions import LETTERS_SAID, Page, in_words, written_caption
 from figures.grid import Column, Grid
 from figures.style import DOUBLE
 from figures.table import SECTIONS
@@ -65,9 +65,10 @@ def sentence(summary: Record) -> str:
     """Whose numbers they are."""
     models, data = summary["models"], summary["data"]
     note = f" ({models['before']['note']})" if models["before"]["note"] else ""
+    chosen = f" {LETTERS_SAID}" if data.get("wrong_answers") == "choice" else ""
     return (
         f"Before: {models['before']['name']}{note}. After: {models['after']['name']}. Data: {data['name']}, "
-        f"{data['asked']} asked, {data['right']} answered right before training. Format: {summary['format']}."
+        f"{data['asked']} asked, {data['right']} answered right before training. Format: {summary['format']}.{chosen}"
     )
 
 
@@ -92,19 +93,6 @@ def _page(
         ax.set_title(f"{'ab'[number]}  {SIDE_TITLES[number]}")
     axes[1].set_ylabel("")
     return Page(name, figure, written_caption(how, _numbers(summary, sections), sentence(summary)))
-
-
-def _jsd_page(records: Pair, summary: Record) -> Page:
-    divergences = [jsd.divergences(_of("jsd", side)) for side in records]
-    return _page(
-        "compare_jsd",
-        lambda i, ax: jsd.draw_divergence(divergences[i], ax),
-        "The divergence between the confidence after a right and after a wrong answer, question by question. "
-        + jsd.HOW_TO_READ.partition("Left: ")[2].partition("Right: ")[0],
-        ("JSD of the confidence, median (nats)", "JSD of right and wrong answer", "Direction"),
-        summary,
-        2.2,
-    )
 
 
 def _confidence_page(records: Pair, summary: Record) -> Page:
@@ -147,8 +135,26 @@ def _attribution_page(records: Pair, summary: Record) -> Page:
     )
 
 
+def _divergence_page(records: Pair, summary: Record) -> Page:
+    """Figure 2 of both sides, a row for each kind of comparison that both have."""
+    sides = [jsd.divergences(_of("jsd", side)) for side in records]
+    kinds = [kind for kind in sides[0].spreads if kind in sides[1].spreads] or ["jsd"]
+    figure = Figure((DOUBLE, 0.7 + 1.15 * len(kinds)), layout="constrained")
+    grid = figure.subplots(len(kinds), 2, sharey="row", squeeze=False)
+    for row, (kind, axes) in enumerate(zip(kinds, grid, strict=True)):
+        for number, (side, ax) in enumerate(zip(sides, axes, strict=True)):
+            jsd.draw_divergence(side, ax, kind)
+            ax.set_title(f"{chr(97 + 2 * row + number)}  {SIDE_TITLES[number]}: {jsd.KINDS[kind]}")
+            ax.set(xlabel="JSD of the confidence (nats)" if row == len(kinds) - 1 else "")
+        axes[1].set_ylabel("")
+    how = "The divergence between the confidences after two answers, by where the wrong answer comes from. "
+    how += jsd.HOW_TO_READ.partition("Above: ")[2].partition("Below: ")[0]
+    sections = [name for name in SECTIONS if name.startswith(("JSD", "Direction"))]
+    return Page("compare_jsd", figure, written_caption(how, _numbers(summary, sections), sentence(summary)))
+
+
 PAGES: dict[str, Callable[[Pair, Record], Page]] = {
-    "jsd": _jsd_page,
+    "jsd": _divergence_page,
     "masking": _confidence_page,
     "rollout": _rollout_page,
     "attribution": _attribution_page,

@@ -1,6 +1,6 @@
 """Figure 2: how far the confidence moves when the right answer is replaced by a wrong one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from figures.captions import Page, Subject, caption, in_words, interval, percent
 from figures.style import DOUBLE, INK, ROLE_COLOURS
 from interp.diagnose import averaged
 from interp.intervals import Estimate, estimated_columns
-from interp.jsd import LIMIT, NEAR_ZERO, columns
+from interp.jsd import BRANCHED_MEDIANS, LIMIT, NEAR_ZERO, PAIR_ROLES, columns, pair_divergences
 from interp.runs import Record
 
 LEAST = 1e-5
@@ -25,54 +25,96 @@ TICKS = (LEAST, 1e-4, 1e-3, 1e-2, NEAR_ZERO, LIMIT)
 TICK_LABELS = ("≤10⁻⁵", "10⁻⁴", "10⁻³", "0.01", "0.1", "ln 2")
 
 COMPARISONS = {
-    "jsd": "right and wrong answer",
-    "candidates": "all pairs of sampled answers",
-    "wrong_wrong": "two wrong answers",
-    "foil": "wrong answer of the same kind",
+    "jsd": "right and wrong, sampled (paper)",
+    "branched": "right and wrong, branched",
+    "foil": "right and wrong, same relation",
+    "candidates": "all pairs, sampled (paper)",
+    "filled_candidates": "all pairs, sampled and branched",
+    "wrong_wrong": "two wrong answers, sampled",
+    "branched_wrong_wrong": "two wrong answers, branched",
     "foreign": "answer to another question",
     "noise_floor": "same answer, other looks",
     "hint": "hint: the answer is wrong",
 }
 """What is compared, by its name in the records."""
+KINDS = {
+    "jsd": "wrong answer sampled (paper)",
+    "branched": "wrong answer branched",
+    "foil": "wrong answer of the same relation",
+    "pairs": "all pairs of sampled answers (paper)",
+}
+"""Whose divergences are spread out in a histogram of their own."""
+SHARE_KEYS = {
+    "jsd": "jsd.near_zero_share",
+    "branched": "jsd.branched.near_zero_share",
+    "foil": "jsd.same_relation.near_zero_share",
+    "pairs": "jsd.pairs.near_zero_share",
+}
+"""The key of each one's share at most 0.1."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the divergences of one kind of comparison are spread, in nats from 0 to ln 2."""
+
+    counts: tuple[int, ...]
+    """Questions, or pairs of answers, in each bin of EDGES."""
+    near_zero: Estimate
+    """Share of them at most NEAR_ZERO, in [0, 1]; its n counts questions."""
+    below: int
+    """How many are below the axis, drawn in its first bin."""
+
+    def __post_init__(self) -> None:
+        if len(self.counts) != len(EDGES) - 1:
+            raise ValueError(f"{len(self.counts)} bins instead of {len(EDGES) - 1}")
 
 
 @dataclass(frozen=True)
 class Divergences:
-    """Per-question Jensen-Shannon divergences in nats, from 0 to ln 2."""
+    """Per-question Jensen-Shannon divergences in nats, from 0 to ln 2, apart by where the wrong answer comes from."""
 
-    counts: tuple[int, ...]
-    """Questions in each bin of EDGES: right against wrong answer."""
+    spreads: dict[str, Spread]
+    """By the name in `KINDS`; what no question has is absent."""
     hint_counts: tuple[int, ...]
     """Questions in each bin of EDGES: without and with the hint that the answer is wrong."""
-    near_zero: Estimate
-    """Share of questions at most NEAR_ZERO, in [0, 1]."""
     medians: dict[str, Estimate]
     """The median of each comparison that has one, by its name in the records."""
-    below: int
-    """Questions below the axis, drawn in its first bin."""
-
-    def __post_init__(self) -> None:
-        if len(self.counts) != len(EDGES) - 1 or sum(self.counts) != self.near_zero.n:
-            raise ValueError(f"{sum(self.counts)} questions in {len(self.counts)} bins, {self.near_zero.n} measured")
 
 
 def divergences(records: Sequence[Record]) -> Divergences:
     """The figure's data from a run's `jsd` records; a question without a value is counted, not binned."""
     questions = averaged(records)
     found = estimated_columns(columns(questions))
-    medians = {"jsd": found["jsd.median"]} | {name: found[f"jsd.{name}"] for name in COMPARISONS if name != "jsd"}
-    there = _there(questions, "jsd")
+    keys = {name: f"jsd.{name}" for name in COMPARISONS} | {"jsd": "jsd.median"}
+    keys |= {name: f"jsd.{key}" for name, key in BRANCHED_MEDIANS.items()}
+    values = {kind: _values(questions, kind) for kind in ("jsd", "branched", "foil")} | {"pairs": _of_pairs(records)}
     return Divergences(
-        counts=_binned(there),
-        hint_counts=_binned(_there(questions, "hint")),
-        near_zero=found["jsd.near_zero_share"],
-        medians={name: estimate for name, estimate in medians.items() if estimate.value is not None},
-        below=sum(value <= LEAST for value in there),
+        spreads={
+            kind: Spread(_binned(there), found[SHARE_KEYS[kind]], sum(value <= LEAST for value in there))
+            for kind, there in values.items()
+            if there
+        },
+        hint_counts=_binned(_values(questions, "hint")),
+        medians={
+            name: found[keys[name]]
+            for name in COMPARISONS
+            if keys[name] in found and found[keys[name]].value is not None
+        },
     )
 
 
-def _there(questions: Sequence[Record], name: str) -> list[float]:
+def _values(questions: Sequence[Record], name: str) -> list[float]:
     return [q["values"][name] for q in questions if q["values"].get(name) is not None]
+
+
+def _of_pairs(records: Sequence[Record]) -> list[float]:
+    """Of every pair of sampled answers to a question, under every set of examples; none of runs that count no pairs."""
+    return [
+        float(value)
+        for record in records
+        if record["values"].get("pairs")
+        for value in pair_divergences(record["answers"], PAIR_ROLES[""])
+    ]
 
 
 def _binned(values: Sequence[float]) -> tuple[int, ...]:
@@ -80,24 +122,37 @@ def _binned(values: Sequence[float]) -> tuple[int, ...]:
     return tuple(np.bincount(bins, minlength=len(EDGES) - 1).tolist())
 
 
-def draw_divergence(measurement: Divergences, ax: Axes) -> Axes:
-    """The histogram: right against wrong answer filled, the hint outlined, the noise floor as a band."""
-    colours = ROLE_COLOURS
-    if (floor := measurement.medians.get("noise_floor")) and floor.value is not None:
-        if floor.low is not None and floor.high is not None:
-            ax.axvspan(max(floor.low, LEAST), max(floor.high, LEAST), color=colours["noise_floor"], alpha=0.3, lw=0)
-        ax.axvline(max(floor.value, LEAST), color=colours["noise_floor"], lw=1.4)
+def draw_divergence(measurement: Divergences, ax: Axes, kind: str) -> Axes:
+    """The histogram of one kind filled, the hint outlined where questions are counted, the noise floor as a band."""
+    draw_floor(measurement.medians.get("noise_floor"), ax.axvspan, ax.axvline)
     widths = np.diff(EDGES)
-    ax.bar(EDGES[:-1], measurement.counts, widths, align="edge", color=colours["jsd"], ec="white")
-    hinted = ax.bar(EDGES[:-1], measurement.hint_counts, widths, align="edge", fc="none", ec=colours["hint"], lw=1.1)
-    for empty in (bar for bar, count in zip(hinted, measurement.hint_counts, strict=True) if not count):
-        empty.set_visible(False)
+    spread, colours = measurement.spreads.get(kind), ROLE_COLOURS
+    if spread:
+        ax.bar(EDGES[:-1], spread.counts, widths, align="edge", color=colours[kind], ec="white")
+    if kind != "pairs":
+        counts = measurement.hint_counts
+        hinted = ax.bar(EDGES[:-1], counts, widths, align="edge", fc="none", ec=colours["hint"], lw=1.1)
+        for empty in (bar for bar, count in zip(hinted, counts, strict=True) if not count):
+            empty.set_visible(False)
     ax.axvline(NEAR_ZERO, color=INK, ls="--", lw=0.9)
-    ax.set(xscale="log", xlim=(LEAST, LIMIT), xlabel="JSD of the confidence (nats)", ylabel="questions")
+    ax.set(xscale="log", xlim=(LEAST, LIMIT), xlabel="JSD of the confidence (nats)")
+    ax.set_ylabel("pairs" if kind == "pairs" else "questions")
     ax.set_xticks(TICKS, TICK_LABELS)
     ax.set_xticks((), minor=True)
     ax.locator_params("y", integer=True)
     return ax
+
+
+def draw_floor(floor: Estimate | None, band: Callable[..., object], line: Callable[..., object]) -> None:
+    """The noise floor's median as a line and its interval as a band.
+
+    band, line: the axes' methods that draw them across the axis of divergences."""
+    if floor is None or floor.value is None:
+        return
+    colour = ROLE_COLOURS["noise_floor"]
+    if floor.low is not None and floor.high is not None:
+        band(max(floor.low, LEAST), max(floor.high, LEAST), color=colour, alpha=0.3, lw=0)
+    line(max(floor.value, LEAST), color=colour, lw=1.4)
 
 
 def draw_comparisons(measurement: Divergences, ax: Axes) -> Axes:
@@ -119,45 +174,63 @@ def draw_comparisons(measurement: Divergences, ax: Axes) -> Axes:
 
 
 HOW_TO_READ = """\
-Left: for each question, the Jensen-Shannon divergence between the confidence stated after the model's own right
-answer and after a wrong one that it sampled; 0 means that the confidence does not react to the answer at all, ln 2 =
-0.693 that the two share no level. The axis is logarithmic; what is below 10⁻⁵ stands in the first bin. The dashed
-line is the paper's 0.1, at and below which a question counts as answer-independent. The grey line and band are the
-noise floor, the same answer in other letter case or with a full stop: divergences no larger than that are no reaction
-to what the answer says. The outlined bars are the positive control, the same answer with a hint in the prompt that it
-is wrong; where they are no further right, the confidence may be frozen altogether. Right: medians with 95 %
-intervals. Two wrong answers as far apart as right and wrong mean reaction without knowledge."""
+Above: for each question, the Jensen-Shannon divergence between the confidence stated after the model's own right
+answer and after a wrong one; 0 means that the confidence does not react to the answer at all, ln 2 = 0.693 that the
+two share no level. Wrong answers of different sources stand apart and are not pooled. Sampled, the paper's way: top-p
+samples; questions on which the model gives no wrong sample are left out, so that those remain of which it is unsure.
+Branched: the likeliest first tokens, each continued greedily, for every question. Same relation: the right answer to
+another question. The pairs are all pairs of sampled answers to one question, the other half of the paper's Figure
+2; two pairs of one question are not independent, and its interval draws whole questions. The axis is logarithmic; what
+is below 10⁻⁵ stands in the first bin. The dashed line is the paper's 0.1, at and below which a question or a pair
+counts as answer-independent. The grey line and band are the noise floor, the same answer in other letter case or with
+a full stop: divergences no larger than that are no reaction to what the answer says. The outlined bars are the positive
+control, the same answer with a hint in the prompt that it is wrong; where they are no further right, the confidence may
+be frozen altogether. Below: medians with 95 % intervals. Two wrong answers as far apart as right and wrong mean
+reaction without knowledge."""
 
 
 def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
     """Figure 2, where the run has measured it."""
     measured = [record for record in records if record["measure"] == "jsd"]
-    if not measured:
-        return
-    data = divergences(measured)
-    figure = Figure((DOUBLE, 2.3), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    draw_divergence(data, left)
-    draw_comparisons(data, right)
-    left.set_title(f"a  {_share(data.near_zero)}")
-    right.set_title("b  medians")
+    if measured:
+        yield _figure_2(divergences(measured), subject)
+
+
+def _figure_2(data: Divergences, subject: Subject) -> Page:
+    kinds = list(data.spreads) or ["jsd"]
+    rows = -(-len(kinds) // 2)
+    figure = Figure((DOUBLE, 1.45 * rows + 2.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.45 * rows, 1.8))[:, 0]
+    grid = above.add_gridspec(rows, 2)
+    for number, kind in enumerate(kinds):
+        ax = draw_divergence(data, above.add_subplot(grid[divmod(number, 2)]), kind)
+        ax.set_title(f"{chr(97 + number)}  {_share(data.spreads.get(kind), kind)}", fontsize=7)
+    draw_comparisons(data, below.subplots()).set_title(f"{chr(97 + len(kinds))}  medians", fontsize=7)
     figure.legend(handles=_legend(), loc="outside upper left", ncols=4, columnspacing=1.4)
-    numbers = {"share of questions at most 0.1": in_words(data.near_zero, percent)}
+    numbers = {}
+    for kind, spread in data.spreads.items():
+        counted = "pairs" if kind == "pairs" else "questions"
+        numbers[f"share of {counted} at most 0.1, {KINDS[kind]}"] = in_words(spread.near_zero, percent)
+        numbers[f"{counted} drawn, and of them in the first bin, {KINDS[kind]}"] = (
+            f"{sum(spread.counts)}, {spread.below}"
+        )
     numbers |= {f"median JSD, {COMPARISONS[name]}": in_words(one) for name, one in data.medians.items()}
-    numbers["drawn in the first bin, below 10⁻⁵"] = str(data.below)
-    yield Page("figure_2_jsd", figure, caption(HOW_TO_READ, numbers, subject))
+    if "jsd" not in data.spreads:
+        numbers = {f"median JSD, {COMPARISONS['jsd']}": "no question has a sampled wrong answer", **numbers}
+    return Page("figure_2_jsd", figure, caption(HOW_TO_READ, numbers, subject))
 
 
-def _share(near_zero: Estimate) -> str:
-    if near_zero.value is None:
-        return "no question has a wrong answer"
-    return f"{percent(near_zero.value)} at most 0.1 {interval(near_zero, percent)}, n = {near_zero.n}"
+def _share(spread: Spread | None, kind: str) -> str:
+    if spread is None or (value := spread.near_zero.value) is None:
+        return f"{KINDS[kind]}: none"
+    near = spread.near_zero
+    counted = f"{sum(spread.counts)} pairs, n = {near.n}" if kind == "pairs" else f"n = {near.n}"
+    return f"{KINDS[kind]}\n     {percent(value)} at most 0.1 {interval(near, percent)}, {counted}"
 
 
 def _legend() -> list[Artist]:
     colours = ROLE_COLOURS
     return [
-        Patch(fc=colours["jsd"], label="right and wrong answer"),
         Patch(fc="none", ec=colours["hint"], lw=1.1, label="hint that the answer is wrong"),
         Line2D([], [], color=colours["noise_floor"], lw=1.4, label="noise floor, median"),
         Line2D([], [], color=INK, ls="--", lw=0.9, label="0.1"),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from figures import attribution, calibration, compare, jsd, masking, rollout, tokens
+from figures import attribution, calibration, compare, jsd, likelihood, masking, rollout, tokens
 from figures.captions import Page, Subject, subject_of
 from figures.dryrun import printed_dry_run
 from figures.style import paper, saved
@@ -16,7 +16,7 @@ from interp.runs import Record, read_records, read_run
 
 Pages = Callable[[Sequence[Record], Subject], Iterator[Page]]
 """What a run's records give to look at; nothing where they lack the instrument."""
-ALL_PAGES: tuple[Pages, ...] = (jsd.pages, rollout.pages, attribution.pages, masking.pages)
+ALL_PAGES: tuple[Pages, ...] = (jsd.pages, likelihood.pages, rollout.pages, attribution.pages, masking.pages)
 
 
 def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = None) -> None:

@@ -39,16 +39,23 @@ SPAN_COLOURS: dict[MassSpan, str] = {
 
 ROLE_COLOURS = {
     "jsd": _BLUE,
+    "branched": _GREEN,
+    "pairs": _SKY,
     "hint": _ORANGE,
     "noise_floor": _GREY,
     "wrong_wrong": _SKY,
+    "branched_wrong_wrong": _SKY,
     "candidates": _SKY,
-    "foil": _SKY,
+    "filled_candidates": _SKY,
+    "foil": _PURPLE,
     "foreign": _SKY,
     "seen": _GREY,
     "null": "#555555",
 }
 """One colour per kind of comparison; the fillers and cuts of masking have FILLER_COLOURS."""
+
+WRONG_MARKERS = {"jsd": "o", "branched": "s", "foil": "^"}
+"""Sources of wrong answers differ in colour and in form."""
 
 FILLER_COLOURS = {
     "neutral": _BLUE,

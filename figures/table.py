@@ -57,23 +57,50 @@ FILLERS = {
     "confidence_to_answer": "cut, confidence to answer",
     "later_to_answer": "cut, all later to answer",
 }
+SOURCES = {
+    "jsd": "sampled (the paper's)",
+    "jsd.branched": "branched",
+    "jsd.same_relation": "of the same relation",
+}
+"""Where wrong answers come from, by how their keys in summary.json begin."""
 SECTIONS: dict[str, dict[str, str]] = {
     "JSD of the confidence, median (nats)": {
-        "jsd.median": "right and wrong answer",
-        "jsd.wrong_wrong": "two wrong answers",
-        "jsd.candidates": "all pairs of sampled answers",
-        "jsd.foil": "wrong answer of the same kind",
+        "jsd.median": "right and wrong answer, sampled (the paper's)",
+        "jsd.branched.median": "right and wrong answer, branched",
+        "jsd.foil": "right and wrong answer, same relation",
+        "jsd.wrong_wrong": "two wrong answers, sampled",
+        "jsd.branched.wrong_wrong": "two wrong answers, branched",
+        "jsd.candidates": "all pairs of sampled answers (the paper's)",
+        "jsd.filled.candidates": "all pairs, sampled and branched",
         "jsd.foreign": "answer to another question",
         "jsd.noise_floor": "same answer, other looks (noise)",
         "jsd.hint": "hint that it is wrong (control)",
     },
-    "JSD of right and wrong answer": {"jsd.near_zero_share": "questions at most 0.1"},
-    "Direction": {
-        "jsd.direction.mean": "confidence, right minus wrong",
-        "jsd.direction.share_positive": "higher after the right answer",
-        "jsd.direction.share_likelier": "right answer likelier",
-        "jsd.direction.share_shorter": "right answer shorter",
+    "JSD at most 0.1, share": {
+        "jsd.near_zero_share": "questions, wrong answer sampled",
+        "jsd.branched.near_zero_share": "questions, wrong answer branched",
+        "jsd.same_relation.near_zero_share": "questions, wrong answer of the same relation",
+        "jsd.pairs.near_zero_share": "pairs of sampled answers (the paper's)",
+        "jsd.filled.pairs.near_zero_share": "pairs, sampled and branched",
     },
+    "JSD, number of pairs": {
+        "jsd.pairs.number": "of sampled answers",
+        "jsd.filled.pairs.number": "of sampled and branched answers",
+    },
+    "JSD and likelihood of the wrong answer, rank correlation": {
+        f"{key}.likelihood_correlation": words for key, words in SOURCES.items()
+    },
+}
+SECTIONS |= {
+    f"Direction, wrong answer {words}": {
+        f"{key}.direction.mean": "confidence, right minus wrong",
+        f"{key}.direction.share_positive": "higher after the right answer",
+        f"{key}.direction.share_likelier": "right answer likelier",
+        f"{key}.direction.share_shorter": "right answer shorter",
+    }
+    for key, words in SOURCES.items()
+}
+SECTIONS |= {
     "Numerical floor: the same answer read twice": {
         "floor.jsd": "JSD, median (nats)",
         "floor.jsd_largest": "JSD, largest (nats)",
@@ -117,8 +144,8 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 """What is printed, in this order: section, key in summary.json, plain words. "uniform": if every token attended equally
 to all before it."""
-SHARES = ("jsd.near_zero_share", "jsd.direction.share", "jsd.outside", "jsd.flagged_share", "attribution.refused_share")
-"""How the keys of fractions begin, which are printed in per cent."""
+SHARES = ("near_zero_share", "direction.share_", "jsd.outside", "jsd.flagged_share", "attribution.refused_share")
+"""What the keys of fractions hold, which are printed in per cent."""
 
 
 def table_of(summary: Record) -> Table:
@@ -129,7 +156,7 @@ def table_of(summary: Record) -> Table:
         for key, words in names.items():
             if node := _at(summary, key):
                 spread = tuple(v for v in sets.get(key, {}).get("values", ()) if v is not None)
-                unit: Unit = "share" if key.startswith(SHARES) else "number"
+                unit: Unit = "share" if any(part in key for part in SHARES) else "number"
                 rows.append(Row(section, words, Estimate(**node), unit, spread))
     return Table(tuple(rows))
 

@@ -194,9 +194,10 @@ attention were uniform: ochre tokens are looked back at more than their position
 neighbours: a drift along the whole prompt only says that the model's attention fades with distance otherwise than
 uniform attention does, and colours saturate at the 95th percentile. Below, shaded by what the token does to the
 score: green raises it, purple lowers it; where a confidence depends on its answer, the answer's tokens are among the
-darkest. Grey text without a shade: the instrument has no number for this token (attribution replaces the tokens of
-the instruction and of the worked examples only where a first-order estimate ranks them high). The middle of long
-worked examples is left out, and ↵ is a line's end."""
+darkest. Grey text without a shade: the instrument has no number for this token (attribution replaces tokens other
+than those of the answer and after it only where a first-order bound says that they may matter more than the answer,
+and few of the instruction and of the worked examples). The middle of long worked examples is left out, and ↵ is a
+line's end."""
 
 
 def pages(records: Sequence[Record], subject: Subject, chosen: Sequence[str] = ()) -> Iterator[Page]:

@@ -70,10 +70,10 @@ def _restorer(thing: object) -> Callable[[], None]:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Without peft's words on a property that transformers renamed, and on what merging would do to tied weights."""
+    """Without peft's words on a property that transformers renamed, and on what merging would do."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        warnings.filterwarnings("ignore", "Model (has|with) `tie_word_embeddings=True`")
+        warnings.filterwarnings("ignore", "Model (has|with) `tie_word_embeddings=True`|`lora_bias=True` was passed")
         yield
 
 

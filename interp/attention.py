@@ -13,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 
 from interp.errors import UserError
+from interp.head import base_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -48,7 +49,7 @@ AttentionMaskInterface.register(SHOWN, eager_mask)
 def attention_shown(model: "PreTrainedModel | PeftModel", keep: Keep) -> Iterator[None]:
     """While open, every layer hands the weights of its attention to `keep`, first layer first; the model computes what
     it does under "eager". Afterwards its attention is what it was."""
-    base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+    base = base_of(model)
     owners = [module for module in base.modules() if isinstance(module, PreTrainedModel)]
     before = [(owner.config, owner.config._attn_implementation) for owner in owners]
     token = _keep.set(keep)
@@ -98,7 +99,7 @@ def head_means(model: "PreTrainedModel | PeftModel", prompts: Sequence[Sequence[
         ids[row, : len(prompt)] = torch.tensor(prompt)
     triangles = [np.tril_indices(len(prompt)) for prompt in prompts]
     packed: list[list[np.ndarray]] = [[] for _ in prompts]
-    sunk = []
+    sunk: list[bool] = []
 
     def keep(weights: Tensor, sinks: bool) -> None:
         mean = weights.mean(1, dtype=torch.float32).cpu()  # [prompts, queries, keys]
@@ -130,7 +131,7 @@ def _refuse_without_rollout(mean: Tensor, layer: int, sinks: bool) -> None:
 def refuse_hidden_attention(model: "PreTrainedModel | PeftModel") -> None:
     """Errors: UserError where rollout cannot be had from this model: its attention does not go through transformers'
     interface, or its layers are no causal attention."""
-    base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+    base = base_of(model)
     name = type(base).__name__
     if not base._can_set_attn_implementation():
         raise UserError(f"{name} does not show its attention to transformers' interface: no rollout; {LEAVE_OUT}")

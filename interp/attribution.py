@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +12,7 @@ from interp.errors import UserError
 from interp.intervals import Columns
 from interp.masking import filler_embeddings
 from interp.records import READ_SPANS, Span, Transcript
-from interp.runs import Record
+from interp.runs import Record, chunks
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -25,18 +26,30 @@ if TYPE_CHECKING:
 ScoreName = Literal["expected", "stated"]
 PathName = Literal["answer", "tokens", "prompt"]
 BaselineName = Literal["mean", "neutral"]
-FIRST_NODES, MOST_NODES = 24, 96
+FIRST_NODES, MOST_NODES = 12, 96
 MOST_PROMPT_NODES = 64
-SCREENED = 8
-"""How many tokens of the shared opening are replaced one by one: those with the largest first-order effect."""
+COUNTED = 20
+"""A rank is counted up to here; of more tokens than that it does not matter how many they are."""
+LEAST_BOUND = 0.5
+"""Tokens whose first-order bound is less than this share of the answer's effect are taken to matter less than it."""
+AT_ONCE = 16
+"""How many tokens after the opening are replaced before it is asked whether there is reason to go on."""
+PORTION = 64
+"""For how many replacements trees are made at a time."""
+SCREENED, SHOWN = 6, 4
+"""How many tokens of the shared opening are replaced one by one; the second where the rank lies beyond `COUNTED`."""
 
 Score = Callable[["Tensor"], "Tensor"]
 """Level log-probabilities [..., levels] -> the score, [...]."""
 
 
-def gap_allowed(effect: float, score_range: float) -> float:
-    """The completeness gap up to which an attribution is shown: 1 % of the effect, or 0.001 of the score's range."""
-    return max(0.01 * abs(effect), 0.001 * score_range)
+def gap_allowed(effect: float, score_range: float, floor: float = 0.0) -> float:
+    """The completeness gap up to which an attribution is shown: the largest of 1 % of the effect, 0.001 of the score's
+    range, and three times its floor.
+
+    floor: by how much the same score differs when it is read in different packings; 0 in exact arithmetic. A sum over
+    nodes cannot be nearer to the effect than the model's own precision lets two readings be to each other."""
+    return max(0.01 * abs(effect), 0.001 * score_range, 3 * floor)
 
 
 def rank_of_best(effects: Sequence[float | None], members: Sequence[int]) -> int | None:
@@ -63,6 +76,8 @@ class Attribution:
     """How many Gauss-Legendre nodes were used; 0 where the integral is known without any."""
     refused: bool
     """The gap did not come down to `gap_allowed` at two successive counts of nodes."""
+    floor: float = 0.0
+    """By how much the same score differs when it is read in different packings; 0 in exact arithmetic."""
 
     def as_record(self) -> Record:
         """Plain fields."""
@@ -72,6 +87,7 @@ class Attribution:
             "gap": self.gap,
             "nodes": self.nodes,
             "refused": self.refused,
+            "floor": self.floor,
         }
 
 
@@ -89,6 +105,47 @@ class PathScore:
     def __call__(self, coordinates: "Tensor") -> "Tensor":
         return self.of(coordinates)
 
+    def ends(self, tokens: int) -> tuple[float, float]:
+        """The score of the tokens themselves and of the filler, read side by side as the points between them are."""
+        import torch
+
+        with torch.no_grad():
+            itself, filler = self(torch.tensor([[1.0] * tokens, [0.0] * tokens])).tolist()
+        return itself, filler
+
+
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """A transcript from some position on, with the levels below it: what is fed where its tokens are replaced."""
+
+    prefix: "SharedPrefix"
+    """The model, having read what stands before."""
+    start: int
+    """The position."""
+    tree: "TokenTree"
+    """The tokens from there on and the levels'."""
+    reads: list[int]
+    """The nodes after which the levels are read."""
+    plan: "LevelPlan"
+    """Where the levels stand in what is read."""
+    nodes: tuple[int, ...]
+    """The node of each of the transcript's tokens."""
+
+    @property
+    def embeds(self) -> "Tensor":
+        """The embeddings of all nodes, [nodes, width], in the model's dtype; made anew, so that none are held."""
+        return self.prefix.embedded(self.tree.tokens)
+
+    def at(self, positions: Sequence[int]) -> list[int]:
+        """The nodes of the tokens at these positions."""
+        return [self.nodes[position - self.start] for position in positions]
+
+    def replaced(self, positions: Sequence[int], filler: "Tensor") -> "Tensor":
+        """The embeddings with those of some tokens replaced."""
+        embeds = self.embeds.clone()  # layers may hand out their weights themselves
+        embeds[self.at(positions)] = filler.to(embeds)
+        return embeds
+
 
 class Scorer:
     """The score of one transcript as a function of the embeddings of some of its tokens, the rest held fixed."""
@@ -101,58 +158,78 @@ class Scorer:
     def replaced(self, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
         """The score with the tokens at some positions replaced by an embedding, for each (positions, embedding).
 
-        What stands before the first replaced token is read once and shared."""
-        scores: list[float] = [0.0] * len(replacements)
-        by_start: dict[int, list[int]] = {}
-        for i, (positions, _) in enumerate(replacements):
-            by_start.setdefault(self._start(positions), []).append(i)
-        for start, members in by_start.items():
-            prefix, tree, reads, plan, nodes, embeds = self._below(start)
-            fed = []
-            for i in members:
-                positions, filler = replacements[i]
-                fed.append(embeds.clone())
-                fed[-1][[nodes[p - start] for p in positions]] = filler.to(embeds)
-            found = prefix.logits(start, [tree] * len(members), [reads] * len(members), fed)
-            for k, logits in found:
-                levels = plan.level_logprobs(logits, self.setting.reader.stops)
-                scores[members[k]] = self.score(levels).item()
+        The transcript is read once; of each replacement only what follows its first token is read again. Embeddings
+        are made when a batch is read, and trees for some replacements at a time, so that memory does not grow with the
+        number of replacements."""
+        return [score for part in chunks(replacements, PORTION) for score in self._replaced(part)]
+
+    def _replaced(self, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
+        last = len(self.transcript.ids) - 1
+        starts = [min([*positions, last]) for positions, _ in replacements]
+        by_start = {start: self._rest(start) for start in set(starts)}
+        rests = [by_start[start] for start in starts]
+        trees, reads = [rest.tree for rest in rests], [rest.reads for rest in rests]
+        scores = [0.0] * len(rests)
+        for i, after in self._whole.logits(starts, trees, reads, lambda i: rests[i].replaced(*replacements[i])):
+            levels = rests[i].plan.level_logprobs(after, self.setting.reader.stops)
+            scores[i] = self.score(levels).item()
         return scores
 
     def along(self, positions: Sequence[int], filler: "Tensor") -> PathScore:
-        """The score on the way from the filler to the tokens at some positions."""
-        start = min(positions)
-        prefix, tree, reads, plan, nodes, embeds = self._below(start)
-        moved = [nodes[p - start] for p in positions]
-        away = embeds[moved] - filler.to(embeds)
+        """The score on the way from the filler to the tokens at some positions.
+
+        The path is formed in float32 and cast to the model's dtype last, so that its points are as near to the
+        straight line as that dtype allows."""
+        rest = self._rest(min(positions))
+        dtype, moved, here = rest.embeds.dtype, rest.at(positions), rest.embeds.float()
+        origin = filler.to(here)
+        away = here[moved] - origin
 
         def scored(coordinates: "Tensor") -> "Tensor":
-            fed = embeds.expand(len(coordinates), -1, -1).clone()
-            fed[:, moved] = filler.to(embeds) + coordinates[..., None].to(embeds) * away
-            logits = prefix.path_logits(start, tree, reads, fed)
-            return self.score(plan.level_logprobs(logits, self.setting.reader.stops))
+            fed = here.expand(len(coordinates), -1, -1).clone()
+            fed[:, moved] = origin + coordinates[..., None].to(here) * away
+            logits = rest.prefix.path_logits(rest.start, rest.tree, rest.reads, fed.to(dtype))
+            return self.score(rest.plan.level_logprobs(logits, self.setting.reader.stops))
 
-        return PathScore(scored, len(tree.tokens), prefix.batch_tokens)
+        return PathScore(scored, len(rest.tree.tokens), rest.prefix.batch_tokens)
 
     def first_order(self, filler: "Tensor") -> "np.ndarray":
         """What replacing each token would do to the score if the score were linear in it, [tokens]."""
+        gradient, away = self._slopes(filler)
+        return (gradient * away).sum(-1).cpu().numpy()
+
+    def first_order_bound(self, filler: "Tensor") -> "np.ndarray":
+        """The most that moving each token's embedding as far as the filler lies, in any direction, would do to the
+        score if the score were linear in it, [tokens].
+
+        As a sign of what replacing the token does it is better than `first_order`, in which directions cancel."""
+        gradient, away = self._slopes(filler)
+        return (gradient.norm(dim=-1) * away.norm(dim=-1)).cpu().numpy()
+
+    def _slopes(self, filler: "Tensor") -> "tuple[Tensor, Tensor]":
+        """The score's gradient at each token's embedding, and the embedding less the filler; both [tokens, width]."""
         import torch
 
-        positions = range(len(self.transcript.ids))
-        here = torch.ones(1, len(positions), requires_grad=True)
-        (gradient,) = torch.autograd.grad(self.along(list(positions), filler)(here).sum(), here)
-        return gradient[0].numpy()
+        rest = self._rest(0)
+        own = rest.embeds.detach()
+        here = own.float().requires_grad_()
+        after = rest.prefix.path_logits(0, rest.tree, rest.reads, here[None].to(own.dtype))
+        score = self.score(rest.plan.level_logprobs(after, self.setting.reader.stops)).sum()
+        (gradient,) = torch.autograd.grad(score, here)
+        nodes = list(rest.nodes)
+        return gradient[nodes], here.detach()[nodes] - filler.to(here)
 
-    def _start(self, positions: Sequence[int]) -> int:
-        """How much is shared: the opening where it ends before the first position, else what stands before that."""
-        return min([*positions, len(self.setting.prefix.opening)])
+    @cached_property
+    def _whole(self) -> "SharedPrefix":
+        """The model, having read all of the transcript but its last token."""
+        return self.setting.prefix.extended(self.transcript.ids[:-1])
 
-    def _below(self, start: int) -> "tuple[SharedPrefix, TokenTree, list[int], LevelPlan, tuple[int, ...], Tensor]":
+    def _rest(self, start: int) -> Rest:
         opening = self.setting.prefix
-        prefix = opening.extended(self.transcript.ids[:start]) if start > len(opening.opening) else opening
+        prefix = opening if start <= len(opening.opening) else self._whole
         tree, reads, plan = self.setting.reader.plan(self.transcript, start)
         nodes = tree.insert(self.transcript.ids[start:])
-        return prefix, tree, reads, plan, nodes, prefix.embedded(tree.tokens)
+        return Rest(prefix, start, tree, reads, plan, nodes)
 
 
 def integrated_gradients(
@@ -161,6 +238,7 @@ def integrated_gradients(
     *,
     effect: float,
     score_range: float,
+    floor: float = 0.0,
     most_nodes: int = MOST_NODES,
 ) -> Attribution:
     """Integrated gradients over the straight path of `Scorer.along` (Sundararajan et al. 2017), by captum.
@@ -183,9 +261,9 @@ def integrated_gradients(
             here, torch.zeros_like(here), n_steps=nodes, method="gausslegendre", internal_batch_size=batch
         )[0]
         gap = found.sum().item() - effect
-        settled = settled + 1 if abs(gap) <= gap_allowed(effect, score_range) else 0
+        settled = settled + 1 if abs(gap) <= gap_allowed(effect, score_range, floor) else 0
         if settled == 2 or nodes >= most_nodes:
-            return Attribution(tuple(found.tolist()), effect, gap, nodes, settled < 2)
+            return Attribution(tuple(found.tolist()), effect, gap, nodes, settled < 2, floor)
         nodes *= 2
 
 
@@ -225,23 +303,24 @@ def measured(
 
 def _of_case(setting: "Setting", case: "Case", score: ScoreName, path: PathName, baseline: BaselineName) -> Record:
     transcript = setting.prompter.transcript(case.question, case.answer)
-    reading = setting.reader.readings([transcript])[0].distribution
-    scorer = Scorer(setting, transcript, _score(setting, score, reading.stated))
+    scorer = Scorer(setting, transcript, _score(setting, score, transcript))
     fillers = filler_embeddings(setting)
     spans = [span for span in READ_SPANS if span in transcript.spans]
     (seen,) = scorer.replaced([((), fillers["mean"])])
     asked = [(span, name) for span in spans for name in fillers]
-    masked = scorer.replaced([(transcript.positions(span), fillers[name]) for span, name in asked])
+    replacements = [(transcript.positions(span), fillers[name]) for span, name in asked]
+    again, *masked = scorer.replaced([((), fillers["mean"]), *replacements])
     effects: dict[Span, dict[str, float]] = {span: {} for span in spans}
     for (span, name), left in zip(asked, masked, strict=True):
         effects[span][name] = seen - left
     score_range = setting.prompter.confidence.range if score == "expected" else 1.0
+    whole = Whole(seen, abs(seen - again), score_range)
     record: Record = {"score": score, "range": score_range, "path": path, "value": seen, "effects": effects}
     if path == "prompt":
-        return record | _along_prompt(setting, scorer, seen, score_range)
+        return record | _along_prompt(setting, scorer, whole)
     answer = transcript.positions("answer")
     filler = fillers[baseline]
-    spread = _of_answer(scorer, answer, filler, effects["answer"][baseline], score_range)
+    spread = _of_answer(scorer, answer, filler, effects["answer"][baseline], whole)
     if path == "tokens":
         legs = {span: token_by_token(scorer, transcript.positions(span), filler, seen) for span in spans}
         tokens: list[float | None] = [None] * len(transcript.ids)
@@ -264,23 +343,40 @@ def _of_case(setting: "Setting", case: "Case", score: ScoreName, path: PathName,
     }
 
 
-def _score(setting: "Setting", score: ScoreName, stated: int) -> Score:
+@dataclass(frozen=True)
+class Whole:
+    """The score as it is, and how sure its digits are."""
+
+    value: float
+    """The score with nothing replaced."""
+    floor: float
+    """By how much it differs when it is read among other rows; 0 in exact arithmetic."""
+    score_range: float
+    """The score's range."""
+
+
+def _score(setting: "Setting", score: ScoreName, transcript: Transcript) -> Score:
     import torch
 
     values = torch.tensor(setting.prompter.confidence.values, device=setting.checkpoint.model.device)
     if score == "stated":
+        stated = setting.reader.readings([transcript])[0].distribution.stated
         return lambda levels: levels[..., stated]
     return lambda levels: levels.softmax(-1) @ values
 
 
-def _of_answer(
-    scorer: Scorer, answer: Sequence[int], filler: "Tensor", effect: float, score_range: float
-) -> Attribution:
-    scored = scorer.along(answer, filler)
-    return integrated_gradients(scored, len(answer), effect=effect, score_range=score_range)
+def _of_answer(scorer: Scorer, answer: Sequence[int], filler: "Tensor", effect: float, whole: Whole) -> Attribution:
+    """The answer's attribution. Its effect is measured where the path's points are; each of the path's ends was read in
+    another packing as well, and by how much that differs belongs to the floor."""
+    scored, floor = scorer.along(answer, filler), whole.floor
+    if len(answer) > 1:
+        itself, replaced = scored.ends(len(answer))
+        floor = max(floor, abs(itself - whole.value), abs(replaced - (whole.value - effect)))
+        effect = itself - replaced
+    return integrated_gradients(scored, len(answer), effect=effect, score_range=whole.score_range, floor=floor)
 
 
-def _along_prompt(setting: "Setting", scorer: Scorer, seen: float, score_range: float) -> Record:
+def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole) -> Record:
     """The paper's path: every token of the prompt at once, from the pad token's embedding and from zero."""
     ids = scorer.transcript.ids
     pad = setting.checkpoint.tokenizer.pad_token_id
@@ -293,8 +389,9 @@ def _along_prompt(setting: "Setting", scorer: Scorer, seen: float, score_range: 
         found[name] = integrated_gradients(
             scored,
             len(ids),
-            effect=seen - left,
-            score_range=score_range,
+            effect=whole.value - left,
+            score_range=whole.score_range,
+            floor=whole.floor,
             most_nodes=MOST_PROMPT_NODES,
         )
     first = next(iter(found.values()))
@@ -314,15 +411,33 @@ def _along_prompt(setting: "Setting", scorer: Scorer, seen: float, score_range: 
 
 
 def _token_effects(setting: "Setting", scorer: Scorer, filler: "Tensor", seen: float) -> list[float | None]:
-    """What replacing each token alone takes away from the score: all tokens after the opening, and of the opening those
-    `SCREENED` whose first-order effect is largest; None for the others."""
-    opening = len(setting.prefix.opening)
-    estimate = np.abs(scorer.first_order(filler))
-    likely = sorted(range(opening), key=lambda i: -estimate[i])[:SCREENED]
-    chosen = sorted(likely) + list(range(opening, len(scorer.transcript.ids)))
-    effects: list[float | None] = [None] * len(scorer.transcript.ids)
-    for position, left in zip(chosen, scorer.replaced([((i,), filler) for i in chosen]), strict=True):
-        effects[position] = seen - left
+    """What replacing each token alone takes away from the score; None for tokens that are left out.
+
+    Always replaced: the answer and the tail. Of the others those whose first-order bound says that they may matter more
+    than the answer: after the opening the likeliest first, until the rank lies beyond `COUNTED` or `AT_ONCE` of them
+    have raised it no more; of the opening, after each of whose tokens all that follows is read again, the `SCREENED`
+    with the largest bounds by the square root of what that takes."""
+    transcript, opening = scorer.transcript, len(setting.prefix.opening)
+    answer = transcript.positions("answer")
+    effects: list[float | None] = [None] * len(transcript.ids)
+
+    def rank_with(positions: Sequence[int]) -> int:
+        """Replaces these tokens too, and counts again."""
+        for position, left in zip(positions, scorer.replaced([((i,), filler) for i in positions]), strict=True):
+            effects[position] = seen - left
+        return rank_of_best(effects, answer) or 1
+
+    rank = rank_with((*answer, *transcript.positions("tail")))
+    best = max(abs(effects[i] or 0.0) for i in answer)
+    bound = scorer.first_order_bound(filler)
+    likely = [i for i in np.argsort(-bound).tolist() if bound[i] >= LEAST_BOUND * best and effects[i] is None]
+    for part in chunks([i for i in likely if i >= opening], AT_ONCE):
+        before, rank = rank, rank_with(part)
+        if rank == before or rank > COUNTED:
+            break
+    worth = bound / np.sqrt(len(bound) - np.arange(len(bound)))
+    early = sorted((i for i in likely if i < opening), key=lambda i: -worth[i])
+    rank_with(early[: SCREENED if rank <= COUNTED else SHOWN])
     return effects
 
 

@@ -2,7 +2,7 @@
 
 Two answers to one long question are read as branches of one tree, and once with all attention to the answer cut; the
 model reads the same texts one by one, from the first token on. How far the two may differ is not guessed: it depends on
-what the model itself differs by when the same texts are read as one padded batch."""
+what the model itself differs by when the same texts are read as one padded batch, or in two halves."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import UserError, ran_out_of_memory
-from interp.head import NextToken, next_token, refuse_unlike_head
+from interp.head import NextToken, following, hidden_kept, refuse_unlike_head
 from interp.plain import reason
 from interp.prefix import TokenTree
 from interp.prompts import common_length
@@ -32,10 +32,10 @@ BEYOND = 64
 """How many tokens more than the widest window they have with --check long."""
 ANSWERS = ("Yes", "Nobody can tell")
 FILLING = "Nothing in this passage has to do with the question that follows it. "
-NOISES = 10
+NOISES = 3
 """How many times the model's own noise the engine may be off."""
 LEAST = {torch.float32: 1e-4, torch.float64: 1e-4}
-LEAST_HALF = 0.02
+LEAST_HALF = 0.05
 """What it may be off in any case, in probability: kernels sum in another order, and two passes that happen to be alike
 show no noise."""
 
@@ -51,7 +51,7 @@ class EngineCheck:
     difference: float
     """The largest difference of a level's probability between the engine and the model's own pass."""
     noise: float
-    """The largest difference between the model's own passes over single texts and over a batch of them."""
+    """The largest difference between the model's own passes: a text alone, in a batch, in two halves."""
     allowed: float
     """The largest difference that is let pass."""
 
@@ -120,8 +120,8 @@ def _compared(setting: "Setting", window: int, reach: int) -> EngineCheck:
         engine = _by_engine(setting, one, other)
         cut = _by_model(setting, [one], one.positions("answer"))
         alone = torch.cat([_by_model(setting, [one]), _by_model(setting, [other]), cut])
-        batch = _by_model(setting, [one, other])
-    noise = (batch - alone[:2]).abs().max().item()
+        others = [_by_model(setting, [one, other]), _by_model(setting, [one], halves=True)]
+    noise = max((ways - alone[: len(ways)]).abs().max().item() for ways in others)
     difference = (engine - alone).abs().max().item()
     allowed = max(NOISES * noise, LEAST.get(model.dtype, LEAST_HALF))
     return EngineCheck(max(len(text.ids) for text in (one, other)), window or None, difference, noise, allowed)
@@ -188,10 +188,12 @@ def _by_engine(setting: "Setting", one: Transcript, other: Transcript) -> Tensor
     return torch.stack(rows)
 
 
-def _by_model(setting: "Setting", texts: Sequence[Transcript], hidden: Sequence[int] = ()) -> Tensor:
+def _by_model(
+    setting: "Setting", texts: Sequence[Transcript], hidden: Sequence[int] = (), *, halves: bool = False
+) -> Tensor:
     """The same by the model's own forward pass over whole texts, padded on the right, [texts, levels + 1].
 
-    hidden: positions that no token sees."""
+    hidden: positions that no token sees. halves: the second half is read on the model's own cache."""
     levels, device = _levels(setting, texts[0]), setting.checkpoint.model.device
     whole = [(*text.ids, *levels.lowest) for text in texts]
     width = max(map(len, whole))
@@ -199,8 +201,21 @@ def _by_model(setting: "Setting", texts: Sequence[Transcript], hidden: Sequence[
     seen = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in whole], device=device)
     seen[:, list(hidden)] = 0
     places = torch.arange(width, device=device).expand(len(texts), -1)
-    model = setting.checkpoint.model
-    after = next_token(model, input_ids=ids, attention_mask=seen, position_ids=places, use_cache=False)
+    start = width // 2 if halves else 0
+    with hidden_kept(setting.checkpoint.model) as kept:
+        cache = None
+        for part in (slice(0, start), slice(start, width)) if halves else (slice(0, width),):
+            cache = setting.checkpoint.model(
+                input_ids=ids[:, part],
+                attention_mask=seen[:, : part.stop],
+                position_ids=places[:, part],
+                past_key_values=cache,
+                use_cache=halves,
+            ).past_key_values
+    after = following(setting.checkpoint.model, kept[-1])
     ends = [(len(tokens) - len(levels.lowest) - 1 + levels.shared, len(tokens) - 1) for tokens in whole]
-    rows = [_probabilities(setting, levels, after.of_row(row).of_reads(end), 0, 1) for row, end in enumerate(ends)]
+    rows = [
+        _probabilities(setting, levels, after.of_row(row).of_reads([place - start for place in end]), 0, 1)
+        for row, end in enumerate(ends)
+    ]
     return torch.stack(rows)

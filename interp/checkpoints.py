@@ -292,6 +292,7 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
         del model, base
         if kept and not kept.restored():
             held = None
+        del kept  # which holds all that the base did
 
 
 def _placed(model: "AnyModel", place: str, loading: Loading) -> "AnyModel":

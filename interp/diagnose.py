@@ -3,6 +3,7 @@
 Each instrument is also a command of its own, which is this one with the others left out."""
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from interp.checkpoints import Checkpoint
-    from interp.elicitation import Reply
+    from interp.elicitation import Heard, Reply
     from interp.setting import Case, Setting
 
 InstrumentName = Literal["jsd", "rollout", "attribution", "masking"]
 AT_ONCE: dict[str, int] = {"jsd": 8, "rollout": 4, "attribution": 1, "masking": 8}
 """How many questions each instrument takes at a time, and so how many are measured again after a run that died."""
 ASKED_AT_ONCE, SAMPLED_AT_ONCE = 64, 32
+WrongName = Literal["branched", "sampled", "foil"]
+FEW_REACH = 0.2
+"""Where a smaller share of the first `SAMPLED_AT_ONCE` questions reaches the candidates asked for, the run stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +45,13 @@ class Diagnose(Options):
 
     free: bool = False
     """Let the model write its whole reply and parse it, instead of filling in slots. Unparsed ones are counted."""
+    wrong: WrongName = "branched"
+    """Where wrong answers come from. branched: sampled ones, the paper's way, and branched ones for every question (the
+    likeliest first tokens, each continued greedily, then second tokens). sampled: the paper's way alone. foil: neither;
+    the right answer to another question of the relation stands in. Each has its own numbers."""
     candidates: int = 8
-    """Distinct sampled answers to a question whose pairwise divergence is measured; 0: none. The paper took 30."""
+    """Distinct answers to a question whose pairwise divergence is measured: sampled ones, then branched ones; 0: none.
+    The paper took 30."""
     top_p: float = 0.9
     """The nucleus from which wrong answers are sampled."""
     tries: int = 48
@@ -67,6 +76,8 @@ class Diagnose(Options):
         super().__post_init__()
         if self.candidates < 0 or self.candidates == 1:
             raise UserError(f"--candidates {self.candidates}: pairs need at least 2, and 0 measures none")
+        if self.wrong == "foil" and self.candidates not in (0, Diagnose.candidates):
+            raise UserError(f"--candidates {self.candidates}: --wrong foil lets the model give no answers to pair")
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p {self.top_p}: must lie in (0, 1]")
         if self.tries < 1 or self.tries < self.candidates:
@@ -159,14 +170,16 @@ def _without_candidates(options: Diagnose, questions: Sequence[Question]) -> Dia
     return Diagnose(**{**asdict(options), "candidates": most})
 
 
-CHOSEN_BY = ("data", "questions", "n", "seed", "free", "candidates", "top_p", "tries", "shots", "format")
+CHOSEN_BY = ("data", "questions", "n", "seed", "free", "wrong", "candidates", "top_p", "tries", "shots", "format")
 """What decides which questions and answers a run measures."""
+BEFORE_BRANCHING = {"wrong": "sampled"}
+"""What runs did that are older than the option."""
 
 
 def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
     """Puts an earlier run's answers and samples on record. Errors: UserError where they would not be this run's."""
     config, _, records = read_run(cases, finished=run.dry is None)
-    theirs = config["identity"]
+    theirs = BEFORE_BRANCHING | config["identity"]
     if unlike := [name for name in CHOSEN_BY if theirs.get(name) != run.identity[name]]:
         name = unlike[0]
         raise UserError(f"--cases {cases}: its {name} is {theirs.get(name)!r}, here it is {run.identity[name]!r}")
@@ -212,8 +225,6 @@ def selected_cases(
     run: Run, setting: "Setting", questions: Sequence[Question], options: Diagnose, *, sample: bool
 ) -> list["Case"]:
     """The first n questions that the model answers right; asks what is not on record. sample: with wrong answers."""
-    from interp.setting import Case
-
     right: list[tuple[Question, str]] = []
     asked, enough = 0, run.dry.enough(run, options.n) if run.dry else options.n
     if run.dry:
@@ -236,36 +247,61 @@ def selected_cases(
             f"{options.ckpt} answers none of {len(questions)} questions of {options.data} right: nothing to measure"
         )
     if not sample:
-        return [Case(question, answer) for question, answer in right]
-    sampled = sampled_on_record(
+        return [_case(question, answer, None, 0) for question, answer in right]
+    found = _candidates(run, setting, [q for q, _ in right], options)
+    return [_case(question, answer, found.get(question.id), options.candidates) for question, answer in right]
+
+
+def _candidates(run: Run, setting: "Setting", questions: Sequence[Question], options: Diagnose) -> dict[str, Record]:
+    """The record of each question's candidate answers; none where the model is to give none.
+
+    Errors: UserError where hardly any of the first questions has as many as were asked for."""
+    if options.wrong == "foil" and not setting.prompter.choices:
+        return {}
+    found = partial(
+        sampled_on_record,
         run,
         setting,
-        [q for q, _ in right],
         wrong=2,
         distinct=options.candidates,
         seed=options.seed,
         top_p=options.top_p,
         tries=options.tries,
+        branching=options.wrong == "branched",
     )
-    if (
-        options.candidates != Diagnose.candidates
-        and max(len(s["distinct"]) for s in sampled.values()) < options.candidates
-    ):
-        most = max(len(s["distinct"]) for s in sampled.values())
+    if options.candidates and not setting.prompter.choices:
+        first = questions[:SAMPLED_AT_ONCE]
+        records = found(first)
+        _refuse_few([records[question.id] for question in first], options, said=run.processes.first)
+    return found(questions)
+
+
+def _refuse_few(records: Sequence[Record], options: Diagnose, *, said: bool) -> None:
+    """Says how many questions have as many distinct answers as were asked for. Errors: UserError where hardly any."""
+    counts = [len(record["distinct"]) for record in records]
+    reach = sum(count >= options.candidates for count in counts)
+    told = f"{reach} of the first {len(counts)} questions have {options.candidates} distinct answers or more"
+    if said:
+        print(f"{told}; pairs are made of whatever there is", file=sys.stderr)
+    if options.candidates != Diagnose.candidates and reach < FEW_REACH * len(counts):
+        more = ", or leave out --wrong sampled" if options.wrong == "sampled" else ""
         raise UserError(
-            f"--candidates {options.candidates}: no question has more than {most} distinct answers among "
-            f"{options.tries} samples; ask for fewer, or raise --tries or --top-p"
+            f"--candidates {options.candidates}: {told} (the most is {max(counts)}); "
+            f"ask for fewer, or raise --tries or --top-p{more}"
         )
-    return [
-        Case(
-            question,
-            answer,
-            tuple(sampled[question.id]["wrong"]),
-            tuple(sampled[question.id]["distinct"][: options.candidates]),
-            options.candidates,
-        )
-        for question, answer in right
-    ]
+
+
+def _case(question: Question, answer: str, found: Record | None, candidates: int) -> "Case":
+    """A question with what is put to it. found: the record of its candidate answers, of older runs without sources."""
+    from interp.candidates import sampled_wrong
+    from interp.setting import Case
+
+    if found is None:
+        return Case(question, answer)
+    distinct = tuple(found["distinct"])
+    sources = tuple(found.get("sources", ("sampled",) * len(distinct)))
+    branched = tuple(found.get("branched", ()))
+    return Case(question, answer, sampled_wrong(found), branched, distinct[:candidates], sources[:candidates])
 
 
 def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequence["Case"]) -> None:
@@ -277,10 +313,12 @@ def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequen
     recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label="numerical floor", whole=whole)
 
 
-def _replies(setting: "Setting", questions: Sequence[Question], *, free: bool) -> "list[Reply]":
+def _replies(
+    setting: "Setting", questions: Sequence[Question], heard: "Heard | None" = None, *, free: bool
+) -> "list[Reply]":
     from interp.elicitation import free_replies, slot_replies
 
-    return (free_replies if free else slot_replies)(setting.generator, setting.prompter, questions)
+    return (free_replies if free else slot_replies)(setting.generator, setting.prompter, questions, heard)
 
 
 def asked_on_record(
@@ -304,16 +342,18 @@ def asked_on_record(
     return {record["id"]: record for record in run.records("answer") if record["id"] in wanted}
 
 
-def asked_for(setting: "Setting", questions: Sequence[Question], *, free: bool) -> list[Record]:
-    """A record of each question's answer, the user's response or the model's own, and of whether it is right."""
+def asked_for(
+    setting: "Setting", questions: Sequence[Question], heard: "Heard | None" = None, *, free: bool
+) -> list[Record]:
+    """A record of each question's answer, the user's response or the model's own, and of whether it is right.
+
+    heard: told of each batch of the questions that have no response, in their order."""
     asked = [question for question in questions if question.response is None]
-    written = dict(zip([q.id for q in asked], _replies(setting, asked, free=free), strict=True))
+    written = dict(zip([q.id for q in asked], _replies(setting, asked, heard, free=free), strict=True))
     records = []
     for question in questions:
         said = written.get(question.id)
-        answer = _lettered(question, question.response if said is None else said.answer)
-        if answer is not None and not setting.prompter.speakable(question, answer):
-            answer = None
+        answer = answer_of(setting, question, question.response if said is None else said.answer)
         records.append(
             {
                 "id": question.id,
@@ -332,10 +372,13 @@ def asked_for(setting: "Setting", questions: Sequence[Question], *, free: bool) 
     return records
 
 
-def _lettered(question: Question, answer: str | None) -> str | None:
-    """The letter alone of a choice that is named in more words, so that right and wrong answers have one form."""
+def answer_of(setting: "Setting", question: Question, answer: str | None) -> str | None:
+    """An answer as it is put to the model; None where it cannot be.
+
+    Of a choice that is named in more words the letter alone, so that right and wrong answers have one form."""
     named = choice_index(answer, question.choices) if answer and question.choices else None
-    return answer if named is None else LETTERS[named]
+    answer = answer if named is None else LETTERS[named]
+    return None if answer is None or not setting.prompter.speakable(question, answer) else answer
 
 
 def sampled_on_record(
@@ -348,18 +391,17 @@ def sampled_on_record(
     seed: int,
     top_p: float,
     tries: int,
+    branching: bool,
 ) -> dict[str, Record]:
-    """The record of each question's sampled answers, by its id; draws what is not there yet.
+    """The record of each question's candidate answers, by its id; draws what is not there yet.
 
-    wrong and what follows: as `interp.elicitation.sampled_answers` takes them."""
-    from interp.elicitation import sampled_answers
+    wrong and what follows: as `interp.candidates.candidate_answers` takes them."""
+    from interp.candidates import candidate_answers
+
+    wanted = {"wrong": wrong, "distinct": distinct, "tries": tries}
 
     def sampled(chunk: Sequence[Question]) -> Iterator[Record]:
-        generator, prompter = setting.generator, setting.prompter
-        found = sampled_answers(
-            generator, prompter, chunk, wrong=wrong, distinct=distinct, seed=seed, top_p=top_p, tries=tries
-        )
-        return map(asdict, found)
+        return map(asdict, candidate_answers(setting, chunk, **wanted, seed=seed, top_p=top_p, branching=branching))
 
     by_id = {q.id: q for q in questions}
     recorded(run, ("sample", 0), by_id, SAMPLED_AT_ONCE, sampled, setting, label="wrong answers")
@@ -401,7 +443,7 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
         "data.right": sum(record["right"] for record in answers),
         "data.unanswered": sum(record["answer"] is None for record in answers),
         "data.unparsed": sum(record["parsed"] is False for record in answers),
-        "data.without_wrong_answer": sum(not record["wrong"] for record in run.records("sample")),
+        **_wrong_answers(run, options),
         "format": options.format,
     }
     floors = floors_of(list(run.records("floor")))
@@ -421,6 +463,22 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
     if spread:
         summary["shot_sets"] = spread
     return summary
+
+
+def _wrong_answers(run: Run, options: Diagnose) -> Record:
+    """Where wrong answers came from, and how many questions have none, of any kind and sampled."""
+    from interp.candidates import sampled_wrong
+
+    samples = list(run.records("sample"))
+    chosen = any("choice" in record.get("sources", ()) for record in samples)
+    if options.wrong == "foil" and not chosen:
+        without = sum(not record["answers"].get("foil") for record in run.records("jsd") if record["set"] == 0)
+        return {"data.wrong_answers": "foil", "data.without_wrong_answer": without}
+    return {
+        "data.wrong_answers": "choice" if chosen else options.wrong,
+        "data.without_wrong_answer": sum(not (record["wrong"] or record.get("branched")) for record in samples),
+        "data.without_sampled_wrong_answer": sum(not sampled_wrong(record) for record in samples),
+    }
 
 
 def columns_of(name: str, records: Sequence[Record]) -> Columns:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from interp.formats import ConfidenceFormat
-from interp.prefix import Branches, SharedPrefix
+from interp.prefix import Branches, PromptsRead, SharedPrefix
 from interp.prompts import REPLY_TOKENS, Prompter
-from interp.questions import LETTERS, may_be_right, normalised
 from interp.records import Question
 from interp.thoughts import THOUGHTS, opens_thought, without_thoughts
 
@@ -24,6 +23,11 @@ TYPICAL_TOKENS = 4
 """What most answers have, for filling batches: in the later steps few of them are still being written."""
 NUCLEUS = 1024
 """A nucleus is first looked for among so many tokens, which is much faster than sorting a vocabulary."""
+
+FORKED = 2
+"""At so many of an answer's first tokens other tokens are tried by branching."""
+FORKS = 32
+"""So many of the likeliest tokens are known at each of them."""
 
 Pick = Callable[[Tensor, int, np.ndarray], Tensor]
 """(log-probabilities [rows, vocabulary], step, rows' numbers) -> the next token of each row, [rows]."""
@@ -39,6 +43,33 @@ class Continuation:
     """How many tokens were generated, the ending one included."""
     finished: bool
     """The model ended it by itself; False where it was cut off."""
+
+
+Heard = Callable[[Sequence[int], Sequence[Continuation], PromptsRead, Sequence[int]], None]
+"""Called when a batch is written, while its prompts are still at hand as they were read: (numbers of the continuations,
+the continuations, the prompts, the number of each continuation's prompt among them)."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a branch begins: with some tokens, and where they end with one that need not be the likeliest."""
+
+    tokens: tuple[int, ...] = ()
+    """The tokens that it begins with, at most `FORKED`."""
+    rank: int = 0
+    """After them, which token by likelihood; 0: the likeliest."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """An answer that begins in a given way and goes on greedily, and what else could have been its first tokens."""
+
+    said: Continuation
+    """The answer."""
+    first: tuple[int, ...]
+    """Its first tokens, at most `FORKED`."""
+    forks: tuple[tuple[tuple[int, float], ...], ...]
+    """For each of them the `FORKS` likeliest tokens in its place, each with its log-probability (nats)."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +117,15 @@ class Generator:
         self._silent = frozenset(self.tokenizer.convert_tokens_to_ids(token) for token in silent)
 
     def greedy(
-        self, prompts: Sequence[Sequence[int]], *, most: int = ANSWER_TOKENS, lines: bool = True
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        most: int = ANSWER_TOKENS,
+        lines: bool = True,
+        heard: Heard | None = None,
     ) -> list[Continuation]:
         """The most likely token at every step, for each prompt in the order given; lines False: to the turn's end."""
-        return self._written(prompts, lambda logits, step, rows: logits.argmax(-1), most, lines)
+        return self._written(prompts, lambda logits, step, rows: logits.argmax(-1), most, lines, heard)
 
     def sampled(
         self,
@@ -98,6 +134,7 @@ class Generator:
         *,
         top_p: float,
         most: int = ANSWER_TOKENS,
+        heard: Heard | None = None,
     ) -> list[Continuation]:
         """One top-p sample for each prompt at temperature 1, each with its own source of chance.
 
@@ -107,10 +144,37 @@ class Generator:
         def pick(logits: Tensor, step: int, rows: np.ndarray) -> Tensor:
             return top_p_token(logits, torch.from_numpy(chances[rows, step]).to(logits), top_p)
 
-        return self._written(prompts, pick, most, lines=True)
+        return self._written(prompts, pick, most, True, heard)
+
+    def branched(
+        self, prompts: Sequence[Sequence[int]], starts: Sequence[Start], *, most: int = ANSWER_TOKENS
+    ) -> list[Branch]:
+        """Each prompt's answer that begins as its start says and goes on with the likeliest token at every step."""
+        forks: list[list[tuple[tuple[int, float], ...]]] = [[] for _ in prompts]
+        first: list[list[int]] = [[] for _ in prompts]
+
+        def pick(logits: Tensor, step: int, rows: np.ndarray) -> Tensor:
+            if step >= FORKED:
+                return logits.argmax(-1)
+            logprobs, order = logits.log_softmax(-1).topk(min(FORKS, logits.shape[-1]))
+            tokens = order[:, 0].clone()
+            for number, row in enumerate(rows):
+                start = starts[row]
+                if step < len(start.tokens):
+                    tokens[number] = start.tokens[step]
+                elif step == len(start.tokens):
+                    tokens[number] = order[number, start.rank]
+                forks[row].append(tuple(zip(order[number].tolist(), logprobs[number].tolist(), strict=True)))
+                first[row].append(int(tokens[number]))
+            return tokens
+
+        written = self._written(prompts, pick, most, True, None)
+        return [Branch(*parts) for parts in zip(written, map(tuple, first), map(tuple, forks), strict=True)]
 
     @torch.no_grad()
-    def _written(self, prompts: Sequence[Sequence[int]], pick: Pick, most: int, lines: bool) -> list[Continuation]:
+    def _written(
+        self, prompts: Sequence[Sequence[int]], pick: Pick, most: int, lines: bool, heard: Heard | None
+    ) -> list[Continuation]:
         if not prompts:
             return []
         length = self.prefix.shared_length(prompts)
@@ -118,17 +182,24 @@ class Generator:
         copies = Counter(map(tuple, prompts))  # which share their prompt
         sizes = [(len(prompt) - length) // copies[tuple(prompt)] + TYPICAL_TOKENS for prompt in prompts]
         for batch in self.prefix.batches(sizes):
-            for index, (ids, finished) in zip(
-                batch, self._batch([prompts[i] for i in batch], length, batch, pick, most, lines), strict=True
-            ):
-                found[index] = Continuation(self._line(ids) if lines else self._text(ids), len(ids), finished)
+            written = self._batch([prompts[i] for i in batch], length, batch, pick, most, lines, heard)
+            found |= dict(zip(batch, written, strict=True))
         return [found[i] for i in range(len(prompts))]
 
     def _batch(
-        self, prompts: list[Sequence[int]], length: int, numbers: list[int], pick: Pick, most: int, lines: bool
-    ) -> list[tuple[list[int], bool]]:
+        self,
+        prompts: list[Sequence[int]],
+        length: int,
+        numbers: list[int],
+        pick: Pick,
+        most: int,
+        lines: bool,
+        heard: Heard | None,
+    ) -> list[Continuation]:
         unlike = {prompt: number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        branches = Branches(self.prefix, length, list(unlike), [unlike[tuple(prompt)] for prompt in prompts])
+        owners = [unlike[tuple(prompt)] for prompt in prompts]
+        branches = Branches(self.prefix, length, list(unlike), owners)
+        read = branches.read() if heard else None
         ends = self.stops if lines else self.turn_ends
         written: list[list[int]] = [[] for _ in prompts]
         finished = np.zeros(len(prompts), dtype=bool)
@@ -145,7 +216,14 @@ class Generator:
             if not len(alive) or step == most - 1:
                 break
             logits = branches.grown(alive, [written[row][-1] for row in alive])
-        return list(zip(written, finished.tolist(), strict=True))
+        del branches, logits
+        said = [
+            Continuation(self._line(ids) if lines else self._text(ids), len(ids), end)
+            for ids, end in zip(written, finished.tolist(), strict=True)
+        ]
+        if heard and read:
+            heard(numbers, said, read, owners)
+        return said
 
     def _line(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip().split("\n")[0].strip()
@@ -155,26 +233,37 @@ class Generator:
         return str(self.tokenizer.decode([i for i in ids if i not in self._silent])).strip()
 
 
-def slot_replies(generator: Generator, prompter: Prompter, questions: Sequence[Question]) -> list[Reply]:
+def slot_replies(
+    generator: Generator, prompter: Prompter, questions: Sequence[Question], heard: Heard | None = None
+) -> list[Reply]:
     """Each question's greedy answer, written into the slot after "Answer:"."""
-    written = generator.greedy([prompter.transcript(question).ids for question in questions])
-    return [Reply(said.text if said.finished and said.text else None, None, said.text, said.tokens) for said in written]
+    written = generator.greedy([prompter.transcript(question).ids for question in questions], heard=heard)
+    return [slot_reply(said) for said in written]
 
 
-def free_replies(generator: Generator, prompter: Prompter, questions: Sequence[Question]) -> list[Reply]:
+def slot_reply(said: Continuation) -> Reply:
+    """The answer that was written into the slot; None where it was not ended."""
+    return Reply(said.text if said.finished and said.text else None, None, said.text, said.tokens)
+
+
+def free_replies(
+    generator: Generator, prompter: Prompter, questions: Sequence[Question], heard: Heard | None = None
+) -> list[Reply]:
     """Each question's whole greedy reply, from its first word to the end of the turn."""
     prompts = [prompter.transcript(question, free=True).ids for question in questions]
-    written = generator.greedy(prompts, most=generator.reply_tokens, lines=False)
-    return [
-        parsed_reply(
-            said.text,
-            prompter.confidence,
-            tokens=said.tokens,
-            finished=said.finished,
-            opened=prompter.opens_thought,
-        )
-        for said in written
-    ]
+    written = generator.greedy(prompts, most=generator.reply_tokens, lines=False, heard=heard)
+    return [free_reply(said, prompter) for said in written]
+
+
+def free_reply(said: Continuation, prompter: Prompter) -> Reply:
+    """What a whole reply says."""
+    return parsed_reply(
+        said.text,
+        prompter.confidence,
+        tokens=said.tokens,
+        finished=said.finished,
+        opened=prompter.opens_thought,
+    )
 
 
 def parsed_reply(
@@ -218,89 +307,7 @@ def _quantile(likely: Tensor, order: Tensor, chance: Tensor, top_p: float) -> Te
     return order.gather(-1, place.minimum(last))[:, 0]
 
 
-@dataclass(frozen=True)
-class WrongAnswers:
-    """Distinct answers that a model gives, sampled, to one question, and how they were found."""
-
-    wrong: tuple[str, ...]
-    """Vetted wrong ones, in the order in which they came."""
-    distinct: tuple[str, ...]
-    """All distinct ones, right or wrong."""
-    tries: int
-    """How many samples were drawn."""
-    vetoed: int
-    """How many distinct ones were right, too close to right to be used as wrong, or words of the question."""
-
-
 def source_of_chance(seed: int, question: Question, number: int) -> np.random.Generator:
     """The source of the number-th sample for a question: the same whatever else is asked, on every machine."""
     digest = hashlib.sha256(f"{seed}|{question.id}|{number}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
-
-
-def sampled_answers(
-    generator: Generator,
-    prompter: Prompter,
-    questions: Sequence[Question],
-    *,
-    wrong: int,
-    distinct: int,
-    seed: int,
-    top_p: float,
-    tries: int,
-) -> list[WrongAnswers]:
-    """For each question, top-p samples until `wrong` usable wrong answers and `distinct` distinct ones are found.
-
-    At most `tries` samples a question. Choices need no sampling: the other letters are the wrong answers."""
-    if prompter.choices:
-        return [_other_choices(question, seed) for question in questions]
-    texts: list[list[str]] = [[] for _ in questions]
-    drawn = [0] * len(questions)
-    prompts = [prompter.transcript(question).ids for question in questions]
-    found = [_sorted_out(question, said, 0) for question, said in zip(questions, texts, strict=True)]
-    while True:
-        short = [
-            i
-            for i, have in enumerate(found)
-            if (len(have.wrong) < wrong or len(have.distinct) < distinct) and drawn[i] < tries
-        ]
-        if not short:
-            return found
-        wanted = [
-            i for i in short for _ in range(min(_draws(distinct - len(found[i].distinct), drawn[i]), tries - drawn[i]))
-        ]
-        draws = []
-        for i in wanted:
-            draws.append(source_of_chance(seed, questions[i], drawn[i]))
-            drawn[i] += 1
-        for i, said in zip(wanted, generator.sampled([prompts[i] for i in wanted], draws, top_p=top_p), strict=True):
-            if said.finished and said.text and prompter.speakable(questions[i], said.text):
-                texts[i].append(said.text)
-        for i in short:
-            found[i] = _sorted_out(questions[i], texts[i], drawn[i])
-
-
-def _draws(missing: int, drawn: int) -> int:
-    """How many samples to draw next: as many as are missing, and four times that once it is known that some repeat."""
-    return max(8, 4 * missing) if drawn else max(4, missing)
-
-
-def wrong_for_sure(question: Question, answer: str) -> bool:
-    """Not right in other words either, and no word of the question, which is no answer to it."""
-    return f" {normalised(answer)} " not in f" {normalised(question.text)} " and not may_be_right(question, answer)
-
-
-def _sorted_out(question: Question, said: Sequence[str], tries: int) -> WrongAnswers:
-    distinct: dict[str, str] = {}
-    for text in said:
-        if normalised(text):
-            distinct.setdefault(normalised(text), text)
-    wrong = tuple(text for text in distinct.values() if wrong_for_sure(question, text))
-    return WrongAnswers(wrong, tuple(distinct.values()), tries, len(distinct) - len(wrong))
-
-
-def _other_choices(question: Question, seed: int) -> WrongAnswers:
-    """The other letters in an order drawn by chance: the first one would always be the same, and models prefer some."""
-    letters = tuple(LETTERS[i] for i in source_of_chance(seed, question, 0).permutation(len(question.choices)))
-    wrong = tuple(letter for letter in letters if letter != question.answers[0])
-    return WrongAnswers(wrong, letters, 0, 1)

@@ -12,8 +12,9 @@ from interp.commands import CommonOptions, at_least, refuse_sets_of_nothing, run
 from interp.dryrun import DryRun, dry_run_of
 from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
+from interp.floor import columns as floor_columns
 from interp.formats import FORMATS, ConfidenceFormat, FormatName
-from interp.intervals import estimated
+from interp.intervals import estimated, estimated_columns
 from interp.methods import ASKINGS, METHODS, TRUTH, Answered, Method, MethodName, Sampling, Verdict, tokens_written
 from interp.processes import launched
 from interp.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
@@ -172,7 +173,7 @@ def _gather(run: Run, cells: Sequence[Cell], data: dict[str, list[Question]], op
     """Merges what processes that died have left of any cell, the finished ones too."""
     for cell in cells:
         run.gather("checkpoint", 0, [cell.checkpoint])
-        for asking in ("answer", *options.askings):
+        for asking in ("answer", "floor", *options.askings):
             run.gather(*cell.key(asking), [q.id for q in data[cell.data]])
 
 
@@ -277,9 +278,16 @@ class Prepared:
 def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Question], options: Evaluate) -> None:
     choices = bool(questions[0].choices)
     setting = ready.setting(FORMATS[cell.format], choices=choices, examples=cell.examples)
+    read: dict[str, Record] = {}
     if run.dry:
         run.dry.know_lengths(setting.prompter, questions)
-    told = _answers(run, cell, setting, questions, options)
+    told = _answers(run, cell, setting, questions, options, read)
+    if "read" in options.askings:
+        from interp.diagnose import read_again
+        from interp.setting import Case
+
+        cases = [Case(q, told[q.id]["answer"]) for q in questions if q.id in told and told[q.id]["answer"]]
+        read_again(run, cell.key("floor"), setting, cases)
     for asking in options.askings:
         of_asking = setting
         if asking == "judged":
@@ -289,23 +297,37 @@ def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Questio
         if asking != "sampled":
             answered = [one for one in answered if one.answer]
         whole = len(questions) * len(answered) / max(1, len(told))
-        _ask(run, cell.key(asking), asking, of_asking, answered, told, options, whole)
+        _ask(run, cell.key(asking), asking, of_asking, answered, told, options, read, whole)
 
 
 def _answers(
-    run: Run, cell: Cell, setting: "Setting", questions: Sequence[Question], options: Evaluate
+    run: Run,
+    cell: Cell,
+    setting: "Setting",
+    questions: Sequence[Question],
+    options: Evaluate,
+    read: dict[str, Record],
 ) -> dict[str, Record]:
-    """The record of each question's answer: the user's response, else the model's greedy one."""
-    from interp.diagnose import asked_for
+    """The record of each question's answer: the user's response, else the model's greedy one.
 
-    key = cell.key("answer")
+    read: takes what was read of the confidences in new answers while their prompts were at hand, by question."""
+    from interp.diagnose import asked_for
+    from interp.methods import answered_and_read
 
     def asked(chunk: Sequence[Question]) -> Iterator[Record]:
-        for question, record in zip(chunk, asked_for(setting, chunk, free=options.free), strict=True):
-            yield record | {"prompt_tokens": len(setting.prompter.transcript(question, free=options.free).ids)}
+        began, found = time.perf_counter(), {}
+        if "read" in options.askings:
+            records, found = answered_and_read(setting, chunk, free=options.free)
+        else:
+            records = asked_for(setting, chunk, free=options.free)
+        read.update(found)
+        spent = time.perf_counter() - began - sum(one["seconds"] for one in found.values())
+        for question, record in zip(chunk, records, strict=True):
+            prompt = setting.prompter.transcript(question, free=options.free)
+            yield {"seconds": spent / len(chunk), **record, "prompt_tokens": len(prompt.ids)}
 
     by_id = {q.id: q for q in questions}
-    recorded(run, key, by_id, AT_ONCE["answer"], timed(asked), setting, whole=len(questions))
+    recorded(run, cell.key("answer"), by_id, AT_ONCE["answer"], asked, setting, whole=len(questions))
     return _told(run, cell)
 
 
@@ -329,12 +351,20 @@ def _ask(
     answered: Sequence[Answered],
     told: dict[str, Record],
     options: Evaluate,
+    read: dict[str, Record],
     whole: int | float,
 ) -> None:
     sampling = Sampling(options.samples, options.top_p, options.seed)
 
+    def at_hand(one: Answered) -> bool:
+        return asking == "read" and read.get(one.question.id, {}).get("of_answer") == one.answer
+
     def asked(chunk: Sequence[Answered]) -> Iterator[Record]:
-        for one, record in zip(chunk, ASKINGS[asking](setting, chunk, sampling), strict=True):
+        missing = [one for one in chunk if not at_hand(one)]
+        fresh = iter(ASKINGS[asking](setting, missing, sampling) if missing else ())
+        for one in chunk:
+            record = read[one.question.id] if at_hand(one) else next(fresh)
+            record = {name: value for name, value in record.items() if name != "of_answer"}
             if options.free and asking == "read":  # the level that was written counts, not the likeliest one
                 record |= {"stated": told[one.question.id]["stated"], "level_tokens": 0}
             yield record
@@ -376,6 +406,7 @@ def summary_of(
         "rule": options.rule,
         "models": {name: {k: models[name][k] for k in ("fingerprint", "note", "dtype")} for name in models},
         "calibration": table,
+        "numerical_floor": _floors(by_key, cells),
         "unparsed": _unparsed(by_key, cells),
         "differences": _differences(scored, data, options),
     }
@@ -467,6 +498,16 @@ def _unparsed(by_key: ByKey, cells: Sequence[Cell]) -> Record:
         lost = {r["id"]: r.get("reply") for r in told if r["answer"] is None or r.get("parsed") is False}
         if lost and not cell.examples:
             _put(table, (cell.checkpoint, cell.data, cell.format), lost)
+    return table
+
+
+def _floors(by_key: ByKey, cells: Sequence[Cell]) -> Record:
+    """What the first answers' confidences differ by when they are read twice: by checkpoint, data and format."""
+    table: Record = {}
+    for cell in cells:
+        if records := by_key.get(cell.key("floor")):
+            found = estimated_columns(floor_columns(list(records.values())))
+            _put(table, (cell.checkpoint, cell.data, cell.format), {k: one.as_record() for k, one in found.items()})
     return table
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.intervals import Columns, Estimate, estimated_columns
+from interp.intervals import Columns, Estimate, Value, estimated_columns
 from interp.jsd import divergence
 from interp.records import Transcript
 from interp.runs import Record
@@ -57,7 +57,7 @@ def columns(records: Sequence[Record]) -> Columns:
     """The columns behind the floors, by their key in summary.json: of a divergence the median, of a difference the
     signed mean; with the largest of each, and the share of answers whose likeliest level is another."""
 
-    def column(name: str, *, size: bool = False) -> list[float | int | None]:
+    def column(name: str, *, size: bool = False) -> list[Value]:
         return [abs(record["values"][name]) if size else record["values"][name] for record in records]
 
     found: Columns = {"floor.jsd": (column("jsd"), np.median), "floor.stated": (column("stated"), np.mean)}

@@ -236,7 +236,12 @@ def next_token(model: "PreTrainedModel | PeftModel | nn.Module", **fed: Any) -> 
         model(**fed)
     if len(kept) != 1:
         raise UserError(f"{type(base_of(model)).__name__} does not pass its head once: it cannot be read in float32")
-    return NextToken(head_of(model), _exact(kept[0]))
+    return following(model, kept[0])
+
+
+def following(model: "PreTrainedModel | PeftModel | nn.Module", hidden: Tensor) -> NextToken:
+    """What comes next where hidden states [..., reads, width] enter the model's head."""
+    return NextToken(head_of(model), _exact(hidden))
 
 
 def _exact(hidden: Tensor) -> Tensor:

@@ -6,13 +6,14 @@ adapter is merged there, where merging rounds next to nothing."""
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from interp.errors import UserError
+from interp.head import base_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -35,7 +36,7 @@ class HookedModel:
         vocabulary = model.config.get_text_config().vocab_size
         probe = torch.tensor([PROBE], device=model.device) % vocabulary
         copied = exact_copy(model)
-        adapted = copied is not _base_of(copied)
+        adapted = copied is not base_of(copied)
         with torch.no_grad():
             expected = copied(probe).logits
         merged = _merged(copied)
@@ -93,14 +94,10 @@ class HookedModel:
             yield
 
 
-def _base_of(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
-    return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
-
-
 def exact_copy(model: "PreTrainedModel | PeftModel") -> "PreTrainedModel | PeftModel":
     """The model in float32 with eager attention, adapter in place; shares the storage of weights that are float32 and
     under no adapter. Errors: UserError where the weights are quantised, or spread."""
-    base = _base_of(model)
+    base = base_of(model)
     if getattr(base, "is_quantized", False) or len(set(getattr(base, "hf_device_map", {}).values())) > 1:
         raise UserError("transformer-lens needs the weights themselves, on one device: these are quantised or spread")
     shared = base is model  # merging would write into what is shared
@@ -113,21 +110,23 @@ def exact_copy(model: "PreTrainedModel | PeftModel") -> "PreTrainedModel | PeftM
     for module in copied.modules():
         if isinstance(module, PreTrainedModel):
             module.config.dtype = torch.float32
-    _base_of(copied).set_attn_implementation("eager")
+    base_of(copied).set_attn_implementation("eager")
     return copied
 
 
 def _merged(copied: "PreTrainedModel | PeftModel") -> PreTrainedModel:
     """The copy with its adapter merged into its own weights."""
-    if copied is _base_of(copied):
+    if isinstance(copied, PreTrainedModel):
         return copied
     _untie(copied)
+    peft: Any = copied  # whose method is the base's
     try:
-        merged: PreTrainedModel = copied.merge_and_unload()
-    except (ValueError, NotImplementedError) as error:
+        merged: PreTrainedModel = peft.merge_and_unload()
+    except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"the adapter cannot be merged for transformer-lens ({reason})") from error
-    return merged.eval().requires_grad_(False)
+    merged.eval().requires_grad_(False)
+    return merged
 
 
 def _untie(copied: "PeftModel") -> None:
@@ -138,8 +137,8 @@ def _untie(copied: "PeftModel") -> None:
             if weight in seen:
                 setattr(module, name, nn.Parameter(weight.clone(), requires_grad=False))
             seen.add(weight)
-    _base_of(copied).config.get_text_config().tie_word_embeddings = False
-    _base_of(copied).config.tie_word_embeddings = False
+    base_of(copied).config.get_text_config().tie_word_embeddings = False
+    base_of(copied).config.tie_word_embeddings = False
 
 
 def _bridged(twin: PreTrainedModel, architecture: str) -> "TransformerBridge":

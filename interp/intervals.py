@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -40,15 +40,47 @@ class Estimate:
         return {name: value for name, value in asdict(self).items() if name != "floor" or value is not None}
 
 
-def estimated(values: Sequence[float | int | None], statistic: Statistic = np.mean, *, seed: int = 0) -> Estimate:
-    """The statistic of one value per question, None marking a question that is left out, with its interval."""
-    there = np.array([v for v in values if v is not None and math.isfinite(v)], dtype=float)
-    left_out = len(values) - len(there)
-    return estimated_jointly((there,), lambda x: statistic(x, axis=-1), left_out=left_out, seed=seed)
-
-
-Columns = dict[str, tuple[list[float | int | None], Statistic]]
+Value = float | int | tuple[float | int, ...] | None
+"""What one question has: a number, several numbers that belong together, or nothing."""
+Columns = dict[str, tuple[list[Value], Statistic]]
 """What a run's numbers are computed from: by the number's key, one value per question, and the statistic of them."""
+
+
+def estimated(values: Sequence[Value], statistic: Statistic = np.mean, *, seed: int = 0) -> Estimate:
+    """The statistic of one value per question, None marking a question that is left out, with its interval.
+
+    Where a value is several numbers the statistic takes as many arrays, whose questions are resampled together."""
+    there = _fields(v for v in values if v is not None and np.isfinite(v).all())
+    left_out = len(values) - len(there[0])
+    return estimated_jointly(there, lambda *x: statistic(*x, axis=-1), left_out=left_out, seed=seed)
+
+
+def _fields(values: Iterable[Value]) -> list[np.ndarray]:
+    """The first numbers of all values, the second ones, and so on; one array where a value is a number."""
+    rows = np.array(list(values), dtype=float)
+    return [rows] if rows.ndim == 1 else list(rows.T)
+
+
+def share_of_sum(part: np.ndarray, whole: np.ndarray, axis: int = -1) -> np.ndarray:
+    """The sum of the parts over the sum of the wholes; NaN where there is nothing of the whole.
+
+    A share of things that come in clusters, a cluster to a question: its interval resamples the clusters (the ratio
+    estimator; Cochran 1977, chapter 6), since two pairs of one question are no two observations."""
+    parts, wholes = part.sum(axis=axis), whole.sum(axis=axis)
+    share: np.ndarray = np.divide(parts, wholes, out=np.full(np.shape(parts), np.nan), where=wholes > 0)
+    return share
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Spearman's rank correlation, in [-1, 1]; NaN where one of the two has no spread."""
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(values, axis=axis) for values in (x, y)]
+    apart = [rank - rank.mean(axis=axis, keepdims=True) for rank in ranks]
+    spread = np.sqrt((apart[0] ** 2).sum(axis=axis) * (apart[1] ** 2).sum(axis=axis))
+    product = (apart[0] * apart[1]).sum(axis=axis)
+    found: np.ndarray = np.divide(product, spread, out=np.full(np.shape(product), np.nan), where=spread > 0)
+    return found
 
 
 def estimated_columns(columns: Columns) -> dict[str, Estimate]:
@@ -57,18 +89,19 @@ def estimated_columns(columns: Columns) -> dict[str, Estimate]:
 
 
 def difference(
-    before: Sequence[float | int | None],
-    after: Sequence[float | int | None],
+    before: Sequence[Value],
+    after: Sequence[Value],
     statistic: Statistic = np.mean,
     *,
     seed: int = 0,
 ) -> Estimate:
     """statistic(after) less statistic(before) over the questions that have both; the pairs are resampled."""
     both = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]
-    pairs = np.array(both, dtype=float).reshape(-1, 2)
+    sides = [_fields(pair[i] for pair in both) for i in (0, 1)]
+    count = len(sides[0])
     return estimated_jointly(
-        (pairs[:, 0], pairs[:, 1]),
-        lambda b, a: statistic(a, axis=-1) - statistic(b, axis=-1),
+        [*sides[0], *sides[1]],
+        lambda *x: statistic(*x[count:], axis=-1) - statistic(*x[:count], axis=-1),
         left_out=len(before) - len(both),
         seed=seed,
     )

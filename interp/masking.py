@@ -1,13 +1,14 @@
 """Answer masking: does the stated confidence change when the answer is hidden from it?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from interp.intervals import Columns
-from interp.records import Span, Transcript
+from interp.records import ConfidenceDistribution, Span, Transcript
 from interp.runs import Record
 
 if TYPE_CHECKING:
@@ -60,66 +61,104 @@ def mean_embedding(model: "PreTrainedModel | PeftModel") -> "Tensor":
 
     if model not in _MEANS:
         table = model.get_input_embeddings()
-        count = len(table.get_parameter("weight"))
+        count = model.config.get_text_config().vocab_size
         parts = torch.split(torch.arange(count, device=model.device), 4096)
         sums = torch.stack([table(part).float().sum(0).cpu().double() for part in parts])
         _MEANS[model] = sums.sum(0) / count
     return _MEANS[model]
 
 
-def masked_tree(
-    setting: "Setting", transcript: Transcript, length: int, filler: "Tensor", span: Span = "answer"
-) -> tuple["TokenTree", list[int], "LevelPlan", "Tensor"]:
-    """A transcript's tree with the embeddings [nodes, width] of one span replaced by a filler."""
-    tree, reads, plan = setting.reader.plan(transcript, length)
-    embeds = setting.prefix.embedded(tree.tokens).clone()
-    path = tree.insert(transcript.ids[length:])
-    embeds[[path[i - length] for i in transcript.positions(span)]] = filler.to(embeds)
-    return tree, reads, plan, embeds
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """One transcript in several variants, in one tree: what they have in common stands once."""
+
+    tree: "TokenTree"
+    """The transcript's tokens and levels as often as they differ, with the cuts of attention."""
+    reads: list[int]
+    """The nodes after which levels are read."""
+    plans: dict[str, "LevelPlan"]
+    """Where each variant's levels stand."""
+    hidden: dict[str, tuple[int, ...]]
+    """The nodes that are fed a filler, by the filler's name."""
+
+    def embeds(self, setting: "Setting", fillers: dict[str, "Tensor"]) -> "Tensor":
+        """What is fed, [nodes, width]."""
+        embeds = setting.prefix.embedded(self.tree.tokens).clone()
+        for name, nodes in self.hidden.items():
+            embeds[list(nodes)] = fillers[name].to(embeds)
+        return embeds
 
 
-def cut_tree(
-    setting: "Setting", transcript: Transcript, length: int, cut: str
-) -> tuple["TokenTree", list[int], "LevelPlan"]:
-    """A transcript's tree in which attention to the answer is cut."""
-    tree, reads, plan = setting.reader.plan(transcript, length)
-    path = tree.insert(transcript.ids[length:])
-    answer = [path[i - length] for i in transcript.positions("answer")]
-    levels = [node for node in range(len(tree.tokens)) if node not in path]
-    after = [node for node in path if node > answer[-1]]
-    looking = [path[-1], *levels] if cut == CUTS[0] else [*after, *levels]
-    tree.cuts.append((tuple(looking), tuple(answer)))
-    return tree, reads, plan
+def variants(
+    setting: "Setting",
+    transcript: Transcript,
+    length: int,
+    *,
+    fillers: Iterable[str] = (),
+    cuts: Sequence[str] = (),
+    seen: bool = True,
+    span: Span = "answer",
+) -> Variants:
+    """The transcript below its first `length` tokens: as it is (seen), with a span under fillers, and under cuts.
+
+                    ┌ answer ─ tail ─┬ last ─ levels      seen
+    question ───────┤        │       └ last ─ levels      confidence_to_answer: these do not see the answer
+                    │        └ tail ── last ─ levels      later_to_answer: none of these does
+                    └ filler ─ tail ── last ─ levels      for each filler"""
+    from interp.prefix import TokenTree
+
+    tree, ids = TokenTree(), transcript.ids[length:]
+    positions = [i - length for i in transcript.positions(span)]
+    first, after = positions[0], positions[-1] + 1
+    path = tree.insert(ids if seen else ids[:first])
+    paths = {"seen": path} if seen else {}
+    hidden = {}
+    for name in fillers:
+        paths[name] = (*path[:first], *tree.branch(ids[first:], path[first - 1] if first else -1))
+        hidden[name] = tuple(paths[name][i] for i in positions)
+    for name in cuts:
+        start = len(ids) - 1 if name == CUTS[0] else after
+        paths[name] = (*path[:start], *tree.branch(ids[start:], path[start - 1]))
+    reads: dict[int, int] = {}
+    plans = {}
+    for name, own in paths.items():
+        before = len(tree.tokens)
+        plans[name] = setting.reader.plan_at(tree, own, transcript, reads)
+        if name in cuts:
+            levels = range(before, len(tree.tokens))
+            looking = [node for node in own if node not in path]
+            tree.cuts.append(((*looking, *levels), tuple(path[i] for i in positions)))
+    return Variants(tree, list(reads), plans, hidden)
+
+
+def distributions(
+    setting: "Setting", length: int, of_each: Sequence[Variants], fillers: dict[str, "Tensor"]
+) -> list[dict[str, ConfidenceDistribution]]:
+    """What each transcript's variants say, by their name; `length`: what of the opening they continue."""
+    found: dict[int, dict[str, ConfidenceDistribution]] = {}
+    trees, reads = [one.tree for one in of_each], [one.reads for one in of_each]
+    for i, after in setting.prefix.logits(length, trees, reads, lambda i: of_each[i].embeds(setting, fillers)):
+        found[i] = {
+            name: setting.reader.distribution(plan.level_logprobs(after, setting.reader.stops))
+            for name, plan in of_each[i].plans.items()
+        }
+    return [found[i] for i in range(len(of_each))]
 
 
 def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
     """One record for each case: the confidence as it is, under each filler and under each cut."""
     fillers = filler_embeddings(setting)
-    return [_of_case(setting, case, fillers) for case in cases]
+    transcripts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
+    length = setting.prefix.shared_length([transcript.ids for transcript in transcripts])
+    of_each = [variants(setting, transcript, length, fillers=fillers, cuts=CUTS) for transcript in transcripts]
+    return [_record(said) for said in distributions(setting, length, of_each, fillers)]
 
 
-def _of_case(setting: "Setting", case: "Case", fillers: dict[str, "Tensor"]) -> Record:
-    transcript = setting.prompter.transcript(case.question, case.answer)
-    length = transcript.positions("answer")[0]
-    prefix = setting.prefix.extended(transcript.ids[:length])
-    variants: dict[str, tuple[TokenTree, list[int], LevelPlan, Tensor | None]]
-    variants = {"seen": (*setting.reader.plan(transcript, length), None)}
-    variants |= {name: masked_tree(setting, transcript, length, filler) for name, filler in fillers.items()}
-    variants |= {name: (*cut_tree(setting, transcript, length, name), None) for name in CUTS}
-    trees, reads, plans, embeds = zip(*variants.values(), strict=True)
-    fed = [prefix.embedded(tree.tokens) if e is None else e for tree, e in zip(trees, embeds, strict=True)]
-    found: dict[str, Record] = {}
-    for index, logits in prefix.logits(length, trees, reads, fed):
-        said = setting.reader.distribution(plans[index].level_logprobs(logits, setting.reader.stops))
-        found[list(variants)[index]] = {
-            "probability": list(said.probability),
-            "outside": said.outside,
-            "expected": said.expected,
-        }
-    return _record({name: found[name] for name in variants})
-
-
-def _record(found: dict[str, Record]) -> Record:
+def _record(said: dict[str, ConfidenceDistribution]) -> Record:
+    found = {
+        name: {"probability": list(one.probability), "outside": one.outside, "expected": one.expected}
+        for name, one in said.items()
+    }
     seen = found["seen"]
     masked = {name: one for name, one in found.items() if name != "seen"}
     values = {"seen": seen["expected"]}

@@ -4,6 +4,7 @@ An asking puts questions to a model and leaves one record each; a method reads c
 methods share an asking: the stated confidence and the answer's own probability come out of one pass."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,8 @@ from interp.records import ConfidenceDistribution, Question, Transcript
 from interp.runs import Record
 
 if TYPE_CHECKING:
+    from interp.elicitation import Continuation
+    from interp.prefix import PromptsRead
     from interp.setting import Setting
 
 MethodName = Literal["default", "self-consistency", "p-true", "sequence", "question-only", "given"]
@@ -51,19 +54,44 @@ def read(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -
     return _spoken(setting, [(one.question, one.answer) for one in answered])
 
 
+def answered_and_read(
+    setting: "Setting", questions: Sequence[Question], *, free: bool
+) -> tuple[list[Record], dict[str, Record]]:
+    """Each question's record of its answer, as `interp.diagnose.asked_for` makes it; and by its id what `read` gives
+    for an answer of the model's own, with that answer and the seconds that it took. Prompts are read once for both."""
+    from interp.diagnose import answer_of, asked_for
+    from interp.elicitation import free_reply, slot_reply
+
+    asked = [question for question in questions if question.response is None]
+    found: dict[str, Record] = {}
+
+    def heard(
+        numbers: Sequence[int], written: "Sequence[Continuation]", prompts: "PromptsRead", owners: Sequence[int]
+    ) -> None:
+        began = time.perf_counter()
+        put: list[tuple[Question, str, int]] = []
+        for number, said, prompt in zip(numbers, written, owners, strict=True):
+            reply = free_reply(said, setting.prompter) if free else slot_reply(said)
+            if answer := answer_of(setting, asked[number], reply.answer):
+                put.append((asked[number], answer, prompt))
+        records = _spoken(setting, [(question, answer) for question, answer, _ in put], prompts, [p for *_, p in put])
+        seconds = (time.perf_counter() - began) / max(len(put), 1)
+        for (question, answer, _), record in zip(put, records, strict=True):
+            found[question.id] = {"seconds": seconds, "of_answer": answer, **record}
+
+    return asked_for(setting, questions, heard, free=free), found
+
+
 def hidden(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -> list[Record]:
     """The confidence with the answer's tokens replaced by a neutral one: what the question alone gives."""
-    from interp.masking import filler_embeddings, masked_tree
+    from interp.masking import distributions, filler_embeddings, variants
 
     transcripts = [setting.prompter.transcript(one.question, one.answer) for one in answered]
-    filler = filler_embeddings(setting)["neutral"]
+    fillers = {"neutral": filler_embeddings(setting)["neutral"]}
     length = setting.prefix.shared_length([transcript.ids for transcript in transcripts])
-    trees, reads, plans, fed = zip(*(masked_tree(setting, t, length, filler) for t in transcripts), strict=True)
-    found = {}
-    for index, after in setting.prefix.logits(length, trees, reads, fed):
-        said = setting.reader.distribution(plans[index].level_logprobs(after, setting.reader.stops))
-        found[index] = _said(setting, transcripts[index], said)
-    return [found[i] for i in range(len(answered))]
+    of_each = [variants(setting, t, length, fillers=fillers, seen=False) for t in transcripts]
+    found = distributions(setting, length, of_each, fillers)
+    return [_said(setting, t, said["neutral"]) for t, said in zip(transcripts, found, strict=True)]
 
 
 def judged(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -> list[Record]:
@@ -79,32 +107,53 @@ def sampled(setting: "Setting", answered: Sequence[Answered], sampling: Sampling
     from interp.elicitation import source_of_chance
 
     questions = [one.question for one in answered]
-    prompts = [setting.prompter.transcript(question).ids for question in questions]
+    asked = [setting.prompter.transcript(question).ids for question in questions]
     numbered = [(i, k) for i in range(len(questions)) for k in range(sampling.samples)]
+    spoken: dict[tuple[int, str], Record] = {}
+
+    def heard(
+        numbers: Sequence[int], written: "Sequence[Continuation]", prompts: "PromptsRead", owners: Sequence[int]
+    ) -> None:
+        put: dict[tuple[int, str], int] = {}  # the same words to the same question are read once
+        for number, said, prompt in zip(numbers, written, owners, strict=True):
+            i, _ = numbered[number]
+            if said.finished and said.text and setting.prompter.speakable(questions[i], said.text):
+                put[i, said.text] = prompt
+        records = _spoken(setting, [(questions[i], text) for i, text in put], prompts, list(put.values()))
+        spoken.update(zip(put, records, strict=True))
+
     written = setting.generator.sampled(
-        [prompts[i] for i, _ in numbered],
+        [asked[i] for i, _ in numbered],
         [source_of_chance(sampling.seed, questions[i], k) for i, k in numbered],
         top_p=sampling.top_p,
+        heard=heard,
     )
-    usable = [
-        (i, said.text)
-        for (i, _), said in zip(numbered, written, strict=True)
-        if said.finished and said.text and setting.prompter.speakable(questions[i], said.text)
-    ]
-    distinct = list(dict.fromkeys(usable))  # the same words to the same question are read once
-    spoken = dict(zip(distinct, _spoken(setting, [(questions[i], text) for i, text in distinct]), strict=True))
     records = []
     for i, question in enumerate(questions):
-        own = [spoken[i, text] | {"answer": text} for j, text in usable if j == i]
-        tokens = sum(said.tokens for (j, _), said in zip(numbered, written, strict=True) if j == i)
+        samples = [said for (j, _), said in zip(numbered, written, strict=True) if j == i]
+        own = [
+            spoken[i, said.text] | {"answer": said.text}
+            for said in samples
+            if said.finished and (i, said.text) in spoken
+        ]
+        tokens = sum(said.tokens for said in samples)
         tokens += sum(one["level_tokens"] for one in own)
         records.append({"samples": own, "of": sampling.samples, "tokens": tokens, "choices": list(question.choices)})
     return records
 
 
-def _spoken(setting: "Setting", answered: Sequence[tuple[Question, str]]) -> list[Record]:
+def _spoken(
+    setting: "Setting",
+    answered: Sequence[tuple[Question, str]],
+    prompts: "PromptsRead | None" = None,
+    owners: Sequence[int] = (),
+) -> list[Record]:
+    """What is said after each answer. prompts: that have been read, and of them the number of each question's."""
     transcripts = [setting.prompter.transcript(question, answer) for question, answer in answered]
-    readings = setting.reader.readings(transcripts) if transcripts else []
+    if not transcripts:
+        return []
+    reader = setting.reader
+    readings = reader.readings_below(prompts, owners, transcripts) if prompts else reader.readings(transcripts)
     return [
         _said(setting, transcript, reading.distribution)
         | {"logprob": reading.answer_logprob, "answer_tokens": reading.answer_tokens}

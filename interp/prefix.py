@@ -5,7 +5,7 @@ a common beginning stands once as well; a float mask lets each token see the pre
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,13 +48,24 @@ class TokenTree:
         path = []
         for token in tokens:
             if (after, token) not in self._children:
-                self._children[after, token] = len(self.tokens)
-                self.tokens.append(token)
-                self.parents.append(after)
-                self.depths.append(self.depths[after] + 1 if after >= 0 else 0)
+                self._children[after, token] = self._added(token, after)
             after = self._children[after, token]
             path.append(after)
         return tuple(path)
+
+    def branch(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
+        """Nodes of a path below node `after` that is shared with no other: for other embeddings, or under a cut."""
+        path = []
+        for token in tokens:
+            after = self._added(token, after)
+            path.append(after)
+        return tuple(path)
+
+    def _added(self, token: int, after: int) -> int:
+        self.tokens.append(token)
+        self.parents.append(after)
+        self.depths.append(self.depths[after] + 1 if after >= 0 else 0)
+        return len(self.tokens) - 1
 
     def sight(self, layer: int | None = None) -> np.ndarray:
         """Which node sees which: itself and its ancestors, less what is cut. Shape [nodes, nodes], bool.
@@ -67,6 +78,10 @@ class TokenTree:
         for looking, looked_at in self.cuts + ([] if layer is None else self.cuts_in_layer.get(layer, [])):
             seen[np.ix_(looking, looked_at)] = False
         return seen
+
+
+Standing = tuple[TokenTree, np.ndarray]
+"""A tree, and which columns of the cache it continues, [columns], bool."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ class SharedPrefix:
             tree = TokenTree()
             path = tree.insert(ids[len(self.opening) :])
             with torch.no_grad():
-                forest = self._forward(len(self.opening), [tree], [path[-1:]])
+                forest = self._forward([len(self.opening)], [tree], [path[-1:]])
             longer._keys_values = [(keys, values) for keys, values, _ in forest.cache]
         return longer
 
@@ -128,22 +143,29 @@ class SharedPrefix:
 
     @torch.no_grad()
     def logits(
-        self, length: int, trees: Sequence[TokenTree], reads: Sequence[Sequence[int]], embeds: Sequence[Tensor] = ()
+        self,
+        lengths: int | Sequence[int],
+        trees: Sequence[TokenTree],
+        reads: Sequence[Sequence[int]],
+        embeds: Callable[[int], Tensor] | None = None,
     ) -> Iterator[tuple[int, NextToken]]:
         """(index of the tree, what comes next after its nodes that are read), batch by batch.
 
-        length: how much of the opening the trees continue. embeds: what to feed each tree instead of its tokens; an
-        item is asked for when its batch is read. The cache of a batch is let go before the next one is read."""
+        lengths: how much of the opening the trees continue, each as much or one number for all. embeds: gives what to
+        feed a tree instead of its tokens, [nodes, width]; it is asked when the tree's batch is read, so that no others
+        are held. The cache of a batch is let go before the next one is read."""
+        lengths = [lengths] * len(trees) if isinstance(lengths, int) else lengths
         for batch in self.batches([len(tree.tokens) for tree in trees]):
-            fed = [embeds[i] for i in batch] if embeds else None
-            found = self._forward(length, [trees[i] for i in batch], [reads[i] for i in batch], fed).reads
+            fed = [embeds(i) for i in batch] if embeds else None
+            below, of_batch, read = ([part[i] for i in batch] for part in (lengths, trees, reads))
+            found = self._forward(below, of_batch, read, fed).reads
             while found:
                 yield batch[len(batch) - len(found)], found.pop(0)
 
     def path_logits(self, length: int, tree: TokenTree, reads: Sequence[int], embeds: Tensor) -> NextToken:
         """What comes next, [steps, reads], in one tree fed [steps, nodes, width], with gradient."""
         copies = len(embeds)
-        found = self._forward(length, [tree] * copies, [reads] * copies, list(embeds)).reads
+        found = self._forward([length] * copies, [tree] * copies, [reads] * copies, list(embeds)).reads
         return NextToken(found[0].head, torch.stack([one.hidden for one in found]))
 
     def embedded(self, tokens: Sequence[int]) -> Tensor:
@@ -161,51 +183,74 @@ class SharedPrefix:
 
     def _forward(
         self,
-        length: int,
+        lengths: Sequence[int],
         trees: Sequence[TokenTree],
         reads: Sequence[Sequence[int]],
         embeds: Sequence[Tensor] | None = None,
     ) -> "Forest":
-        """Reads trees below the opening's first `length` tokens.
+        """Reads trees, each below the opening's first so many tokens.
 
         Small trees stand side by side in a row, unseen by each other, so that the prefix is copied once a row and not
-        once a tree. In a row the nodes to be read stand last: only their logits are made."""
+        once a tree."""
         rows = _rows([len(tree.tokens) for tree in trees])
+        before = np.arange(max(lengths))
+        columns = np.broadcast_to(before, (len(rows), len(before)))
+        seen_before = [before < length for length in lengths]
+        return self.read_on(self.fork(len(before), len(rows)), columns, rows, trees, reads, seen_before, embeds)
+
+    def read_on(
+        self,
+        cache: DynamicCache,
+        columns: np.ndarray,
+        rows: Sequence[Sequence[int]],
+        trees: Sequence[TokenTree],
+        reads: Sequence[Sequence[int]],
+        seen_before: Sequence[np.ndarray],
+        embeds: Sequence[Tensor] | None = None,
+    ) -> "Forest":
+        """Reads trees below what a cache holds, which grows by them.
+
+        columns: the position of each column of the cache, [rows, columns]. rows: the trees of each of its rows.
+        seen_before: which columns each tree continues, [columns]; its nodes come at the positions after them. In a row
+        the nodes to be read stand last: only their logits are made."""
         orders = [_layout(row, trees, reads) for row in rows]
-        width = max(map(len, orders))
+        width, before = max(map(len, orders)), columns.shape[1]
         device = self.model.device
         positions = np.zeros((len(rows), width), dtype=np.int64)
         ids = np.zeros((len(rows), width), dtype=np.int64)
-        fed_rows, places = [], []
+        fed_rows: list[Tensor] = []
+        places: dict[int, tuple[int, np.ndarray]] = {}
         for number, (row, order) in enumerate(zip(rows, orders, strict=True)):
-            pad = width - len(order)
-            positions[number, pad:] = length + np.concatenate([trees[i].depths for i in row])[order]
+            pad, sizes = width - len(order), [len(trees[i].tokens) for i in row]
+            depths = np.concatenate([seen_before[i].sum() + np.array(trees[i].depths, dtype=np.int64) for i in row])
+            positions[number, pad:] = depths[order]
             ids[number, pad:] = np.concatenate([trees[i].tokens for i in row])[order]
-            where = length + pad + np.argsort(order)
-            places += [(number, part) for part in np.split(where, np.cumsum([len(trees[i].tokens) for i in row])[:-1])]
+            where = np.split(before + pad + np.argsort(order), np.cumsum(sizes)[:-1])
+            places |= {i: (number, part) for i, part in zip(row, where, strict=True)}
             if embeds is not None:
                 there = torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]
                 fed_rows.append(torch.cat([there[:1].expand(pad, -1), there]))
-        columns = np.concatenate([np.broadcast_to(np.arange(length), (len(rows), length)), positions], axis=1)
+        columns = np.concatenate([columns, positions], axis=1)
         fed = {"inputs_embeds": torch.stack(fed_rows)} if fed_rows else {"input_ids": torch.from_numpy(ids).to(device)}
-        cache = self.fork(length, len(rows))
         most = max(sum(len(reads[i]) for i in row) for row in rows)
-        packed = [[trees[i] for i in row] for row in rows]
-        with self._masks_of_layers(packed, orders, length, positions, columns):
+        packed = [[(trees[i], seen_before[i]) for i in row] for row in rows]
+        with self._masks_of_layers(packed, orders, positions, columns):
             after = next_token(
                 self.model,
                 **fed,
-                attention_mask=self.masks(_sight_of(packed, orders, length), positions, columns),
+                attention_mask=self.masks(_sight_of(packed, orders), positions, columns),
                 position_ids=torch.from_numpy(positions).to(device),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=most,
             )
-        found: list[NextToken] = []
+        found: dict[int, NextToken] = {}
         for number, row in enumerate(rows):
-            sizes = [len(reads[i]) for i in row]
-            found += [NextToken(after.head, part) for part in after.hidden[number, most - sum(sizes) :].split(sizes)]
-        return Forest(cache, columns, places, found)
+            counts = [len(reads[i]) for i in row]
+            parts = after.hidden[number, most - sum(counts) :].split(counts)
+            found |= {i: NextToken(after.head, part) for i, part in zip(row, parts, strict=True)}
+        every = range(len(trees))
+        return Forest(cache, columns, [places[i] for i in every], [found[i] for i in every])
 
     def masks(self, seen: np.ndarray, positions: np.ndarray, columns: np.ndarray) -> Tensor | dict[str, Tensor]:
         """The float masks that the model takes: 0 where a token is seen, the lowest number where it is not.
@@ -223,22 +268,21 @@ class SharedPrefix:
     @contextmanager
     def _masks_of_layers(
         self,
-        packed: Sequence[Sequence[TokenTree]],
+        packed: Sequence[Sequence[Standing]],
         orders: Sequence[np.ndarray],
-        length: int,
         positions: np.ndarray,
         columns: np.ndarray,
     ) -> Iterator[None]:
         """While open, the layers that have cuts of their own see no more than those allow; layers with the same cuts
         share a mask."""
-        trees = [tree for row in packed for tree in row]
+        trees = [tree for row in packed for tree, _ in row]
         by_cuts: dict[object, list[int]] = {}
         for layer in sorted({layer for tree in trees for layer in tree.cuts_in_layer}):
             own = tuple(tuple(tree.cuts_in_layer.get(layer, ())) for tree in trees)
             by_cuts.setdefault(own, []).append(layer)
         masks: dict[int, Tensor] = {}
         for layers in by_cuts.values():
-            made = self.masks(_sight_of(packed, orders, length, layers[0]), positions, columns)
+            made = self.masks(_sight_of(packed, orders, layers[0]), positions, columns)
             kinds = getattr(self.model.config.get_text_config(), "layer_types", None) or [""] * (layers[-1] + 1)
             masks |= {layer: made[kinds[layer]] if isinstance(made, dict) else made for layer in layers}
         with masked_layers(self.model, masks):
@@ -248,6 +292,60 @@ class SharedPrefix:
         dtype = self.model.dtype
         mask = torch.zeros(seen.shape, dtype=dtype)
         return mask.masked_fill_(torch.from_numpy(~seen), torch.finfo(dtype).min)[:, None].to(self.model.device)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptsRead:
+    """Prompts as the model has read them, side by side in few rows, to be continued in one way or another."""
+
+    prefix: SharedPrefix
+    """What read them."""
+    prompts: list[tuple[int, ...]]
+    """Their token ids."""
+    keys_values: list[tuple[Tensor, Tensor]]
+    """Keys and values of each layer, [rows, heads, columns, width]."""
+    columns: np.ndarray
+    """The position of each of their columns, [rows, columns]."""
+    rows: list[int]
+    """The row of each prompt."""
+    seen: np.ndarray
+    """The columns of each prompt, [prompts, columns], bool."""
+
+    @torch.no_grad()
+    def logits(
+        self,
+        prompts: Sequence[int],
+        lengths: Sequence[int],
+        trees: Sequence[TokenTree],
+        reads: Sequence[Sequence[int]],
+    ) -> Iterator[tuple[int, NextToken]]:
+        """As `SharedPrefix.logits`, each tree below the first `lengths` tokens of one of the prompts."""
+        rows: list[list[int]] = []
+        for row in dict.fromkeys(self.rows[prompt] for prompt in prompts):
+            members = [i for i, prompt in enumerate(prompts) if self.rows[prompt] == row]
+            rows += [[members[k] for k in part] for part in _rows([len(trees[i].tokens) for i in members])]
+        for batch in self.prefix.batches([sum(len(trees[i].tokens) for i in row) for row in rows]):
+            members = [i for b in batch for i in rows[b]]
+            local = iter(range(len(members)))
+            sources = [self.rows[prompts[rows[b][0]]] for b in batch]
+            found = self.prefix.read_on(
+                self._fork(sources),
+                self.columns[sources],
+                [[next(local) for _ in rows[b]] for b in batch],
+                [trees[i] for i in members],
+                [reads[i] for i in members],
+                [self._first(prompts[i], lengths[i]) for i in members],
+            ).reads
+            while found:
+                yield members[len(members) - len(found)], found.pop(0)
+
+    def _fork(self, rows: Sequence[int]) -> DynamicCache:
+        """A cache of these rows."""
+        return DynamicCache([tuple(x[torch.tensor(rows, device=x.device)] for x in kv) for kv in self.keys_values])
+
+    def _first(self, prompt: int, length: int) -> np.ndarray:
+        """The columns of a prompt's first `length` tokens."""
+        return self.seen[prompt] & (self.columns[self.rows[prompt]] < length)
 
 
 class Branches:
@@ -263,48 +361,44 @@ class Branches:
         trees = [TokenTree() for _ in prompts]
         ends = [tree.insert(prompt[length:])[-1:] for tree, prompt in zip(trees, prompts, strict=True)]
         self._prefix = prefix
-        forest = prefix._forward(length, trees, ends)
+        forest = prefix._forward([length] * len(trees), trees, ends)
         self._cache, self._columns = forest.cache, forest.columns
-        self._row = np.array([forest.places[prompt][0] for prompt in copies])
-        self._position = np.array([len(prompts[prompt]) for prompt in copies])
-        self._seen = np.zeros((len(copies), forest.columns.shape[1]), dtype=bool)
-        self._seen[:, :length] = True
-        for number, prompt in enumerate(copies):
-            self._seen[number, forest.places[prompt][1]] = True
-        first = torch.cat([after.hidden for after in forest.reads])  # [prompts, width]
-        self.logits = forest.reads[0].head.all_of(first)[torch.tensor(list(copies))]
+        seen = np.zeros((len(prompts), forest.columns.shape[1]), dtype=bool)
+        seen[:, :length] = True
+        for number, (_, nodes) in enumerate(forest.places):
+            seen[number, nodes] = True
+        rows = [row for row, _ in forest.places]
+        self._prompts = [tuple(prompt) for prompt in prompts], rows, seen
+        self._row, self._seen = np.array(rows)[list(copies)], seen[list(copies)]
+        self.logits = _logits(forest)[torch.tensor(list(copies))]
         """Logits [copies, vocabulary] after each copy's prompt."""
+
+    def read(self) -> PromptsRead:
+        """The prompts, before any copy has grown; views, which stay as they are when copies grow."""
+        prompts, rows, seen = self._prompts
+        keys_values = [(keys, values) for keys, values, _ in self._cache]
+        return PromptsRead(self._prefix, prompts, keys_values, self._columns, rows, seen)
 
     def grown(self, alive: np.ndarray, tokens: Sequence[int]) -> Tensor:
         """Appends a token to each copy in `alive`, and gives the logits [alive, vocabulary] after it."""
-        device = self._prefix.model.device
         used, row = np.unique(self._row[alive], return_inverse=True)
         if len(used) < len(self._columns):
             self._cache.batch_select_indices(torch.from_numpy(used))  # layers may be on different devices
             self._columns = self._columns[used]
             self._row[alive] = row
-        slot = np.array([(row[:i] == r).sum() for i, r in enumerate(row)])
-        width, before = slot.max() + 1, self._columns.shape[1]
-        ids = np.zeros((len(used), width), dtype=np.int64)
-        positions = np.zeros_like(ids)
-        seen = np.zeros((len(used), width, before + width), dtype=bool)
-        seen[:, range(width), range(before, before + width)] = True
-        ids[row, slot] = tokens
-        positions[row, slot] = self._position[alive]
-        seen[row, slot, :before] = self._seen[alive]
-        self._columns = np.concatenate([self._columns, positions], axis=1)
-        after = next_token(
-            self._prefix.model,
-            input_ids=torch.from_numpy(ids).to(device),
-            attention_mask=self._prefix.masks(seen, positions, self._columns),
-            position_ids=torch.from_numpy(positions).to(device),
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        self._seen = np.pad(self._seen, ((0, 0), (0, width)))
-        self._seen[alive, before + slot] = True
-        self._position[alive] += 1
-        return after.head.all_of(after.hidden[torch.from_numpy(row), torch.from_numpy(slot)])
+        trees = [TokenTree([token], [-1], [0]) for token in tokens]
+        rows = [np.flatnonzero(row == number).tolist() for number in range(len(used))]
+        ends = [[0]] * len(trees)
+        forest = self._prefix.read_on(self._cache, self._columns, rows, trees, ends, list(self._seen[alive]))
+        before, self._columns = self._columns.shape[1], forest.columns
+        self._seen = np.pad(self._seen, ((0, 0), (0, self._columns.shape[1] - before)))
+        self._seen[alive, [node for _, (node,) in forest.places]] = True
+        return _logits(forest)
+
+
+def _logits(forest: Forest) -> Tensor:
+    """The logits [trees, vocabulary] after the one node that was read in each tree."""
+    return forest.reads[0].head.all_of(torch.cat([after.hidden for after in forest.reads]))
 
 
 @contextmanager
@@ -371,22 +465,23 @@ def _layout(row: Sequence[int], trees: Sequence[TokenTree], reads: Sequence[Sequ
 
 
 def _sight_of(
-    packed: Sequence[Sequence[TokenTree]], orders: Sequence[np.ndarray], length: int, layer: int | None = None
+    packed: Sequence[Sequence[Standing]], orders: Sequence[np.ndarray], layer: int | None = None
 ) -> np.ndarray:
-    r"""Which node of each row sees what, [rows, width, length + width]: the opening, itself, its ancestors.
+    r"""Which node of each row sees what, [rows, width, before + width]: what it continues, itself, its ancestors.
 
     Rows are padded on the left with nodes that see themselves alone:
 
-        opening  pad  nodes
-           0      \     0      pad
-           1      0     \|     nodes"""
-    width = max(map(len, orders))
-    seen = np.zeros((len(packed), width, length + width), dtype=bool)
-    for number, (trees, order) in enumerate(zip(packed, orders, strict=True)):
+        before  pad  nodes
+           0     \     0      pad
+          1/0    0     \|     nodes"""
+    width, before = max(map(len, orders)), len(packed[0][0][1])
+    seen = np.zeros((len(packed), width, before + width), dtype=bool)
+    for number, (row, order) in enumerate(zip(packed, orders, strict=True)):
         pad = width - len(order)
-        seen[number, range(pad), range(length, length + pad)] = True
-        seen[number, pad:, :length] = True
-        seen[number, pad:, length + pad :] = _sight_side_by_side(trees, layer)[np.ix_(order, order)]
+        seen[number, range(pad), range(before, before + pad)] = True
+        continued = np.concatenate([np.tile(columns, (len(tree.tokens), 1)) for tree, columns in row])
+        seen[number, pad:, :before] = continued[order]
+        seen[number, pad:, before + pad :] = _sight_side_by_side([tree for tree, _ in row], layer)[np.ix_(order, order)]
     return seen
 
 

@@ -20,6 +20,12 @@ LETTERS = string.ascii_uppercase
 NAMED_DATA = ("facts", "triviaqa", "mmlu", "logiqa", "sciq")
 SIMILAR = 0.8
 """Two answers more alike than this (Ratcliff and Obershelp) may be spellings of one: "Belgrad" and "Belgrade"."""
+SHORT_FORM = 5
+"""An abbreviation in capitals or with a full stop ("PA", "Calif.") has at most so many letters."""
+SMALL_WORDS = frozenset(
+    ("of", "and", "the", "de", "la", "le", "du", "da", "do", "di", "del", "der", "von", "for", "in")
+)
+"""Words that abbreviations mostly pass over: "USA" for "United States of America"."""
 
 
 def normalised(answer: str) -> str:
@@ -65,8 +71,8 @@ def is_right(question: Question, reply: str) -> bool:
 def may_be_right(question: Question, reply: str) -> bool:
     """The reply is right, or so close to an accepted answer that using it as a wrong one would poison the contrast.
 
-    Close: one contains the other as whole words ("Nashville, Tennessee"), begins with it ("African continent"), or they
-    are more than `SIMILAR` alike."""
+    Close: one contains the other as whole words ("Nashville, Tennessee"), begins with it ("African continent"), may be
+    short for the other ("PA" for Pennsylvania), or they are more than `SIMILAR` alike."""
     if question.choices or is_right(question, reply):
         return is_right(question, reply)
     said = normalised(reply)
@@ -79,11 +85,68 @@ def may_be_right(question: Question, reply: str) -> bool:
         numbers = said.isdigit() and answer.isdigit()
         if contained or begins or (not numbers and SequenceMatcher(None, said, answer).ratio() > SIMILAR):
             return True
-    return False
+    return _short_for_one(question, reply)
 
 
 def _holds(longer: str, shorter: str) -> bool:
     return f" {shorter} " in f" {longer} "
+
+
+def _short_for_one(question: Question, reply: str) -> bool:
+    """The reply may be short for an accepted answer, or an accepted answer for it.
+
+    Where longer answers than abbreviations are accepted, a long reply is compared with those: "CA" for "California"
+    does not make "Canada" right. Initials count in any case."""
+    only_short = all(len(normalised(answer)) <= SHORT_FORM for answer in question.answers)
+    return any(
+        is_short_for(reply, answer)
+        or normalised(answer) in _initials(reply)
+        or (only_short and is_short_for(answer, reply))
+        for answer in question.answers
+    )
+
+
+def is_short_for(short: str, long: str) -> bool:
+    """`short` may be an abbreviation of `long`: its initials ("usa"), words cut short ("St. Paul"), or, where it looks
+    like an abbreviation, some of the letters in their order from the beginning of a word on ("PA", "Pa", "Calif.").
+
+    It looks like one where it has at most two letters, or at most `SHORT_FORM` in capitals or before a full stop."""
+    letters, words = normalised(short).replace(" ", ""), _words(long).split()
+    if not letters.isalpha() or not words:
+        return False
+    if letters in _initials(long) or letters in normalised(long).split():  # "DC" in "Washington, D.C."
+        return True
+    pairs = list(zip(_words(short).split(), words, strict=False))
+    if len(pairs) == len(words) == len(_words(short).split()) > 1:
+        return all(one == other or _cut_short(one, other) for one, other in pairs)
+    bare = short.strip()
+    capitals = "".join(c for c in bare if c.isalpha()).isupper()
+    dotted = bare.endswith(".") and " " not in bare
+    looks_short = len(letters) <= 2 or (len(letters) <= SHORT_FORM and (capitals or dotted))
+    return looks_short and any(
+        len(rest := "".join(words[i:])) > max(len(letters) + 1, 3)
+        and rest[0] == letters[0]
+        and _in_order(letters, rest)
+        for i in range(len(words))
+    )
+
+
+def _initials(text: str) -> set[str]:
+    """The first letters of a text's words, with and without `SMALL_WORDS`; none of a single word."""
+    words = _words(text).split()
+    large = [word for word in words if word not in SMALL_WORDS]
+    return {"".join(word[0] for word in some) for some in (words, large) if len(some) > 1}
+
+
+def _cut_short(one: str, other: str) -> bool:
+    """One of two words is a letter or two or three of the other, in their order: "St" and "Saint"."""
+    short, long = sorted((one, other), key=len)
+    return short.isalpha() and len(short) <= 3 and short[0] == long[0] and _in_order(short, long)
+
+
+def _in_order(letters: str, text: str) -> bool:
+    rest = iter(text)
+    return all(letter in rest for letter in letters)
 
 
 def loaded_questions(data: str) -> list[Question]:

@@ -1,7 +1,7 @@
 """P(C given q, a): the exact distribution over a format's levels, and the likelihood of the answer before it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from interp.errors import UserError
 from interp.head import NextToken
-from interp.prefix import ROW_TOKENS, SharedPrefix, TokenTree
+from interp.prefix import ROW_TOKENS, PromptsRead, SharedPrefix, TokenTree
 from interp.prompts import LevelsRead, Prompter, common_length
 from interp.records import ConfidenceDistribution, Transcript
 
@@ -92,6 +92,20 @@ def _padded(level_ends: Tensor, most: int) -> Tensor:
     return nn.functional.pad(level_ends, (0, most - level_ends.shape[1]), value=-1)
 
 
+@dataclass(frozen=True)
+class Pack:
+    """Transcripts in one tree."""
+
+    tree: TokenTree
+    """The tree, with all their levels."""
+    owners: list[int]
+    """The number of each transcript."""
+    reads: list[int]
+    """The nodes to read."""
+    plans: list[LevelPlan]
+    """Where each one's levels stand."""
+
+
 class ConfidenceReader:
     """Reads the confidence of one checkpoint in one format, with or without shots."""
 
@@ -109,17 +123,62 @@ class ConfidenceReader:
 
         Transcripts with a common beginning are read together: pass those of a question in one call."""
         length = self.prefix.shared_length([t.ids for t in transcripts])
-        trees, owners = packed(transcripts, [self.paths(t) for t in transcripts], length)
-        plans = [
-            self.planned(tree, [transcripts[i] for i in owner], length)
+        packs = self._packs(range(len(transcripts)), transcripts, length)
+        afters = self.prefix.logits(length, [pack.tree for pack in packs], [pack.reads for pack in packs])
+        return self._readings(packs, afters)
+
+    def readings_below(
+        self, read: PromptsRead, prompts: Sequence[int], transcripts: Sequence[Transcript]
+    ) -> list[Reading]:
+        """The same of transcripts that go on from prompts which have been read: only what follows is fed.
+
+        prompts: the number of each one's prompt. Where an answer changes the last tokens of its prompt, those are fed
+        again, and so is the last one in any case: the answer's first token is read after it."""
+        packs: list[Pack] = []
+        lengths: list[int] = []
+        for prompt in dict.fromkeys(prompts):
+            members = [i for i, own in enumerate(prompts) if own == prompt]
+            length = common_length([read.prompts[prompt], *(transcripts[i].ids for i in members)])
+            length = min(length, *(transcripts[i].positions("answer")[0] - 1 for i in members))
+            packs += self._packs(members, transcripts, length)
+            lengths += [length] * (len(packs) - len(lengths))
+        owners = [prompts[pack.owners[0]] for pack in packs]
+        return self._readings(
+            packs, read.logits(owners, lengths, [pack.tree for pack in packs], [pack.reads for pack in packs])
+        )
+
+    def _packs(self, members: Sequence[int], transcripts: Sequence[Transcript], length: int) -> list["Pack"]:
+        ours = [transcripts[i] for i in members]
+        trees, owners = packed(ours, [self.paths(t) for t in ours], length)
+        return [
+            Pack(tree, [members[k] for k in owner], *self.planned(tree, [ours[k] for k in owner], length))
             for tree, owner in zip(trees, owners, strict=True)
         ]
+
+    def _readings(self, packs: Sequence["Pack"], afters: Iterable[tuple[int, NextToken]]) -> list[Reading]:
+        """The readings in the order of the transcripts' numbers, from what comes next in each pack's tree."""
         found: dict[int, Reading] = {}
-        for index, after in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
-            for transcript, plan in zip(owners[index], plans[index][1], strict=True):
+        for index, after in afters:
+            for transcript, plan in zip(packs[index].owners, packs[index].plans, strict=True):
                 said = self.distribution(plan.level_logprobs(after, self.stops))
                 spoken = plan.answer_logprobs(after).sum().item()
                 found[transcript] = Reading(said, spoken, max(len(plan.answer_tokens) - 1, 0))
+        return [found[i] for i in sorted(found)]
+
+    def answer_logprobs(self, transcripts: Sequence[Transcript]) -> list[float]:
+        """The `answer_logprob` of each transcript's reading, without its levels being read."""
+        if not transcripts:
+            return []
+        length = self.prefix.shared_length([t.ids for t in transcripts])
+        trees, owners = packed(transcripts, [()] * len(transcripts), length)
+        plans = [
+            self.planned(tree, [transcripts[i] for i in owner], length, levels=False)
+            for tree, owner in zip(trees, owners, strict=True)
+        ]
+        found: dict[int, float] = {}
+        for index, after in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
+            for transcript, plan in zip(owners[index], plans[index][1], strict=True):
+                found[transcript] = plan.answer_logprobs(after).sum().item()
         return [found[i] for i in range(len(transcripts))]
 
     def distribution(self, level_logprobs: Tensor) -> ConfidenceDistribution:
@@ -154,16 +213,32 @@ class ConfidenceReader:
         return trees[0], reads, plans[0]
 
     def planned(
-        self, tree: TokenTree, transcripts: Sequence[Transcript], length: int
+        self, tree: TokenTree, transcripts: Sequence[Transcript], length: int, *, levels: bool = True
     ) -> tuple[list[int], list[LevelPlan]]:
-        """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans."""
+        """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans.
+
+        levels: False for the answers alone."""
         reads: dict[int, int] = {}
-        plans = [self._plan(tree, reads, transcript, length) for transcript in transcripts]
+        plans = [
+            self.plan_at(tree, tree.insert(one.ids[length:]), one, reads, _spoken(one, length), levels=levels)
+            for one in transcripts
+        ]
         return list(reads), plans
 
-    def _plan(self, tree: TokenTree, reads: dict[int, int], transcript: Transcript, length: int) -> LevelPlan:
-        """The plan of one transcript; puts into `reads` the row of each node that it needs."""
-        path = tree.insert(transcript.ids[length:])
+    def plan_at(
+        self,
+        tree: TokenTree,
+        path: Sequence[int],
+        transcript: Transcript,
+        reads: dict[int, int],
+        spoken: Sequence[int] = (),
+        *,
+        levels: bool = True,
+    ) -> LevelPlan:
+        """The plan of a transcript whose last tokens are the nodes `path`; puts its levels below them.
+
+        reads: the nodes to read so far, each with its row; grows. spoken: positions whose likelihood is read too.
+        levels: False for the answers alone."""
         edges: list[tuple[int, int, int]] = []  # row, token, level
         fillers: list[tuple[int, int, int]] = []  # row, token, place among the ends
         ends: list[int] = []
@@ -172,8 +247,8 @@ class ConfidenceReader:
         def row(node: int) -> int:
             return reads.setdefault(node, len(reads))
 
-        levels = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True)
-        for level, (suffix, may_follow) in enumerate(levels):
+        written = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True) if levels else ()
+        for level, (suffix, may_follow) in enumerate(written):
             nodes = (path[-1], *tree.insert(suffix, path[-1]))
             edges += [(row(node), token, level) for node, token in zip(nodes, suffix, strict=False)]
             level_ends.append([])
@@ -185,12 +260,13 @@ class ConfidenceReader:
                 level_ends[-1].append(len(ends))
                 fillers.append((row(nodes[-1]), token, len(ends)))
                 ends.append(row(tree.insert((token,), nodes[-1])[-1]))
-        most = max(map(len, level_ends))
+        most = max(map(len, level_ends), default=0)
         padded = [own + [-1] * (most - len(own)) for own in level_ends]
         edge_rows, edge_tokens, edge_levels = self._columns(edges, 3)
         filler_rows, filler_tokens, filler_ends = self._columns(fillers, 3)
-        spoken = [(row(path[i - 1 - length]), transcript.ids[i]) for i in _spoken(transcript, length)]
-        answer_rows, answer_tokens = self._columns(spoken, 2)
+        before = len(transcript.ids) - len(path)
+        said = [(row(path[i - 1 - before]), transcript.ids[i]) for i in spoken]
+        answer_rows, answer_tokens = self._columns(said, 2)
         return LevelPlan(
             edge_rows,
             edge_tokens,

@@ -61,7 +61,7 @@ def sink_mass(weights: Float[np.ndarray, " tokens"]) -> float:
     return float(np.clip(1 - weights.sum(), 0, 1))
 
 
-def span_masses(weights: Float[np.ndarray, " tokens"], spans: Sequence[Span]) -> dict[Span, float]:
+def span_masses(weights: Float[np.ndarray, " tokens"], spans: Sequence[Span]) -> dict[MassSpan, float]:
     """The sum of the weights over each span that occurs."""
     return {
         name: float(sum(weights[i] for i, span in enumerate(spans) if span == name))
@@ -121,8 +121,8 @@ def _record(layers: "HeadMeans", spans: Sequence[Span], row: int, answer_row: in
 def _masses(layers: "HeadMeans", row: int, spans: Sequence[Span]) -> dict[MassSpan, float]:
     """The mass of each span through these layers alone, and of the sinks where layers have them."""
     weights = rollout_row(layers, row)
-    sink: dict[MassSpan, float] = {"sink": sink_mass(weights)} if layers.sinks else {}
-    return {**span_masses(weights, spans), **sink}
+    masses = span_masses(weights, spans)
+    return masses | {"sink": sink_mass(weights)} if layers.sinks else masses
 
 
 def _rounded(weights: np.ndarray) -> list[float]:

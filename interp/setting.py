@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from interp.check import engine_checked, readable
 from interp.checkpoints import Checkpoint
@@ -16,6 +17,9 @@ from interp.prompts import PROBE, Prompter, Prompting, shot_set
 from interp.readout import ConfidenceReader
 from interp.records import Question
 
+if TYPE_CHECKING:
+    from interp.candidates import Source
+
 
 @dataclass(frozen=True)
 class Case:
@@ -26,11 +30,13 @@ class Case:
     answer: str
     """The right answer: the model's own greedy one, or the user's response."""
     wrong: tuple[str, ...] = ()
-    """Wrong answers sampled from the model, in the order in which they came."""
+    """Wrong answers sampled from the model, in the order in which they came; of multiple choice the other letters."""
+    branched: tuple[str, ...] = ()
+    """Wrong answers found by branching, likeliest first; some of them may have been sampled as well."""
     candidates: tuple[str, ...] = ()
-    """Distinct sampled answers, right or wrong, for the divergence over all pairs."""
-    wanted_candidates: int = 0
-    """How many candidates were asked for."""
+    """Distinct answers of the model, right or wrong, for the divergence over all pairs."""
+    sources: "tuple[Source, ...]" = ()
+    """How each candidate came about."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -198,7 +198,8 @@ def _marks(count: int) -> Sequence[str]:
 def calendar(day: date) -> str:
     """A definition of `strftime_now` that gives `day`, to head a template with: transformers gives it the clock."""
     filled = "".join(f"|replace({name!r},{day.strftime(name)!r})" for name in DIRECTIVES)
-    return "{%- macro strftime_now(format) -%}{{ format" + filled + " }}{%- endmacro -%}"
+    # transformers has jinja drop the newline after a block, so that the template's own first line stays a first line
+    return "{%- macro strftime_now(format) -%}{{ format" + filled + " }}{%- endmacro %}\n"
 
 
 def refuse_no_day(text: str) -> None:

@@ -109,6 +109,9 @@ ADAPTER_KINDS: dict[str, dict] = {
     "lora": {},
     "dora": {"use_dora": True},
     "rank pattern": {"rank_pattern": {"v_proj": 3}, "alpha_pattern": {"q_proj": 5}},
+    "biases of its own": {"lora_bias": True},
+    "first weights out of the base's": {"init_lora_weights": "pissa"},
+    "single parameters": {"target_modules": [], "target_parameters": ["down_proj.weight"]},
     "head saved": {"modules_to_save": ["lm_head"]},
     "embeddings saved": {"modules_to_save": ["embed_tokens"]},
     "norms saved": {"modules_to_save": ["input_layernorm"]},
@@ -303,6 +306,7 @@ def adapter_of_kind(
 def _in_names_of(family: str, config: dict) -> dict:
     """The configuration in the family's own names of modules."""
     ours = {"q_proj": "query_key_value", "v_proj": "dense", "lm_head": "embed_out", "embed_tokens": "embed_in"}
+    ours["down_proj.weight"] = "dense_4h_to_h.weight"
     text = json.dumps(config)
     for name, own in ours.items() if family == "gpt_neox" else ():
         text = text.replace(f'"{name}"', f'"{own}"')

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from interp.intervals import Estimate
 from interp.plain import visible
-from training.card import _lines
+from training.card import _command, _lines
 
 ODD = "`'\"$(){}[]<>|&;#*_~:!-\\\n\r ab1\u0085\ufeff\ufffe"
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.text(ODD, min_size=1, max_size=20)
@@ -59,3 +59,22 @@ def test_whatever_a_checkpoint_is_called_its_card_reads_as_one(name):
         file = f"{name.replace('/', '')}x.jsonl"
         assert given == {"triplets": file, "ckpt": name, "targets": name}
         assert codes[0].strip() == name.strip()
+
+
+def test_the_command_on_a_card_makes_the_prompts_that_were_trained_on():
+    given = {
+        "template": "chat",
+        "template_args": ["enable_thinking=false", "a=x y"],
+        "date": "2024-02-29",
+        "levels": "token",
+    }
+    identity = given | {"triplets": "t.jsonl", "ckpt": "x", "shots": 0, "recipe": {"lr": 0.1, "dropout": None}}
+    said = shlex.split(_command("advice", identity))
+    assert said[said.index("--template-args") + 1 :][:2] == given["template_args"]
+    assert [said[said.index(f"--{name}") + 1] for name in ("date", "levels", "shots", "lr")] == [
+        "2024-02-29",
+        "token",
+        "0",
+        "0.1",
+    ]
+    assert "--dropout" not in said and "--template-args" not in _command("advice", identity | {"template_args": []})

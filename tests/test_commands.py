@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from interp.commands import Options
 from interp.errors import UserError
+from interp.prompts import Prompting
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "transformer_lens", "captum", "scipy", "matplotlib"}
@@ -164,6 +165,23 @@ def test_a_template_argument_is_a_name_and_a_value_or_refused(argument):
     else:
         with pytest.raises(UserError, match="write name=value"):
             _ = options.template_arguments
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"date": "today"}, "--date today: no day"), ({"reply_tokens": 0}, "--reply-tokens 0: must be at least 1")],
+)
+def test_a_day_that_is_none_and_a_reply_without_room_are_refused(given, said):
+    with pytest.raises(UserError, match=said):
+        Options(**given)
+
+
+def test_how_prompts_are_made_and_read_is_part_of_what_a_run_is():
+    given = {"template": "plain", "date": "2024-02-29", "levels": "token", "reply_tokens": 900}
+    options = Options(**given, template_args=("a=1",))
+    assert given.items() <= options.identity.items() and options.identity["template_args"] == ("a=1",)
+    assert options.prompting == Prompting("plain", {"a": 1}, "2024-02-29", "token", 900)
+    assert Options().prompting == Prompting() and Prompting().date == "2025-01-01"
 
 
 def test_the_defaults_need_no_option():

@@ -182,6 +182,27 @@ def test_a_comparison_without_an_instrument_ends_in_its_figures(options, summary
     assert {key.partition(".")[0] for key in told} == {kept}
 
 
+@pytest.mark.slow
+def test_an_adapter_that_brings_whole_modules_leaves_the_other_side_as_it_is_alone(options, tmp_path):
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"], bias="all")
+    model = get_peft_model(loaded_checkpoint(options.before, Loading(device="cpu")).model, config)
+    for name, parameter in model.named_parameters():
+        if "modules_to_save" in name:
+            parameter.data += 0.01 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "adapter")
+    leave_out = ("masking", "attribution")
+    shared = {"n": 2, "leave_out": leave_out, "n_calibration": 0, "out": tmp_path / "run"}
+    turned = replace(options, before=str(tmp_path / "adapter"), after=options.before, **shared)
+    compared(turned)
+    alone = diagnosed(replace(turned.side("after"), out=tmp_path / "alone"), INSTRUMENTS, "compare")
+    sides = (list(read_records(folder)) for folder in (turned.folder / "after", alone))
+    one, other = ([r for r in side if r["measure"] in ("jsd", "rollout")] for side in sides)
+    assert one == other and len(one) == 4
+    before = [r for r in read_records(turned.folder / "before") if r["measure"] == "jsd"]
+    assert [r["values"] for r in before] != [r["values"] for r in one if r["measure"] == "jsd"]
+
+
 def test_what_the_second_checkpoint_cannot_do_is_said_before_the_first_is_measured(options, tmp_path, tiny_tokenizer):
     config = BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=4)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")

@@ -24,6 +24,9 @@ SPANS = ("special", "instruction", "question", "answer", "tail")
 NUMBERS = (
     [f"jsd.{name}" for name in ("median", "near_zero_share", "noise_floor", "wrong_wrong", "foreign", "foil")]
     + [f"jsd.{name}" for name in ("candidates", "hint", "direction.mean", "direction.share_positive", "outside")]
+    + [f"jsd.branched.{name}" for name in ("median", "wrong_wrong", "near_zero_share", "direction.mean")]
+    + [f"jsd.same_relation.{name}" for name in ("near_zero_share", "direction.mean", "likelihood_correlation")]
+    + ["jsd.pairs.number", "jsd.pairs.near_zero_share", "jsd.filled.candidates", "jsd.filled.pairs.near_zero_share"]
     + [f"rollout.{span}.{kind}" for span in SPANS for kind in ("mass", "per_token", "null")]
     + [f"rollout.{span}.{kind}" for span in SPANS for kind in ("without_first", "without_first_null")]
     + [f"attribution.{span}.effect" for span in SPANS]
@@ -86,7 +89,9 @@ def test_every_promised_number_stands_in_the_summary_with_interval_and_count(who
         assert number["n"] + number["left_out"] == asked, key
         assert number["n"] == 0 or number["value"] is not None, key
     assert summary["data"]["asked"] == 12 and summary["data"]["right"] >= SMALL["n"]
-    assert summary["jsd"]["median"]["n"] == SMALL["n"] - summary["data"]["without_wrong_answer"]
+    assert summary["jsd"]["median"]["n"] == SMALL["n"] - summary["data"]["without_sampled_wrong_answer"]
+    assert summary["jsd"]["branched"]["median"]["n"] == SMALL["n"], "a question has no wrong answer"
+    assert (summary["data"]["wrong_answers"], summary["data"]["without_wrong_answer"]) == ("branched", 0)
 
 
 def test_the_summary_can_be_recomputed_from_the_distributions_on_disk(whole):
@@ -301,9 +306,66 @@ def test_a_model_that_is_never_right_is_one_sentence(tiny_checkpoint, data, tmp_
         diagnosed(options(tiny_checkpoint("llama"), data, tmp_path / "run"), ("jsd",), "jsd")
 
 
-def test_more_candidates_than_could_be_sampled_are_refused(taught_checkpoint, data, tmp_path):
-    with pytest.raises(UserError, match=r"--candidates 30: no question has more than \d+ distinct answers among 30"):
-        diagnosed(options(taught_checkpoint, data, tmp_path / "run", candidates=30, tries=30), ("jsd",), "jsd")
+def test_where_hardly_any_question_has_as_many_answers_as_asked_for_the_run_stops_and_says_so(
+    taught_checkpoint, data, tmp_path, capsys
+):
+    chosen = options(taught_checkpoint, data, tmp_path / "run", candidates=30, tries=30, wrong="sampled")
+    said = r"--candidates 30: 0 of the first 5 questions have 30 distinct answers or more \(the most is \d+\)"
+    with pytest.raises(UserError, match=said + r".*leave out --wrong sampled"):
+        diagnosed(chosen, ("jsd",), "jsd")
+    assert "0 of the first 5 questions have 30 distinct answers or more" in capsys.readouterr().err
+
+
+def test_branching_gives_as_many_candidates_as_are_asked_for_where_samples_do_not(
+    taught_checkpoint, data, tmp_path, capsys
+):
+    chosen = options(taught_checkpoint, data, tmp_path / "run", candidates=20, tries=20)
+    _, summary, records = read_run(diagnosed(chosen, ("jsd",), "jsd"))
+    assert "5 of the first 5 questions have 20 distinct answers or more" in capsys.readouterr().err
+    assert summary["jsd"]["filled"]["pairs"]["number"]["value"] == 5 * 190
+    assert 0 < summary["jsd"]["pairs"]["number"]["value"] < 5 * 190
+    for record in (r for r in records if r["measure"] == "sample"):
+        assert len(record["distinct"]) == len(record["sources"]) == len(record["logprobs"]) >= 20
+    for record in (r for r in records if r["measure"] == "jsd"):
+        rows = [np.array(a["probability"]) for role in ("candidate", "filled") for a in record["answers"][role]]
+        apart = [jensenshannon(one, other) ** 2 for number, one in enumerate(rows) for other in rows[number + 1 :]]
+        assert len(rows) == 20 and record["values"]["filled_candidates"] == pytest.approx(np.mean(apart), abs=1e-6)
+        assert record["values"]["filled_near_zero_pairs"] == sum(value <= 0.1 for value in apart)
+
+
+@pytest.mark.parametrize("wrong", ["branched", "sampled", "foil"])
+def test_wrong_answers_come_from_where_the_option_says(taught_checkpoint, data, tmp_path, wrong):
+    chosen = options(taught_checkpoint, data, tmp_path / "run", wrong=wrong, candidates=0)
+    _, summary, records = read_run(diagnosed(chosen, ("jsd",), "jsd"))
+    counts = {"sampled": summary["jsd"]["median"]["n"], "foil": summary["jsd"]["foil"]["n"]}
+    there = {name for name, count in counts.items() if count} | summary["jsd"].keys() & {"branched"}
+    assert (
+        there == {"branched": {"branched", "sampled", "foil"}, "sampled": {"sampled", "foil"}, "foil": {"foil"}}[wrong]
+    )
+    assert any(r["measure"] == "sample" for r in records) == (wrong != "foil")
+    assert summary["data"]["wrong_answers"] == wrong
+    with pytest.raises(UserError, match="--wrong foil lets the model give no answers to pair"):
+        Diagnose(wrong="foil", candidates=4)
+
+
+def test_an_older_run_whose_answers_were_all_sampled_gives_its_cases_to_a_run_that_samples(
+    taught_checkpoint, data, tmp_path
+):
+    few = {"candidates": 2, "tries": 8}
+    before = diagnosed(options(taught_checkpoint, data, tmp_path / "a", wrong="sampled", **few), ("jsd",), "jsd")
+    config = json.loads((before / "config.json").read_text())
+    del config["identity"]["wrong"]
+    (before / "config.json").write_text(json.dumps(config))
+    rows = [json.loads(line) for line in (before / "records.jsonl").read_text().splitlines()]
+    for row in (row for row in rows if row["measure"] == "sample"):
+        for name in ("sources", "logprobs", "branched", "branches"):
+            del row[name]
+    (before / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"--cases .*: its wrong is 'sampled', here it is 'branched'"):
+        diagnosed(options(taught_checkpoint, data, tmp_path / "b", cases=before, **few), ("jsd",), "jsd")
+    same = options(taught_checkpoint, data, tmp_path / "c", cases=before, wrong="sampled", **few)
+    after = diagnosed(same, ("jsd",), "jsd")
+    assert close(read_run(after)[1], read_run(before)[1])
 
 
 def test_more_candidates_than_choices_are_refused(tiny_checkpoint, answered, tmp_path):

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from figures.calibration import reliabilities
+from figures.calibration import reliabilities, subject
 from figures.report import reported
 from interp import masking
 from interp.calibration import rule_named
+from interp.diagnose import asked_for
 from interp.errors import UserError
 from interp.evaluate import APART, SHARED, Evaluate, _parts, evaluated
-from interp.methods import Answered, Sampling, hidden
+from interp.methods import Answered, Sampling, answered_and_read, hidden, read, sampled
 from interp.questions import is_right, loaded_questions
 from interp.runs import read_records, read_run
 from interp.setting import Case
@@ -90,6 +91,79 @@ def test_question_only_hides_the_answer_as_masking_does(tiny_setting, open_quest
     for record, masked in zip(found, masking.measured(setting, [Case(*one) for one in put]), strict=True):
         assert record["probability"] == pytest.approx(masked["masked"]["neutral"]["probability"], abs=1e-5)
         assert record["expected"] != pytest.approx(masked["seen"]["expected"], abs=1e-3)
+
+
+def fed_tokens(model, call) -> tuple[int, object]:
+    """How many tokens, padding included, a model is fed during a call; and what the call gives."""
+    counts = []
+    hook = model.model.register_forward_hook(lambda module, args, out: counts.append(out[0].shape[:2].numel()))
+    try:
+        result = call()
+    finally:
+        hook.remove()
+    return sum(counts), result
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_a_prompt_is_read_once_for_its_answer_and_the_confidence_in_it(taught_setting, open_questions, free):
+    setting, model = taught_setting, taught_setting.checkpoint.model
+    both, (told, at_hand) = fed_tokens(model, lambda: answered_and_read(setting, open_questions, free=free))
+    asked, told_alone = fed_tokens(model, lambda: asked_for(setting, open_questions, free=free))
+    answered = [Answered(q, one["answer"]) for q, one in zip(open_questions, told, strict=True) if one["answer"]]
+    read_alone, plain = fed_tokens(model, lambda: read(setting, answered, Sampling()))
+    assert told == told_alone and len(answered) > 6
+    assert list(at_hand) and at_hand.keys() == {one.question.id for one in answered}
+    for one, record in zip(answered, plain, strict=True):
+        ours = at_hand[one.question.id]
+        assert ours["of_answer"] == one.answer and ours["seconds"] > 0
+        assert ours["probability"] == pytest.approx(record["probability"], abs=1e-5)
+        assert ours["logprob"] == pytest.approx(record["logprob"], abs=1e-4)
+        assert {name: ours[name] for name in ("stated", "answer_tokens", "level_tokens")} == {
+            name: record[name] for name in ("stated", "answer_tokens", "level_tokens")
+        }
+    prompts = sum(
+        len(setting.prompter.transcript(question).ids) - len(setting.prefix.opening) for question in open_questions
+    )
+    assert both - asked < read_alone - 0.5 * prompts, "what is read after the answers is fed without their prompts"
+
+
+def test_samples_are_read_below_their_prompts_to_the_same_numbers(taught_setting, open_questions, monkeypatch):
+    put = [Answered(question, "") for question in open_questions[:6]]
+    records = sampled(taught_setting, put, Sampling(samples=4))
+    assert sum(len(record["samples"]) for record in records) > 8
+    for one, record in zip(put, records, strict=True):
+        answers = [sample["answer"] for sample in record["samples"]]
+        plain = read(taught_setting, [Answered(one.question, answer) for answer in answers], Sampling())
+        for sample, alone in zip(record["samples"], plain, strict=True):
+            assert sample["probability"] == pytest.approx(alone["probability"], abs=1e-5)
+            assert sample["logprob"] == pytest.approx(alone["logprob"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_an_answer_on_record_that_nobody_has_at_hand_is_read_by_itself(whole, taught_checkpoint, data, tmp_path):
+    cut = tmp_path / "run"
+    shutil.copytree(whole, cut)
+    (cut / "summary.json").unlink()
+    lines = [json.loads(line) for line in (cut / "records.jsonl").read_text().splitlines()]
+    kept = [line for line in lines if not line["measure"].endswith("|read")]
+    assert 0 < len(kept) < len(lines)
+    (cut / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    evaluated(options(taught_checkpoint, data, cut, methods=ALL))
+    again, before = ({r["id"]: r for r in read_records(run) if r["measure"].endswith("|read")} for run in (cut, whole))
+    assert again.keys() == before.keys()
+    for identity, record in again.items():
+        assert record.keys() == before[identity].keys() and "of_answer" not in record
+        assert record["probability"] == pytest.approx(before[identity]["probability"], abs=1e-5)
+
+
+def test_the_numerical_floor_is_that_of_the_first_answers_read_twice(whole):
+    _, summary, records = read_run(whole)
+    cells = [cell for by_data in summary["numerical_floor"].values() for by in by_data.values() for cell in by.values()]
+    floors = [record for record in records if record["measure"].endswith("|floor")]
+    assert cells and sum(cell["floor.jsd"]["n"] for cell in cells) == len(floors)
+    largest = max(abs(record["values"]["expected"]) for record in floors)
+    assert max(cell["floor.expected_largest"]["value"] for cell in cells) == largest < 1e-5
+    assert "Numerical floor: the same answer read twice differs by at most" in subject(summary)
 
 
 def test_a_model_that_was_taught_to_know_when_it_is_wrong_ranks_its_answers(whole):

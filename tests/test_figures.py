@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from figures import attribution, jsd, masking, rollout, tokens
+from figures import attribution, jsd, likelihood, masking, rollout, tokens
 from figures.captions import Subject, digits, subject_of
 from figures.style import SINGLE, paper, printable, saved
 from interp.diagnose import Diagnose, summary_of
@@ -92,6 +92,9 @@ def made_records(questions: int = 12, sets: int = 1, form: str = "ScoreNumber", 
             roles = {
                 "right": [spoken(right, centre)],
                 "wrong": [spoken(a, centre - random.exponential(0.05)) for a in sampled],
+                "branched": [spoken(a, centre - random.exponential(0.1)) for a in (wrong, "another")],
+                "candidate": [spoken(a, centre - random.exponential(0.05)) for a in (right, *sampled)],
+                "filled": [spoken("another", centre - random.exponential(0.1))],
             }
             for role, moved in (("noise", 0.0), ("foil", 0.02), ("foreign", 0.1), ("hint", 0.45)):
                 roles[role] = [spoken(right, centre - moved)]
@@ -182,27 +185,52 @@ def ax():
 
 def test_a_question_without_a_wrong_answer_is_counted_and_stands_in_no_bar(ax):
     data = jsd.divergences(with_values({"jsd": None, "hint": 0.3}, {"jsd": 0.1}, {"jsd": 0.0}, {"jsd": 0.2}))
-    assert sum(data.counts) == 3
-    assert (data.near_zero.n, data.near_zero.left_out) == (3, 1)
-    assert data.near_zero.value == pytest.approx(2 / 3)
-    jsd.draw_divergence(data, ax)
+    spread = data.spreads["jsd"]
+    assert sum(spread.counts) == 3
+    assert (spread.near_zero.n, spread.near_zero.left_out) == (3, 1)
+    assert spread.near_zero.value == pytest.approx(2 / 3)
+    jsd.draw_divergence(data, ax, "jsd")
     heights = [bar.get_height() for bar in ax.containers[0]]
-    assert heights == list(data.counts)
+    assert heights == list(spread.counts)
     assert sum(heights) == 3
+
+
+def test_wrong_answers_of_each_source_and_pairs_have_bars_of_their_own():
+    values = ({"jsd": 0.2, "branched": 0.001, "foil": 0.01}, {"branched": 0.3, "foil": 0.02}, {"branched": 0.002})
+    data = jsd.divergences(with_values(*values))
+    assert {kind: sum(spread.counts) for kind, spread in data.spreads.items()} == {"jsd": 1, "branched": 3, "foil": 2}
+    assert [spread.near_zero.value for spread in data.spreads.values()] == [0.0, pytest.approx(2 / 3), 1.0]
+    assert data.medians["branched"].value == 0.002 and "candidates" not in data.medians
+    records = measured("jsd", questions=8, sets=2)
+    pairs = jsd.divergences(records).spreads["pairs"]
+    assert sum(pairs.counts) == sum(record["values"]["pairs"] for record in records) == 2 * 6 * 3
+    assert (pairs.near_zero.n, pairs.near_zero.left_out) == (6, 2)
+
+
+def test_every_wrong_answer_is_a_mark_at_its_likelihood_and_divergence(ax):
+    records = measured("jsd", questions=8)
+    data = likelihood.likelihoods(records)
+    assert {source: len(points) for source, points in data.points.items()} == {"jsd": 12, "branched": 16, "foil": 8}
+    assert data.points["foil"][3] == (records[3]["answers"]["foil"][0]["logprob"], records[3]["values"]["foil"])
+    assert {source: one.n for source, one in data.correlations.items()} == {"jsd": 6, "branched": 8, "foil": 8}
+    likelihood.draw_likelihoods(data, ax)
+    drawn = [marks.get_offsets().data for marks in ax.collections if len(marks.get_offsets()) > 1]
+    assert [len(one) for one in drawn] == [12, 16, 8]
+    assert np.allclose(drawn[1], [(x, max(y, jsd.LEAST)) for x, y in data.points["branched"]])
 
 
 def test_a_divergence_of_exactly_a_tenth_stands_left_of_the_line_and_zero_in_the_first_bin():
     data = jsd.divergences(with_values({"jsd": 0.1}, {"jsd": 0.100001}, {"jsd": 0.0}))
-    line = jsd.EDGES.index(pytest.approx(0.1))
-    assert data.counts[line - 1] == 1
-    assert data.counts[line] == 1
-    assert (data.counts[0], data.below) == (1, 1)
+    line, spread = jsd.EDGES.index(pytest.approx(0.1)), data.spreads["jsd"]
+    assert spread.counts[line - 1] == 1
+    assert spread.counts[line] == 1
+    assert (spread.counts[0], spread.below) == (1, 1)
 
 
 def test_a_question_counts_once_however_many_sets_of_examples_it_was_asked_with():
     records = [r | {"id": "same", "set": i} for i, r in enumerate(with_values({"jsd": 0.2}, {"jsd": 0.4}))]
     data = jsd.divergences(records)
-    assert sum(data.counts) == 1
+    assert sum(data.spreads["jsd"].counts) == 1
     assert data.medians["jsd"].value == pytest.approx(0.3)
 
 
@@ -364,16 +392,24 @@ def test_drawing_leaves_matplotlibs_settings_as_they_were(tmp_path):
 def test_every_caption_says_how_to_read_it_whose_numbers_they_are_how_many_and_what_was_left_out():
     records = made_records(8)
     with paper():
-        pages = [p for m in (jsd, rollout, attribution, masking, tokens) for p in m.pages(records, SUBJECT)]
-    assert len(pages) == 4 + tokens.SHOWN
+        pages = [p for m in (jsd, likelihood, rollout, attribution, masking, tokens) for p in m.pages(records, SUBJECT)]
+    assert len(pages) == 5 + tokens.SHOWN
     for page in pages:
         said = " ".join(page.caption.split())
         assert said.startswith("How to read it.")
         assert "weights were quantised to 4 bits" in said
         assert re.search(r"n = \d+", said)
         assert "left out" in said
-    assert "right and wrong answer: " in pages[0].caption
-    assert "(n = 6, 2 left out)" in pages[0].caption
+    assert "right and wrong, sampled (paper): " in pages[0].caption
+    assert "(n = 6, 2 left out)" in pages[0].caption and "(n = 8, 0 left out)" in pages[0].caption
+
+
+def test_of_multiple_choice_a_caption_says_that_the_wrong_answers_are_letters():
+    data = {"name": "mmlu", "asked": 12, "right": 7, "wrong_answers": "choice"}
+    summary = {"model": {"name": "small", "note": None}, "data": data, "format": "ScoreNumber"}
+    assert "it is another letter" in subject_of({"identity": {}}, summary).sentence
+    summary["data"] = data | {"wrong_answers": "branched"}
+    assert "letter" not in subject_of({"identity": {}}, summary).sentence
 
 
 def test_a_caption_counts_what_was_asked_and_of_that_what_was_right():
@@ -387,14 +423,16 @@ def test_a_caption_counts_what_was_asked_and_of_that_what_was_right():
 def test_instruments_that_a_run_does_not_hold_have_no_figure():
     records = [record for record in made_records(4) if record["measure"] in ("answer", "jsd")]
     with paper():
-        found = [p.name for m in (jsd, rollout, attribution, masking, tokens) for p in m.pages(records, SUBJECT)]
-    assert found == ["figure_2_jsd"]
+        found = [
+            p.name for m in (jsd, likelihood, rollout, attribution, masking, tokens) for p in m.pages(records, SUBJECT)
+        ]
+    assert found == ["figure_2_jsd", "jsd_likelihood"]
 
 
 def test_a_run_in_which_no_question_has_a_wrong_answer_still_has_its_figure():
     with paper():
         (page,) = jsd.pages([r | {"measure": "jsd"} for r in with_values({"jsd": None, "hint": None})], SUBJECT)
-    assert "no value (n = 0, 1 left out)" in page.caption
+    assert "no question has a sampled wrong answer" in page.caption
 
 
 def test_tokens_of_a_question_that_was_not_measured_are_refused_by_name():
@@ -404,7 +442,7 @@ def test_tokens_of_a_question_that_was_not_measured_are_refused_by_name():
 
 def test_a_figure_is_kept_as_sharp_image_as_document_with_its_fonts_and_with_its_caption(tmp_path):
     with paper():
-        (page,) = jsd.pages(made_records(4), SUBJECT)
+        page = next(iter(jsd.pages(made_records(4), SUBJECT)))
     saved(page.figure, tmp_path, "one", page.caption)
     width = int.from_bytes((tmp_path / "one.png").read_bytes()[16:20], "big")
     assert width >= 200 * page.figure.get_figwidth()

@@ -8,20 +8,17 @@ from conftest import FAMILIES
 from interp.elicitation import (
     Generator,
     Reply,
-    _other_choices,
-    _sorted_out,
     free_replies,
     parsed_reply,
-    sampled_answers,
     slot_replies,
     source_of_chance,
     top_p_token,
 )
 from interp.formats import FORMATS
 from interp.prefix import SharedPrefix
-from interp.questions import is_right, may_be_right, normalised
+from interp.questions import is_right
 from interp.records import Question
-from interp.setting import Setting, prepared
+from interp.setting import Setting
 
 PASSAGE = Question("passage", "Who left first?", ("Ada",), context="Ada took the early train. Ben came later. " * 3)
 
@@ -134,75 +131,6 @@ def test_a_nucleus_of_nothing_is_greedy(taught_setting, open_questions):
     assert setting.generator.sampled(prompts, draws, top_p=1e-6) == setting.generator.greedy(prompts)
 
 
-# Wrong answers
-
-
-def found_for(setting: Setting, questions, **options):
-    given = {"wrong": 2, "distinct": 4, "seed": 0, "top_p": 0.95, "tries": 24} | options
-    return sampled_answers(setting.generator, setting.prompter, questions, **given)
-
-
-def test_wrong_answers_are_neither_right_nor_nearly_so_and_all_differ(taught_setting, open_questions):
-    found = found_for(taught_setting, open_questions)
-    for question, answers in zip(open_questions, found, strict=True):
-        assert not any(may_be_right(question, wrong) for wrong in answers.wrong)
-        said = list(map(normalised, answers.distinct))
-        assert len(set(said)) == len(said) and "" not in said
-        assert set(answers.wrong) <= set(answers.distinct)
-        assert answers.vetoed == len(answers.distinct) - len(answers.wrong)
-        left = [text for text in answers.distinct if text not in answers.wrong]
-        assert all(may_be_right(question, text) for text in left)
-    assert sum(answers.vetoed for answers in found) >= 6, "positive control: the model does say right answers"
-    assert all(len(answers.wrong) >= 2 for answers in found)
-
-
-def test_the_seed_decides_what_is_sampled_and_other_questions_do_not(taught_setting, open_questions):
-    found = found_for(taught_setting, open_questions[:4])
-    assert found_for(taught_setting, open_questions[:4]) == found
-    assert found_for(taught_setting, open_questions[2:3]) == found[2:3]
-    assert found_for(taught_setting, open_questions[3::-1]) == found[::-1]
-    assert found_for(taught_setting, open_questions[:4], seed=1) != found
-
-
-@pytest.mark.parametrize("tries", [1, 7, 24])
-def test_tries_are_bounded_and_used_up_before_a_question_is_given_up(taught_setting, open_questions, tries):
-    found = found_for(taught_setting, open_questions[:3], distinct=200, tries=tries)
-    assert [answers.tries for answers in found] == [tries] * 3
-    drawn = [
-        taught_setting.generator.sampled(
-            [taught_setting.prompter.transcript(question).ids] * tries,
-            [source_of_chance(0, question, number) for number in range(tries)],
-            top_p=0.95,
-        )
-        for question in open_questions[:3]
-    ]
-    for answers, said in zip(found, drawn, strict=True):
-        texts = [one.text for one in said if one.finished and normalised(one.text)]
-        assert list(map(normalised, answers.distinct)) == list(dict.fromkeys(map(normalised, texts)))
-
-
-def test_no_more_is_drawn_once_enough_is_found(taught_setting, open_questions):
-    few = found_for(taught_setting, open_questions[:3], wrong=1, distinct=1, tries=48)
-    assert all(answers.tries < 48 and answers.wrong for answers in few)
-
-
-def test_the_other_choices_are_the_wrong_answers_without_any_sampling(tiny_loaded, choice_questions):
-    setting = prepared(tiny_loaded("llama"), FORMATS["ScoreNumber"], choices=True)
-    given = {"wrong": 2, "distinct": 3, "seed": 0, "top_p": 0.9, "tries": 1}
-
-    class Silent(Generator):
-        def _written(self, *arguments):
-            raise AssertionError("a choice was sampled")
-
-    silent = Silent(setting.prefix, setting.prompter, setting.stops)
-    found = sampled_answers(silent, setting.prompter, choice_questions, **given)
-    for question, answers in zip(choice_questions, found, strict=True):
-        assert answers.tries == 0
-        assert len(answers.distinct) == len(question.choices)
-        assert [letter for letter in answers.distinct if not is_right(question, letter)] == list(answers.wrong)
-        assert len(answers.wrong) == len(question.choices) - 1
-
-
 # Replies
 
 
@@ -258,16 +186,3 @@ def test_a_reply_that_was_cut_off_says_nothing_in_its_last_line():
     cut = parsed_reply("Answer: Paris\nConfidence: 1", form, finished=False)
     assert (cut.answer, cut.level, cut.parsed) == ("Paris", None, False)
     assert parsed_reply("**Answer: B**\n**Confidence: 7**", form).answer == "B"
-
-
-def test_a_word_of_the_question_is_no_wrong_answer_to_it():
-    question = Question("q", "What is the chemical symbol of radium?", ("Ra",))
-    found = _sorted_out(question, ["Radium", "Rd", "Ra", "radium."], 4)
-    assert found.wrong == ("Rd",) and found.distinct == ("Radium", "Rd", "Ra") and found.vetoed == 2
-
-
-def test_which_other_choice_comes_first_is_drawn_by_chance(choice_questions):
-    question = choice_questions[0]
-    firsts = {_other_choices(question, seed).wrong[0] for seed in range(40)}
-    assert firsts == set("ABCDEF"[: len(question.choices)]) - {question.answers[0]}
-    assert _other_choices(question, 3) == _other_choices(question, 3)

@@ -49,6 +49,18 @@ def test_the_citation_names_the_version_and_the_licence_of_the_package_and_the_p
     assert paper["title"] and paper["type"] and "2510.10913" in str(paper["identifiers"])
 
 
+def test_every_floor_is_the_oldest_version_that_was_tried():
+    """One version of each is tried: that of constraints.txt. An older one may run and give other numbers, as Gemma-2
+    did under versions of transformers whose kernel left its soft-capping out."""
+    pins = dict(
+        re.findall(r"^([\w.-]+)==([\w.]+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    tried = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    asked = [*PROJECT["dependencies"], *(one for extra in PROJECT["optional-dependencies"].values() for one in extra)]
+    floors = dict(found.groups() for one in asked if (found := re.fullmatch(r"([\w.-]+)>=([\w.]+)", one)))
+    assert len(floors) > 20 and floors == {name: tried[name.lower().replace("_", "-")] for name in floors}
+
+
 def test_the_facts_name_every_package_that_they_are_built_from_at_its_version():
     pinned = dict(pin.split("==") for pin in PROJECT["optional-dependencies"]["facts"])
     assert {name: version for name, (version, _) in sources().items()} == pinned

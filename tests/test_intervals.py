@@ -8,7 +8,7 @@ from conftest import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.intervals import RESAMPLES, Estimate, difference, estimated
+from interp.intervals import RESAMPLES, Estimate, difference, estimated, rank_correlation, share_of_sum
 
 reals = st.floats(-100, 100, allow_subnormal=False)
 
@@ -105,3 +105,45 @@ def test_draws_in_batches_give_what_one_batch_gives():
     half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
     assert estimate.high - estimate.value == pytest.approx(half, rel=0.12)
     assert estimate.value - estimate.low == pytest.approx(half, rel=0.12)
+
+
+def clusters(draw: np.random.Generator, count: int) -> list[tuple[float, float]]:
+    """Questions with 1 to 15 pairs each, all of which are alike: (how many are near zero, how many there are)."""
+    sizes = draw.integers(1, 16, size=count)
+    return [(float(size * near), float(size)) for size, near in zip(sizes, draw.random(count) < 0.6, strict=True)]
+
+
+def test_the_interval_of_a_share_of_clustered_pairs_covers_it_where_one_over_pairs_does_not():
+    draw, trials = np.random.default_rng(4), 200
+    covered, too_narrow = [], []
+    for trial in range(trials):
+        pairs = clusters(draw, 60)
+        share = estimated(pairs, share_of_sum, seed=trial)
+        assert share.value == pytest.approx(sum(part for part, _ in pairs) / sum(whole for _, whole in pairs))
+        covered.append(share.low <= 0.6 <= share.high)
+        alone = estimated([float(i < part) for part, whole in pairs for i in range(int(whole))], seed=trial)
+        too_narrow.append(alone.low <= 0.6 <= alone.high)
+    assert 0.89 <= np.mean(covered) <= 0.98
+    assert np.mean(too_narrow) < 0.7, "pairs of one question are no independent observations"
+
+
+def test_numbers_that_belong_together_are_drawn_together_and_compared_in_pairs():
+    before = [(float(i), 2.0 * i) for i in range(1, 9)]
+    assert estimated([*before, None], share_of_sum) == Estimate(0.5, 0.5, 0.5, 8, 1)
+    after = [(1.5 * part, whole) for part, whole in before]
+    change = difference([*before, None], [*after, (1.0, 1.0)], share_of_sum)
+    assert (change.value, change.low, change.high, change.n, change.left_out) == pytest.approx((0.25, 0.25, 0.25, 8, 1))
+    assert difference([None], [None], share_of_sum).value is None
+
+
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=20))
+def test_a_rank_correlation_is_scipys(pairs):
+    from scipy.stats import spearmanr
+
+    x, y = np.array(pairs, dtype=float).T
+    found = rank_correlation(x, y)
+    if len(set(x)) > 1 and len(set(y)) > 1:
+        assert found == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
+        assert rank_correlation(np.array([x, y]), np.array([y, y])) == pytest.approx(np.array([found, 1.0]))
+    else:
+        assert math.isnan(found)

@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from interp.intervals import estimated_columns
-from interp.jsd import LIMIT, columns, divergence, foils, hint, jensen_shannon, surface_variants, values
+from interp.intervals import estimated, estimated_columns
+from interp.jsd import LIMIT, NEAR_ZERO, columns, divergence, foils, hint, jensen_shannon, surface_variants, values
 from interp.questions import may_be_right, normalised
 from interp.records import ConfidenceDistribution, Question
 
@@ -199,46 +199,61 @@ def test_each_number_compares_the_answers_that_it_names():
     by_role = {
         "right": [spoken(*SURE, logprob=-1.0, tokens=1, outside=0.2)],
         "wrong": [spoken(*EVEN, logprob=-3.0, tokens=4), spoken(*UNSURE)],
+        "branched": [spoken(*UNSURE, logprob=-5.0, tokens=2), spoken(*EVEN)],
         "noise": [spoken(*SURE), spoken(*EVEN)],
-        "foil": [spoken(*UNSURE)],
+        "foil": [spoken(*UNSURE, logprob=-8.0, tokens=3)],
         "foreign": [spoken(*EVEN)],
         "candidate": [spoken(*SURE), spoken(*UNSURE), spoken(*SURE)],
+        "filled": [spoken(*SURE)],
         "hint": [spoken(*UNSURE)],
     }
-    found = values(by_role, 3)
     expected = {
         "jsd": HALF_WAY,
+        "branched": LIMIT,
         "noise_floor": HALF_WAY / 2,  # the mean over both variants
         "wrong_wrong": HALF_WAY,
+        "branched_wrong_wrong": HALF_WAY,
         "foreign": HALF_WAY,
         "foil": LIMIT,
         "hint": LIMIT,
-        "candidates": 2 / 3 * LIMIT,  # of three pairs two differ
-        "direction": 0.5,
-        "likelihood_gap": 2.0,
-        "length_gap": 3,
         "outside": 0.2,
+        "candidates": 2 / 3 * LIMIT,  # of three pairs two differ
+        "pairs": 3,
+        "near_zero_pairs": 1,
+        "filled_candidates": 1 / 2 * LIMIT,  # of six pairs three differ
+        "filled_pairs": 6,
+        "filled_near_zero_pairs": 3,
     }
-    assert found == pytest.approx(expected)
+    apart = {"direction": (0.5, 1.0, 1.0), "likelihood_gap": (2.0, 4.0, 7.0), "length_gap": (3, 1, 2)}
+    apart["logprob"] = (-3.0, -5.0, -8.0)
+    for name, numbers in apart.items():
+        expected |= dict(zip((name, f"branched_{name}", f"foil_{name}"), numbers, strict=True))
+    assert values(by_role) == pytest.approx(expected)
 
 
 def test_what_was_not_asked_has_no_value_rather_than_zero():
-    found = values({"right": [spoken(*SURE)]}, 3)
-    assert {name for name, value in found.items() if value is not None} == {"outside"}
+    found = values({"right": [spoken(*SURE)]})
+    assert {name for name, value in found.items() if value} == {"outside"}
+    assert {name for name, value in found.items() if value == 0} == {
+        f"{prefix}{name}" for prefix in ("", "filled_") for name in ("pairs", "near_zero_pairs")
+    }
     assert "direction" not in found
 
 
-@pytest.mark.parametrize(("wanted", "sampled", "there"), [(3, 3, True), (3, 2, False), (0, 0, False), (2, 3, True)])
-def test_a_question_with_fewer_candidates_than_asked_for_has_no_value(wanted, sampled, there):
+@pytest.mark.parametrize(("sampled", "pairs"), [(0, 0), (1, 0), (2, 1), (3, 3)])
+def test_pairs_are_made_of_whatever_there_is_with_their_number(sampled, pairs):
     record = {"right": [spoken(*SURE)], "candidate": [spoken(*SURE), spoken(*UNSURE), spoken(*EVEN)][:sampled]}
-    assert (values(record, wanted)["candidates"] is not None) == there
+    found = values(record)
+    assert (found["candidates"] is not None) == (pairs > 0) and found["pairs"] == pairs
 
 
 @given(st.integers(2, 6).flatmap(lambda count: rows_that_sum_to_one(count, 5)))
 def test_candidates_are_the_mean_over_all_pairs_written_out(rows):
     record = {"right": [spoken(*SURE)], "candidate": [spoken(*row) for row in rows]}
     by_pairs = [entropy((a + b) / 2) - (entropy(a) + entropy(b)) / 2 for a, b in combinations(rows, 2)]
-    assert values(record, len(rows))["candidates"] == pytest.approx(np.mean(by_pairs), abs=1e-12)
+    found = values(record)
+    assert found["candidates"] == pytest.approx(np.mean(by_pairs), abs=1e-12)
+    assert found["pairs"] == len(by_pairs) and found["near_zero_pairs"] == sum(value <= NEAR_ZERO for value in by_pairs)
 
 
 def test_the_summary_counts_what_has_no_value_and_takes_the_edge_as_near_zero():
@@ -249,3 +264,53 @@ def test_the_summary_counts_what_has_no_value_and_takes_the_edge_as_near_zero():
     assert found["jsd.direction.share_positive"].value == pytest.approx(1 / 3), "no difference is not a positive one"
     assert (found["jsd.median"].value, found["jsd.direction.mean"].value) == (0.1, pytest.approx(0.0))
     assert (found["jsd.hint"].value, found["jsd.hint"].n, found["jsd.hint"].left_out) == (None, 0, 4)
+
+
+def test_the_share_of_pairs_is_that_of_all_pairs_and_its_interval_draws_questions():
+    # by hand: 6 of 6, 0 of 3 and 1 of 1 pairs at most 0.1; a question without a pair is left out
+    rows = [{"pairs": pairs, "near_zero_pairs": near} for pairs, near in ((6, 6), (3, 0), (1, 1), (0, 0))]
+    found = estimated_columns(columns([{"values": row} for row in rows]))
+    share = found["jsd.pairs.near_zero_share"]
+    assert (share.value, share.n, share.left_out) == (0.7, 3, 1)
+    assert found["jsd.pairs.number"].value == 10
+    # of the 27 ways to draw three questions one gives 0 of 9, and one in 27 is more than 2.5 in 100
+    assert (share.low, share.high) == (0.0, 1.0)
+    alone = estimated([1.0] * 7 + [0.0] * 3)
+    assert share.high - share.low > 1.3 * (alone.high - alone.low), "pairs of a question were drawn on their own"
+
+
+def test_results_of_each_source_stand_apart():
+    rows = [
+        {
+            "jsd": 0.3,
+            "direction": 0.5,
+            "branched": 0.02,
+            "branched_direction": -0.1,
+            "foil": 0.05,
+            "foil_direction": 0.2,
+        },
+        {"jsd": None, "branched": 0.04, "branched_direction": -0.3, "foil": 0.2, "foil_direction": 0.4},
+    ]
+    found = {key: estimate.value for key, estimate in estimated_columns(columns([{"values": r} for r in rows])).items()}
+    assert (found["jsd.median"], found["jsd.branched.median"], found["jsd.foil"]) == (0.3, 0.03, 0.125)
+    keys = ("jsd.near_zero_share", "jsd.branched.near_zero_share", "jsd.same_relation.near_zero_share")
+    assert [found[key] for key in keys] == [0.0, 1.0, 0.5]
+    keys = ("jsd.direction.mean", "jsd.branched.direction.mean", "jsd.same_relation.direction.mean")
+    assert [found[key] for key in keys] == pytest.approx([0.5, -0.2, 0.3])
+
+
+def test_how_the_divergence_goes_with_the_likelihood_of_the_wrong_answer_is_a_rank_correlation():
+    rows = [
+        {"branched": jsd, "branched_logprob": logprob} for jsd, logprob in ((0.1, -9), (0.2, -7), (0.4, -3), (0.3, -1))
+    ]
+    found = estimated_columns(columns([{"values": row} for row in rows]))
+    assert found["jsd.branched.likelihood_correlation"].value == pytest.approx(0.8)  # 1 - 6 (0+0+1+1) / (4 (16 - 1))
+    assert found["jsd.likelihood_correlation"].n == 0
+
+
+def test_a_run_without_a_source_has_no_number_of_it_and_one_without_sources_is_read_as_before():
+    older = {"jsd": 0.2, "wrong_wrong": 0.1, "candidates": 0.3, "direction": 0.1, "outside": 0.1}
+    found = estimated_columns(columns([{"values": older}] * 3))
+    assert (found["jsd.median"].value, found["jsd.candidates"].value) == (0.2, 0.3)
+    assert found["jsd.pairs.near_zero_share"].n == found["jsd.pairs.number"].n == 0
+    assert not any("branched" in key or "filled" in key for key in found)

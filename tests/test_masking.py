@@ -14,13 +14,12 @@ from interp.intervals import estimated_columns
 from interp.masking import (
     CUTS,
     columns,
-    cut_tree,
     filler_embeddings,
-    masked_tree,
     mean_embedding,
     measured,
     neutral_token,
     padding_token,
+    variants,
 )
 from interp.setting import Case, Setting
 
@@ -82,13 +81,39 @@ def test_tokens_of_the_question_are_left_untouched(tiny_setting, open_questions)
     setting = tiny_setting("gemma3")
     transcript = setting.prompter.transcript(open_questions[0], "Asunción")
     length, filler = len(setting.prefix.opening), torch.full((48,), 0.25)
-    tree, _, _, embeds = masked_tree(setting, transcript, length, filler)
-    own = setting.prefix.embedded(tree.tokens)
-    path = tree.insert(transcript.ids[length:])
-    replaced = {path[i - length] for i in transcript.positions("answer")}
-    assert len(replaced) == len(transcript.positions("answer"))
-    for node in range(len(tree.tokens)):
-        assert torch.equal(embeds[node], filler if node in replaced else own[node])
+    made = variants(setting, transcript, length, fillers=["flat"])
+    embeds, own = made.embeds(setting, {"flat": filler}), setting.prefix.embedded(made.tree.tokens)
+    assert len(made.hidden["flat"]) == len(transcript.positions("answer"))
+    for node in range(len(made.tree.tokens)):
+        assert torch.equal(embeds[node], filler if node in made.hidden["flat"] else own[node])
+
+
+def test_what_variants_have_in_common_stands_once(tiny_setting, open_questions):
+    setting = tiny_setting("llama")
+    transcript = setting.prompter.transcript(open_questions[0], "Kitten")
+    length = len(setting.prefix.opening)
+    made = variants(setting, transcript, length, fillers=["neutral", "mean"], cuts=CUTS)
+    answer, rest = transcript.positions("answer"), len(transcript.ids) - length
+    levels = len(setting.reader.plan(transcript, length)[0].tokens) - rest
+    after = len(transcript.ids) - answer[-1] - 1
+    apart = [rest, after + len(answer), after + len(answer), 1, after]  # as it is, two fillers, two cuts
+    assert len(made.tree.tokens) == sum(apart) + len(apart) * levels
+    assert list(made.plans) == ["seen", "neutral", "mean", *CUTS]
+    alone = variants(setting, transcript, length, fillers=["neutral"], seen=False)
+    assert list(alone.plans) == ["neutral"] and len(alone.tree.tokens) == rest + levels
+
+
+def test_the_questions_of_a_chunk_are_read_in_one_pass(tiny_setting, open_questions):
+    setting = tiny_setting("llama")
+    cases = [Case(question, question.answers[0]) for question in open_questions[:8]]
+    passes = []
+    hook = setting.checkpoint.model.register_forward_hook(lambda module, args, out: passes.append(1))
+    body = setting.checkpoint.model.model.register_forward_hook(lambda module, args, out: passes.append(0))
+    try:
+        measured(setting, cases)
+    finally:
+        hook.remove(), body.remove()
+    assert passes.count(0) == 1, "it was two for each question"
 
 
 @pytest.mark.parametrize(("family", "adapter"), KINDS)
@@ -114,18 +139,25 @@ def test_the_direct_cut_blinds_the_rows_that_are_read_and_the_other_one_all_that
     setting = tiny_setting("llama")
     transcript = setting.prompter.transcript(open_questions[0], "Kitten")
     length = len(setting.prefix.opening)
-    whole = setting.reader.plan(transcript, length)[0].sight()
-    path = setting.reader.plan(transcript, length)[0].insert(transcript.ids[length:])
+    made = variants(setting, transcript, length, fillers=["neutral"], cuts=CUTS)
+    sight, tree = made.tree.sight(), made.tree
+    assert len(tree.cuts) == 2
+    path = tree.insert(transcript.ids[length:])
     answer = [path[i - length] for i in transcript.positions("answer")]
-    levels = sorted(set(range(len(whole))) - set(path))
-    rows = {CUTS[0]: [path[-1], *levels], CUTS[1]: [*path[path.index(answer[-1]) + 1 :], *levels]}
-    assert len(rows[CUTS[1]]) > len(rows[CUTS[0]]) > len(levels) > 1
-    for name, blind in rows.items():
-        expected = whole.copy()
-        for row in blind:
-            expected[row, answer] = False
-        assert (cut_tree(setting, transcript, length, name)[0].sight() == expected).all()
-        assert (expected != whole).any(-1).sum() == len(blind)
+    levels = len(setting.reader.plan(transcript, length)[0].tokens) - len(path)
+    for name, (looking, looked_at) in zip(CUTS, tree.cuts, strict=True):
+        blind = 1 + levels if name == CUTS[0] else len(path) - path.index(answer[-1]) - 1 + levels
+        assert len(looking) == blind and list(looked_at) == answer
+        for node in looking:
+            above, seen = node, set()
+            while above >= 0:
+                seen.add(above)
+                above = tree.parents[above]
+            assert set(sight[node].nonzero()[0]) == seen - set(answer) and seen > set(answer)
+    others = set(range(len(sight))) - {node for looking, _ in tree.cuts for node in looking}
+    tree.cuts.clear()
+    whole = tree.sight()
+    assert all((sight[node] == whole[node]).all() for node in others), "all others see what they saw"
 
 
 def test_a_cue_in_the_answers_length_is_seen_by_divergence_and_not_by_hiding_its_tokens(taught_setting, open_questions):

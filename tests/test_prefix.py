@@ -104,10 +104,10 @@ def test_embeddings_say_the_same_as_their_tokens_and_others_do_not(tiny_model, f
     trees = [one_tree([path])[0] for path in continuations(5)]
     by_ids = read_whole(prefix, 30, trees)
     embeds = [prefix.embedded(tree.tokens) for tree in trees]
-    by_embeds = read_whole(prefix, 30, trees, embeds=embeds)
+    by_embeds = read_whole(prefix, 30, trees, embeds=embeds.__getitem__)
     assert max(map(apart, by_ids, by_embeds)) < 1e-5
     embeds[2] = embeds[2] * 1.5 + 0.1
-    changed = list(map(apart, by_ids, read_whole(prefix, 30, trees, embeds=embeds)))
+    changed = list(map(apart, by_ids, read_whole(prefix, 30, trees, embeds=embeds.__getitem__)))
     assert changed[2] > 0.01 and max(changed[:2] + changed[3:]) < 1e-5
 
 
@@ -176,7 +176,7 @@ def test_logits_come_in_the_order_in_which_nodes_were_asked_for(tiny_model):
     trees = [one_tree([path])[0] for path in (some_tokens(8, 1), some_tokens(3, 2), some_tokens(8, 3))]
     whole = read_whole(prefix, 30, trees)
     reads = [[7, 0, 3], [1], [2, 6]]
-    for embeds in ((), [prefix.embedded(tree.tokens) for tree in trees]):
+    for embeds in (None, lambda i: prefix.embedded(trees[i].tokens)):
         for index, found in prefix.logits(30, trees, reads, embeds):
             assert apart(found.logits(), whole[index][reads[index]]) < 1e-5
     assert apart(whole[0][7], whole[0][0]) > 0.1
@@ -361,3 +361,47 @@ def test_copies_that_grow_side_by_side_equal_plain_forward_passes(tiny_model, mo
         for number, found in zip(alive, branches.grown(np.array(alive), tokens), strict=True):
             assert apart(found, plain(model, texts[number])[-1]) < TOLERANCE
     assert apart(plain(model, texts[0])[-1], plain(model, texts[2])[-1]) > 0.1, "copies of a prompt went apart"
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3", "gpt_neox"])
+@pytest.mark.parametrize(("row_tokens", "batch_tokens"), [(384, 2048), (24, 40)])
+def test_what_was_read_of_prompts_can_be_continued_from_any_of_their_tokens(
+    tiny_model, monkeypatch, family, row_tokens, batch_tokens
+):
+    model, opening = tiny_model(family), some_tokens(20)
+    monkeypatch.setattr(engine, "ROW_TOKENS", row_tokens)
+    prefix = SharedPrefix(model, opening, batch_tokens=batch_tokens)
+    prompts = [opening + some_tokens(length, seed) for seed, length in enumerate((6, 9, 4, 12), 50)]
+    branches = Branches(prefix, 20, prompts, [0, 1, 2, 3, 1])
+    read = branches.read()
+    branches.grown(np.arange(5), [7, 8, 9, 10, 11])  # what was read stays as it was
+    branches.grown(np.array([1, 4]), [12, 13])
+    owners, lengths = [1, 3, 1, 0], [len(prompts[1]), 22, len(prompts[1]) - 1, len(prompts[0])]
+    paths = continuations(4)
+    trees = [one_tree([path])[0] for path in paths]
+    reads = [range(len(tree.tokens)) for tree in trees]
+    found = dict(read.logits(owners, lengths, trees, reads))
+    assert sorted(found) == [0, 1, 2, 3]
+    for i, (owner, length, path) in enumerate(zip(owners, lengths, paths, strict=True)):
+        expected = plain(model, prompts[owner][:length] + path)[length:]
+        assert apart(found[i].logits(), expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+def test_trees_of_one_batch_may_continue_more_or_less_of_the_opening(tiny_model, family):
+    model, opening, paths = tiny_model(family), some_tokens(30), continuations(4)
+    prefix, trees = SharedPrefix(model, opening), [one_tree([path])[0] for path in paths]
+    lengths = [30, 0, 17, 4]
+    reads = [range(len(tree.tokens)) for tree in trees]
+    found = dict(prefix.logits(lengths, trees, reads))
+    for i, (length, path) in enumerate(zip(lengths, paths, strict=True)):
+        assert apart(found[i].logits(), plain(model, opening[:length] + path)[length:]) < TOLERANCE
+
+
+def test_a_branch_is_shared_with_no_other_path():
+    tree = TokenTree()
+    first = tree.insert([1, 2, 3])
+    apart_path = tree.branch([2, 3], first[0])
+    assert tree.insert([1, 2, 3]) == first and not set(apart_path) & set(first)
+    assert tree.insert([4], apart_path[-1])[0] == len(tree.tokens) - 1
+    assert tree.sight()[apart_path[1]].nonzero()[0].tolist() == [first[0], *apart_path]

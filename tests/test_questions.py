@@ -122,6 +122,24 @@ def test_an_empty_reply_is_never_right_even_beside_an_empty_alias(reply):
         ("Paris", "Not Paris"),
         ("Kyiv", "kyiv"),
         ("Tegucigalpa", "Tegucigulpa"),
+        ("Pennsylvania", "PA"),
+        ("Pennsylvania", "Pa."),
+        ("Pennsylvania", "Pa"),
+        ("California", "Calif."),
+        ("Texas", "TX"),
+        ("New York City", "NYC"),
+        ("United States of America", "USA"),
+        ("United States of America", "US"),
+        ("United Kingdom", "UK"),
+        ("Union of Soviet Socialist Republics", "ussr"),
+        ("British Broadcasting Corporation", "BBC"),
+        ("John F. Kennedy", "JFK"),
+        ("Washington, D.C.", "DC"),
+        ("Saint Petersburg", "St. Petersburg"),
+        ("Mount Everest", "Mt Everest"),
+        ("John Kennedy", "J. Kennedy"),
+        ("North Korea", "N. Korea"),
+        ("Oxygen", "O"),
     ],
 )
 def test_what_may_be_a_spelling_of_the_right_answer_is_vetoed_both_ways(answer, reply):
@@ -140,11 +158,29 @@ def test_what_may_be_a_spelling_of_the_right_answer_is_vetoed_both_ways(answer, 
         ("150", "1500"),
         ("Iran", "Iraq"),
         ("Paris", ""),
+        ("Mayotte", "May"),  # letters in their order, but no abbreviation
+        ("Slovenia", "Sven"),
+        ("Pennsylvania", "NY"),
+        ("Pennsylvania", "TN"),
+        ("Ca", "C"),  # symbols of elements are not short for each other
+        ("Ra", "Rd"),
+        ("Latvian", "Estonian"),
+        ("New York", "New Jersey"),
+        ("South Korea", "North Carolina"),
+        ("United Kingdom", "USA"),
+        ("1945", "19"),
     ],
 )
 def test_what_only_looks_alike_is_a_usable_wrong_answer(answer, reply):
     assert not may_be_right(asks(answer), reply)
+    assert not may_be_right(asks(reply or "Xyzzy"), answer)
     assert may_be_right(asks(answer), answer), "positive control: the right answer itself is vetoed"
+
+
+def test_where_a_long_form_is_accepted_the_short_one_makes_no_other_long_one_right():
+    assert may_be_right(asks("CA"), "California") and may_be_right(asks("CA", "California"), "Calif.")
+    assert not may_be_right(asks("CA", "California"), "Canada")
+    assert may_be_right(asks("USA", "Yankee country"), "United States of America"), "initials count all the same"
 
 
 @given(phrases, phrases)

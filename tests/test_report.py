@@ -34,9 +34,14 @@ def rows(folder: Path) -> dict[tuple[str, str], Row]:
 
 def test_a_row_holds_the_summarys_number_interval_and_counts(tmp_path):
     _, summary, _ = read_run(made_run(tmp_path))
-    row = rows(tmp_path)["JSD of the confidence, median (nats)", "right and wrong answer"]
+    found, medians = rows(tmp_path), "JSD of the confidence, median (nats)"
+    row = found[medians, "right and wrong answer, sampled (the paper's)"]
     assert row.estimate == Estimate(**summary["jsd"]["median"])
     assert (row.estimate.n, row.estimate.left_out) == (9, 3)
+    branched = found[medians, "right and wrong answer, branched"]
+    assert branched.estimate == Estimate(**summary["jsd"]["branched"]["median"]) and branched.estimate.n == 12
+    pairs = found["JSD at most 0.1, share", "pairs of sampled answers (the paper's)"]
+    assert pairs.estimate == Estimate(**summary["jsd"]["pairs"]["near_zero_share"]) and pairs.unit == "share"
     assert row.sets == ()
 
 
@@ -51,8 +56,12 @@ def test_rows_of_an_instrument_that_did_not_run_are_absent(tmp_path):
     made_run(tmp_path, instruments=("jsd",), questions=4)
     assert {section for section, _ in rows(tmp_path)} == {
         "JSD of the confidence, median (nats)",
-        "JSD of right and wrong answer",
-        "Direction",
+        "JSD at most 0.1, share",
+        "JSD, number of pairs",
+        "JSD and likelihood of the wrong answer, rank correlation",
+        "Direction, wrong answer sampled (the paper's)",
+        "Direction, wrong answer branched",
+        "Direction, wrong answer of the same relation",
         "Probability outside the levels",
     }
 
@@ -102,7 +111,15 @@ def test_a_whole_run_is_redrawn_within_fifteen_seconds(tmp_path):
     assert time.perf_counter() - start < 15
     assert (found.returncode, found.stderr) == (0, "")
     names = {path.stem for path in (tmp_path / "figures").iterdir()}
-    assert names == {"figure_2_jsd", "figure_3_rollout", "attribution", "masking", "tokens_1", "tokens_2"}
+    assert names == {
+        "figure_2_jsd",
+        "jsd_likelihood",
+        "figure_3_rollout",
+        "attribution",
+        "masking",
+        "tokens_1",
+        "tokens_2",
+    }
     for name in names:
         assert {path.suffix for path in (tmp_path / "figures").glob(f"{name}.*")} == {".png", ".pdf", ".txt"}
 

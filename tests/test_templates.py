@@ -3,6 +3,7 @@
 import copy
 import datetime as real_datetime
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from vocabularies import GPT_OSS, TEMPLATES, real_tokenizer
 from interp import jsd, masking
 from interp.attribution import measured as attributed
 from interp.checkpoints import Checkpoint
+from interp.diagnose import Diagnose, _identity
 from interp.elicitation import Continuation, Generator, free_replies, parsed_reply
 from interp.errors import UserError
 from interp.formats import FORMATS
@@ -357,6 +359,22 @@ def test_no_clock_enters_a_prompt(tiny_tokenizer, monkeypatch):
     assert other.transcript(WHERE).text.startswith("04 Jul 2031, Friday<|start|>") and other.frame != today.text
 
 
+def test_the_rendered_prompt_is_part_of_what_a_run_is(tiny_loaded, tiny_tokenizer, monkeypatch):
+    template = "{% if date_string %}{{ date_string }}{% endif %}" + CHATML
+    dated, plain = (
+        replace(tiny_loaded("llama"), tokenizer=with_template(tiny_tokenizer(), t)) for t in (template, CHATML)
+    )
+
+    def prompts(checkpoint: Checkpoint, **options) -> str:
+        return _identity(Diagnose(**options), [], checkpoint, [WHERE], 0)["prompts"]
+
+    before = prompts(dated)
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Later)
+    assert prompts(dated) == before
+    assert len({before, prompts(dated, date="2024-02-29"), prompts(plain), prompts(plain, format="ScoreText")}) == 4
+    assert prompts(plain) == prompts(plain, date="2024-02-29")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama3_2", "gptoss"])
 def test_real_templates_that_write_the_date_write_the_constant_one(name, monkeypatch):
@@ -373,8 +391,22 @@ def test_real_templates_that_write_the_date_write_the_constant_one(name, monkeyp
 def test_the_calendar_of_a_template_gives_what_strftime_gives(day, name):
     import jinja2
 
-    template = jinja2.Template(calendar(day) + "{{ strftime_now('" + name + " and ' ~ '" + name + "') }}")
+    asked = "{{ strftime_now('" + name + " and ' ~ '" + name + "') }}"
+    template = jinja2.Template(calendar(day) + asked, trim_blocks=True, lstrip_blocks=True)
     assert template.render() == day.strftime(f"{name} and {name}")
+
+
+@pytest.mark.parametrize(
+    "head", ["", "\n", "\n\n ", "  {% if true %}x{% endif %}", " {%- if true -%} x{%- endif %}\n\n"]
+)
+def test_a_template_that_writes_the_date_is_rendered_as_it_stands_otherwise(tiny_tokenizer, head):
+    dated, fixed = (
+        with_template(tiny_tokenizer(), head + CHATML + end) for end in ("{{ strftime_now('%Y') }}", "2025")
+    )
+    messages = [{"role": "user", "content": "x"}]
+    texts = [ChatTemplate(tokenizer).rendered(messages, generation=False) for tokenizer in (dated, fixed)]
+    assert texts[0] == texts[1] and texts[0].endswith("2025")
+    assert texts[1] == fixed.apply_chat_template(messages, tokenize=False)
 
 
 @pytest.mark.parametrize("text", ["", "today", "2025-13-01", "2025-1-1", "20250101", "01.01.2025"])

@@ -26,6 +26,7 @@ from interp.checkpoints import Loading, loaded_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.head import next_token
+from interp.prompts import Prompting
 from interp.questions import is_right, may_be_right
 from interp.records import Question
 from interp.runs import read_records, read_run
@@ -106,6 +107,21 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
     (loss, gradient), (plain, plainly) = results
     assert loss == pytest.approx(plain, abs=1e-4)
     assert (gradient - plainly).norm() / plainly.norm() < 1e-3 and plainly.norm() > 0
+
+
+@pytest.mark.parametrize("levels", ["whole", "token"])
+def test_a_packed_row_reads_levels_as_the_measurement_does(tiny_loaded, open_questions, levels):
+    setting = prepared(
+        tiny_loaded("llama"), FORMATS["ScoreNumber"], prompting=Prompting(levels=levels), read_opening=False
+    )
+    transcripts = [setting.prompter.transcript(t.question, t.right) for t in triplets_of(open_questions[:3])]
+    row = packed_row(setting, transcripts)
+    with torch.no_grad():
+        found, _ = row.logprobs(next_token(setting.checkpoint.model, **row.inputs, use_cache=False).of_row(0))
+    for one, reading in zip(found, setting.reader.readings(transcripts), strict=True):
+        assert one.softmax(-1).tolist() == pytest.approx(reading.distribution.probability, abs=1e-5)
+        assert 1 - one.exp().sum().item() == pytest.approx(reading.distribution.outside, abs=1e-5)
+    assert levels == "whole" or row.plan.level_ends.numel() == 0
 
 
 @pytest.mark.parametrize("form", FORMATS_TRAINED)
@@ -763,6 +779,30 @@ def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, 
         records.write_text("".join(lines[:kept]) + lines[kept][:20])
         (tmp_path / "t.jsonl").unlink()
         assert built(options).read_text() == before
+
+
+def test_branches_follow_the_sampled_wrong_answers_of_a_triplet_and_are_named(taught_checkpoint, own_data, tmp_path):
+    def rows(**more) -> dict[str, dict]:
+        where = {"ckpt": str(taught_checkpoint), "data": (str(own_data / "open.jsonl"),), "shots": 0, "device": "cpu"}
+        path = built(Triplets(**where, **more, top_p=0.3, tries=4, wrong=3))
+        assert loaded_triplets(path)
+        return {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
+
+    sampled = rows(out=tmp_path / "sampled.jsonl")
+    branched = rows(out=tmp_path / "branched.jsonl", wrong_from="branched")
+    assert len(branched) > len(sampled), "positive control: some questions have no wrong sample"
+    for row in branched.values():
+        count = row["sources"].count("branched")
+        assert (
+            3 == len(row["sources"]) == 1 + len(row["others"]) and row["sources"][3 - count :] == ["branched"] * count
+        )
+    for key, row in sampled.items():
+        assert set(row["sources"]) == {"sampled"}
+        both = [row["wrong"], *row["others"]]
+        assert [branched[key]["wrong"], *branched[key]["others"]][: len(both)] == both
+    counts = read_run(tmp_path / "branched.jsonl.run")[1]["triplets"]
+    assert counts["without_wrong_answer"] == 0
+    assert counts["first_wrong_answer_branched"] == sum(row["sources"][0] == "branched" for row in branched.values())
 
 
 def test_what_is_tested_on_is_not_trained_on(taught_checkpoint, own_data, tmp_path, open_questions):

@@ -67,8 +67,8 @@ def plain_lora(folder: Path) -> LoraConfig:
     config: LoraConfig = LoraConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig):
         raise _not_plain(folder, f"the kind {config.peft_type}")
-    usual = LoraConfig().to_dict()
-    for name, value in config.to_dict().items():
+    usual = vars(LoraConfig())
+    for name, value in vars(config).items():
         plain = value in FIRST_WEIGHTS if name == "init_lora_weights" else value == usual.get(name) or not value
         if name not in (*PLAIN, *ANY) and not plain:
             raise _not_plain(folder, name)

@@ -18,11 +18,18 @@ TITLES = {
     "conftuner": "ConfTuner (Li et al. 2025): the tokenized Brier score on the model's own answers",
 }
 CARRIED = {
-    "jsd.near_zero_share": "JSD at most 0.1, share of questions",
-    "jsd.median": "JSD of right and wrong answer, median",
-    "jsd.wrong_wrong": "JSD of two wrong answers, median",
+    "jsd.near_zero_share": "JSD at most 0.1, share of questions, wrong answer sampled (the paper's)",
+    "jsd.branched.near_zero_share": "JSD at most 0.1, share of questions, wrong answer branched",
+    "jsd.same_relation.near_zero_share": "JSD at most 0.1, share of questions, wrong answer of the same relation",
+    "jsd.median": "JSD of right and wrong answer, sampled (the paper's), median",
+    "jsd.branched.median": "JSD of right and wrong answer, branched, median",
+    "jsd.foil": "JSD of right and wrong answer, same relation, median",
+    "jsd.wrong_wrong": "JSD of two wrong answers, sampled, median",
+    "jsd.branched.wrong_wrong": "JSD of two wrong answers, branched, median",
     "jsd.noise_floor": "JSD of the same answer in other looks (noise floor), median",
-    "jsd.direction.share_positive": "higher after the right answer, share",
+    "jsd.direction.share_positive": "higher after the right answer than after a sampled wrong one, share",
+    "jsd.branched.direction.share_positive": "higher after the right answer than after a branched wrong one, share",
+    "jsd.same_relation.direction.share_positive": "higher after the right answer than after one of its relation, share",
     "masking.mean.drop": "drop when the answer is hidden (mean embedding)",
     "attribution.answer.effect": "effect of the answer",
     "attribution.answer.rank": "attribution rank of the answer, median",
@@ -72,14 +79,15 @@ def _command(method: str, identity: Record) -> str:
     recipe = identity["recipe"]
     option = "triplets" if method == "advice" else "answers"
     file = f"--{option} {shlex.quote(Path(identity[option]).name)}"
-    names = ("ckpt", "preset", "held_out", "every", "shots", "template", "shot_sets", "seed", "dtype")
-    given = " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(identity[name]))}" for name in names)
-    decided = " ".join(
-        f"--{name.replace('_', '-')} {shlex.join(value) if isinstance(value, list) else value}"
-        for name, value in recipe.items()
-        if value is not None
+    names = ("ckpt", "preset", "held_out", "every", "shots", "template", "template_args", "date", "levels")
+    names += ("shot_sets", "seed", "dtype")
+    given = {name: identity.get(name) for name in names}
+    options = (
+        f"--{name.replace('_', '-')} {shlex.join(map(str, value if isinstance(value, list | tuple) else [value]))}"
+        for name, value in (given | recipe).items()
+        if value is not None and value != [] and value != ()
     )
-    return f"python -m training.{method} {file} {given} {decided}"
+    return f"python -m training.{method} {file} {' '.join(options)}"
 
 
 def _code(text: str) -> str:

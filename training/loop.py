@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -295,7 +295,8 @@ def _adapted(model: PreTrainedModel | PeftModel, config: LoraConfig) -> PeftMode
         return get_peft_model(model, config)
     (below,) = model.peft_config
     model.add_adapter(SECOND, config)
-    model.base_model.set_adapter([below, SECOND], inference_mode=True)  # the last is the one that is trained
+    tuner: Any = model.base_model
+    tuner.set_adapter([below, SECOND], inference_mode=True)  # the last is the one that is trained
     model.set_requires_grad(SECOND)
     for module in model.modules():
         if isinstance(module, LoraLayer) and below in module.lora_dropout:

@@ -134,8 +134,9 @@ def _trained(
     processes: Processes,
     dry: DryRun | None = None,
 ) -> None:
+    from interp.adapters import WEIGHTS
     from interp.checkpoints import Loading, loaded_checkpoint
-    from training.adapters import WEIGHTS, saved_adapter
+    from training.adapters import saved_adapter
     from training.loop import forget_states, train, with_adapter
 
     device, code = processes.device(options.device), options.trust_remote_code

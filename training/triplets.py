@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from interp.commands import CommonOptions, at_least, run_as_command
 from interp.dryrun import DryRun, dry_run_of, printing
@@ -47,6 +47,9 @@ class Triplets(CommonOptions):
     """Samples drawn for a question before it counts as one without a wrong answer."""
     wrong: int = 4
     """Distinct wrong answers looked for: every pass of a training takes the next, a control compares two."""
+    wrong_from: Literal["sampled", "branched"] = "sampled"
+    """sampled: the paper's way alone; branched: where samples give too few, answers found by branching follow them (the
+    likeliest first tokens, each continued greedily, then second tokens)."""
     turned: int = 0
     """So many questions of each data set that the model answers wrong are sampled for a right answer, which then stands
     beside the wrong greedy one. None in the paper, where the likeliest answer is always the right one."""
@@ -71,11 +74,11 @@ class Triplet:
     right: str
     """The model's greedy answer, which is right."""
     wrong: str
-    """An answer sampled from the model, which is wrong."""
+    """An answer of the model, sampled or found by branching, which is wrong."""
     format: FormatName
     """The format of the confidence."""
     others: tuple[str, ...] = ()
-    """Further wrong answers sampled from the model, all distinct."""
+    """Further wrong answers of the model, all distinct."""
     model: str = ""
     """Name and fingerprint of the model that gave the answers."""
 
@@ -211,7 +214,7 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
         told = asked_on_record(run, setting, questions, free=False)
         right, missed = [q for q in questions if told[q.id]["right"]], _missed(questions, told, options)
         found = _sampled(run, setting, right, missed, options)
-        known, turned = list(_triplets(right, told, found)), list(_turned(missed, told, found))
+        known, turned = list(_triplets(right, told, found, options.wrong)), list(_turned(missed, told, found))
         quantised = "" if options.quantization == "none" else f" in {options.quantization}"
         model = {"model": f"{source.base_name} {checkpoint.fingerprint}{quantised}"}
         if run.processes.first:
@@ -223,6 +226,8 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
             "right": len(right),
             "kept": len(known) // len(FORMATS_TRAINED),
             "without_wrong_answer": len(right) - len(known) // len(FORMATS_TRAINED),
+            "first_wrong_answer_branched": sum(row["sources"][0] == "branched" for row in known)
+            // len(FORMATS_TRAINED),
             "vetoed": sum(found[q.id]["vetoed"] for q in right),
             "sampled_for_a_right_answer": len(missed),
             "turned": len(turned) // len(FORMATS_TRAINED),
@@ -240,8 +245,9 @@ def _sampled(
     from interp.diagnose import sampled_on_record
 
     sampled = partial(sampled_on_record, run, setting, seed=options.seed, top_p=options.top_p)
-    sampled(right, wrong=options.wrong, distinct=0, tries=options.tries)
-    return sampled(missed, wrong=0, distinct=DISTINCT, tries=TURNED_TRIES)
+    branching = options.wrong_from == "branched"
+    sampled(right, wrong=options.wrong, distinct=0, tries=options.tries, branching=branching)
+    return sampled(missed, wrong=0, distinct=DISTINCT, tries=TURNED_TRIES, branching=False)
 
 
 def _foreseen(run: Run, setting: "Setting", questions: Sequence[Question], options: Triplets, dry: DryRun) -> None:
@@ -287,15 +293,21 @@ def answers_beside(triplets: Path) -> Path:
     return triplets.with_name(f"{triplets.stem}.answers.jsonl")
 
 
-def _triplets(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
+def _triplets(
+    questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record], most: int
+) -> Iterator[Record]:
+    """All sampled wrong answers of each question, and branched ones where those are fewer than `most`."""
     for question in questions:
-        right, wrong = told[question.id]["answer"], []
-        for sampled in found[question.id]["wrong"]:
-            bare, other = alike(right, sampled)
-            if other not in wrong:
-                wrong.append(other)
+        right, record, wrong = told[question.id]["answer"], found[question.id], dict[str, str]()
+        sources = dict(zip(record["distinct"], record["sources"], strict=True))
+        for text in record["wrong"]:
+            bare, other = alike(right, text)
+            if sources[text] != "branched" or len(wrong) < most:
+                wrong.setdefault(other, sources[text])
         if wrong:
-            yield from _in_both_formats(question, {"right": bare, "wrong": wrong[0], "others": wrong[1:]})
+            first, *others = wrong
+            row = {"right": bare, "wrong": first, "others": others, "sources": list(wrong.values())}
+            yield from _in_both_formats(question, row)
 
 
 def _missed(questions: Sequence[Question], told: dict[str, Record], options: Triplets) -> list[Question]:
@@ -306,14 +318,15 @@ def _missed(questions: Sequence[Question], told: dict[str, Record], options: Tri
 
 
 def _turned(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
-    from interp.elicitation import wrong_for_sure
+    from interp.candidates import wrong_for_sure
 
     for question in questions:
         greedy = told[question.id]["answer"]
         right = next((text for text in found[question.id]["distinct"] if is_right(question, text)), None)
         if right is not None and wrong_for_sure(question, greedy):
             bare, wrong = alike(right, greedy)
-            yield from _in_both_formats(question, {"right": bare, "wrong": wrong, "others": []})
+            row = {"right": bare, "wrong": wrong, "others": [], "sources": ["greedy"]}
+            yield from _in_both_formats(question, row)
 
 
 def _graded(questions: Sequence[Question], told: dict[str, Record]) -> Iterator[Record]:
