@@ -654,6 +654,42 @@ MUTANTS: tuple[Mutant, ...] = (
         ("a-share-is-read-from-its-start-again", "self._read[path] = start = stop", "start = stop"),
     ),
     *_of(
+        "interp/dryrun.py",
+        [
+            "test_dryrun.py::test_what_each_question_takes_and_what_happens_once_are_told_apart",
+            "test_dryrun.py::test_questions_of_unlike_length_are_extrapolated_by_their_tokens",
+            "test_dryrun.py::test_a_part_is_settled_where_its_rate_does_not_rest_on_its_first_seconds",
+            "test_dryrun.py::test_records_are_extrapolated_by_their_bytes_and_what_is_repeated_counts_so_often",
+            "test_dryrun.py::test_how_many_are_asked_is_foreseen_from_the_share_that_is_right",
+            "test_dryrun.py::test_what_is_asked_for_again_is_neither_measured_nor_counted_twice",
+        ],
+        ("the-first-chunk-gives-the-rate-too", "later = self.chunks[1:] or self.chunks", "later = self.chunks"),
+        (
+            "what-happens-once-is-left-out",
+            "self.times * (self.once + self.rate * self.whole)",
+            "self.times * self.rate * self.whole",
+        ),
+        ("what-is-on-record-is-left", "self.whole - self.kept - self.measured", "self.whole - self.measured"),
+        (
+            "questions-for-tokens",
+            "size = sum(self._sizes.get(identity, self.mean_size) for identity in ids)",
+            "size = len(ids) * self.mean_size",
+        ),
+        ("all-are-taken-to-be-right", "math.ceil(cases * asked / right / at_once)", "math.ceil(cases / at_once)"),
+        ("more-cases-than-there-are", "cases = min(wanted, right * there / asked)", "cases = wanted"),
+        (
+            "measured-now-counts-as-kept",
+            "        self.chunks.append(chunk)\n        self.known |= set(ids)\n",
+            "        self.chunks.append(chunk)\n",
+        ),
+        ("one-long-question-is-enough", "self.chunks[0].items >= FEW and ", ""),
+    ),
+    *_of(
+        "interp/processes.py",
+        ["test_processes.py::test_processes_without_a_gpu_know_each_other_whatever_device_was_asked_for"],
+        ("a-cpu-only-where-it-is-named", 'cpu=device == "cpu" or not torch.cuda.is_available()', 'cpu=device == "cpu"'),
+    ),
+    *_of(
         "interp/processes.py",
         ["test_processes.py::test_the_shares_of_all_processes_are_the_items_each_once"],
         ("every-process-has-all", "return items[self.index :: self.count]", "return items"),
