@@ -84,7 +84,7 @@ def foreseen(options: Compare, dry: DryRun) -> None:
     It takes over answers and wrong answers of the first; all else is taken to be as it is there."""
     with dry.within("before"):
         diagnosed(options.side("before"), INSTRUMENTS, "compare", dry=dry)
-    for name in INSTRUMENTS:
+    for name in (*INSTRUMENTS, "numerical floor"):
         dry.repeat(f"before, {name}", f"before and after, {name}")
     if options.n_calibration:
         evaluated(options.calibration, dry, to_come=(options.after,))

@@ -310,8 +310,7 @@ def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequen
     from interp import floor
 
     by_id = {case.question.id: case for case in cases[: floor.MOST]}
-    whole = min(floor.MOST, len(cases) * (run.dry.scale if run.dry else 1.0))
-    measured = partial(floor.measured, setting)
+    measured, whole = partial(floor.measured, setting), min(floor.MOST, run.foreseen(len(cases)))
     recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label="numerical floor", whole=whole)
 
 
@@ -414,7 +413,7 @@ def _measure(
     run: Run, name: InstrumentName, number: int, setting: "Setting", cases: Sequence["Case"], options: Diagnose
 ) -> None:
     instrument = importlib.import_module(f"interp.{name}")
-    extra, whole = {}, len(cases) * (run.dry.scale if run.dry else 1.0)
+    extra, whole = {}, run.foreseen(len(cases))
     if name == "attribution":
         cases, whole = cases[: options.n_attribution], min(whole, options.n_attribution)
         extra = {"score": options.score, "path": options.path, "baseline": options.baseline}

@@ -151,6 +151,10 @@ class Run:
         except OSError as error:
             raise UserError(f"{self.folder}: {error.strerror}; what was measured so far is kept there") from None
 
+    def foreseen(self, known: int) -> int | float:
+        """How many right questions the run has where so many are known: in a dry run not all are."""
+        return known * self.dry.scale if self.dry else known
+
     def records(self, measure: str) -> Iterator[Record]:
         """The records of one measure, in the order in which they were measured."""
         return (record for record in self.all_records() if record["measure"] == measure)
