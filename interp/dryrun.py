@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,19 @@ class Part:
     """What was measured now, in this order."""
     times: int | float = 1.0
     """How often the run has such a part: once more after a training, say."""
+    known: set[str] = field(default_factory=set)
+    """The ids of what was kept or measured."""
+
+    def keep(self, ids: Iterable[str]) -> None:
+        """Those are on record, and were before where they were not measured now."""
+        fresh = set(ids) - self.known
+        self.kept += len(fresh)
+        self.known |= fresh
+
+    def take(self, chunk: Chunk, ids: Iterable[str]) -> None:
+        """A chunk that was measured now, of these ids."""
+        self.chunks.append(chunk)
+        self.known |= set(ids)
 
     @property
     def measured(self) -> int:

@@ -43,7 +43,7 @@ def recorded(
     hidden = bar is not None or not run.processes.first
     part = run.dry.part(label or named(key), len(items), whole) if run.dry else None
     if part:
-        part.kept += len(mine) - len(missing)
+        part.keep(set(mine) - set(missing))
     with progress(label or key[0], len(mine), len(mine) - len(missing), hidden=hidden) as own:
         while missing and not (part and whole is not None and part.settled):
             chunk = missing[:at_once]
@@ -56,7 +56,7 @@ def recorded(
             for identity, record in zip(chunk, found, strict=True):
                 run.append({"measure": key[0], "set": key[1], "id": identity, **record})
             if part and timer:
-                part.chunks.append(timer(chunk))
+                part.take(timer(chunk), chunk)
             own.update(len(chunk))
             missing = missing[len(chunk) :]
     run.gather(*key, list(items))

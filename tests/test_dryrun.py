@@ -162,6 +162,18 @@ def test_a_dry_run_measures_first_chunks_which_the_run_takes_up_in_the_same_orde
     assert [key[2] for key in keys(tmp_path / "run")] == [*items]
 
 
+def test_what_is_asked_for_again_is_neither_measured_nor_counted_twice(tmp_path):
+    clock, asked, items, dry = Clock(), [], letters(6), DryRun(Clock())
+    step = measured_in(clock, 1.0, lambda item: 0.5, asked)
+    with Run(tmp_path, {}) as run:
+        recorded(run, ("sample", 0), {"q0": items["q0"]}, 4, step, None)
+    with Run(tmp_path, {}, dry=dry) as run:
+        recorded(run, ("sample", 0), {name: items[name] for name in ("q0", "q1", "q2")}, 4, step, None)
+        recorded(run, ("sample", 0), {name: items[name] for name in ("q0", "q1", "q2", "q3")}, 4, step, None)
+    part = dry.parts["sample"]
+    assert (part.kept, part.measured, part.whole) == (1, 3, 4) and len(asked) == 4
+
+
 def test_several_processes_are_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr(dryrun, "launched", lambda device: Processes(2, 1))
     with pytest.raises(UserError, match="--dry-run measures in one process"):
