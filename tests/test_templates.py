@@ -5,6 +5,7 @@ import datetime as real_datetime
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vocabularies import GPT_OSS, TEMPLATES, real_tokenizer
 
-from interp import jsd, masking
+from interp import jsd, masking, rollout
 from interp.attribution import measured as attributed
 from interp.checkpoints import Checkpoint
 from interp.diagnose import Diagnose, _identity
@@ -151,9 +152,11 @@ def random_checkpoint(name: str) -> Checkpoint:
 def test_small_models_with_real_vocabularies_go_through_the_instruments(name):
     checkpoint = random_checkpoint(name)
     setting = prepared(checkpoint, NUMBER, shots=1, pool=(WHERE,))
-    case = Case(WHERE, "Rome", ("Paris", "Milan"), ("Rome", "Paris"), 2)
+    case = Case(WHERE, "Rome", ("Paris", "Milan"))
     (record,) = jsd.measured(setting, [case])
-    assert 0 < record["values"]["wrong"] < 1 if "wrong" in record["values"] else record["values"]
+    assert 0 < record["values"]["jsd"] < np.log(2)
+    (record,) = rollout.measured(setting, [case])
+    assert all(np.isfinite(value) for value in record["values"].values())
     (record,) = masking.measured(setting, [case])
     assert sum(record["seen"]["probability"]) == pytest.approx(1, abs=1e-6)
     (record,) = attributed(setting, [case])
