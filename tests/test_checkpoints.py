@@ -331,7 +331,7 @@ def test_a_device_that_is_not_there_is_refused_with_what_there_is(tiny_checkpoin
 
 def test_a_case_without_samples_is_complete(open_questions):
     case = Case(open_questions[0], "Kitten")
-    assert (case.wrong, case.candidates, case.wanted_candidates) == ((), (), 0)
+    assert (case.wrong, case.branched, case.candidates, case.sources) == ((), (), (), ())
 
 
 def test_another_chat_template_is_another_checkpoint(tiny_checkpoint, tiny_tokenizer, tiny_loaded, tmp_path):
