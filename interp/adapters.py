@@ -59,7 +59,8 @@ def _restorer(thing: object) -> Callable[[], None]:
     contents = [(one, one.copy()) for one in attributes.values() if isinstance(one, dict | list | set)]
 
     def restore() -> None:
-        thing.__class__ = kind  # parametrised by single parameters, a module is of a class of its own
+        if type(thing) is not kind:  # a module whose single parameters are adapted is of a class of its own
+            thing.__class__ = kind
         vars(thing).clear()
         vars(thing).update(attributes)
         for one, before in contents:
