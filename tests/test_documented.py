@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def read_options(module: str, arguments: list[str], monkeypatch) -> object:
 
         return tyro.cli(Benchmarks, args=arguments)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     return found[0]
 
 
