@@ -254,7 +254,7 @@ def masking(options: Benchmarks) -> dict:
     setting = _setting(options)
     cases = [Case(question, question.answers[0]) for question in _questions(options)[:8]]
     nothing = SharedPrefix(setting.checkpoint.model, ())
-    reader = ConfidenceReader(nothing, setting.prompter, setting.checkpoint.stops)
+    reader = ConfidenceReader(nothing, setting.prompter, setting.stops)
     alone, fillers = dataclasses.replace(setting, prefix=nothing, reader=reader), filler_embeddings(setting)
 
     def each_in_full() -> list[float]:

@@ -147,7 +147,7 @@ def _divergence_page(records: Pair, summary: Record) -> Page:
             ax.set_title(f"{chr(97 + 2 * row + number)}  {SIDE_TITLES[number]}: {jsd.KINDS[kind]}")
             ax.set(xlabel="JSD of the confidence (nats)" if row == len(kinds) - 1 else "")
         axes[1].set_ylabel("")
-    how = "The divergence between the confidences after two answers, by where the wrong answer comes from. "
+    how = "The divergence between the confidences after two answers, by where the wrong answer comes from: "
     how += jsd.HOW_TO_READ.partition("Above: ")[2].partition("Below: ")[0]
     sections = [name for name in SECTIONS if name.startswith(("JSD", "Direction"))]
     return Page("compare_jsd", figure, written_caption(how, _numbers(summary, sections), sentence(summary)))

@@ -54,11 +54,12 @@ def _configurations(module: nn.Module) -> Iterator[object]:
 
 
 def _restorer(thing: object) -> Callable[[], None]:
-    """Gives an object back its attributes, and those that are containers what stood in them."""
-    attributes = dict(vars(thing))
+    """Gives an object back its class and attributes, and those that are containers what stood in them."""
+    kind, attributes = type(thing), dict(vars(thing))
     contents = [(one, one.copy()) for one in attributes.values() if isinstance(one, dict | list | set)]
 
     def restore() -> None:
+        thing.__class__ = kind  # parametrised by single parameters, a module is of a class of its own
         vars(thing).clear()
         vars(thing).update(attributes)
         for one, before in contents:

@@ -196,7 +196,8 @@ class Scorer:
     def first_order(self, filler: "Tensor") -> "np.ndarray":
         """What replacing each token would do to the score if the score were linear in it, [tokens]."""
         gradient, away = self._slopes(filler)
-        return (gradient * away).sum(-1).cpu().numpy()
+        effects: np.ndarray = (gradient * away).sum(-1).cpu().numpy()
+        return effects
 
     def first_order_bound(self, filler: "Tensor") -> "np.ndarray":
         """The most that moving each token's embedding as far as the filler lies, in any direction, would do to the
@@ -204,7 +205,8 @@ class Scorer:
 
         As a sign of what replacing the token does it is better than `first_order`, in which directions cancel."""
         gradient, away = self._slopes(filler)
-        return (gradient.norm(dim=-1) * away.norm(dim=-1)).cpu().numpy()
+        bounds: np.ndarray = (gradient.norm(dim=-1) * away.norm(dim=-1)).cpu().numpy()
+        return bounds
 
     def _slopes(self, filler: "Tensor") -> "tuple[Tensor, Tensor]":
         """The score's gradient at each token's embedding, and the embedding less the filler; both [tokens, width]."""

@@ -58,10 +58,10 @@ def candidate_answers(
     branching: bool = True,
 ) -> list[CandidateAnswers]:
     """For each question, top-p samples until `wrong` usable wrong answers and `distinct` distinct ones are found, at
-    most `tries`; then branches, at least a round, until there are so many.
+    most `tries`; then branches until `wrong` of them are wrong and there are `distinct` distinct answers in all.
 
-    Samples alone decide `wrong` as in the paper; branches are counted apart, so that every question has some.
-    Choices need neither: the other letters are the wrong answers."""
+    Every question has at least a round of branches, whatever its samples gave, so that what is measured with them is
+    measured on all questions. Choices need neither: the other letters are the wrong answers."""
     if setting.prompter.choices:
         return [_letters(setting, question, seed) for question in questions]
     samples = _sampled(setting, questions, wrong=wrong, distinct=distinct, seed=seed, top_p=top_p, tries=tries)

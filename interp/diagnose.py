@@ -278,11 +278,12 @@ def _candidates(run: Run, setting: "Setting", questions: Sequence[Question], opt
         tries=options.tries,
         branching=options.wrong == "branched",
     )
-    if options.candidates and not setting.prompter.choices:
-        first = questions[:SAMPLED_AT_ONCE]
-        records = found(first)
-        _refuse_few([records[question.id] for question in first], options, said=run.processes.first)
-    return found(questions)
+    first = questions[:SAMPLED_AT_ONCE]
+    if not options.candidates or setting.prompter.choices or run.dry:
+        return found(questions)
+    records = found(first)
+    _refuse_few([records[question.id] for question in first], options, said=run.processes.first)
+    return found(questions) if len(first) < len(questions) else records
 
 
 def _refuse_few(records: Sequence[Record], options: Diagnose, *, said: bool) -> None:

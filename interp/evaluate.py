@@ -315,7 +315,8 @@ def _answers(
     from interp.methods import answered_and_read
 
     def asked(chunk: Sequence[Question]) -> Iterator[Record]:
-        began, found = time.perf_counter(), {}
+        began = time.perf_counter()
+        found: dict[str, Record] = {}
         if "read" in options.askings:
             records, found = answered_and_read(setting, chunk, free=options.free)
         else:

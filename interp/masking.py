@@ -155,7 +155,7 @@ def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
 
 
 def _record(said: dict[str, ConfidenceDistribution]) -> Record:
-    found = {
+    found: dict[str, Record] = {
         name: {"probability": list(one.probability), "outside": one.outside, "expected": one.expected}
         for name, one in said.items()
     }

@@ -157,8 +157,8 @@ class SharedPrefix:
         lengths = [lengths] * len(trees) if isinstance(lengths, int) else lengths
         for batch in self.batches([len(tree.tokens) for tree in trees]):
             fed = [embeds(i) for i in batch] if embeds else None
-            below, of_batch, read = ([part[i] for i in batch] for part in (lengths, trees, reads))
-            found = self._forward(below, of_batch, read, fed).reads
+            below = [lengths[i] for i in batch]
+            found = self._forward(below, [trees[i] for i in batch], [reads[i] for i in batch], fed).reads
             while found:
                 yield batch[len(batch) - len(found)], found.pop(0)
 
@@ -345,7 +345,8 @@ class PromptsRead:
 
     def _first(self, prompt: int, length: int) -> np.ndarray:
         """The columns of a prompt's first `length` tokens."""
-        return self.seen[prompt] & (self.columns[self.rows[prompt]] < length)
+        columns: np.ndarray = self.seen[prompt] & (self.columns[self.rows[prompt]] < length)
+        return columns
 
 
 class Branches:

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from interp import head as heads
-from interp.checkpoints import quiet_peft
+from interp.adapters import quiet_peft
 from interp.errors import UserError
 from interp.head import Head, NextToken, head_of, hidden_kept, next_token, refuse_unlike_head
 

@@ -103,17 +103,22 @@ def test_what_variants_have_in_common_stands_once(tiny_setting, open_questions):
     assert list(alone.plans) == ["neutral"] and len(alone.tree.tokens) == rest + levels
 
 
-def test_the_questions_of_a_chunk_are_read_in_one_pass(tiny_setting, open_questions):
+def test_the_questions_of_a_chunk_are_read_in_one_pass(tiny_setting, open_questions, monkeypatch):
     setting = tiny_setting("llama")
     cases = [Case(question, question.answers[0]) for question in open_questions[:8]]
-    passes = []
-    hook = setting.checkpoint.model.register_forward_hook(lambda module, args, out: passes.append(1))
-    body = setting.checkpoint.model.model.register_forward_hook(lambda module, args, out: passes.append(0))
+    monkeypatch.setattr(setting.prefix, "batch_tokens", 8192)  # this tokenizer makes many tokens of few words
+    passes: list[int] = []
+    body = setting.checkpoint.model.model
+    hook = body.register_forward_hook(lambda module, args, out: passes.append(out[0].shape[:2].numel()))
     try:
         measured(setting, cases)
+        assert len(passes) == 1, "it was two for each question"
+        (together,) = passes
+        for case in cases:
+            measured(setting, [case])
     finally:
-        hook.remove(), body.remove()
-    assert passes.count(0) == 1, "it was two for each question"
+        hook.remove()
+    assert together < 1.1 * sum(passes[1:]), "and few tokens of padding"
 
 
 @pytest.mark.parametrize(("family", "adapter"), KINDS)

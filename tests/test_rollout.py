@@ -9,8 +9,11 @@ from conftest import FAMILIES
 from hypothesis import given
 from hypothesis import strategies as st
 
+from figures.captions import Subject
+from figures.rollout import pages
+from figures.table import table_of
 from interp.attention import HeadMeans, head_means
-from interp.intervals import estimated_columns
+from interp.intervals import estimated, estimated_columns
 from interp.rollout import (
     columns,
     measured,
@@ -20,6 +23,7 @@ from interp.rollout import (
     uniform_rollout_row,
     without_first,
 )
+from interp.runs import nested
 from interp.setting import Case
 
 
@@ -258,6 +262,16 @@ def test_a_models_learned_sinks_are_a_span_of_their_own(tiny_setting, open_quest
     for masses in record["windows"].values():
         assert sum(masses.values()) == pytest.approx(1, abs=1e-6) and masses["sink"] > 0.001
     (without,) = measured(plain, [Case(open_questions[0], "Kitten")])
+    for one, shown in ((record, True), (without, False)):
+        (page,) = pages(
+            [{**one, "measure": "rollout", "set": 0, "id": "a"}], Subject("m", None, "d", 1, 1, "ScoreNumber")
+        )
+        texts = {text.get_text() for ax in page.figure.axes for text in ax.get_yticklabels()}
+        assert (
+            ("sink" in texts) == ("confidence to sink: " in page.caption) == ("learned sinks" in page.caption) == shown
+        )
+        table = table_of(nested({"rollout.sink.mass": estimated([one["values"].get("sink.mass")]).as_record()}))
+        assert [row.name for row in table.rows] == ["confidence to learned sinks"]
     assert "sink.mass" not in without["values"] and not any("sink" in masses for masses in without["windows"].values())
 
 

@@ -79,9 +79,8 @@ def _command(method: str, identity: Record) -> str:
     recipe = identity["recipe"]
     option = "triplets" if method == "advice" else "answers"
     file = f"--{option} {shlex.quote(Path(identity[option]).name)}"
-    names = ("ckpt", "preset", "held_out", "every", "shots", "template", "template_args", "date", "levels")
-    names += ("shot_sets", "seed", "dtype")
-    given = {name: identity.get(name) for name in names}
+    names = ("ckpt", "preset", "held_out", "every", "shots", "template", "template_args", "date", "levels", "shot_sets")
+    given = {name: identity.get(name) for name in (*names, "seed", "dtype")}
     options = (
         f"--{name.replace('_', '-')} {shlex.join(map(str, value if isinstance(value, list | tuple) else [value]))}"
         for name, value in (given | recipe).items()
