@@ -320,7 +320,8 @@ def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequen
 
     by_id = {case.question.id: case for case in cases[: floor.MOST]}
     measured, whole = partial(floor.measured, setting), min(floor.MOST, run.foreseen(len(cases)))
-    recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label="numerical floor", whole=whole)
+    label = "numerical floor" if key[0] == "floor" else ""  # an evaluation has one for each cell
+    recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label=label, whole=whole)
 
 
 def _replies(

@@ -224,8 +224,8 @@ def test_a_diagnosis_goes_on_from_its_dry_run_to_the_numbers_of_an_undisturbed_o
     dry = DryRun()
     diagnosed(Diagnose(out=out, dry_run=True, **given), FOUR, "diagnose", dry=dry)
     assert {path.name for path in out.iterdir()} == {".lock", "config.json", "records.jsonl"}, "nothing looks finished"
-    assert [*dry.parts] == ["answers", "wrong answers", *FOUR]
-    assert [part.whole for part in dry.parts.values()][1:] == [5, 5, 5, 5, 4]
+    assert [*dry.parts] == ["answers", "wrong answers", "numerical floor", *FOUR]
+    assert [part.whole for part in dry.parts.values()][1:] == [5, 5, 5, 5, 5, 4]
     assert all(part.measured == 2 for name, part in dry.parts.items() if name in FOUR)
     begun = keys(out)
     printed_dry_run(dry, out)
@@ -247,7 +247,8 @@ def test_an_evaluation_goes_on_from_its_dry_run(taught_checkpoint, own_data, tmp
     dry, out = DryRun(), tmp_path / "run"
     evaluated(Evaluate(out=out, dry_run=True, methods=methods, **given), dry)
     assert not (out / "summary.json").exists()
-    assert {part.measured for part in dry.parts.values()} == {4} and len(dry.parts) == 4
+    measured = {name.rpartition(" ")[2]: part.measured for name, part in dry.parts.items()}
+    assert measured == {"answer": 4, "floor": 2, "read": 4, "sampled": 4, "hidden": 4}
     wholes = {name.rpartition(" ")[2]: part.whole for name, part in dry.parts.items()}
     assert wholes["answer"] == wholes["sampled"] == 12 and 0 < wholes["read"] <= 12
     evaluated(Evaluate(out=out, methods=methods, **given))
