@@ -142,6 +142,8 @@ def diagnosed(
         if options.cases:
             _take_over(run, options.cases, settings[0])
         cases = selected_cases(run, settings[0], questions, options, sample="jsd" in instruments)
+        if run.dry and options.cases:
+            run.dry.forget("answers", "wrong answers")
         if set(instruments) != {"rollout"}:
             read_again(run, ("floor", 0), settings[0], cases)
         for name in instruments:
@@ -226,6 +228,9 @@ def selected_cases(
 ) -> list["Case"]:
     """The first n questions that the model answers right; asks what is not on record. sample: with wrong answers."""
     right: list[tuple[Question, str]] = []
+    there, taken_over = len(questions), run.dry and options.cases
+    if taken_over:  # of which a dry run has some only: the others are not this checkpoint's to answer
+        questions = [question for question in questions if ("answer", 0, question.id) in run.done]
     asked, enough = 0, run.dry.enough(run, options.n) if run.dry else options.n
     if run.dry:
         run.dry.know_lengths(setting.prompter, questions)
@@ -237,15 +242,19 @@ def selected_cases(
             right += fresh
             asked += len(chunk)
             known = len(right), asked, ASKED_AT_ONCE
-            if run.dry and run.dry.foresees(*known, enough=enough, wanted=options.n, there=len(questions)):
+            if run.dry and run.dry.foresees(*known, enough=enough, wanted=options.n, there=there):
                 break
             if len(right) >= options.n:
                 break
     right = right[:enough]
+    if taken_over and any(measure == "sample" for measure, *_ in run.done):
+        right = [one for one in right if ("sample", 0, one[0].id) in run.done]
     if not right:
         raise UserError(
             f"{options.ckpt} answers none of {len(questions)} questions of {options.data} right: nothing to measure"
         )
+    if run.dry:
+        run.dry.scale = run.dry.cases / len(right)
     if not sample:
         return [_case(question, answer, None, 0) for question, answer in right]
     found = _candidates(run, setting, [q for q, _ in right], options)
@@ -311,7 +320,8 @@ def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequen
 
     by_id = {case.question.id: case for case in cases[: floor.MOST]}
     measured, whole = partial(floor.measured, setting), min(floor.MOST, run.foreseen(len(cases)))
-    recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label="numerical floor", whole=whole)
+    label = "numerical floor" if key[0] == "floor" else ""  # an evaluation has one for each cell
+    recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label=label, whole=whole)
 
 
 def _replies(

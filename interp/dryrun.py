@@ -139,7 +139,9 @@ class DryRun:
         """By name, in the order in which they were met."""
         self.disk: dict[str, int | float] = {}
         """Bytes of what is written beside the records, by what it is."""
-        self.scale = 1.0
+        self.cases: int | float = 0
+        """How many questions the whole run will measure, as far as that is foreseen."""
+        self.scale: int | float = 1.0
         """Items of the whole run for each one that is handed over here, where only some are known yet."""
         self.times = 1
         """How often the whole run does what is measured now."""
@@ -175,14 +177,12 @@ class DryRun:
     def foresees(self, right: int, asked: int, at_once: int, *, enough: int, wanted: int, there: int) -> bool:
         """Whether enough was asked to foresee how many questions have to be asked until `wanted` are right.
 
-        right, asked: so far, `at_once` at a time; enough: right ones that tell; there: questions in the data. From here
-        on a right one stands for `scale` of the run's."""
+        right, asked: so far, `at_once` at a time; enough: right ones that tell; there: questions in the data."""
         if not right:
             return False
-        cases = min(wanted, right * there / asked)
-        self.scale = cases / min(right, enough)
+        self.cases = min(wanted, right * there / asked)
         part = self.named("answers")
-        part.whole = min(there, max(asked, at_once * math.ceil(cases * asked / right / at_once)))
+        part.whole = min(there, max(asked, at_once * math.ceil(self.cases * asked / right / at_once)))
         return right >= wanted or (bool(part.chunks) and (right >= enough or asked >= part.kept + ENOUGH_ASKED))
 
     def enough(self, run: "Run", wanted: int) -> int:
@@ -209,6 +209,11 @@ class DryRun:
             yield
         finally:
             self._within, self.times = before
+
+    def forget(self, *names: str) -> None:
+        """Those parts are no work, as what was taken over from another run."""
+        for name in names:
+            self.parts.pop(f"{self._within}{name}", None)
 
     def repeat(self, name: str, named: str, times: int = 2) -> None:
         """The part of this name, if there is one, happens so often in the whole run, and is called so."""

@@ -675,8 +675,12 @@ MUTANTS: tuple[Mutant, ...] = (
             "size = sum(self._sizes.get(identity, self.mean_size) for identity in ids)",
             "size = len(ids) * self.mean_size",
         ),
-        ("all-are-taken-to-be-right", "math.ceil(cases * asked / right / at_once)", "math.ceil(cases / at_once)"),
-        ("more-cases-than-there-are", "cases = min(wanted, right * there / asked)", "cases = wanted"),
+        (
+            "all-are-taken-to-be-right",
+            "math.ceil(self.cases * asked / right / at_once)",
+            "math.ceil(self.cases / at_once)",
+        ),
+        ("more-cases-than-there-are", "self.cases = min(wanted, right * there / asked)", "self.cases = wanted"),
         (
             "measured-now-counts-as-kept",
             "        self.chunks.append(chunk)\n        self.known |= set(ids)\n",

@@ -1,6 +1,5 @@
 """A dry run foresees what its clock would say of the whole, and all that it measured counts in the run that follows."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +9,12 @@ import torch
 from conftest import close, keys
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from figures.dryrun import cells, printed_dry_run, sentences, size, span
 from interp import diagnose, dryrun, evaluate
+from interp.checkpoints import Loading, loaded_checkpoint
 from interp.compare import Compare, compared
 from interp.diagnose import Diagnose, diagnosed
 from interp.dryrun import Chunk, DryRun, Part, dry_run_of, peak_memory
@@ -24,7 +25,7 @@ from interp.recording import recorded
 from interp.runs import Run, read_records, read_run
 from training import advice, conftuner
 from training.ablation import ROWS, Ablation, ablated
-from training.adapters import WEIGHTS
+from training.adapters import WEIGHTS, saved_adapter
 from training.advice import Advice
 from training.conftuner import ConfTuner
 from training.triplets import Triplets, answers_beside, built
@@ -130,23 +131,23 @@ def test_records_are_extrapolated_by_their_bytes_and_what_is_repeated_counts_so_
 
 
 @pytest.mark.parametrize(
-    ("right", "asked", "wanted", "there", "whole", "scale", "enough"),
+    ("right", "asked", "wanted", "there", "whole", "cases", "enough"),
     [
-        (40, 64, 48, 1000, 128, 48 / 32, True),  # 77 have to be asked, in chunks of 64
-        (40, 64, 500, 1000, 832, 500 / 32, True),  # 800
-        (40, 64, 500, 640, 640, 400 / 32, True),  # only 400 will be right
-        (5, 64, 500, 10000, 6400, 500 / 5, False),
-        (20, 256, 500, 10000, 6400, 500 / 20, True),  # it is not asked for ever
-        (50, 64, 40, 1000, 64, 40 / 32, True),
-        (5, 64, 5, 1000, 64, 1.0, True),
+        (40, 64, 48, 1000, 128, 48, True),  # 77 have to be asked, in chunks of 64
+        (40, 64, 500, 1000, 832, 500, True),  # 800
+        (40, 64, 500, 640, 640, 400, True),  # only 400 will be right
+        (5, 64, 500, 10000, 6400, 500, False),
+        (20, 256, 500, 10000, 6400, 500, True),  # it is not asked for ever
+        (50, 64, 40, 1000, 64, 40, True),
+        (5, 64, 5, 1000, 64, 5, True),
     ],
 )
-def test_how_many_are_asked_is_foreseen_from_the_share_that_is_right(right, asked, wanted, there, whole, scale, enough):
+def test_how_many_are_asked_is_foreseen_from_the_share_that_is_right(right, asked, wanted, there, whole, cases, enough):
     dry = DryRun(Clock())
     dry.named("answers").chunks.append(Chunk(64, 64, 1.0, 1))
     known = min(wanted, dryrun.ENOUGH_RIGHT)
     assert dry.foresees(right, asked, 64, enough=known, wanted=wanted, there=there) is enough
-    assert (dry.named("answers").whole, dry.scale) == (whole, pytest.approx(scale))
+    assert (dry.named("answers").whole, dry.cases) == (whole, pytest.approx(cases))
     assert not dry.foresees(0, asked, 64, enough=known, wanted=wanted, there=there)
 
 
@@ -223,8 +224,8 @@ def test_a_diagnosis_goes_on_from_its_dry_run_to_the_numbers_of_an_undisturbed_o
     dry = DryRun()
     diagnosed(Diagnose(out=out, dry_run=True, **given), FOUR, "diagnose", dry=dry)
     assert {path.name for path in out.iterdir()} == {".lock", "config.json", "records.jsonl"}, "nothing looks finished"
-    assert [*dry.parts] == ["answers", "wrong answers", *FOUR]
-    assert [part.whole for part in dry.parts.values()][1:] == [5, 5, 5, 5, 4]
+    assert [*dry.parts] == ["answers", "wrong answers", "numerical floor", *FOUR]
+    assert [part.whole for part in dry.parts.values()][1:] == [5, 5, 5, 5, 5, 4]
     assert all(part.measured == 2 for name, part in dry.parts.items() if name in FOUR)
     begun = keys(out)
     printed_dry_run(dry, out)
@@ -246,7 +247,8 @@ def test_an_evaluation_goes_on_from_its_dry_run(taught_checkpoint, own_data, tmp
     dry, out = DryRun(), tmp_path / "run"
     evaluated(Evaluate(out=out, dry_run=True, methods=methods, **given), dry)
     assert not (out / "summary.json").exists()
-    assert {part.measured for part in dry.parts.values()} == {4} and len(dry.parts) == 4
+    measured = {name.rpartition(" ")[2]: part.measured for name, part in dry.parts.items()}
+    assert measured == {"answer": 4, "floor": 2, "read": 4, "sampled": 4, "hidden": 4}
     wholes = {name.rpartition(" ")[2]: part.whole for name, part in dry.parts.items()}
     assert wholes["answer"] == wholes["sampled"] == 12 and 0 < wholes["read"] <= 12
     evaluated(Evaluate(out=out, methods=methods, **given))
@@ -254,19 +256,26 @@ def test_an_evaluation_goes_on_from_its_dry_run(taught_checkpoint, own_data, tmp
 
 
 @pytest.mark.slow
-def test_a_comparison_goes_on_from_its_dry_run(tiny_adapter, tiny_checkpoint, own_data, tmp_path, monkeypatch):
-    rows = [json.loads(line) for line in (own_data / "open.jsonl").read_text().splitlines()]
-    data = tmp_path / "answered.jsonl"  # a random model answers nothing right
-    data.write_text("".join(json.dumps(row | {"response": row["answers"][0]}) + "\n" for row in rows))
-    for name, value in (("ENOUGH_RIGHT", 2), ("MOST_CHUNKS", 2)):
-        monkeypatch.setattr(dryrun, name, value)
-    monkeypatch.setattr(diagnose, "AT_ONCE", dict.fromkeys(FOUR, 1))
-    given = {"before": str(tiny_checkpoint("llama")), "after": str(tiny_adapter("llama")), "data": str(data)}
-    given |= {"n": 4, "n_attribution": 3, "candidates": 0, "n_calibration": 12, "device": "cpu", "tries": 2}
+def test_a_comparison_goes_on_from_its_dry_run_and_no_question_is_answered_by_the_wrong_model(
+    taught_checkpoint, own_data, tmp_path, small_steps
+):
+    """What the first checkpoint has not answered yet is not for the second one to answer."""
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = get_peft_model(loaded_checkpoint(str(taught_checkpoint), Loading(device="cpu")).model, config)
+    saved_adapter(model, tmp_path / "random", str(taught_checkpoint))
+    given = {"before": str(taught_checkpoint), "after": str(tmp_path / "random"), "data": str(own_data / "open.jsonl")}
+    given |= {"n": 5, "candidates": 0, "shots": 0, "n_calibration": 12, "device": "cpu"}
+    given["leave_out"] = ("rollout", "attribution")
     dry, out = DryRun(), tmp_path / "run"
     compared(Compare(out=out, dry_run=True, **given), dry)
-    assert {"before, jsd", "after, jsd"} <= set(dry.parts) and not list(out.rglob("summary.json"))
-    assert dry.parts["after, jsd"].whole == 4 and dry.parts["after, jsd"].measured == 2
+    assert not list(out.rglob("summary.json"))
+    assert "before, answers" in dry.parts and "after, answers" not in dry.parts
+    for side in ("before", "after"):
+        assert (dry.parts[f"{side}, jsd"].whole, dry.parts[f"{side}, jsd"].measured) == (5, 2)
+    answers = {side: by_measure(out / side)["answer"] for side in ("before", "after")}
+    assert answers["after"] == answers["before"] and len(answers["before"]) < 12
     compared(Compare(out=out, **given))
     compared(Compare(out=tmp_path / "whole", **given))
     for run in ("before", "after", "calibration"):
