@@ -1,6 +1,6 @@
 """What each part of the prompt does to the stated confidence, and how the answer's share spreads over its tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from figures.captions import Page, Subject, caption, in_words
 from figures.style import DOUBLE, FILLER_MARKERS, INK, SPAN_COLOURS, printable
 from interp.attribution import columns
 from interp.diagnose import averaged
+from interp.floor import floors_of, with_floors
 from interp.intervals import Estimate, estimated
 from interp.records import READ_SPANS, Span
 from interp.runs import Record
@@ -52,8 +53,12 @@ class Attributions:
     that may matter more are replaced, and they are counted little beyond 20."""
 
 
-def attributions(records: Sequence[Record], answers: Sequence[Record]) -> Attributions:
-    """The figure's data from a run's `attribution` records and its `answer` records, for the answers' texts."""
+def attributions(
+    records: Sequence[Record], answers: Sequence[Record], floors: Mapping[str, Estimate] | None = None
+) -> Attributions:
+    """The figure's data from a run's `attribution` records and its `answer` records, for the answers' texts.
+
+    floors: the run's numerical floors."""
     first = records[0]
     asked = {record["id"]: record for record in answers}
     effects = averaged([_flat_effects(record) for record in records])
@@ -61,7 +66,9 @@ def attributions(records: Sequence[Record], answers: Sequence[Record]) -> Attrib
     by_span: dict[Span, dict[str, Estimate]] = {}
     for span, filler in (key.split(".") for key in keys):
         column = [question["values"].get(f"{span}.{filler}") for question in effects]
-        by_span.setdefault(span, {})[filler] = estimated(column)
+        key = f"attribution.{span}.effect"
+        found = with_floors({key: estimated(column)}, floors or {}, score=first["score"])
+        by_span.setdefault(span, {})[filler] = found[key]
     filler = next(iter(first["answer"]))
     tokens = averaged([_flat_answer(record, filler, asked[record["id"]]["transcript"]["spans"]) for record in records])
     drawn = [
@@ -156,7 +163,8 @@ def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
     measured = [record for record in records if record["measure"] == "attribution"]
     if not measured:
         return
-    data = attributions(measured, [record for record in records if record["measure"] == "answer"])
+    answers = [record for record in records if record["measure"] == "answer"]
+    data = attributions(measured, answers, floors_of(records))
     figure = Figure((DOUBLE, 2.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_effects(data, left).set_title("a  replacing a part of the prompt")

@@ -334,13 +334,15 @@ def _in_per_cent(number: Record) -> str:
 
 def subject(summary: Record) -> str:
     """Whose numbers they are, in a sentence each."""
-    models = [
-        f"{name} ({', '.join(filter(None, (one['note'], 'read in ' + one['dtype'].removeprefix('torch.'))))})"
-        for name, one in summary["models"].items()
-    ]
+    models = [f"{name} ({_about(one)})" if _about(one) else name for name, one in summary["models"].items()]
     told = f"Models: {'; '.join(models)}. " if models else ""
     rule = f"ECE by the rule {summary['rule']}. Intervals: 95 % bootstrap over questions."
     return f"{told}{rule} In per cent, but for counts, tokens and seconds.{_floor(summary)}"
+
+
+def _about(model: Record) -> str:
+    precision = model.get("dtype", "").removeprefix("torch.")
+    return ", ".join(filter(None, (model["note"], f"read in {precision}" if precision else "")))
 
 
 def _floor(summary: Record) -> str:

@@ -1,6 +1,6 @@
 """Figure 2: how far the confidence moves when the right answer is replaced by a wrong one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from figures.captions import Page, Subject, caption, in_words, interval, percent
 from figures.style import DOUBLE, INK, ROLE_COLOURS
 from interp.diagnose import averaged
+from interp.floor import floors_of, with_floors
 from interp.intervals import Estimate, estimated_columns
 from interp.jsd import BRANCHED_MEDIANS, LIMIT, NEAR_ZERO, PAIR_ROLES, columns, pair_divergences
 from interp.runs import Record
@@ -79,12 +80,16 @@ class Divergences:
     """Questions in each bin of EDGES: without and with the hint that the answer is wrong."""
     medians: dict[str, Estimate]
     """The median of each comparison that has one, by its name in the records."""
+    numerical: Estimate | None = None
+    """The median divergence of the same answer read twice; None where that was not measured."""
 
 
-def divergences(records: Sequence[Record]) -> Divergences:
-    """The figure's data from a run's `jsd` records; a question without a value is counted, not binned."""
-    questions = averaged(records)
-    found = estimated_columns(columns(questions))
+def divergences(records: Sequence[Record], floors: Mapping[str, Estimate] | None = None) -> Divergences:
+    """The figure's data from a run's `jsd` records; a question without a value is counted, not binned.
+
+    floors: the run's numerical floors."""
+    questions, floors = averaged(records), floors or {}
+    found = with_floors(estimated_columns(columns(questions)), floors)
     keys = {name: f"jsd.{name}" for name in COMPARISONS} | {"jsd": "jsd.median"}
     keys |= {name: f"jsd.{key}" for name, key in BRANCHED_MEDIANS.items()}
     values = {kind: _values(questions, kind) for kind in ("jsd", "branched", "foil")} | {"pairs": _of_pairs(records)}
@@ -100,6 +105,7 @@ def divergences(records: Sequence[Record]) -> Divergences:
             for name in COMPARISONS
             if keys[name] in found and found[keys[name]].value is not None
         },
+        numerical=floors.get("floor.jsd"),
     )
 
 
@@ -125,6 +131,7 @@ def _binned(values: Sequence[float]) -> tuple[int, ...]:
 def draw_divergence(measurement: Divergences, ax: Axes, kind: str) -> Axes:
     """The histogram of one kind filled, the hint outlined where questions are counted, the noise floor as a band."""
     draw_floor(measurement.medians.get("noise_floor"), ax.axvspan, ax.axvline)
+    draw_numerical(measurement.numerical, ax)
     widths = np.diff(EDGES)
     spread, colours = measurement.spreads.get(kind), ROLE_COLOURS
     if spread:
@@ -155,6 +162,12 @@ def draw_floor(floor: Estimate | None, band: Callable[..., object], line: Callab
     line(max(floor.value, LEAST), color=colour, lw=1.4)
 
 
+def draw_numerical(floor: Estimate | None, ax: Axes) -> None:
+    """The numerical floor's median as a dotted line; nothing where it lies below the axis."""
+    if floor is not None and floor.value is not None and floor.value > LEAST:
+        ax.axvline(floor.value, color=INK, ls=":", lw=1.1)
+
+
 def draw_comparisons(measurement: Divergences, ax: Axes) -> Axes:
     """The median of each comparison with its interval, on the histogram's axis."""
     names = [name for name in COMPARISONS if name in measurement.medians]
@@ -164,6 +177,7 @@ def draw_comparisons(measurement: Divergences, ax: Axes) -> Axes:
             ax.plot((max(one.low, LEAST), max(one.high, LEAST)), (row, row), color=colour, lw=2, solid_capstyle="butt")
         if one.value is not None:
             ax.plot(max(one.value, LEAST), row, "o", color=colour, ms=4.5, mec="white", mew=0.5)
+    draw_numerical(measurement.numerical, ax)
     ax.axvline(NEAR_ZERO, color=INK, ls="--", lw=0.9)
     ax.set(xscale="log", xlim=(LEAST, LIMIT), xlabel="median JSD (nats)", ylim=(max(len(names), 1) - 0.5, -0.5))
     ax.set_xticks(TICKS, TICK_LABELS)
@@ -183,7 +197,8 @@ another question. The pairs are all pairs of sampled answers to one question, th
 2; two pairs of one question are not independent, and its interval draws whole questions. The axis is logarithmic; what
 is below 10⁻⁵ stands in the first bin. The dashed line is the paper's 0.1, at and below which a question or a pair
 counts as answer-independent. The grey line and band are the noise floor, the same answer in other letter case or with
-a full stop: divergences no larger than that are no reaction to what the answer says. The outlined bars are the positive
+a full stop: divergences no larger than that are no reaction to what the answer says. The dotted line is the numerical
+floor, the same text read twice; where it lies below the axis it is not drawn. The outlined bars are the positive
 control, the same answer with a hint in the prompt that it is wrong; where they are no further right, the confidence may
 be frozen altogether. Below: medians with 95 % intervals. Two wrong answers as far apart as right and wrong mean
 reaction without knowledge."""
@@ -193,7 +208,7 @@ def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
     """Figure 2, where the run has measured it."""
     measured = [record for record in records if record["measure"] == "jsd"]
     if measured:
-        yield _figure_2(divergences(measured), subject)
+        yield _figure_2(divergences(measured, floors_of(records)), subject)
 
 
 def _figure_2(data: Divergences, subject: Subject) -> Page:
@@ -215,6 +230,8 @@ def _figure_2(data: Divergences, subject: Subject) -> Page:
             f"{sum(spread.counts)}, {spread.below}"
         )
     numbers |= {f"median JSD, {COMPARISONS[name]}": in_words(one) for name, one in data.medians.items()}
+    if data.numerical:
+        numbers["numerical floor, median JSD of the same text read twice"] = in_words(data.numerical)
     if "jsd" not in data.spreads:
         numbers = {f"median JSD, {COMPARISONS['jsd']}": "no question has a sampled wrong answer", **numbers}
     return Page("figure_2_jsd", figure, caption(HOW_TO_READ, numbers, subject))
@@ -234,4 +251,5 @@ def _legend() -> list[Artist]:
         Patch(fc="none", ec=colours["hint"], lw=1.1, label="hint that the answer is wrong"),
         Line2D([], [], color=colours["noise_floor"], lw=1.4, label="noise floor, median"),
         Line2D([], [], color=INK, ls="--", lw=0.9, label="0.1"),
+        Line2D([], [], color=INK, ls=":", lw=1.1, label="numerical floor"),
     ]

@@ -1,6 +1,6 @@
 """What hiding the answer does to the confidence: question by question, and level by level."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from figures.captions import Page, Subject, caption, digits, in_words, interval
+from figures.captions import Page, Subject, caption, digits, in_words, interval, marked
 from figures.style import DOUBLE, FILLER_COLOURS, INK, ROLE_COLOURS
 from interp.diagnose import averaged
+from interp.floor import floors_of, with_floors
 from interp.formats import FORMATS
 from interp.intervals import Estimate, estimated_columns
 from interp.masking import columns
@@ -57,16 +58,16 @@ class Masking:
     """In the order of TITLES."""
 
 
-def maskings(records: Sequence[Record], format_name: str) -> Masking:
-    """The figure's data from a run's `masking` records."""
+def maskings(records: Sequence[Record], format_name: str, floors: Mapping[str, Estimate] | None = None) -> Masking:
+    """The figure's data from a run's `masking` records. floors: the run's numerical floors."""
     levels = FORMATS[format_name].levels
     questions = averaged(records)
     names = [name for name in TITLES if any(name in record["masked"] for record in records)]
-    return Masking(levels, tuple(_hidden(name, questions, records) for name in names))
+    found = with_floors(estimated_columns(columns(questions)), floors or {})
+    return Masking(levels, tuple(_hidden(name, questions, records, found) for name in names))
 
 
-def _hidden(name: str, questions: Sequence[Record], records: Sequence[Record]) -> Hidden:
-    found = estimated_columns(columns(questions))
+def _hidden(name: str, questions: Sequence[Record], records: Sequence[Record], found: Mapping[str, Estimate]) -> Hidden:
     both = [(q["values"]["seen"], q["values"].get(f"{name}.masked")) for q in questions]
     with_both = [record for record in records if name in record["masked"]]
     return Hidden(
@@ -98,9 +99,8 @@ def draw_pairs(hidden: Hidden, ax: Axes) -> Axes:
         means = (hidden.seen.value, hidden.masked.value)
         ax.plot((0, 1), means, "o-", color=INK, mfc=colour, mec=INK, mew=0.7, ms=4.5, lw=1.2, zorder=4)
     if hidden.drop.value is not None:
-        ax.text(
-            0.5, 0.04, f"drop {digits(hidden.drop.value)}\n{interval(hidden.drop)}", ha="center", va="bottom", size=6.5
-        )
+        drop = marked(hidden.drop, digits(hidden.drop.value))
+        ax.text(0.5, 0.04, f"drop {drop}\n{interval(hidden.drop)}", ha="center", va="bottom", size=6.5)
     ax.set_xticks((0, 1), ("seen", "hidden"))
     ax.set(xlim=(-0.3, 1.3), ylim=(0, 1), ylabel="expected confidence")
     return ax
@@ -132,7 +132,7 @@ def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
     measured = [record for record in records if record["measure"] == "masking"]
     if not measured:
         return
-    data = maskings(measured, subject.format)
+    data = maskings(measured, subject.format, floors_of(records))
     figure = Figure((DOUBLE, 3.2), layout="constrained")
     grid = figure.subplots(2, len(data.hidden), sharey="row", squeeze=False)
     for number, hidden in enumerate(data.hidden):
