@@ -72,7 +72,7 @@ def test_branches_are_the_likeliest_first_tokens_each_continued_greedily(tiny_se
     prompts = [
         setting.prompter.transcript(question).ids for question in (open_questions[0], PASSAGE, open_questions[7])
     ]
-    stops = sorted({*setting.checkpoint.stops, *range(300, 345)})  # a random model hardly ever ends a line
+    stops = sorted({*setting.stops, *range(300, 345)})  # a random model hardly ever ends a line
     likeliest = [plain_logprobs(setting, prompt).topk(FORKS) for prompt in prompts]
     expected = [
         plain_branch(setting, prompt, [token], stops, most=most)
@@ -99,7 +99,7 @@ def test_a_branch_that_is_told_two_tokens_begins_with_them_and_tells_what_else_w
     (alone,) = setting.generator.branched([prompt], [Start(first)])
     others = setting.generator.branched([prompt] * 3, [Start(), Start(first), Start((50,), 2)])
     assert others[1].said == alone.said and others[1].first == alone.first == first
-    assert (alone.said.text, alone.said.tokens) == plain_branch(setting, prompt, first, setting.checkpoint.stops)
+    assert (alone.said.text, alone.said.tokens) == plain_branch(setting, prompt, first, setting.stops)
     assert len(alone.forks) == FORKED
     second = plain_logprobs(setting, [*prompt, 50]).topk(3)
     assert [token for token, _ in alone.forks[1][:3]] == second.indices.tolist()
@@ -111,7 +111,7 @@ def test_a_branch_that_is_told_two_tokens_begins_with_them_and_tells_what_else_w
 def slow_branches(setting: Setting, question: Question, rounds: int) -> list[str]:
     """The definition written out, without a cache and one at a time: rounds of the likeliest beginnings of one or two
     tokens that were not followed, each round's answers by their own likelihood."""
-    prompt, stops = setting.prompter.transcript(question).ids, setting.checkpoint.stops
+    prompt, stops = setting.prompter.transcript(question).ids, setting.stops
     known: dict[tuple[int, ...], float] = {}
     taken: set[tuple[int, ...]] = set()
     found: list[str] = []
