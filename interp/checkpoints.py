@@ -163,8 +163,9 @@ def _place(ckpt: str) -> Path:
 
 def _directory(path: Path, *, remote_code: bool) -> Source:
     adapter, beside = _adapter_weights(path), _model_weights(path)
-    if adapter and beside:
-        both = f"a model ({beside[0].name}) and an adapter ({adapter[0].name})"
+    loaded = [[file.name for file in files if file.suffix == ".safetensors"] for files in (beside, adapter)]
+    if all(loaded):  # pickles are never opened, and so are none of the two
+        both = f"a model ({loaded[0][0]}) and an adapter ({loaded[1][0]})"
         raise UserError(f"--ckpt {path}: holds {both}; keep one of them there")
     if _is_adapter(path):
         return _adapter(path, remote_code=remote_code)
@@ -182,7 +183,8 @@ def _directory(path: Path, *, remote_code: bool) -> Source:
 
 
 def _is_adapter(path: Path) -> bool:
-    return (path / "adapter_config.json").is_file() and not _model_weights(path)
+    whole = any(file.suffix == ".safetensors" for file in _model_weights(path))
+    return (path / "adapter_config.json").is_file() and not whole
 
 
 def _adapter_weights(path: Path) -> list[Path]:

@@ -830,7 +830,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "figures/jsd.py",
         ["test_figures.py"],
         ("bins-closed-on-the-left", 'values, side="left")', 'values, side="right")'),
-        ("all-sets-of-examples-counted", "questions = averaged(records)", "questions = list(records)"),
+        ("all-sets-of-examples-counted", "questions, floors = averaged(records)", "questions, floors = list(records)"),
     ),
     *_of(
         "figures/likelihood.py",

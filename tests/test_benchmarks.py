@@ -6,8 +6,8 @@ from benchmarks.__main__ import MEASURED, Benchmarks
 
 
 @pytest.mark.parametrize("name", ["readout", "greedy", "default", "self_consistency", "masking", "rollout"])
-def test_both_ways_of_a_benchmark_say_the_same_and_the_share_of_the_machine_is_told(tiny_checkpoint, own_data, name):
-    options = Benchmarks(ckpt=str(tiny_checkpoint("llama")), data=str(own_data / "open.jsonl"), n=3, repeats=1)
+def test_both_ways_of_a_benchmark_say_the_same_and_the_share_of_the_machine_is_told(taught_checkpoint, own_data, name):
+    options = Benchmarks(ckpt=str(taught_checkpoint), data=str(own_data / "open.jsonl"), n=3, repeats=1)
     found = MEASURED[name](options)
     assert 0 < found["share_of_machine"] < 2
     assert found.get("largest_difference", 0) < 1e-4

@@ -60,7 +60,7 @@ def only(rows_times_width: int, error: Exception, monkeypatch) -> list[int]:
 def test_a_run_whose_memory_runs_out_goes_on_in_smaller_batches_to_the_same_numbers(
     options, whole, tmp_path, monkeypatch, capsys, error
 ):
-    refused = only(300, error, monkeypatch)
+    refused = only(700, error, monkeypatch)
     folder = diagnosed(options(tmp_path / "run", n_attribution=1), ("jsd", "masking"), "diagnose")
     assert refused, "else nothing was tried"
     assert "memory ran out: batches of 1024 tokens from here on" in capsys.readouterr().err

@@ -235,11 +235,11 @@ class Scripted(Generator):
         )
         self.script = script
 
-    def greedy(self, prompts, *, most, lines):
+    def greedy(self, prompts, *, most, lines, heard=None):
         def pick(logits, step, rows):
             return torch.tensor([self.script[min(step, len(self.script) - 1)] for _ in rows])
 
-        return self._written(prompts, pick, most, lines)
+        return self._written(prompts, pick, most, lines, heard)
 
 
 @pytest.mark.slow

@@ -213,14 +213,14 @@ def of_run(folder, measure):
 @pytest.mark.slow
 def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(options):
     out = advice.trained(
-        options(lr=3e-2, epochs=12, batch=6, accumulation=1, every=24, lm=0.0, dropout=0.0, report_to=("tensorboard",))
+        options(lr=1e-2, epochs=12, batch=6, accumulation=1, every=24, lm=0.0, dropout=0.0, report_to=("tensorboard",))
     )
     curve, terms = of_run(out, "curve"), of_run(out, "update")
     assert [point["id"] for point in curve] == ["0", "24", "48"] and len(terms) == 48
     before, after = (
         {name: sum(t[name] for t in part) for name in ("total", "margin", "jsd")} for part in (terms[:6], terms[-6:])
     )
-    assert after["total"] < 0.95 * before["total"] and after["margin"] < before["margin"], (before, after)
+    assert after["total"] < 0.5 * before["total"] and after["margin"] < 0.5 * before["margin"], (before, after)
     for form in FORMATS_TRAINED:
         first = curve[0]["formats"][form]
         assert {"right", "wrong", "direction_positive", "jsd", "near_zero_share", "wrong_wrong"} < set(first)
@@ -232,7 +232,7 @@ def test_training_teaches_a_model_to_tell_its_right_answers_from_its_wrong_ones(
     assert not [path for ending in ("*.bin", "*.pt", "*.pth") for path in out.rglob(ending)]
     assert {weight.dtype for weight in load_file(out / WEIGHTS).values()} == {torch.float16}
     card = (out / "README.md").read_text()
-    assert f"| lr | {3e-2} |" in card and "48 updates" in card and "--lm 0.0" in card
+    assert f"| lr | {1e-2} |" in card and "48 updates" in card and "--lm 0.0" in card
 
 
 @pytest.mark.slow
@@ -647,7 +647,10 @@ def test_a_training_diagnoses_before_and_after_by_itself(options, taught_checkpo
     ckpt, data = str(taught_checkpoint), str(own_data / "open.jsonl")
     out = advice.trained(options(ckpt=ckpt, diagnose=3, diagnose_data=data, updates=2))
     card = (out / "README.md").read_text()
-    assert "## Before and after" in card and "| higher after the right answer, share |" in card
+    assert (
+        "## Before and after" in card
+        and "| higher after the right answer than after a sampled wrong one, share |" in card
+    )
     assert "| auroc, open, ScoreNumber |" in card
     assert {"learning_curve.png", "learning_curve.txt"} <= {path.name for path in (out / "figures").iterdir()}
     assert (out / "compare" / "figures" / "compare_jsd.png").exists()
