@@ -164,7 +164,7 @@ def draw_floor(floor: Estimate | None, band: Callable[..., object], line: Callab
 
 def draw_numerical(floor: Estimate | None, ax: Axes) -> None:
     """The numerical floor's median as a dotted line; nothing where it lies below the axis."""
-    if floor is not None and floor.value is not None and floor.value > LEAST:
+    if floor is not None and floor.value is not None and _on_axis(floor):
         ax.axvline(floor.value, color=INK, ls=":", lw=1.1)
 
 
@@ -221,7 +221,7 @@ def _figure_2(data: Divergences, subject: Subject) -> Page:
         ax = draw_divergence(data, above.add_subplot(grid[divmod(number, 2)]), kind)
         ax.set_title(f"{chr(97 + number)}  {_share(data.spreads.get(kind), kind)}", fontsize=7)
     draw_comparisons(data, below.subplots()).set_title(f"{chr(97 + len(kinds))}  medians", fontsize=7)
-    figure.legend(handles=_legend(), loc="outside upper left", ncols=4, columnspacing=1.4)
+    figure.legend(handles=_legend(data), loc="outside upper left", ncols=4, columnspacing=1.4)
     numbers = {}
     for kind, spread in data.spreads.items():
         counted = "pairs" if kind == "pairs" else "questions"
@@ -245,11 +245,17 @@ def _share(spread: Spread | None, kind: str) -> str:
     return f"{KINDS[kind]}\n     {percent(value)} at most 0.1 {interval(near, percent)}, {counted}"
 
 
-def _legend() -> list[Artist]:
+def _legend(data: Divergences) -> list[Artist]:
     colours = ROLE_COLOURS
-    return [
+    handles: list[Artist] = [
         Patch(fc="none", ec=colours["hint"], lw=1.1, label="hint that the answer is wrong"),
         Line2D([], [], color=colours["noise_floor"], lw=1.4, label="noise floor, median"),
         Line2D([], [], color=INK, ls="--", lw=0.9, label="0.1"),
-        Line2D([], [], color=INK, ls=":", lw=1.1, label="numerical floor"),
     ]
+    if _on_axis(data.numerical):
+        handles.append(Line2D([], [], color=INK, ls=":", lw=1.1, label="numerical floor, median"))
+    return handles
+
+
+def _on_axis(floor: Estimate | None) -> bool:
+    return floor is not None and floor.value is not None and floor.value > LEAST
