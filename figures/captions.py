@@ -37,6 +37,8 @@ class Subject:
     """Over how many sets of worked examples each question's values are averaged."""
     dtype: str = ""
     """The precision in which the model was read; empty where a run does not name it."""
+    levels: str = "whole"
+    """How levels were read: whole, or token, by the first token on which they part."""
     chosen: bool = False
     """The questions have choices, whose other letters are the wrong answers."""
 
@@ -48,6 +50,7 @@ class Subject:
         text = (
             f"Model: {said}. Data: {self.data}, {self.asked} asked, {self.right} answered right. Format: {self.format}."
         )
+        text += " Only the first token on which levels part is read." if self.levels == "token" else ""
         if self.chosen:
             text += f" {LETTERS_SAID}"
         return text + (f" Values are averaged over {self.sets} sets of worked examples." if self.sets > 1 else "")
@@ -77,6 +80,7 @@ def subject_of(config: Record, summary: Record) -> Subject:
         summary["format"],
         config["identity"].get("shot_sets", 1),
         model.get("dtype") or config["identity"].get("dtype", ""),
+        config["identity"].get("levels", "whole"),
         data.get("wrong_answers") == "choice",
     )
 

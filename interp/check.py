@@ -56,13 +56,18 @@ class EngineCheck:
     """The largest difference that is let pass."""
 
     @property
+    def beyond(self) -> bool:
+        """The texts were longer than every layer's window."""
+        return self.window is None or self.tokens > self.window
+
+    @property
     def sentence(self) -> str:
         """What was compared, in words."""
         said = (
             f"the engine reads as the model does: level probabilities to {self.difference:.1g} on {self.tokens} tokens"
         )
         said += f" (the model's own noise is {self.noise:.1g}, {self.allowed:.1g} is allowed)"
-        if self.window and self.tokens <= self.window:
+        if not self.beyond:
             said += f"; its window of {self.window} tokens was not reached, --check long does"
         return said
 
@@ -76,7 +81,7 @@ def engine_checked(setting: "Setting", *, long: bool = False) -> EngineCheck:
 
     Errors: UserError where the architecture cannot be read this way, or reads otherwise."""
     checkpoint = setting.checkpoint
-    if checkpoint not in _CHECKED:
+    if checkpoint not in _CHECKED or (long and not _CHECKED[checkpoint].beyond):
         window = max((width or 0 for width in setting.prefix.windows.values()), default=0)
         with readable(checkpoint.model):
             found = _within_memory(setting, window, max(REACH, window + BEYOND) if long else REACH)

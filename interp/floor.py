@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST = 32
 """How many right answers are read again."""
-DIVERGENCES = r"jsd\.(?!direction|outside|flagged)(?!.*share)"
+DIVERGENCES = r"jsd\.(?!.*(direction|outside|flagged|share|number|correlation))"
 DIFFERENCES = r"jsd\.(.*\.)?direction\.mean|masking\..*\.drop|attribution\.\w+\.effect(_\w+)?"
 """Keys of numbers whose floor is a divergence, and of those whose floor is a difference of expected confidences."""
 

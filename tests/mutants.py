@@ -341,7 +341,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ["test_floor.py"],
         ("read-again-in-the-same-packing", "reader.prefix = setting.prefix.extended(", "setting.prefix.extended("),
         ("floor-by-its-near-end", "return max(abs(end)", "return min(abs(end)"),
-        ("shares-have-a-floor", r"(?!direction|outside|flagged)(?!.*share)", r"(?!direction|outside|flagged)"),
+        ("shares-have-a-floor", "share|number", "number"),
     ),
     *_of(
         "interp/check.py",
