@@ -15,6 +15,7 @@ from interp.floor import floors_of, with_floors
 from interp.formats import FORMATS
 from interp.intervals import Estimate
 from interp.jsd import jensen_shannon
+from interp.prefix import SharedPrefix
 from interp.setting import Case, prepared
 
 
@@ -38,6 +39,25 @@ def test_the_floor_of_float32_is_far_below_that_of_bfloat16(tiny_model, tiny_tok
             means = [side @ np.arange(10) / 9 for side in sides]
             assert record["values"]["expected"] == pytest.approx(means[0] - means[1], abs=1e-12)
     assert sizes[torch.float32] < 1e-6 < 1e-5 < sizes[torch.bfloat16]
+
+
+def test_the_second_reading_has_read_all_up_to_the_answer_before(tiny_setting, open_questions, monkeypatch):
+    """Read below the same opening as the first one it would share most of its packing, and so of its rounding."""
+    setting, openings = tiny_setting("llama"), []
+    cases = [Case(question, question.answers[0]) for question in open_questions[:3]]
+    logits = SharedPrefix.logits
+
+    def seen(self, *given):
+        openings.append(self.opening)
+        return logits(self, *given)
+
+    monkeypatch.setattr(SharedPrefix, "logits", seen)
+    floor.measured(setting, cases)
+    prompts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
+    assert openings == [
+        setting.prefix.opening,
+        *(prompt.ids[: prompt.positions("answer")[0]] for prompt in prompts),
+    ]
 
 
 def made(jsd: list[float], expected: list[float]) -> list[dict]:
