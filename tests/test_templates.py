@@ -25,7 +25,7 @@ from interp.prompts import Prompter, Prompting, instruction, shot_set
 from interp.records import Question
 from interp.setting import Case, notes, prepared, stops, turn_ends
 from interp.templates import DIRECTIVES, ChatTemplate, calendar, refuse_no_day
-from interp.thoughts import opens_thought, without_thoughts
+from interp.thoughts import without_thoughts
 
 NUMBER = FORMATS["ScoreNumber"]
 WHERE = Question("where", "Where do the Pope and the Curia live?", ("Rome",))
@@ -213,12 +213,16 @@ def test_a_thought_that_the_prompt_has_opened_ends_with_its_mark_or_not_at_all()
     assert (said.answer, said.level) == ("Paris", 9)
 
 
-@given(st.lists(st.sampled_from(["a", "\n", "<think>", "</think>", "b"]), max_size=8).map("".join))
-def test_nothing_of_a_thought_is_left(text):
-    said = without_thoughts(text)
-    assert (said is None) == opens_thought(text)
-    assert said is None or not ("<think>" in said or "</think>" in said)
-    assert said is None or re.sub(r"\s", "", said) in re.sub(r"\s|</?think>", "", text) + " "
+@given(st.lists(st.sampled_from(["a", "\n", "<think>", "</think>", "b"]), max_size=8))
+def test_nothing_of_a_thought_is_left(pieces):
+    aloud, thinking = "", False
+    for piece in pieces:
+        if piece == "</think>" and not thinking:
+            aloud = ""  # it ends what the prompt has opened
+        elif piece not in ("<think>", "</think>") and not thinking:
+            aloud += piece
+        thinking = piece == "<think>" or (thinking and piece != "</think>")
+    assert without_thoughts("".join(pieces)) == (None if thinking else aloud.strip())
 
 
 class Scripted(Generator):
