@@ -315,6 +315,13 @@ def test_a_word_of_the_question_is_no_wrong_answer_to_it():
     assert [text for text in said if wrong_for_sure(question, text)] == ["Rd"]
 
 
+def test_a_word_of_the_question_is_no_answer_to_it_and_so_no_wrong_one():
+    question = Question("q", "Which river flows through Lower Austria?", ("Danube",))
+    said = ["Lower Austria", "austria.", "Lower", "Low", "Inn"]
+    assert not any(may_be_right(question, text) for text in said)
+    assert [text for text in said if wrong_for_sure(question, text)] == ["Low", "Inn"]
+
+
 def test_a_record_of_an_older_run_has_sampled_all_its_wrong_answers():
     assert sampled_wrong({"wrong": ["b", "c"], "distinct": ["a", "b", "c"]}) == ("b", "c")
     newer = {"wrong": ["b", "c"], "distinct": ["a", "b", "c"], "sources": ["sampled", "both", "branched"]}

@@ -312,3 +312,18 @@ def test_packed_trees_hold_every_transcript_with_all_its_levels_once(taught_sett
         assert len(tree.tokens) == nodes, "nothing was missing"
     apart = sum(len(t.ids) - length + sum(map(len, s)) for t, s in zip(transcripts, suffixes, strict=True))
     assert sum(len(tree.tokens) for tree in trees) < 0.7 * apart
+
+
+def test_plans_put_one_after_the_other_read_what_each_reads_by_itself(tiny_setting, tiny_tokenizer, open_questions):
+    setting = tiny_setting("llama")
+    questions, length = open_questions[:3], len(setting.prefix.opening)
+    transcripts = [setting.prompter.transcript(q, answer) for q, answer in zip(questions, ANSWERS, strict=True)]
+    trees, _ = packed(transcripts, [setting.reader.paths(transcript) for transcript in transcripts], length)
+    reads, plans = setting.reader.planned(trees[0], transcripts, length)
+    ((_, after),) = setting.prefix.logits(length, trees[:1], [reads])
+    each = [plan.level_logprobs(after, setting.reader.stops) for plan in plans]
+    spoken = [plan.answer_logprobs(after) for plan in plans]
+    joint = one_after_the_other(plans)
+    assert torch.allclose(joint.level_logprobs(after, setting.reader.stops), torch.cat(each), atol=1e-6)
+    assert torch.allclose(joint.answer_logprobs(after), torch.cat(spoken), atol=1e-6)
+    assert (each[0] - each[1]).abs().max() > 0.01, "positive control: the transcripts differ"
