@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from figures.captions import Page, Subject, caption, in_words
 from figures.style import DOUBLE, ROLE_COLOURS, SPAN_COLOURS, logarithmic
 from interp.diagnose import averaged
+from interp.floor import floors_of, with_floors
 from interp.intervals import Estimate, estimated_columns
 from interp.records import MASS_SPANS, READ_SPANS, MassSpan, Span
 from interp.rollout import columns
@@ -57,13 +58,13 @@ class Rollout:
     """Questions."""
 
 
-def rollouts(records: Sequence[Record]) -> Rollout:
-    """The figure's data from a run's `rollout` records."""
+def rollouts(records: Sequence[Record], floors: Mapping[str, Estimate] | None = None) -> Rollout:
+    """The figure's data from a run's `rollout` records. floors: the run's numerical floors."""
     questions = averaged([{**record, "values": {**record["values"], **_per_token_nulls(record)}} for record in records])
     there = [span for span in MASS_SPANS if any(f"{span}.mass" in q["values"] for q in questions)]
     spans = [span for span in READ_SPANS if span in there]
 
-    found = estimated_columns(columns(questions))
+    found = with_floors(estimated_columns(columns(questions)), floors or {})
     nothing = Estimate(None, None, None, 0, len(questions))
 
     def pair(span: MassSpan, reading: str, null: str) -> Pair:
@@ -162,7 +163,7 @@ def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
     measured = [record for record in records if record["measure"] == "rollout"]
     if not measured:
         return
-    data = rollouts(measured)
+    data = rollouts(measured, floors_of(records))
     figure = Figure((DOUBLE, 3.9), layout="constrained")
     (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.3, 1))
     a, b, c = above.subplots(1, 3, sharey=True)

@@ -106,6 +106,7 @@ SECTIONS |= {
         "floor.jsd_largest": "JSD, largest (nats)",
         "floor.expected": "expected confidence, mean difference",
         "floor.expected_largest": "expected confidence, largest difference",
+        "floor.rollout.answer.mass": "rollout, confidence to answer, mean difference",
     },
     "Probability outside the levels": {
         "jsd.outside": "mean",

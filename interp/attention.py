@@ -4,12 +4,14 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
 from interp.errors import UserError
@@ -89,38 +91,49 @@ class HeadMeans(Sequence[np.ndarray]):
 
 
 @torch.no_grad()
-def head_means(model: "PreTrainedModel | PeftModel", prompts: Sequence[Sequence[int]]) -> list[HeadMeans]:
-    """For each prompt its attention averaged over heads, layer by layer, from one pass of the model.
+def head_means(
+    model: "PreTrainedModel | PeftModel", prompts: Sequence[Sequence[int]], *, passes: int = 1
+) -> list[HeadMeans]:
+    """For each prompt its attention averaged over heads, layer by layer.
 
-    Shorter prompts are padded on the right, where a causal model cannot see. Errors: UserError where not every layer
-    shows its attention, or rows look ahead or do not sum to 1, so that rollout has no meaning."""
+    Shorter prompts are padded on the right, where a causal model cannot see. passes: into how many passes, one
+    continuing the other, the reading is cut; in exact arithmetic that changes nothing. Errors: UserError where not
+    every layer shows its attention, or rows look ahead or do not sum to 1, so that rollout has no meaning."""
     ids = torch.zeros(len(prompts), max(map(len, prompts)), dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
-    triangles = [np.tril_indices(len(prompt)) for prompt in prompts]
-    packed: list[list[np.ndarray]] = [[] for _ in prompts]
+    packed: list[list[np.ndarray]] = [[] for _ in prompts]  # for each layer a row's weights up to itself, row by row
     sunk: list[bool] = []
 
-    def keep(weights: Tensor, sinks: bool) -> None:
+    def keep(begin: int, weights: Tensor, sinks: bool) -> None:
+        layer = len(sunk)
         mean = weights.mean(1, dtype=torch.float32).cpu()  # [prompts, queries, keys]
-        _refuse_without_rollout(mean, len(sunk), sinks)
+        _refuse_without_rollout(mean, begin, layer, sinks)
         if not sinks:
             mean /= mean.sum(-1, keepdim=True)  # half precision leaves them a little off 1
         sunk.append(sinks)
-        for layers, lower, square in zip(packed, triangles, mean.numpy(), strict=True):
-            layers.append(square[lower])
+        for layers, prompt, rows in zip(packed, prompts, mean.numpy(), strict=True):
+            own = rows[: max(0, len(prompt) - begin)]
+            seen = own[np.tril_indices(len(own), begin, own.shape[1])]
+            layers[layer : layer + 1] = [np.concatenate([*layers[layer : layer + 1], seen])]
 
-    with attention_shown(model, keep):
-        model(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=1)
+    cache = DynamicCache() if passes > 1 else None  # keeps all tokens, of sliding layers too: windows are in the masks
+    cuts = np.linspace(0, ids.shape[1], passes + 1).astype(int).tolist()
+    for begin, end in pairwise(cuts):
+        sunk.clear()
+        part = ids[:, begin:end].to(model.device)
+        with attention_shown(model, partial(keep, begin)):
+            model(input_ids=part, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1)
     if len(sunk) != (layers := model.config.get_text_config().num_hidden_layers):
         raise UserError(f"only {len(sunk)} of {layers} layers show their attention: no rollout; {LEAVE_OUT}")
     return [HeadMeans(of, len(prompt), sinks=any(sunk)) for of, prompt in zip(packed, prompts, strict=True)]
 
 
-def _refuse_without_rollout(mean: Tensor, layer: int, sinks: bool) -> None:
+def _refuse_without_rollout(mean: Tensor, begin: int, layer: int, sinks: bool) -> None:
+    """mean: rows [prompts, queries, keys] of which the first is that of token number `begin`."""
     sums = mean.sum(-1)
     gap = (sums - (sums.clamp(0, 1) if sinks else 1)).abs().max().item()
-    ahead = mean.triu(1).max().item()
+    ahead = mean.triu(begin + 1).max().item()
     if not (gap <= OFF and ahead <= 1e-6):
         raise UserError(
             f"layer {layer}: attention rows differ from 1 by up to {gap:.3g} and look ahead by up to {ahead:.3g}: "

@@ -10,7 +10,7 @@ import tyro
 
 from interp.checkpoints import EXAMPLE_NAME
 from interp.commands import CommonOptions, Positional, at_least, run_as_command
-from interp.diagnose import Diagnose, InstrumentName, averaged, columns_of, diagnosed, refuse_unfit
+from interp.diagnose import FLOOR_PARTS, Diagnose, InstrumentName, averaged, columns_of, diagnosed, refuse_unfit
 from interp.dryrun import DryRun, dry_run_of
 from interp.embedded import EMBEDDED_NAME
 from interp.evaluate import Evaluate, evaluated, short_names
@@ -84,7 +84,7 @@ def foreseen(options: Compare, dry: DryRun) -> None:
     It takes over answers and wrong answers of the first; all else is taken to be as it is there."""
     with dry.within("before"):
         diagnosed(options.side("before"), INSTRUMENTS, "compare", dry=dry)
-    for name in (*INSTRUMENTS, "numerical floor"):
+    for name in (*INSTRUMENTS, *FLOOR_PARTS.values()):
         dry.repeat(f"before, {name}", f"before and after, {name}")
     if options.n_calibration:
         evaluated(options.calibration, dry, to_come=(options.after,))

@@ -34,6 +34,8 @@ InstrumentName = Literal["jsd", "rollout", "attribution", "masking"]
 AT_ONCE: dict[str, int] = {"jsd": 8, "rollout": 4, "attribution": 1, "masking": 8}
 """How many questions each instrument takes at a time, and so how many are measured again after a run that died."""
 ASKED_AT_ONCE, SAMPLED_AT_ONCE = 64, 32
+FLOOR_PARTS = {"floor": "numerical floor", "rollout_floor": "numerical floor of rollout"}
+"""What the readings that are repeated are called where progress is shown; an evaluation has one for each cell."""
 WrongName = Literal["branched", "sampled", "foil"]
 FEW_REACH = 0.2
 """Where a smaller share of the first `SAMPLED_AT_ONCE` questions reaches the candidates asked for, the run stops."""
@@ -146,6 +148,8 @@ def diagnosed(
             run.dry.forget("answers", "wrong answers")
         if set(instruments) != {"rollout"}:
             read_again(run, ("floor", 0), settings[0], cases)
+        if "rollout" in instruments:
+            read_again(run, ("rollout_floor", 0), settings[0], cases)
         for name in instruments:
             for number, setting in enumerate(settings):
                 _measure(run, name, number, setting, cases, options)
@@ -318,10 +322,14 @@ def read_again(run: Run, key: tuple[str, int], setting: "Setting", cases: Sequen
     """Puts the numerical floor on record: the first right answers, each read twice."""
     from interp import floor
 
-    by_id = {case.question.id: case for case in cases[: floor.MOST]}
-    measured, whole = partial(floor.measured, setting), min(floor.MOST, run.foreseen(len(cases)))
-    label = "numerical floor" if key[0] == "floor" else ""  # an evaluation has one for each cell
-    recorded(run, key, by_id, AT_ONCE["jsd"], measured, setting, label=label, whole=whole)
+    rollout = key[0] == "rollout_floor"
+    most, measured = (floor.MOST_ROLLOUTS, floor.rollouts) if rollout else (floor.MOST, floor.measured)
+    at_once = AT_ONCE["rollout" if rollout else "jsd"]
+    by_id = {case.question.id: case for case in cases[:most]}
+    whole = min(most, run.foreseen(len(cases)))
+    recorded(
+        run, key, by_id, at_once, partial(measured, setting), setting, label=FLOOR_PARTS.get(key[0], ""), whole=whole
+    )
 
 
 def _replies(

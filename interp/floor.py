@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp import rollout
 from interp.intervals import Columns, Estimate, Value, estimated_columns
 from interp.jsd import divergence
 from interp.records import Transcript
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from interp.readout import Reading
     from interp.setting import Case, Setting
 
-MOST = 32
-"""How many right answers are read again."""
+MOST, MOST_ROLLOUTS = 32, 8
+"""How many right answers are read again, and how many rollouts: each of those is a prompt's whole pass."""
 DIVERGENCES = r"jsd\.(?!.*(direction|outside|flagged|share|number|correlation))"
 DIFFERENCES = r"jsd\.(.*\.)?direction\.mean|masking\..*\.drop|attribution\.\w+\.effect(_\w+)?"
 """Keys of numbers whose floor is a divergence, and of those whose floor is a difference of expected confidences."""
@@ -32,6 +33,17 @@ def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
     transcripts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
     together = setting.reader.readings(transcripts)
     return [_record(one, _alone(setting, text)) for one, text in zip(together, transcripts, strict=True)]
+
+
+def rollouts(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
+    """One record for each case: every reading of its rollout among others, less the same where its prompt is alone and
+    read in two passes."""
+    together = rollout.measured(setting, cases)
+    alone = [rollout.measured(setting, [case], passes=2)[0] for case in cases]
+    return [
+        {"values": {name: value - other["values"][name] for name, value in one["values"].items() if "null" not in name}}
+        for one, other in zip(together, alone, strict=True)
+    ]
 
 
 def _alone(setting: "Setting", transcript: Transcript) -> "Reading":
@@ -68,7 +80,10 @@ def columns(records: Sequence[Record]) -> Columns:
 def floors_of(records: Sequence[Record]) -> dict[str, Estimate]:
     """The floors by their key in summary.json, from any records of a run; none where it has measured none."""
     ours = [record for record in records if record["measure"] == "floor"]
-    return estimated_columns(columns(ours)) if ours else {}
+    flows = [record for record in records if record["measure"] == "rollout_floor"]
+    found = columns(ours) if ours else {}
+    found |= {f"floor.{key}": column for key, column in rollout.columns(flows).items()}
+    return estimated_columns(found)
 
 
 def with_floors(
@@ -83,7 +98,7 @@ def with_floors(
 
 
 def _floor(key: str, floors: Mapping[str, Estimate]) -> float | None:
-    name = "jsd" if re.match(DIVERGENCES, key) else "expected" if re.fullmatch(DIFFERENCES, key) else None
+    name = "jsd" if re.match(DIVERGENCES, key) else "expected" if re.fullmatch(DIFFERENCES, key) else key
     floor = floors.get(f"floor.{name}")
     if floor is None or floor.value is None:
         return None

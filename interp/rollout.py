@@ -70,13 +70,15 @@ def span_masses(weights: Float[np.ndarray, " tokens"], spans: Sequence[Span]) ->
     }
 
 
-def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
-    """One record for each case: rollout from where the levels part, and from the answer's last token."""
+def measured(setting: "Setting", cases: Sequence["Case"], *, passes: int = 1) -> list[Record]:
+    """One record for each case: rollout from where the levels part, and from the answer's last token.
+
+    passes: in how many passes the prompts are read."""
     from interp.attention import head_means
 
     prompts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
     rows = [_reading_row(setting, prompt) for prompt in prompts]
-    means = head_means(setting.checkpoint.model, [ids for ids, _ in rows])
+    means = head_means(setting.checkpoint.model, [ids for ids, _ in rows], passes=passes)
     records = []
     for prompt, (ids, spans), layers in zip(prompts, rows, means, strict=True):
         records.append(_record(layers, spans, len(ids) - 1, prompt.positions("answer")[-1]))

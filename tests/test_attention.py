@@ -97,6 +97,16 @@ def test_head_means_are_the_models_own_attention_averaged_over_heads(tiny_model,
             assert np.abs(mean - attention[0, 0].numpy()).max() > 0.01, "one head is not the mean"
 
 
+@pytest.mark.parametrize("passes", [2, 3])
+@pytest.mark.parametrize("family", [*FAMILIES, "sinks"])
+def test_head_means_are_the_same_however_many_passes_read_the_prompts(tiny_model, family, passes):
+    model = sinking() if family == "sinks" else tiny_model(family)
+    prompts = [IDS[0, :n].tolist() for n in (40, 7, 25)]
+    for one, other in zip(head_means(model, prompts), head_means(model, prompts, passes=passes), strict=True):
+        assert len(one) == len(other) == model.config.num_hidden_layers and one.sinks == other.sinks
+        assert max(np.abs(a - b).max() for a, b in zip(one, other, strict=True)) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("family", "adapter"), [("llama", False), ("mistral", False), ("gemma2", False), ("llama", True)]
 )
@@ -120,7 +130,9 @@ def test_in_half_precision_rows_sum_to_1_all_the_same(tiny_model, family):
         assert mean.sum(-1) == pytest.approx(1, abs=1e-6)
         exact = own[0].double().mean(0)
         assert np.abs(mean - exact.numpy()).max() < 0.005
-        assert np.abs(mean - (exact / exact.sum(-1, keepdim=True)).numpy()).max() < 1e-6, "the mean is not rounded again"
+        assert np.abs(mean - (exact / exact.sum(-1, keepdim=True)).numpy()).max() < 1e-6, (
+            "the mean is not rounded again"
+        )
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])

@@ -16,7 +16,7 @@ from figures.dryrun import cells, printed_dry_run, sentences, size, span
 from interp import diagnose, dryrun, evaluate
 from interp.checkpoints import Loading, loaded_checkpoint
 from interp.compare import Compare, compared
-from interp.diagnose import Diagnose, diagnosed
+from interp.diagnose import FLOOR_PARTS, Diagnose, diagnosed
 from interp.dryrun import Chunk, DryRun, Part, dry_run_of, peak_memory
 from interp.errors import UserError
 from interp.evaluate import Evaluate, evaluated
@@ -224,8 +224,8 @@ def test_a_diagnosis_goes_on_from_its_dry_run_to_the_numbers_of_an_undisturbed_o
     dry = DryRun()
     diagnosed(Diagnose(out=out, dry_run=True, **given), FOUR, "diagnose", dry=dry)
     assert {path.name for path in out.iterdir()} == {".lock", "config.json", "records.jsonl"}, "nothing looks finished"
-    assert [*dry.parts] == ["answers", "wrong answers", "numerical floor", *FOUR]
-    assert [part.whole for part in dry.parts.values()][1:] == [5, 5, 5, 5, 5, 4]
+    assert [*dry.parts] == ["answers", "wrong answers", *FLOOR_PARTS.values(), *FOUR]
+    assert [part.whole for part in dry.parts.values()][1:] == [5, 5, 5, 5, 5, 5, 4]
     assert all(part.measured == 2 for name, part in dry.parts.items() if name in FOUR)
     begun = keys(out)
     printed_dry_run(dry, out)

@@ -9,7 +9,7 @@ import torch
 from conftest import FAMILIES
 
 from figures.captions import NOT_MEASURABLE, in_words, marked
-from interp import floor
+from interp import floor, rollout
 from interp.checkpoints import Checkpoint
 from interp.floor import floors_of, with_floors
 from interp.formats import FORMATS
@@ -39,6 +39,29 @@ def test_the_floor_of_float32_is_far_below_that_of_bfloat16(tiny_model, tiny_tok
             means = [side @ np.arange(10) / 9 for side in sides]
             assert record["values"]["expected"] == pytest.approx(means[0] - means[1], abs=1e-12)
     assert sizes[torch.float32] < 1e-6 < 1e-5 < sizes[torch.bfloat16]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_floor_of_a_rollout_is_what_it_differs_by_alone_and_in_two_passes(
+    tiny_model, tiny_tokenizer, open_questions, family
+):
+    cases, sizes = [Case(question, question.answers[0]) for question in open_questions[:3]], {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = copy.deepcopy(tiny_model(family)).to(dtype)
+        setting = prepared(Checkpoint("tiny", model, tiny_tokenizer()), FORMATS["ScoreNumber"], shots=2)
+        records = floor.rollouts(setting, cases)
+        sides = [rollout.measured(setting, cases), [rollout.measured(setting, [one], passes=2)[0] for one in cases]]
+        for record, one, other in zip(records, *sides, strict=True):
+            assert record["values"] == {
+                name: value - other["values"][name] for name, value in one["values"].items() if "null" not in name
+            }
+        found = floors_of([{"measure": "rollout_floor", **record} for record in records])
+        assert found["floor.rollout.answer.mass"].n == 3 and "floor.jsd" not in found
+        assert found["floor.rollout.answer.mass"].value == pytest.approx(
+            np.mean([record["values"]["answer.mass"] for record in records]), abs=1e-15
+        )
+        sizes[dtype] = max(abs(value) for record in records for value in record["values"].values())
+    assert 0 < sizes[torch.float32] < 1e-5 and sizes[torch.bfloat16] < 0.01
 
 
 def test_the_second_reading_has_read_all_up_to_the_answer_before(tiny_setting, open_questions, monkeypatch):
@@ -97,14 +120,16 @@ KEYS = {
     "attribution.answer.effect": "expected",
     "attribution.answer.effect_neutral": "expected",
     "attribution.answer.rank": None,
-    "rollout.answer.mass": None,
+    "rollout.answer.mass": "rollout.answer.mass",
+    "rollout.answer.null": None,
 }
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_each_number_has_the_floor_of_its_kind_or_none(key):
     floors = {"floor.jsd": Estimate(1e-3, 1e-4, 2e-3, 9), "floor.expected": Estimate(-1e-3, -4e-3, 2e-3, 9)}
-    sizes = {"jsd": 2e-3, "expected": 4e-3, None: None}  # the ends that are farthest from 0
+    floors["floor.rollout.answer.mass"] = Estimate(2e-3, -1e-3, 3e-3, 9)
+    sizes = {"jsd": 2e-3, "expected": 4e-3, "rollout.answer.mass": 3e-3, None: None}  # the ends farthest from 0
     for value, measurable in ((0.0015, False), (-0.0015, False), (0.5, True), (-0.5, True)):
         found = with_floors({key: Estimate(value, None, None, 5)}, floors)[key]
         assert found.floor == sizes[KEYS[key]]
