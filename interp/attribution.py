@@ -30,14 +30,12 @@ FIRST_NODES, MOST_NODES = 12, 96
 MOST_PROMPT_NODES = 64
 COUNTED = 20
 """A rank is counted up to here; of more tokens than that it does not matter how many they are."""
-LEAST_BOUND = 0.5
+LEAST_BOUND = 0.4
 """Tokens whose first-order bound is less than this share of the answer's effect are taken to matter less than it."""
-AT_ONCE = 16
-"""How many tokens after the opening are replaced before it is asked whether there is reason to go on."""
+AT_ONCE = 8
+"""How many tokens are replaced before it is asked again whether the rank lies beyond `COUNTED`."""
 PORTION = 64
 """For how many replacements trees are made at a time."""
-SCREENED, SHOWN = 6, 4
-"""How many tokens of the shared opening are replaced one by one; the second where the rank lies beyond `COUNTED`."""
 
 Score = Callable[["Tensor"], "Tensor"]
 """Level log-probabilities [..., levels] -> the score, [...]."""
@@ -55,7 +53,7 @@ def gap_allowed(effect: float, score_range: float, floor: float = 0.0) -> float:
 def rank_of_best(effects: Sequence[float | None], members: Sequence[int]) -> int | None:
     """1 + how many tokens have a larger effect, in size, than the best of `members`; None marks tokens not replaced.
 
-    1: no token matters more than the answer's. Tokens left out are taken to matter less: then it is a lower bound."""
+    1: no token matters more than the answer's. Tokens left out are taken to matter less."""
     sizes = [abs(effect) for i in members if (effect := effects[i]) is not None]
     if not sizes:
         return None
@@ -330,7 +328,7 @@ def _of_case(setting: "Setting", case: "Case", score: ScoreName, path: PathName,
             for position, value in zip(transcript.positions(span), found.attribution, strict=True):
                 tokens[position] = value
     else:
-        tokens = _token_effects(setting, scorer, filler, seen)
+        tokens = _token_effects(scorer, filler, seen)
     values: dict[str, float | None] = {f"{span}.effect": effects[span][baseline] for span in spans}
     other = "neutral" if baseline == "mean" else "mean"
     values |= {f"{span}.effect_{other}": effects[span][other] for span in spans}
@@ -412,16 +410,15 @@ def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole) -> Record:
     return {"answer": {name: one.as_record() for name, one in found.items()}, "tokens": tokens, "values": values}
 
 
-def _token_effects(setting: "Setting", scorer: Scorer, filler: "Tensor", seen: float) -> list[float | None]:
+def _token_effects(scorer: Scorer, filler: "Tensor", seen: float) -> list[float | None]:
     """What replacing each token alone takes away from the score; None for tokens that are left out.
 
-    Always replaced: the answer and the tail. Of the others those whose first-order bound says that they may matter more
-    than the answer: after the opening the likeliest first, until the rank lies beyond `COUNTED` or `AT_ONCE` of them
-    have raised it no more; of the opening, after each of whose tokens all that follows is read again, the `SCREENED`
-    with the largest bounds by the square root of what that takes."""
-    transcript, opening = scorer.transcript, len(setting.prefix.opening)
-    answer = transcript.positions("answer")
-    effects: list[float | None] = [None] * len(transcript.ids)
+    The answer and the tail are replaced first. Then every token whose first-order bound says that it may matter more
+    than the answer, those first that promise most for what they cost (after a token all that follows is read again),
+    until the rank lies beyond `COUNTED`."""
+    transcript = scorer.transcript
+    answer, tokens = transcript.positions("answer"), len(transcript.ids)
+    effects: list[float | None] = [None] * tokens
 
     def rank_with(positions: Sequence[int]) -> int:
         """Replaces these tokens too, and counts again."""
@@ -432,14 +429,12 @@ def _token_effects(setting: "Setting", scorer: Scorer, filler: "Tensor", seen: f
     rank = rank_with((*answer, *transcript.positions("tail")))
     best = max(abs(effects[i] or 0.0) for i in answer)
     bound = scorer.first_order_bound(filler)
-    likely = [i for i in np.argsort(-bound).tolist() if bound[i] >= LEAST_BOUND * best and effects[i] is None]
-    for part in chunks([i for i in likely if i >= opening], AT_ONCE):
-        before, rank = rank, rank_with(part)
-        if rank == before or rank > COUNTED:
+    worth = bound / (tokens - np.arange(tokens))  # a token that stands before n others costs n + 1
+    likely = [i for i in np.argsort(-worth).tolist() if bound[i] >= LEAST_BOUND * best and effects[i] is None]
+    for part in chunks(likely, AT_ONCE):
+        if rank > COUNTED:
             break
-    worth = bound / np.sqrt(len(bound) - np.arange(len(bound)))
-    early = sorted((i for i in likely if i < opening), key=lambda i: -worth[i])
-    rank_with(early[: SCREENED if rank <= COUNTED else SHOWN])
+        rank = rank_with(part)
     return effects
 
 

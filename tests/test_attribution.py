@@ -4,7 +4,6 @@ import functools
 import itertools
 import math
 import weakref
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,10 +107,10 @@ def test_the_effect_of_each_token_equals_a_plain_forward_pass(llama, record, tra
     by_hand = effects_by_hand(llama, transcript, filler)
     measured_ones = [i for i, effect in enumerate(record["tokens"]) if effect is not None]
     assert set(measured_ones) >= {*transcript.positions("answer"), *transcript.positions("tail")}
-    assert 0 < sum(i < opening for i in measured_ones) <= attribution.SCREENED
+    assert any(i < opening for i in measured_ones)
     assert [record["tokens"][i] for i in measured_ones] == pytest.approx(by_hand[measured_ones].tolist(), abs=2e-5)
-    exact = rank_of_best(by_hand.tolist(), transcript.positions("answer"))
-    assert record["values"]["answer.rank"] <= exact, "of tokens that are left out it is a lower bound"
+    exact, found = rank_of_best(by_hand.tolist(), transcript.positions("answer")), record["values"]["answer.rank"]
+    assert found == exact or attribution.COUNTED < found < exact
 
 
 @functools.cache
@@ -129,11 +128,9 @@ class Told(Scorer):
         self.transcript, self.replaced, self.first_order_bound = transcript, replaced, lambda filler: bound
 
 
-@pytest.mark.parametrize(
-    ("larger", "opening_ones", "rank"), [((), 6, 1), ((30,), 6, 2), (range(20, 36), 6, 17), (range(20, 44), 4, 25)]
-)
-def test_what_is_replaced_is_what_may_matter_and_a_rank_is_counted_up_to_20(larger, opening_ones, rank):
-    """60 tokens, 20 of the opening; the answer is 50, the tail 55 to 59; tokens from 44 on have no bound."""
+@pytest.mark.parametrize(("larger", "asked_for", "rank"), [((), 44, 1), ((3, 30), 44, 3), (range(20, 44), 24, 25)])
+def test_what_may_matter_more_than_the_answer_is_replaced_until_the_rank_lies_beyond_20(larger, asked_for, rank):
+    """60 tokens; the answer is 50, the tail 55 to 59; of the others the first 44 may matter more."""
     asked: list[list[int]] = []
 
     def replaced(replacements):
@@ -142,25 +139,34 @@ def test_what_is_replaced_is_what_may_matter_and_a_rank_is_counted_up_to_20(larg
 
     spans = ["special"] * 50 + ["answer"] + ["special"] * 4 + ["tail"] * 5
     transcript = Transcript("", tuple(range(60)), tuple(spans))
-    bound = np.where(np.arange(60) < 44, 1.0 + np.arange(60), 0.049)
-    scorer = Told(transcript, replaced, bound)
-    setting = SimpleNamespace(prefix=SimpleNamespace(opening=(0,) * 20))
-    effects = attribution._token_effects(setting, scorer, None, 1.0)
+    bound = np.where(np.arange(60) < 44, 1.0, 0.039)
+    effects = attribution._token_effects(Told(transcript, replaced, bound), None, 1.0)
     assert asked[0] == [50, *range(55, 60)] and rank_of_best(effects, [50]) == rank
-    assert asked[-1] == list(range(19, 19 - opening_ones, -1)), "of the opening the largest bounds, the last ones first"
-    after = [i for part in asked[1:-1] for i in part]
-    stopped = attribution.AT_ONCE if not any(i in larger for i in range(28, 44)) else 24
-    assert after == list(range(43, 43 - stopped, -1)), "one after the other while they raise the rank"
+    after = [i for part in asked[1:] for i in part]
+    assert after == list(range(43, 43 - asked_for, -1)), "of equal bounds the cheapest first"
+
+
+def test_a_token_that_promises_more_for_what_it_costs_is_replaced_before_others(monkeypatch):
+    monkeypatch.setattr(attribution, "AT_ONCE", 1)
+    transcript = Transcript("", tuple(range(5)), ("special", "special", "special", "answer", "tail"))
+    asked: list[int] = []
+
+    def replaced(replacements):
+        asked.extend(i for (i,), _ in replacements)
+        return [0.9 for _ in replacements]
+
+    bound = np.array([11.0, 8.1, 6.0, 0.0, 0.0])  # by cost: 2.2, 2.025, 2
+    attribution._token_effects(Told(transcript, replaced, bound), None, 1.0)
+    assert asked == [3, 4, 0, 1, 2]
 
 
 def test_where_the_answer_matters_more_than_all_bounds_nothing_but_answer_and_tail_is_replaced():
     transcript = Transcript("", (1, 2, 3, 4), ("instruction", "question", "answer", "tail"))
-    bound = np.array([0.49, 0.49, 0.49, 0.49])
+    bound = np.array([0.39, 0.39, 0.39, 0.39])
     scorer = Told(transcript, lambda replacements: [0.0 for _ in replacements], bound)
-    setting = SimpleNamespace(prefix=SimpleNamespace(opening=(0,)))
-    assert attribution._token_effects(setting, scorer, None, 1.0) == [None, None, 1.0, 1.0]
-    bound[1] = 0.5
-    assert attribution._token_effects(setting, scorer, None, 1.0) == [None, 1.0, 1.0, 1.0]
+    assert attribution._token_effects(scorer, None, 1.0) == [None, None, 1.0, 1.0]
+    bound[1] = 0.4
+    assert attribution._token_effects(scorer, None, 1.0) == [None, 1.0, 1.0, 1.0]
 
 
 def test_first_order_effects_are_gradients_of_a_plain_forward_pass(llama, transcript):
