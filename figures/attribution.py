@@ -49,8 +49,8 @@ class Attributions:
     more: int
     """Questions that could be attributed but are not drawn for want of room."""
     rank: Estimate
-    """Median rank of the answer's best token among all tokens; 1: no token matters more. A lower bound: only tokens
-    that may matter more are replaced, and they are counted little beyond 20."""
+    """Median rank of the answer's best token among all tokens; 1: no token matters more. It is counted
+    up to 20; a larger one says only that it lies beyond."""
 
 
 def attributions(
@@ -183,7 +183,7 @@ def _numbers(data: Attributions) -> dict[str, str]:
     numbers = {"score": data.score}
     for span, by_filler in data.effects.items():
         numbers |= {f"effect of {span}, {FILLER_WORDS[name]}": in_words(one) for name, one in by_filler.items()}
-    numbers["rank of the answer's best token, tokens not replaced taken to matter less"] = in_words(data.rank)
+    numbers["rank of the answer's best token, counted up to 20"] = in_words(data.rank)
     numbers["(b) filler"] = FILLER_WORDS[data.filler]
     drawn = f"{len(data.answers)} drawn, {data.refused} refused for their gap, {data.more} left out for want of room"
     return numbers | {"(b) questions": drawn}

@@ -295,13 +295,18 @@ def measured(
     score: ScoreName = "expected",
     path: PathName = "answer",
     baseline: BaselineName = "mean",
+    floor: float = 0.0,
 ) -> list[Record]:
-    """One record for each case: the effect of every span, the answer's attributions, and its rank among all tokens."""
+    """One record for each case: the effect of every span, the answer's attributions, and its rank among all tokens.
+
+    floor: by how much the score differs when answers are read twice, as far as that is known beforehand."""
     refuse_without_gradients(setting.checkpoint.model)
-    return [_of_case(setting, case, score, path, baseline) for case in cases]
+    return [_of_case(setting, case, score, path, baseline, floor) for case in cases]
 
 
-def _of_case(setting: "Setting", case: "Case", score: ScoreName, path: PathName, baseline: BaselineName) -> Record:
+def _of_case(
+    setting: "Setting", case: "Case", score: ScoreName, path: PathName, baseline: BaselineName, floor: float
+) -> Record:
     transcript = setting.prompter.transcript(case.question, case.answer)
     scorer = Scorer(setting, transcript, _score(setting, score, transcript))
     fillers = filler_embeddings(setting)
@@ -314,7 +319,7 @@ def _of_case(setting: "Setting", case: "Case", score: ScoreName, path: PathName,
     for (span, name), left in zip(asked, masked, strict=True):
         effects[span][name] = seen - left
     score_range = setting.prompter.confidence.range if score == "expected" else 1.0
-    whole = Whole(seen, abs(seen - again), score_range)
+    whole = Whole(seen, max(floor, abs(seen - again)), score_range)
     record: Record = {"score": score, "range": score_range, "path": path, "value": seen, "effects": effects}
     if path == "prompt":
         return record | _along_prompt(setting, scorer, whole)

@@ -15,7 +15,7 @@ import numpy as np
 from interp.commands import Options, refuse_sets_of_nothing, run_as_command
 from interp.dryrun import DryRun, dry_run_of
 from interp.errors import UserError
-from interp.floor import floors_of, with_floors
+from interp.floor import floors_of, of_score, with_floors
 from interp.intervals import Columns, estimated_columns
 from interp.processes import launched
 from interp.questions import LETTERS, choice_index, fingerprint, is_right, loaded_questions, refuse_mixed, shuffled
@@ -434,7 +434,8 @@ def _measure(
     extra, whole = {}, run.foreseen(len(cases))
     if name == "attribution":
         cases, whole = cases[: options.n_attribution], min(whole, options.n_attribution)
-        extra = {"score": options.score, "path": options.path, "baseline": options.baseline}
+        floor = of_score(list(run.records("floor")), options.score)
+        extra = {"score": options.score, "path": options.path, "baseline": options.baseline, "floor": floor}
     label = name if options.shot_sets == 1 else f"{name}, examples {number + 1} of {options.shot_sets}"
     by_id = {case.question.id: case for case in cases}
     measured = partial(instrument.measured, setting, **extra)

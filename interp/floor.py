@@ -18,6 +18,7 @@ from interp.records import Transcript
 from interp.runs import Record
 
 if TYPE_CHECKING:
+    from interp.attribution import ScoreName
     from interp.readout import Reading
     from interp.setting import Case, Setting
 
@@ -75,6 +76,18 @@ def columns(records: Sequence[Record]) -> Columns:
     found: Columns = {"floor.jsd": (column("jsd"), np.median), "floor.stated": (column("stated"), np.mean)}
     found |= {f"floor.{name}": (column(name), np.mean) for name in ("expected", "outside", "logprob")}
     return found | {f"floor.{name}_largest": (column(name, size=True), np.max) for name in ("jsd", "expected")}
+
+
+def of_score(records: Sequence[Record], score: "ScoreName") -> float:
+    """The root mean square of what a score of the same answer differs by when it is read twice; 0 of no records.
+
+    records: those of the measure "floor"."""
+    if score == "expected":
+        differences = [record["values"]["expected"] for record in records]
+    else:
+        sides = [np.array(record["readings"]) for record in records]  # [readings, levels] each
+        differences = [one[stated] - other[stated] for one, other in sides for stated in [one.argmax()]]
+    return float(np.sqrt(np.mean(np.square(differences)))) if differences else 0.0
 
 
 def floors_of(records: Sequence[Record]) -> dict[str, Estimate]:

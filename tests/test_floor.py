@@ -1,6 +1,7 @@
 """The numerical floor: 0 where arithmetic is exact enough, larger in bfloat16, and what lies within it is marked."""
 
 import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -95,6 +96,15 @@ def test_the_floor_of_a_median_is_the_median_and_of_a_mean_the_signed_mean():
     assert floors["floor.expected"].value == pytest.approx(0.01)
     assert floors["floor.expected_largest"].value == pytest.approx(0.03)
     assert not floors_of([{"measure": "jsd"}])
+
+
+def test_the_floor_of_a_score_is_the_root_mean_square_of_its_differences():
+    records = made([1e-4, 1e-4], [0.03, -0.01])
+    sides = ([[0.2, 0.8], [0.3, 0.7]], [[0.9, 0.1], [0.7, 0.3]])
+    records = [{**record, "readings": readings} for record, readings in zip(records, sides, strict=True)]
+    assert floor.of_score(records, "expected") == pytest.approx(math.sqrt((0.03**2 + 0.01**2) / 2))
+    assert floor.of_score(records, "stated") == pytest.approx(math.sqrt((0.1**2 + 0.2**2) / 2)), "of its own level"
+    assert floor.of_score([], "expected") == 0
 
 
 KEYS = {
