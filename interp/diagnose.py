@@ -466,7 +466,7 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
         **_wrong_answers(run, options),
         "format": options.format,
     }
-    floors = floors_of(list(run.records("floor")))
+    floors = floors_of(list(run.all_records()))
     flat |= {key: estimate.as_record() for key, estimate in floors.items()}
     spread: dict[str, Record] = {}
     for name in instruments:

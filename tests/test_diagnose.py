@@ -88,6 +88,9 @@ def test_every_promised_number_stands_in_the_summary_with_interval_and_count(who
         asked = SMALL["n_attribution"] if key.startswith("attribution") else SMALL["n"]
         assert number["n"] + number["left_out"] == asked, key
         assert number["n"] == 0 or number["value"] is not None, key
+    for key in ("jsd.median", "rollout.answer.mass", "masking.mean.drop", "attribution.answer.effect"):
+        assert 0 < at(summary, key)["floor"] < 1e-4, f"{key} has a numerical floor"
+    assert at(summary, "floor.rollout.answer.mass")["n"] == SMALL["n"]
     assert summary["data"]["asked"] == 12 and summary["data"]["right"] >= SMALL["n"]
     assert summary["jsd"]["median"]["n"] == SMALL["n"] - summary["data"]["without_sampled_wrong_answer"]
     assert summary["jsd"]["branched"]["median"]["n"] == SMALL["n"], "a question has no wrong answer"
