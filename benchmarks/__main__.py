@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from interp.embedded import EMBEDDED_NAME
+from interp.models.embedded import EMBEDDED_NAME
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+    from interp.models.setting import Setting
     from interp.records import Question
-    from interp.setting import Setting
 
 WORDS = (
     "Lima",
@@ -109,8 +109,8 @@ def tokens_fed(setting: "Setting", way: Callable[[], object]) -> int:
 
 def readout(options: Benchmarks) -> dict:
     """Confidence in 30 answers to one question, against one full forward pass per answer over the same tokens."""
-    from interp.prefix import SharedPrefix
-    from interp.readout import ConfidenceReader
+    from interp.models.prefix import SharedPrefix
+    from interp.models.readout import ConfidenceReader
 
     setting, question = _setting(options), _question()
     answers = [f"{a} {b}" for a in WORDS for b in WORDS if a != b][::5][:30]
@@ -149,7 +149,7 @@ def greedy(options: Benchmarks) -> dict:
     """Greedy answers to questions, against `generate` question by question with the same stopping tokens."""
     import torch
 
-    from interp.elicitation import ANSWER_TOKENS
+    from interp.models.elicitation import ANSWER_TOKENS
 
     setting = _setting(options)
     model, tokenizer = setting.checkpoint.model, setting.checkpoint.tokenizer
@@ -246,10 +246,10 @@ def masking(options: Benchmarks) -> dict:
     """Masking of 8 questions, against a pass over the whole prompt for each question and variant."""
     import dataclasses
 
-    from interp.masking import CUTS, distributions, filler_embeddings, measured, variants
-    from interp.prefix import SharedPrefix
-    from interp.readout import ConfidenceReader
-    from interp.setting import Case
+    from interp.instruments.masking import CUTS, distributions, filler_embeddings, measured, variants
+    from interp.models.prefix import SharedPrefix
+    from interp.models.readout import ConfidenceReader
+    from interp.models.setting import Case
 
     setting = _setting(options)
     cases = [Case(question, question.answers[0]) for question in _questions(options)[:8]]
@@ -286,8 +286,8 @@ def rollout(options: Benchmarks) -> dict:
     """Rollout of one prompt, against one plain eager forward pass over the same tokens."""
     import torch
 
-    from interp.rollout import measured
-    from interp.setting import Case
+    from interp.instruments.rollout import measured
+    from interp.models.setting import Case
 
     setting, question = _setting(options), _question()
     case, model = Case(question, "Lima"), setting.checkpoint.model
@@ -328,8 +328,8 @@ def attribution(options: Benchmarks) -> dict:
     import torch
     from captum.attr import IntegratedGradients
 
-    from interp.attribution import Scorer, integrated_gradients
-    from interp.masking import filler_embeddings
+    from interp.instruments.attribution import Scorer, integrated_gradients
+    from interp.instruments.masking import filler_embeddings
 
     setting, question = _setting(options), _question()
     transcript = setting.prompter.transcript(question, "Ciudad de Lima")
@@ -382,9 +382,9 @@ def command_help(options: Benchmarks) -> dict:
 
 
 def _setting(options: Benchmarks) -> "Setting":
-    from interp.checkpoints import loaded_checkpoint
     from interp.formats import FORMATS
-    from interp.setting import prepared
+    from interp.models.checkpoints import loaded_checkpoint
+    from interp.models.setting import prepared
 
     checkpoint = loaded_checkpoint(options.ckpt)
     choices = bool(_questions(options)[0].choices)
@@ -392,7 +392,7 @@ def _setting(options: Benchmarks) -> "Setting":
 
 
 def _questions(options: Benchmarks) -> "list[Question]":
-    from interp.questions import loaded_questions, shuffled
+    from interp.datasets.questions import loaded_questions, shuffled
 
     return shuffled(loaded_questions(options.data), 0)[: options.n]
 
@@ -406,7 +406,7 @@ def _by_default(setting: "Setting", questions: "list[Question]") -> list[dict]:
 
 def _reading_twice(setting: "Setting", questions: "list[Question]") -> list[dict]:
     """The same with each prompt read for the answer, and again with the answer for the confidence."""
-    from interp.diagnose import asked_for
+    from interp.answers import asked_for
     from interp.methods import Answered, Sampling, read
 
     told = asked_for(setting, questions, free=False)
@@ -462,7 +462,7 @@ def training(options: Benchmarks) -> dict:
 
     import torch
 
-    from interp.checkpoints import loaded_checkpoint
+    from interp.models.checkpoints import loaded_checkpoint
     from training.loop import with_adapter
     from training.losses import advice_losses
     from training.objectives import AdviceObjective, read
@@ -506,8 +506,8 @@ def training(options: Benchmarks) -> dict:
 
 
 def _rollout_peak_ours(*, ckpt: str) -> dict:
-    from interp.rollout import measured
-    from interp.setting import Case
+    from interp.instruments.rollout import measured
+    from interp.models.setting import Case
 
     setting, question = _setting(Benchmarks(ckpt=ckpt)), _question()
     measured(setting, [Case(question, "Lima")])
@@ -534,7 +534,7 @@ def _rollout_peak_textbook(*, ckpt: str) -> dict:
 def _diagnose_peak(n: int, *, ckpt: str) -> dict:
     import tempfile
 
-    from interp.diagnose import Diagnose, diagnosed
+    from interp.pipelines.diagnose import Diagnose, diagnosed
 
     with tempfile.TemporaryDirectory() as folder:
         diagnosed(Diagnose(ckpt=ckpt, n=4, candidates=0, out=Path(folder) / "first"), ("jsd",), "jsd")

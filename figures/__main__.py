@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from interp.commands import Positional, run_as_command
+from interp.cli.command import run_as_command
+from interp.options import Positional
 
 
 @dataclass(frozen=True)

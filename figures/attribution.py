@@ -9,12 +9,12 @@ from matplotlib.lines import Line2D
 
 from figures.captions import Page, Subject, caption, in_words
 from figures.style import DOUBLE, FILLER_MARKERS, INK, SPAN_COLOURS, printable
-from interp.attribution import columns
-from interp.diagnose import averaged
-from interp.floor import floors_of, with_floors
+from interp.instruments.attribution import columns
+from interp.instruments.floor import floors_of, with_floors
 from interp.intervals import Estimate, estimated
+from interp.pipelines.diagnose import averaged
 from interp.records import READ_SPANS, Span
-from interp.runs import Record
+from interp.run.runs import Record
 
 MOST_ROWS = 14
 """Questions whose answer's tokens are drawn; more would not be readable."""

@@ -16,7 +16,7 @@ from figures.style import DOUBLE, INK, METHOD_COLOURS, METHOD_MARKERS, RIGHT, WR
 from interp.calibration import MEASURES
 from interp.formats import FORMATS
 from interp.intervals import Estimate
-from interp.runs import Record
+from interp.run.runs import Record
 
 COLUMNS = (
     Column("accuracy", "accuracy"),

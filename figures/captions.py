@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from interp.intervals import Estimate
 from interp.plain import visible
-from interp.runs import Record
+from interp.run.runs import Record
 
 Number = Callable[[float], str]
 """How a value is written."""

@@ -13,7 +13,7 @@ from figures.style import DOUBLE
 from figures.table import SECTIONS
 from interp.errors import UserError
 from interp.intervals import Estimate
-from interp.runs import Record
+from interp.run.runs import Record
 
 COLUMNS = tuple(
     Column(key, title, scale=1.0, places=places)

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from interp.dryrun import DryRun, Part, peak_memory
 from interp.plain import visible
+from interp.run.dryrun import DryRun, Part, peak_memory
 
 COLUMNS = ("", "whole", "on record", "measured now", "each", "whole run", "left")
 WIDTH = 110

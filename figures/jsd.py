@@ -12,11 +12,11 @@ from matplotlib.patches import Patch
 
 from figures.captions import Page, Subject, caption, in_words, interval, percent
 from figures.style import DOUBLE, INK, ROLE_COLOURS
-from interp.diagnose import averaged
-from interp.floor import floors_of, with_floors
+from interp.instruments.floor import floors_of, with_floors
+from interp.instruments.jsd import BRANCHED_MEDIANS, LIMIT, NEAR_ZERO, PAIR_ROLES, columns, pair_divergences
 from interp.intervals import Estimate, estimated_columns
-from interp.jsd import BRANCHED_MEDIANS, LIMIT, NEAR_ZERO, PAIR_ROLES, columns, pair_divergences
-from interp.runs import Record
+from interp.pipelines.diagnose import averaged
+from interp.run.runs import Record
 
 LEAST = 1e-5
 """Smaller divergences are drawn in the first bin: on a logarithmic axis 0 has no place."""

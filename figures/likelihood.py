@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 from figures.captions import Page, Subject, caption, in_words
 from figures.jsd import KINDS, LEAST, TICK_LABELS, TICKS, draw_floor
 from figures.style import DOUBLE, INK, ROLE_COLOURS, WRONG_MARKERS
-from interp.diagnose import averaged
+from interp.instruments.jsd import LIMIT, NEAR_ZERO, columns, pair_divergences
 from interp.intervals import Estimate, estimated_columns
-from interp.jsd import LIMIT, NEAR_ZERO, columns, pair_divergences
-from interp.runs import Record
+from interp.pipelines.diagnose import averaged
+from interp.run.runs import Record
 
 SOURCES = {"jsd": ("wrong", "jsd"), "branched": ("branched", "jsd.branched"), "foil": ("foil", "jsd.same_relation")}
 """Of each source of wrong answers the role in a record, and how its keys begin."""

@@ -11,12 +11,12 @@ from matplotlib.patches import Patch
 
 from figures.captions import Page, Subject, caption, digits, in_words, interval, marked
 from figures.style import DOUBLE, FILLER_COLOURS, INK, ROLE_COLOURS
-from interp.diagnose import averaged
-from interp.floor import floors_of, with_floors
 from interp.formats import FORMATS
+from interp.instruments.floor import floors_of, with_floors
+from interp.instruments.masking import columns
 from interp.intervals import Estimate, estimated_columns
-from interp.masking import columns
-from interp.runs import Record
+from interp.pipelines.diagnose import averaged
+from interp.run.runs import Record
 
 TITLES = {
     "neutral": "neutral filler",

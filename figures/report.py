@@ -10,9 +10,9 @@ from figures.dryrun import printed_dry_run
 from figures.style import paper, saved
 from figures.table import printed, printed_grid, table_of
 from figures.training import reported_ablation, reported_curve
-from interp.dryrun import DryRun
 from interp.errors import UserError
-from interp.runs import Record, read_records, read_run
+from interp.run.dryrun import DryRun
+from interp.run.runs import Record, read_records, read_run
 
 Pages = Callable[[Sequence[Record], Subject], Iterator[Page]]
 """What a run's records give to look at; nothing where they lack the instrument."""

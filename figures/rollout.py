@@ -9,12 +9,12 @@ from matplotlib.lines import Line2D
 
 from figures.captions import Page, Subject, caption, in_words
 from figures.style import DOUBLE, ROLE_COLOURS, SPAN_COLOURS, logarithmic
-from interp.diagnose import averaged
-from interp.floor import floors_of, with_floors
+from interp.instruments.floor import floors_of, with_floors
+from interp.instruments.rollout import columns
 from interp.intervals import Estimate, estimated_columns
+from interp.pipelines.diagnose import averaged
 from interp.records import MASS_SPANS, READ_SPANS, MassSpan, Span
-from interp.rollout import columns
-from interp.runs import Record
+from interp.run.runs import Record
 
 FLOWS: tuple[tuple[str, Span], ...] = (
     ("confidence", "answer"),

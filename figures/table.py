@@ -14,7 +14,7 @@ from figures.grid import Grid
 from interp.intervals import Estimate
 from interp.plain import visible
 from interp.records import READ_SPANS
-from interp.runs import Record
+from interp.run.runs import Record
 
 WIDTH = 120
 """Columns where the output is no terminal, so that a log holds whole rows."""

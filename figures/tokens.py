@@ -17,7 +17,7 @@ from figures.captions import Page, Subject, caption, digits
 from figures.style import DOUBLE, INK, MONOSPACED, ROLE_COLOURS, SPAN_COLOURS, printable
 from interp.errors import UserError
 from interp.records import SPANS, Span
-from interp.runs import Record
+from interp.run.runs import Record
 
 SHOWN = 2
 """Questions that are drawn where none are named."""

@@ -11,7 +11,7 @@ from figures.grid import Column, Grid
 from figures.style import DOUBLE, INK, RIGHT, ROLE_COLOURS, SPAN_COLOURS, WRONG, paper, printable, saved
 from figures.table import printed_grid
 from interp.intervals import Estimate
-from interp.runs import Record, read_run
+from interp.run.runs import Record, read_run
 
 PANELS: dict[str, dict[str, str]] = {
     "confidence": {"right": RIGHT, "wrong": WRONG},

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from interp.datasets.questions import choice_index, normalised
 from interp.formats import ConfidenceFormat
-from interp.questions import choice_index, normalised
 from interp.records import ConfidenceDistribution, Question, Transcript
-from interp.runs import Record
+from interp.run.runs import Record
 
 if TYPE_CHECKING:
-    from interp.elicitation import Continuation
-    from interp.prefix import PromptsRead
-    from interp.setting import Setting
+    from interp.models.elicitation import Continuation
+    from interp.models.prefix import PromptsRead
+    from interp.models.setting import Setting
 
 MethodName = Literal["default", "self-consistency", "p-true", "sequence", "question-only", "given"]
 
@@ -57,10 +57,10 @@ def read(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -
 def answered_and_read(
     setting: "Setting", questions: Sequence[Question], *, free: bool
 ) -> tuple[list[Record], dict[str, Record]]:
-    """Each question's record of its answer, as `interp.diagnose.asked_for` makes it; and by its id what `read` gives
+    """Each question's record of its answer, as `interp.answers.asked_for` makes it; and by its id what `read` gives
     for an answer of the model's own, with that answer and the seconds that it took. Prompts are read once for both."""
-    from interp.diagnose import answer_of, asked_for
-    from interp.elicitation import free_reply, slot_reply
+    from interp.answers import answer_of, asked_for
+    from interp.models.elicitation import free_reply, slot_reply
 
     asked = [question for question in questions if question.response is None]
     found: dict[str, Record] = {}
@@ -84,7 +84,7 @@ def answered_and_read(
 
 def hidden(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -> list[Record]:
     """The confidence with the answer's tokens replaced by a neutral one: what the question alone gives."""
-    from interp.masking import distributions, filler_embeddings, variants
+    from interp.instruments.masking import distributions, filler_embeddings, variants
 
     transcripts = [setting.prompter.transcript(one.question, one.answer) for one in answered]
     fillers = {"neutral": filler_embeddings(setting)["neutral"]}
@@ -104,7 +104,7 @@ def judged(setting: "Setting", answered: Sequence[Answered], sampling: Sampling)
 
 def sampled(setting: "Setting", answered: Sequence[Answered], sampling: Sampling) -> list[Record]:
     """Several sampled answers to each question, each with the confidence stated after it; the prompt is read once."""
-    from interp.elicitation import source_of_chance
+    from interp.models.elicitation import source_of_chance
 
     questions = [one.question for one in answered]
     asked = [setting.prompter.transcript(question).ids for question in questions]

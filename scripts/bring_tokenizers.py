@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from interp.embedded import cache_folder
 from interp.errors import UserError
+from interp.models.embedded import cache_folder
 
 VERSION = "3.7.2"
 PACKAGES = {

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from interp.questions import loaded_questions
-from interp.runs import read_records
+from interp.datasets.questions import loaded_questions
+from interp.run.runs import read_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from interp.checkpoints import Checkpoint
+    from interp.models.checkpoints import Checkpoint
+    from interp.models.setting import Setting
     from interp.records import Question, Transcript
-    from interp.setting import Setting
     from training.triplets import Triplet
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -325,7 +325,7 @@ def tiny_loaded(
 
     @cache
     def loaded(family: str, adapter: bool = False) -> "Checkpoint":
-        from interp.checkpoints import Loading, loaded_checkpoint
+        from interp.models.checkpoints import Loading, loaded_checkpoint
 
         return loaded_checkpoint(str((tiny_adapter if adapter else tiny_checkpoint)(family)), Loading(device="cpu"))
 
@@ -367,7 +367,7 @@ def tiny_setting(tiny_loaded: Callable[..., "Checkpoint"], open_questions: tuple
     @cache
     def ready(family: str, adapter: bool = False, format: str = "ScoreNumber"):
         from interp.formats import FORMATS
-        from interp.setting import prepared
+        from interp.models.setting import prepared
 
         return prepared(tiny_loaded(family, adapter), FORMATS[format], pool=open_questions)
 
@@ -387,7 +387,7 @@ def taught_checkpoint(tmp_path_factory: pytest.TempPathFactory, open_questions: 
     from transformers.utils.logging import disable_progress_bar
 
     from interp.formats import FORMATS
-    from interp.prompts import Prompter
+    from interp.models.prompts import Prompter
 
     disable_progress_bar()
     steps, whole, rows = 170, 45, 12
@@ -431,9 +431,9 @@ def taught_checkpoint(tmp_path_factory: pytest.TempPathFactory, open_questions: 
 @pytest.fixture(scope="session")
 def taught_setting(taught_checkpoint: Path, open_questions: tuple["Question", ...]):
     """The taught checkpoint in ScoreNumber, ready to be asked."""
-    from interp.checkpoints import Loading, loaded_checkpoint
     from interp.formats import FORMATS
-    from interp.setting import prepared
+    from interp.models.checkpoints import Loading, loaded_checkpoint
+    from interp.models.setting import prepared
 
     return prepared(
         loaded_checkpoint(str(taught_checkpoint), Loading(device="cpu")), FORMATS["ScoreNumber"], pool=open_questions

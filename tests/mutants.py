@@ -166,7 +166,7 @@ def _of(file: str, tests: Sequence[str], *changes: tuple[str, str, str]) -> tupl
 
 MUTANTS: tuple[Mutant, ...] = (
     *_of(
-        "interp/jsd.py",
+        "interp/instruments/jsd.py",
         ["test_jsd.py"],
         (
             "mean-of-two-divergences-without-the-mixture",
@@ -199,7 +199,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("foils-that-may-be-right", " and not may_be_right(question, answer):", ":"),
     ),
     *_of(
-        "interp/rollout.py",
+        "interp/instruments/rollout.py",
         ["test_rollout.py"],
         ("no-residual", "weights = (weights + weights @ layer) / 2", "weights = weights @ layer"),
         ("a-third-of-attention", "(weights + weights @ layer) / 2", "(2 * weights + weights @ layer) / 3"),
@@ -219,7 +219,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("a-sink-for-every-model", "    if layers.sinks:\n", "    if True:\n"),
     ),
     *_of(
-        "interp/attention.py",
+        "interp/models/attention.py",
         ["test_attention.py"],
         ("one-head-for-all", "weights.mean(1, dtype=torch.float32)", "weights[:, 0].float()"),
         ("means-in-half-precision", "weights.mean(1, dtype=torch.float32)", "weights.mean(1).float()"),
@@ -233,7 +233,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("shown-for-ever", "config._attn_implementation = implementation", "pass"),
     ),
     *_of(
-        "interp/adapters.py",
+        "interp/models/adapters.py",
         ["test_adapters.py"],
         ("modules-are-not-put-back", "        for restore in self._restorers:\n            restore()\n", ""),
         ("storage-is-not-put-back", "                tensor.data = data\n", "                pass\n"),
@@ -241,7 +241,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("rows-that-no-file-gave-are-kept", "    if added:\n", "    if False:\n"),
     ),
     *_of(
-        "interp/hooks.py",
+        "interp/models/hooks.py",
         ["test_hooks.py"],
         ("what-is-merged-into-the-head-reaches-the-embeddings", "    _untie(copied)\n", ""),
         ("the-adapter-is-left-out", "peft.merge_and_unload()", "peft.unload()"),
@@ -252,7 +252,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "interp/prompts.py",
+        "interp/models/prompts.py",
         ["test_prompts.py"],
         ("spans-off-by-one", "owner[end - 1] if end > start", "owner[min(end, len(owner) - 1)] if end > start"),
         ("straddling-tokens-go-to-the-earlier-span", "owner[end - 1] if end > start", "owner[start] if end > start"),
@@ -265,7 +265,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("examples-in-rising-confidence", "    draw.shuffle(ranks)\n", ""),
     ),
     *_of(
-        "interp/templates.py",
+        "interp/models/templates.py",
         ["test_templates.py"],
         ("the-slot-of-the-prompt-for-generation", "(roles, LAST, EARLIER, GENERATION)", "(roles, GENERATION)"),
         ("a-thought-is-let-pass", "if opens_thought(prompt):", "if False:"),
@@ -276,7 +276,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-clock-stays", 'if "strftime_now" in template:', "if False:"),
     ),
     *_of(
-        "interp/thoughts.py",
+        "interp/models/thoughts.py",
         ["test_templates.py"],
         (
             "thoughts-are-answers",
@@ -287,7 +287,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-prompts-thought-is-said", "text = text.rpartition(end)[2]", "text = text"),
     ),
     *_of(
-        "interp/setting.py",
+        "interp/models/setting.py",
         ["test_templates.py"],
         (
             "eos-alone-ends-a-turn",
@@ -296,7 +296,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "interp/prefix.py",
+        "interp/models/prefix.py",
         [
             "test_prefix.py::test_a_node_sees_itself_and_its_ancestors_and_no_other",
             "test_prefix.py::test_a_path_may_go_on_below_a_node_and_a_cut_takes_only_what_is_named",
@@ -337,14 +337,14 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "interp/floor.py",
+        "interp/instruments/floor.py",
         ["test_floor.py"],
         ("read-again-in-the-same-packing", "reader.prefix = setting.prefix.extended(", "setting.prefix.extended("),
         ("floor-by-its-near-end", "return max(abs(end)", "return min(abs(end)"),
         ("shares-have-a-floor", "share|number", "number"),
     ),
     *_of(
-        "interp/check.py",
+        "interp/models/check.py",
         ["test_check.py"],
         (
             "the-check-cuts-nothing",
@@ -359,13 +359,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "interp/precision.py",
+        "interp/models/precision.py",
         ["test_precision.py"],
         ("no-room-for-a-run", "max(ROOM * weights, LEAST_ROOM)", "0"),
         ("training-in-float32", "(not training and fits_in", "(fits_in"),
     ),
     *_of(
-        "interp/head.py",
+        "interp/models/head.py",
         ["test_head.py"],
         ("no-soft-cap", "return logits if self.cap is None else", "return logits if True else"),
         ("logits-unscaled", "if self.scale != 1:", "if False:"),
@@ -378,7 +378,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("norm-of-dora-left-out", "/ norm * weight", "* weight"),
     ),
     *_of(
-        "interp/readout.py",
+        "interp/models/readout.py",
         ["test_readout.py"],
         ("levels-without-their-end", "if not self.level_ends.shape[1]:", "if True:"),
         ("no-blank-before-the-end", "for token in may_follow:", "for token in ():"),
@@ -410,7 +410,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("flagged-where-levels-are-stated", "self.outside > 0.5", "self.outside < 0.5"),
     ),
     *_of(
-        "interp/elicitation.py",
+        "interp/models/elicitation.py",
         ["test_elicitation_sampling.py", "test_generation.py"],
         ("nucleus-one-token-short", "likely.where(before < top_p, 0)", "likely.where(before + likely < top_p, 0)"),
         (
@@ -425,7 +425,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("every-branch-begins-with-the-likeliest", "order[number, start.rank]", "order[number, 0]"),
     ),
     *_of(
-        "interp/candidates.py",
+        "interp/pipelines/candidates.py",
         ["test_candidates.py"],
         ("wrong-answers-are-not-vetted", " and not may_be_right(question, answer)", ""),
         (
@@ -447,7 +447,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "interp/questions.py",
+        "interp/datasets/questions.py",
         ["test_questions.py"],
         ("right-within-a-longer-reply", "any(said == normalised(answer)", "any(normalised(answer) in said"),
         (
@@ -462,7 +462,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-first-choice-is-right", "choice_index(question.answers[0], question.choices)", "0"),
     ),
     *_of(
-        "interp/masking.py",
+        "interp/instruments/masking.py",
         ["test_masking.py"],
         (
             "the-last-token-is-not-masked",
@@ -484,7 +484,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "interp/attribution.py",
+        "interp/instruments/attribution.py",
         [
             "test_attribution.py::test_a_value_worked_by_hand",
             "test_attribution.py::test_attributions_sum_to_the_effect_whatever_the_batch",
@@ -580,7 +580,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-same-seed-for-all", "np.random.default_rng(seed)", "np.random.default_rng(0)"),
     ),
     *_of(
-        "interp/compare.py",
+        "interp/pipelines/compare.py",
         ["test_compare.py"],
         (
             "before-and-after-swapped",
@@ -612,7 +612,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-smallest-group-wins", "largest = max(groups", "largest = min(groups"),
     ),
     *_of(
-        "interp/evaluate.py",
+        "interp/pipelines/evaluate.py",
         [
             "test_evaluate.py::test_several_checkpoints_share_their_base_and_differ_as_they_do_alone",
             "test_evaluate.py::test_unparsed_replies_are_counted_and_stand_in_the_worst_case",
@@ -627,7 +627,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "interp/runs.py",
+        "interp/run/runs.py",
         ["test_runs.py"],
         (
             "a-torn-line-is-kept",
@@ -643,19 +643,19 @@ MUTANTS: tuple[Mutant, ...] = (
         ("another-configuration-goes-on", "if before.get(k) != self.identity.get(k)]", "if k not in self.identity]"),
     ),
     *_of(
-        "interp/runs.py",
+        "interp/run/runs.py",
         MERGED,
         ("what-others-wrote-is-not-merged", "if self._merged:\n            return", "if True:\n            return"),
     ),
     *_of(
-        "interp/shares.py",
+        "interp/run/shares.py",
         MERGED,
         ("merged-in-the-order-of-the-files", "for key in keys:\n", "for key in list(self.places):\n"),
         ("the-last-record-is-lost", 'if not line.endswith(b"\\n"):', "if not stream.peek(1):"),
         ("a-share-is-read-from-its-start-again", "self._read[path] = start = stop", "start = stop"),
     ),
     *_of(
-        "interp/dryrun.py",
+        "interp/run/dryrun.py",
         [
             "test_dryrun.py::test_what_each_question_takes_and_what_happens_once_are_told_apart",
             "test_dryrun.py::test_questions_of_unlike_length_are_extrapolated_by_their_tokens",
@@ -690,18 +690,18 @@ MUTANTS: tuple[Mutant, ...] = (
         ("one-long-question-is-enough", "self.chunks[0].items >= FEW and ", ""),
     ),
     *_of(
-        "interp/processes.py",
+        "interp/run/processes.py",
         ["test_processes.py::test_processes_without_a_gpu_know_each_other_whatever_device_was_asked_for"],
         ("a-cpu-only-where-it-is-named", 'cpu=device == "cpu" or not torch.cuda.is_available()', 'cpu=device == "cpu"'),
     ),
     *_of(
-        "interp/processes.py",
+        "interp/run/processes.py",
         ["test_processes.py::test_the_shares_of_all_processes_are_the_items_each_once"],
         ("every-process-has-all", "return items[self.index :: self.count]", "return items"),
         ("shares-overlap", "return items[self.index :: self.count]", "return items[self.index :]"),
     ),
     *_of(
-        "interp/recording.py",
+        "interp/run/recording.py",
         ["test_recording.py"],
         (
             "the-chunk-that-did-not-fit-is-left-out",
@@ -711,7 +711,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("batches-are-not-halved", "setting.prefix.batch_tokens // 2)", "setting.prefix.batch_tokens)"),
     ),
     *_of(
-        "interp/diagnose.py",
+        "interp/pipelines/diagnose.py",
         [
             "test_diagnose.py::test_the_users_own_responses_stand_in_for_the_models_answers",
             "test_diagnose.py::test_sets_of_examples_are_averaged_by_question_and_their_spread_is_shown",

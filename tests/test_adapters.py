@@ -10,11 +10,12 @@ import torch
 from conftest import ADAPTER_KINDS, ADDED_TOKENS
 from safetensors.torch import load_file, save_file
 
-from interp import adapters, attribution, checkpoints, hooks, jsd, masking, rollout
-from interp.checkpoints import Checkpoint, Loading, each_checkpoint, loaded_checkpoint, source_of
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.setting import Case, prepared
+from interp.instruments import attribution, jsd, masking, rollout
+from interp.models import adapters, checkpoints, hooks
+from interp.models.checkpoints import Checkpoint, Loading, each_checkpoint, loaded_checkpoint, source_of
+from interp.models.setting import Case, prepared
 
 CPU = Loading(device="cpu")
 IDS = torch.arange(5, 45)[None] * 7 % 389

@@ -15,10 +15,10 @@ from transformers import (
     GptOssForCausalLM,
 )
 
-from interp.attention import SHOWN, attention_shown, head_means, refuse_hidden_attention
-from interp.checkpoints import Loading, loaded_checkpoint
 from interp.errors import UserError
-from interp.hooks import HookedModel
+from interp.models.attention import SHOWN, attention_shown, head_means, refuse_hidden_attention
+from interp.models.checkpoints import Loading, loaded_checkpoint
+from interp.models.hooks import HookedModel
 
 IDS = torch.arange(5, 45)[None] * 7 % 389
 SMALL = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

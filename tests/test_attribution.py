@@ -13,8 +13,8 @@ from conftest import examples, filler_tokens, written_levels
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp import attribution, masking
-from interp.attribution import (
+from interp.instruments import attribution, masking
+from interp.instruments.attribution import (
     Scorer,
     columns,
     gap_allowed,
@@ -23,10 +23,10 @@ from interp.attribution import (
     rank_of_best,
     token_by_token,
 )
+from interp.instruments.masking import filler_embeddings, neutral_token
 from interp.intervals import estimated_columns
-from interp.masking import filler_embeddings, neutral_token
+from interp.models.setting import Case, Setting
 from interp.records import READ_SPANS, Transcript
-from interp.setting import Case, Setting
 
 LONG = "Asunción"
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("gemma3", False), ("llama", True)]
@@ -252,9 +252,9 @@ def test_in_bfloat16_readings_differ_and_attributions_are_those_of_float32_withi
 @pytest.fixture(scope="module")
 def tiny_half(tiny_checkpoint, open_questions) -> Setting:
     """The random Llama in bfloat16."""
-    from interp.checkpoints import Loading, loaded_checkpoint
     from interp.formats import FORMATS
-    from interp.setting import prepared
+    from interp.models.checkpoints import Loading, loaded_checkpoint
+    from interp.models.setting import prepared
 
     checkpoint = loaded_checkpoint(str(tiny_checkpoint("llama")), Loading(device="cpu", dtype="bfloat16"))
     return prepared(checkpoint, FORMATS["ScoreNumber"], pool=open_questions)

@@ -9,8 +9,13 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from interp import candidates
-from interp.candidates import (
+from interp.datasets.questions import is_right, may_be_right, normalised
+from interp.formats import FORMATS
+from interp.models.elicitation import ANSWER_TOKENS, FORKED, FORKS, Generator, Start, source_of_chance
+from interp.models.prefix import SharedPrefix
+from interp.models.setting import Setting, prepared
+from interp.pipelines import candidates
+from interp.pipelines.candidates import (
     ROUNDS,
     CandidateAnswers,
     _distinct,
@@ -19,12 +24,7 @@ from interp.candidates import (
     sampled_wrong,
     wrong_for_sure,
 )
-from interp.elicitation import ANSWER_TOKENS, FORKED, FORKS, Generator, Start, source_of_chance
-from interp.formats import FORMATS
-from interp.prefix import SharedPrefix
-from interp.questions import is_right, may_be_right, normalised
 from interp.records import Question
-from interp.setting import Setting, prepared
 
 PASSAGE = Question("passage", "Who left first?", ("Ada",), context="Ada took the early train. Ben came later. " * 3)
 

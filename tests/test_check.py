@@ -6,14 +6,14 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from interp import check
-from interp import prefix as engine
-from interp.check import LEAST_HALF, EngineCheck, engine_checked
-from interp.checkpoints import Checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.prefix import TokenTree
-from interp.setting import prepared
+from interp.models import check
+from interp.models import prefix as engine
+from interp.models.check import LEAST_HALF, EngineCheck, engine_checked
+from interp.models.checkpoints import Checkpoint
+from interp.models.prefix import TokenTree
+from interp.models.setting import prepared
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from interp import attribution, checkpoints, jsd, masking, rollout
-from interp.checkpoints import EXAMPLE_NAME, Checkpoint, Loading, loaded_checkpoint, source_of
-from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.hooks import HookedModel
-from interp.setting import Case, prepared
+from interp.instruments import attribution, jsd, masking, rollout
+from interp.models import checkpoints
+from interp.models.checkpoints import EXAMPLE_NAME, Checkpoint, Loading, loaded_checkpoint, source_of
+from interp.models.embedded import EMBEDDED_NAME, EMBEDDED_NOTE
+from interp.models.hooks import HookedModel
+from interp.models.setting import Case, prepared
 
 
 def directory(folder: Path, **files: object) -> Path:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.commands import Options
 from interp.errors import UserError
-from interp.prompts import Prompting
+from interp.models.prompts import Prompting
+from interp.options import Options
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "transformer_lens", "captum", "scipy", "matplotlib"}
@@ -123,7 +123,8 @@ def test_an_option_that_does_not_exist_is_refused(desk):
 
 def test_an_interrupted_command_ends_with_130_and_says_that_it_continues(tmp_path):
     code = (
-        "import sys\nsys.argv = ['command']\nfrom interp.commands import Options, run_as_command\n"
+        "import sys\nsys.argv = ['command']\nfrom interp.cli.command import run_as_command\n"
+        "from interp.options import Options\n"
         "def body(options): raise KeyboardInterrupt\n"
         "run_as_command(Options, body, description='x')"
     )
@@ -134,7 +135,8 @@ def test_an_interrupted_command_ends_with_130_and_says_that_it_continues(tmp_pat
 
 def test_a_bug_of_ours_is_not_dressed_up_as_bad_input(tmp_path):
     code = (
-        "import sys\nsys.argv = ['command']\nfrom interp.commands import Options, run_as_command\n"
+        "import sys\nsys.argv = ['command']\nfrom interp.cli.command import run_as_command\n"
+        "from interp.options import Options\n"
         "def body(options): raise ValueError('ours')\n"
         "run_as_command(Options, body, description='x')"
     )
@@ -190,10 +192,10 @@ def test_the_defaults_need_no_option():
 
 
 def test_one_model_over_all_devices_is_run_in_one_process(monkeypatch):
-    from interp import commands
-    from interp.diagnose import Diagnose
-    from interp.processes import Processes
+    from interp import options
+    from interp.pipelines.diagnose import Diagnose
+    from interp.run.processes import Processes
 
-    monkeypatch.setattr(commands, "launched", lambda device: Processes(2, 1))
+    monkeypatch.setattr(options, "launched", lambda device: Processes(2, 1))
     with pytest.raises(UserError, match="--device-map auto spreads one model over all devices; run it in one process"):
         Diagnose(device_map="auto").loading  # noqa: B018

@@ -14,12 +14,12 @@ from peft import LoraConfig, get_peft_model
 from scipy.stats import ttest_rel
 from transformers import AutoModelForCausalLM, BloomConfig
 
-from interp.checkpoints import Loading, loaded_checkpoint
-from interp.compare import INSTRUMENTS, Compare, compared, diagnosed_before
-from interp.diagnose import Diagnose, diagnosed
 from interp.errors import UserError
 from interp.intervals import Estimate, difference, effect_size
-from interp.runs import read_records, read_run
+from interp.models.checkpoints import Loading, loaded_checkpoint
+from interp.pipelines.compare import INSTRUMENTS, Compare, compared, diagnosed_before
+from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.run.runs import read_records, read_run
 from training.adapters import saved_adapter
 from training.card import CARRIED, _compared
 
@@ -173,7 +173,7 @@ def test_every_subset_of_the_instruments_draws(options, summary, subset, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("left_out", INSTRUMENTS)
 def test_a_comparison_without_an_instrument_ends_in_its_figures(options, summary, left_out, tmp_path, capsys):
-    from interp.compare import _body
+    from interp.pipelines.compare import _body
 
     kept = "masking" if left_out != "masking" else "jsd"
     leave_out = tuple(name for name in INSTRUMENTS if name != kept)

@@ -14,9 +14,9 @@ import pytest
 from conftest import close, keys
 from scipy.spatial.distance import jensenshannon
 
-from interp.diagnose import Diagnose, diagnosed
 from interp.errors import UserError
-from interp.runs import read_records, read_run
+from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.run.runs import read_records, read_run
 
 FOUR = ("jsd", "rollout", "masking", "attribution")
 SMALL = {"n": 5, "candidates": 2, "tries": 32, "n_attribution": 2, "device": "cpu"}
@@ -416,7 +416,7 @@ def test_a_choice_named_in_many_words_is_put_to_the_model_as_its_letter(tiny_che
 def test_instruments_can_be_left_out_and_what_cannot_run_is_said_before_anything_is_measured(
     taught_checkpoint, data, tmp_path, monkeypatch
 ):
-    from interp import attention
+    from interp.models import attention
 
     def refused(model: object) -> None:
         raise UserError("no rollout; --leave-out rollout runs the other instruments")

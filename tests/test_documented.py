@@ -19,9 +19,8 @@ import tyro
 from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
-from interp import commands
-from interp.diagnose import Diagnose, diagnosed
-from interp.runs import read_run
+from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.run.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "interp/data/*.md", "interp/data/advice/*.md")
@@ -67,16 +66,25 @@ def test_commands_are_found_in_blocks_in_indented_lines_and_in_spans():
     assert len(of_kind("python -m interp.diagnose")) >= 4 and len(of_kind("make ")) >= 8 and len(of_kind("acc")) >= 2
 
 
+class OptionsRead(Exception):  # noqa: N818
+    """Options were read: nothing shall be done with them."""
+
+
 def read_options(module: str, arguments: list[str], monkeypatch) -> object:
     """What the module's own command makes of these arguments; its body is not run."""
-    found, real = [], commands.run_as_command
-    monkeypatch.setattr(commands, "run_as_command", lambda options, body, **more: real(options, found.append, **more))
+    found, real = [], tyro.cli
+
+    def read(*given, **more):
+        found.append(real(*given, **more))
+        raise OptionsRead
+
     if module == "benchmarks":  # which reads its options itself
         from benchmarks.__main__ import Benchmarks
 
         return tyro.cli(Benchmarks, args=arguments)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
-    with warnings.catch_warnings():
+    monkeypatch.setattr(tyro, "cli", read)
+    with warnings.catch_warnings(), pytest.raises(OptionsRead):
         warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     return found[0]

@@ -13,16 +13,17 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from figures.dryrun import cells, printed_dry_run, sentences, size, span
-from interp import diagnose, dryrun, evaluate
-from interp.checkpoints import Loading, loaded_checkpoint
-from interp.compare import Compare, compared
-from interp.diagnose import FLOOR_PARTS, Diagnose, diagnosed
-from interp.dryrun import Chunk, DryRun, Part, dry_run_of, peak_memory
 from interp.errors import UserError
-from interp.evaluate import Evaluate, evaluated
-from interp.processes import Processes
-from interp.recording import recorded
-from interp.runs import Run, read_records, read_run
+from interp.models.checkpoints import Loading, loaded_checkpoint
+from interp.pipelines import diagnose, evaluate
+from interp.pipelines.compare import Compare, compared
+from interp.pipelines.diagnose import FLOOR_PARTS, Diagnose, diagnosed
+from interp.pipelines.evaluate import Evaluate, evaluated
+from interp.run import dryrun
+from interp.run.dryrun import Chunk, DryRun, Part, dry_run_of, peak_memory
+from interp.run.processes import Processes
+from interp.run.recording import recorded
+from interp.run.runs import Run, read_records, read_run
 from training import advice, conftuner
 from training.ablation import ROWS, Ablation, ablated
 from training.adapters import WEIGHTS, saved_adapter

@@ -9,8 +9,8 @@ from conftest import examples
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from interp import elicitation
-from interp.elicitation import source_of_chance, top_p_token
+from interp.models import elicitation
+from interp.models.elicitation import source_of_chance, top_p_token
 from interp.records import Question
 
 WEIGHTS = st.lists(st.integers(0, 8), min_size=2, max_size=9).filter(lambda weights: sum(weights) > 0)

@@ -12,9 +12,9 @@ import gguf
 import numpy as np
 import pytest
 
-from interp import embedded
-from interp.embedded import embedded_checkpoint, gguf_checkpoint
 from interp.errors import UserError
+from interp.models import embedded
+from interp.models.embedded import embedded_checkpoint, gguf_checkpoint
 
 STRINGS = [
     "Où est l'été ? — Ça coûte 3,50 € à Málaga, naïve coöperation.",
@@ -152,7 +152,7 @@ def test_without_the_undocumented_reader_the_supported_way_gives_the_same_files(
     taken, real = [], builtins.__import__
 
     def another_version(name, scope=None, *rest):
-        if name == "transformers.integrations" and scope and scope["__name__"] == "interp.embedded":
+        if name == "transformers.integrations" and scope and scope["__name__"] == "interp.models.embedded":
             taken.append(name)
             raise ImportError(name)
         return real(name, scope, *rest)

@@ -10,15 +10,15 @@ import pytest
 
 from figures.calibration import reliabilities, subject
 from figures.report import reported
-from interp import masking
+from interp.answers import asked_for
 from interp.calibration import rule_named
-from interp.diagnose import asked_for
+from interp.datasets.questions import is_right, loaded_questions
 from interp.errors import UserError
-from interp.evaluate import APART, SHARED, Evaluate, _parts, evaluated
+from interp.instruments import masking
 from interp.methods import Answered, Sampling, answered_and_read, hidden, read, sampled
-from interp.questions import is_right, loaded_questions
-from interp.runs import read_records, read_run
-from interp.setting import Case
+from interp.models.setting import Case
+from interp.pipelines.evaluate import APART, SHARED, Evaluate, _parts, evaluated
+from interp.run.runs import read_records, read_run
 
 ALL = ("default", "self-consistency", "p-true", "sequence", "question-only")
 

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from figures import attribution, jsd, likelihood, masking, rollout, tokens
 from figures.captions import Subject, digits, subject_of
 from figures.style import SINGLE, paper, printable, saved
-from interp.diagnose import Diagnose, summary_of
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.jsd import values as jsd_values
-from interp.runs import Run
+from interp.instruments.jsd import values as jsd_values
+from interp.pipelines.diagnose import Diagnose, summary_of
+from interp.run.runs import Run
 
 INSTRUMENTS = ("jsd", "rollout", "masking", "attribution")
 SUBJECT = Subject("a-model", "weights were quantised to 4 bits", "facts", 64, 35, "ScoreNumber")

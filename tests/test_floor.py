@@ -10,14 +10,14 @@ import torch
 from conftest import FAMILIES
 
 from figures.captions import NOT_MEASURABLE, in_words, marked
-from interp import floor, rollout
-from interp.checkpoints import Checkpoint
-from interp.floor import floors_of, with_floors
 from interp.formats import FORMATS
+from interp.instruments import floor, rollout
+from interp.instruments.floor import floors_of, with_floors
+from interp.instruments.jsd import jensen_shannon
 from interp.intervals import Estimate
-from interp.jsd import jensen_shannon
-from interp.prefix import SharedPrefix
-from interp.setting import Case, prepared
+from interp.models.checkpoints import Checkpoint
+from interp.models.prefix import SharedPrefix
+from interp.models.setting import Case, prepared
 
 
 def repeated(model, tokenizer, questions) -> list[dict]:

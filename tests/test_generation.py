@@ -5,7 +5,9 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from interp.elicitation import (
+from interp.datasets.questions import is_right
+from interp.formats import FORMATS
+from interp.models.elicitation import (
     Generator,
     Reply,
     free_replies,
@@ -14,11 +16,9 @@ from interp.elicitation import (
     source_of_chance,
     top_p_token,
 )
-from interp.formats import FORMATS
-from interp.prefix import SharedPrefix
-from interp.questions import is_right
+from interp.models.prefix import SharedPrefix
+from interp.models.setting import Setting
 from interp.records import Question
-from interp.setting import Setting
 
 PASSAGE = Question("passage", "Who left first?", ("Ada",), context="Ada took the early train. Ben came later. " * 3)
 

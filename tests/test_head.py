@@ -9,10 +9,10 @@ from conftest import FAMILIES
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from interp import head as heads
-from interp.adapters import quiet_peft
 from interp.errors import UserError
-from interp.head import Head, NextToken, head_of, hidden_kept, next_token, refuse_unlike_head
+from interp.models import head as heads
+from interp.models.adapters import quiet_peft
+from interp.models.head import Head, NextToken, head_of, hidden_kept, next_token, refuse_unlike_head
 
 IDS = torch.tensor([[11, 45, 200, 7, 321, 90, 33, 150, 77, 260, 12]])
 SIZES = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}

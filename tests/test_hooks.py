@@ -10,10 +10,10 @@ import torch
 from conftest import ADAPTER_KINDS, FAMILIES
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from interp import hooks
-from interp.checkpoints import Loading, loaded_checkpoint
 from interp.errors import UserError
-from interp.hooks import EXACT, HookedModel
+from interp.models import hooks
+from interp.models.checkpoints import Loading, loaded_checkpoint
+from interp.models.hooks import EXACT, HookedModel
 
 KINDS = [*((family, False) for family in FAMILIES), ("llama", True), ("gemma2", True)]
 IDS = torch.arange(5, 45)[None] * 7 % 389
@@ -252,9 +252,11 @@ def modules_after(rooms: str) -> set[str]:
 
 @pytest.mark.slow
 def test_importing_an_instrument_imports_neither_torch_nor_transformer_lens():
-    rooms = "interp.jsd, interp.masking, interp.rollout, interp.attribution, interp.diagnose"
+    rooms = "interp.instruments.jsd, interp.instruments.masking, interp.instruments.rollout, interp.jsd, "
+    rooms += "interp.instruments.attribution, interp.pipelines.diagnose, interp.diagnose"
     assert not modules_after(rooms) & {"torch", "transformers", "transformer_lens", "captum"}
-    assert not (found := modules_after("interp.hooks, interp.setting")) & {"transformer_lens", "captum", "peft"}
+    found = modules_after("interp.models.hooks, interp.models.setting")
+    assert not found & {"transformer_lens", "captum", "peft"}
     assert {"torch", "transformers"} <= found
 
 

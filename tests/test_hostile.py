@@ -17,18 +17,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_embedded import write_tiny_gguf
 
-from interp.checkpoints import Loading, Source, loaded_checkpoint, source_of
-from interp.commands import OURS, template_arguments
-from interp.elicitation import parsed_reply
-from interp.embedded import gguf_checkpoint
+from interp.cli.prompts import coloured
+from interp.datasets.questions import choice_index, fingerprint, is_right, loaded_questions, may_be_right, normalised
 from interp.errors import UserError
 from interp.formats import FORMATS
+from interp.models.checkpoints import Loading, Source, loaded_checkpoint, source_of
+from interp.models.elicitation import parsed_reply
+from interp.models.embedded import gguf_checkpoint
+from interp.models.prompts import Prompter
+from interp.options import OURS, template_arguments
 from interp.plain import CONTROL, plain_json, visible
-from interp.prompts import Prompter, coloured
-from interp.questions import choice_index, fingerprint, is_right, loaded_questions, may_be_right, normalised
 from interp.records import Question, Transcript
-from interp.runs import Run, read_records, read_run
-from interp.shares import KEY
+from interp.run.runs import Run, read_records, read_run
+from interp.run.shares import KEY
 from training.triplets import GradedAnswer, Triplet, loaded_answers, loaded_triplets
 
 IN_ONE_PLACE = [HealthCheck.function_scoped_fixture]

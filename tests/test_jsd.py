@@ -11,9 +11,19 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
+from interp.datasets.questions import may_be_right, normalised
+from interp.instruments.jsd import (
+    LIMIT,
+    NEAR_ZERO,
+    columns,
+    divergence,
+    foils,
+    hint,
+    jensen_shannon,
+    surface_variants,
+    values,
+)
 from interp.intervals import estimated, estimated_columns
-from interp.jsd import LIMIT, NEAR_ZERO, columns, divergence, foils, hint, jensen_shannon, surface_variants, values
-from interp.questions import may_be_right, normalised
 from interp.records import ConfidenceDistribution, Question
 
 LEVELS = st.integers(2, 12)

@@ -9,9 +9,7 @@ import pytest
 import torch
 from conftest import written_levels
 
-from interp.hooks import HookedModel
-from interp.intervals import estimated_columns
-from interp.masking import (
+from interp.instruments.masking import (
     CUTS,
     columns,
     filler_embeddings,
@@ -21,7 +19,9 @@ from interp.masking import (
     padding_token,
     variants,
 )
-from interp.setting import Case, Setting
+from interp.intervals import estimated_columns
+from interp.models.hooks import HookedModel
+from interp.models.setting import Case, Setting
 
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False), ("llama", True)]
 

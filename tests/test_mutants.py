@@ -82,7 +82,7 @@ def test_a_whole_file_stands_for_its_single_tests():
 
 def test_mutants_are_chosen_by_name_or_by_room():
     assert chosen(()) == list(MUTANTS)
-    assert {one.file for one in chosen(["jsd"])} == {"interp/jsd.py", "figures/jsd.py"}
+    assert {one.file for one in chosen(["jsd"])} == {"interp/instruments/jsd.py", "figures/jsd.py"}
     assert [one.name for one in chosen(["bits-instead-of-nats"])] == ["bits-instead-of-nats"]
     with pytest.raises(ValueError, match="'nowhere' is neither a mutant nor a room"):
         chosen(["jsd", "nowhere"])

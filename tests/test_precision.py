@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from interp import checkpoints
-from interp.checkpoints import Loading, loaded_checkpoint, refuse_lacking_kernel
 from interp.errors import UserError, ran_out_of_memory
-from interp.precision import chosen_dtype, exact_products, fits_in_float32, free_bytes
+from interp.models import checkpoints
+from interp.models.checkpoints import Loading, loaded_checkpoint, refuse_lacking_kernel
+from interp.models.precision import chosen_dtype, exact_products, fits_in_float32, free_bytes
 
 GIB = 1 << 30
 
@@ -36,7 +36,7 @@ def test_without_an_accelerator_all_is_float32():
 @pytest.mark.parametrize(("free", "dtype"), [(8 * GIB, torch.float32), (2 * GIB, torch.bfloat16)])
 def test_the_weights_are_counted_before_they_are_loaded(tiny_checkpoint, tiny_model, monkeypatch, free, dtype):
     counted = []
-    monkeypatch.setattr("interp.precision.free_bytes", lambda place, spread: free)
+    monkeypatch.setattr("interp.models.precision.free_bytes", lambda place, spread: free)
     monkeypatch.setattr(checkpoints, "_parameters", spy(checkpoints._parameters, counted))
     folder = str(tiny_checkpoint("gemma2"))
     assert loaded_checkpoint(folder, Loading(device="cpu")).model.dtype == dtype

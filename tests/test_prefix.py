@@ -11,9 +11,9 @@ from conftest import WINDOW, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp import prefix as engine
 from interp.errors import UserError
-from interp.prefix import Branches, SharedPrefix, TokenTree, attention_windows
+from interp.models import prefix as engine
+from interp.models.prefix import Branches, SharedPrefix, TokenTree, attention_windows
 
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False)]
 KINDS += [("gpt_neox", False), ("llama", True), ("gemma2", True)]
@@ -184,7 +184,7 @@ def test_logits_come_in_the_order_in_which_nodes_were_asked_for(tiny_model):
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
 def test_a_cut_between_nodes_equals_transformer_lens_knockout(tiny_model, family):
-    from interp.hooks import HookedModel
+    from interp.models.hooks import HookedModel
 
     model, opening, path = tiny_model(family), some_tokens(20), some_tokens(10, seed=5)
     prefix = SharedPrefix(model, opening)

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import UserError
-from interp.evaluate import Evaluate, evaluated
-from interp.processes import Processes, launched
-from interp.recording import recorded
-from interp.runs import Run, read_records, read_run
-from interp.shares import left_shares, share_of
+from interp.pipelines.evaluate import Evaluate, evaluated
+from interp.run.processes import Processes, launched
+from interp.run.recording import recorded
+from interp.run.runs import Run, read_records, read_run
+from interp.run.shares import left_shares, share_of
 
 LAUNCH = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
 LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m")

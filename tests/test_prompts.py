@@ -13,16 +13,15 @@ from conftest import VOCABULARIES, examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from interp.cli.prompts import COLOURS, coloured
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.prompts import (
+from interp.models.prompts import (
     CHOICE_SHOTS,
     CLOSING,
-    COLOURS,
     OPEN_SHOTS,
     Prompter,
     asked,
-    coloured,
     common_length,
     instruction,
     shot_set,
@@ -440,7 +439,7 @@ def test_a_transcript_whose_tokens_lack_a_span_cannot_be_made():
 def test_the_embedded_models_own_template_renders_spans_without_a_gap():
     from transformers import AutoTokenizer
 
-    from interp.embedded import embedded_checkpoint
+    from interp.models.embedded import embedded_checkpoint
 
     prompter = prompter_of(AutoTokenizer.from_pretrained(embedded_checkpoint()), PERCENT, shots=3)
     transcript = prompter.transcript(PARIS, "Paris", level="85%")

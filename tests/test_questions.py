@@ -9,8 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from interp.errors import UserError
-from interp.questions import (
+from interp.datasets.questions import (
     LETTERS,
     choice_index,
     fingerprint,
@@ -21,6 +20,7 @@ from interp.questions import (
     question_of_record,
     shuffled,
 )
+from interp.errors import UserError
 from interp.records import Question
 
 LIQUIDS = ("Milk", "Water", "Oil", "Ink")

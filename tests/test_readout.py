@@ -10,14 +10,14 @@ import torch
 from conftest import filler_tokens
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from interp.checkpoints import Checkpoint
 from interp.errors import UserError
 from interp.formats import FORMAT_NAMES, FORMATS, ConfidenceFormat
-from interp.head import Head, NextToken
-from interp.prefix import SharedPrefix
-from interp.prompts import Prompting
-from interp.readout import ConfidenceReader, LevelPlan, one_after_the_other, packed
-from interp.setting import Setting, prepared
+from interp.models.checkpoints import Checkpoint
+from interp.models.head import Head, NextToken
+from interp.models.prefix import SharedPrefix
+from interp.models.prompts import Prompting
+from interp.models.readout import ConfidenceReader, LevelPlan, one_after_the_other, packed
+from interp.models.setting import Setting, prepared
 
 
 def following(logits: torch.Tensor) -> NextToken:
@@ -273,7 +273,7 @@ def test_a_reading_does_not_depend_on_what_is_read_beside_it(taught_setting, ope
     transcripts = [setting.prompter.transcript(q, answer) for q in open_questions[:4] for answer in ANSWERS]
     transcripts.append(transcripts[2])
     alone = [setting.reader.readings([transcript])[0] for transcript in transcripts]
-    monkeypatch.setattr("interp.readout.ROW_TOKENS", row_tokens)
+    monkeypatch.setattr("interp.models.readout.ROW_TOKENS", row_tokens)
     together = setting.reader.readings(transcripts)
     backwards = setting.reader.readings(transcripts[::-1])[::-1]
     for one, other, third in zip(alone, together, backwards, strict=True):

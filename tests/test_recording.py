@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import close, keys
 
-from interp import check
-from interp.diagnose import Diagnose, diagnosed
 from interp.errors import UserError, ran_out_of_memory
-from interp.prefix import SharedPrefix
-from interp.runs import read_records, read_run
+from interp.models import check
+from interp.models.prefix import SharedPrefix
+from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.run.runs import read_records, read_run
 
 FOUR = ("jsd", "rollout", "masking", "attribution")
 SMALL = {"n": 5, "candidates": 2, "tries": 32, "n_attribution": 2, "device": "cpu"}
@@ -93,7 +93,7 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM
-from interp.diagnose import Diagnose, diagnosed
+from interp.pipelines.diagnose import Diagnose, diagnosed
 
 forward, limited = LlamaForCausalLM.forward, []
 

@@ -18,7 +18,7 @@ from figures.training import MEASURES, ablation_page
 from interp.errors import UserError
 from interp.intervals import Estimate
 from interp.plain import visible
-from interp.runs import read_run
+from interp.run.runs import read_run
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from figures.captions import Subject
 from figures.rollout import pages
 from figures.table import table_of
-from interp.attention import HeadMeans, head_means
-from interp.intervals import estimated, estimated_columns
-from interp.rollout import (
+from interp.instruments.rollout import (
     columns,
     measured,
     rollout_row,
@@ -23,8 +21,10 @@ from interp.rollout import (
     uniform_rollout_row,
     without_first,
 )
-from interp.runs import nested
-from interp.setting import Case
+from interp.intervals import estimated, estimated_columns
+from interp.models.attention import HeadMeans, head_means
+from interp.models.setting import Case
+from interp.run.runs import nested
 
 
 def textbook(layers) -> np.ndarray:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import UserError
-from interp.runs import Run, chunks, nested, read_records, read_run
+from interp.run.runs import Run, chunks, nested, read_records, read_run
 
 IDENTITY = {"ckpt": "tiny", "n": 3, "seed": 0}
 
@@ -239,7 +239,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from interp.errors import UserError
-from interp.runs import Run
+from interp.run.runs import Run
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = Path(sys.argv[1])
 try:
@@ -318,7 +318,7 @@ def test_chunks_put_together_are_the_items(items, size):
 
 
 def test_a_machine_without_git_and_an_installed_package_have_no_commit(tmp_path, monkeypatch):
-    from interp import runs
+    from interp.run import runs
 
     assert runs._commit(tmp_path) is None
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from test_embedded import write_tiny_gguf
 
-from interp.checkpoints import Loading, loaded_checkpoint, loaded_tokenizer, source_of
-from interp.embedded import gguf_checkpoint
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.prompts import Prompter
+from interp.models.checkpoints import Loading, loaded_checkpoint, loaded_tokenizer, source_of
+from interp.models.embedded import gguf_checkpoint
+from interp.models.prompts import Prompter
 from interp.records import Question
 
 CLASSES = """
@@ -185,7 +185,7 @@ def test_code_of_an_adapters_base_or_tokenizer_is_not_imported_either(marker, ch
 
 def test_code_without_a_word_of_it_is_not_found(marker, checkpoint, open_questions):
     """A way of generating, and modules named like transformers' own."""
-    from interp.setting import prepared
+    from interp.models.setting import prepared
 
     code(marker, checkpoint / "custom_generate", "generate")
     changed(checkpoint / "generation_config.json", custom_generate=".")

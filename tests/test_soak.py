@@ -12,9 +12,9 @@ import torch
 from conftest import close, keys
 from safetensors.torch import load_file
 
-from interp.diagnose import Diagnose, diagnosed
-from interp.evaluate import Evaluate, evaluated
-from interp.runs import read_run
+from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.evaluate import Evaluate, evaluated
+from interp.run.runs import read_run
 from training import advice
 
 KILLS, SEED = int(os.environ.get("SOAK_KILLS", "3")), int(os.environ.get("SOAK_SEED", "0"))
@@ -58,7 +58,8 @@ class Process:
     """A command in a process of its own, which starts from one that has everything imported."""
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["interp.diagnose", "interp.evaluate", "training.session", "training.loop"])
+    rooms = ("interp.pipelines.diagnose", "interp.pipelines.evaluate", "training.session", "training.loop")
+    context.set_forkserver_preload([*rooms])
 
     def __init__(self, work: Callable[[Path, dict], None], out: Path, given: dict) -> None:
         self.errors = out.with_suffix(".errors")

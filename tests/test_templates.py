@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vocabularies import GPT_OSS, TEMPLATES, real_tokenizer
 
-from interp import jsd, masking, rollout
-from interp.attribution import measured as attributed
-from interp.checkpoints import Checkpoint
-from interp.diagnose import Diagnose, _identity
-from interp.elicitation import Continuation, Generator, free_replies, parsed_reply
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.prompts import Prompter, Prompting, instruction, shot_set
+from interp.instruments import jsd, masking, rollout
+from interp.instruments.attribution import measured as attributed
+from interp.models.checkpoints import Checkpoint
+from interp.models.elicitation import Continuation, Generator, free_replies, parsed_reply
+from interp.models.prompts import Prompter, Prompting, instruction, shot_set
+from interp.models.setting import Case, notes, prepared, stops, turn_ends
+from interp.models.templates import DIRECTIVES, ChatTemplate, calendar, refuse_no_day
+from interp.models.thoughts import without_thoughts
+from interp.pipelines.diagnose import Diagnose, _identity
 from interp.records import Question
-from interp.setting import Case, notes, prepared, stops, turn_ends
-from interp.templates import DIRECTIVES, ChatTemplate, calendar, refuse_no_day
-from interp.thoughts import without_thoughts
 
 NUMBER = FORMATS["ScoreNumber"]
 WHERE = Question("where", "Where do the Pope and the Curia live?", ("Rome",))

@@ -22,15 +22,15 @@ from test_safety import pickled
 
 from figures.report import reported
 from figures.training import ahead, settings_grid
-from interp.checkpoints import Loading, loaded_checkpoint
+from interp.datasets.questions import is_right, may_be_right
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.head import next_token
-from interp.prompts import Prompting
-from interp.questions import is_right, may_be_right
+from interp.models.checkpoints import Loading, loaded_checkpoint
+from interp.models.head import next_token
+from interp.models.prompts import Prompting
+from interp.models.setting import prepared
 from interp.records import Question
-from interp.runs import read_records, read_run
-from interp.setting import prepared
+from interp.run.runs import read_records, read_run
 from training import adapters, advice, conftuner
 from training.__main__ import FILES, Experiment, experiment, steps
 from training.ablation import ROWS, Ablation, ablated

@@ -7,14 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from interp.commands import at_least, run_as_command
-from interp.embedded import EMBEDDED_NAME
+from interp.cli.command import run_as_command
 from interp.errors import UserError
 from interp.formats import FORMAT_NAMES, FormatName
-from interp.processes import launched
+from interp.models.embedded import EMBEDDED_NAME
+from interp.options import at_least
+from interp.run.processes import launched
 
 if TYPE_CHECKING:
-    from interp.evaluate import Evaluate
+    from interp.pipelines.evaluate import Evaluate
 
 Step = tuple[str, Callable[[], object]]
 SEEN, UNSEEN = "facts:test", "facts:unseen"
@@ -77,7 +78,7 @@ def steps(options: Experiment) -> Iterator[Step]:
     """Name and body of each step, in order."""
     from figures.report import reported
     from figures.training import reported_ablation, reported_settings
-    from interp.evaluate import Evaluate, evaluated
+    from interp.pipelines.evaluate import Evaluate, evaluated
     from training.ablation import Ablation, ablated
     from training.advice import Advice
     from training.advice import trained as advised
@@ -135,7 +136,7 @@ def steps(options: Experiment) -> Iterator[Step]:
 
 def _evaluations(options: Experiment, seeds: Sequence[Path], methods: Sequence[Path]) -> "dict[str, Evaluate]":
     """By its name, what is asked of the base beside the adapters. methods: ADVICE, ConfTuner, both."""
-    from interp.evaluate import Evaluate
+    from interp.pipelines.evaluate import Evaluate
 
     def asked(ckpts: Sequence[Path]) -> Evaluate:
         return Evaluate(ckpt=(options.ckpt, *map(str, ckpts)), device=options.device, n=options.n_breadth)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import tyro
 
-from interp.commands import at_least, run_as_command
-from interp.diagnose import InstrumentName
-from interp.dryrun import DryRun, dry_run_of
-from interp.evaluate import Evaluate, evaluated
+from interp.cli.command import run_as_command
 from interp.formats import FormatName
-from interp.processes import launched
-from interp.runs import Record, Run, read_run
+from interp.options import at_least
+from interp.pipelines.diagnose import InstrumentName
+from interp.pipelines.evaluate import Evaluate, evaluated
+from interp.run.dryrun import DryRun, dry_run_of
+from interp.run.processes import launched
+from interp.run.runs import Record, Run, read_run
 from training.advice import Advice, trained
 
 ROWS: dict[str, tuple[str, ...]] = {

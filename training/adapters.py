@@ -7,8 +7,8 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from interp.adapters import BELOW, WEIGHTS
 from interp.errors import UserError
+from interp.models.adapters import BELOW, WEIGHTS
 from training.loop import told_where, trained_adapter, trained_weights
 
 PLAIN = ("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform")

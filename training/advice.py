@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.commands import run_as_command
-from interp.dryrun import DryRun, printing
+from interp.cli.command import printing, run_as_command
 from interp.errors import UserError
+from interp.run.dryrun import DryRun
 from training.recipes import ADVICE_RECIPES, TrainingOptions
 from training.triplets import FORMATS_TRAINED, loaded_triplets
 

@@ -11,7 +11,7 @@ from figures.grid import for_markdown
 from interp.errors import UserError
 from interp.intervals import Estimate
 from interp.plain import visible
-from interp.runs import Record, read_run
+from interp.run.runs import Record, read_run
 
 TITLES = {
     "advice": "ADVICE (Seo, Lim and Kim 2026): the confidence after a right answer against that after a wrong one",

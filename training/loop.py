@@ -22,13 +22,13 @@ from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
-from interp.adapters import WEIGHTS, quiet_peft
-from interp.checkpoints import Checkpoint
-from interp.dryrun import DryRun
 from interp.errors import UserError, ran_out_of_memory
+from interp.models.adapters import WEIGHTS, quiet_peft
+from interp.models.checkpoints import Checkpoint
 from interp.plain import reason
-from interp.processes import Processes
-from interp.runs import Record, Run, chunks
+from interp.run.dryrun import DryRun
+from interp.run.processes import Processes
+from interp.run.runs import Record, Run, chunks
 from training.batches import AnyExample, MiniBatch
 from training.objectives import Inputs, Objective
 from training.recipes import Recipe, TrainingOptions

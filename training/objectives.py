@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.attribution import Scorer, rank_of_best
 from interp.calibration import Scored, measures_of, rule_named
-from interp.checkpoints import Checkpoint
 from interp.formats import FORMATS, FormatName
-from interp.head import next_token
+from interp.instruments.attribution import Scorer, rank_of_best
+from interp.instruments.jsd import NEAR_ZERO
+from interp.instruments.masking import filler_embeddings
 from interp.intervals import Estimate, estimated
-from interp.jsd import NEAR_ZERO
-from interp.masking import filler_embeddings
-from interp.prompts import Prompting
+from interp.models.checkpoints import Checkpoint
+from interp.models.head import next_token
+from interp.models.prompts import Prompting
+from interp.models.setting import Setting, prepared
 from interp.records import Question
-from interp.runs import chunks
-from interp.setting import Setting, prepared
+from interp.run.runs import chunks
 from training.batches import AnyExample, MiniBatch
 from training.losses import advice_losses, expected, jensen_shannon, tokenized_brier
 from training.packing import PackedRow, packed_row

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.head import NextToken
-from interp.prefix import TokenTree
-from interp.readout import one_after_the_other
+from interp.models.head import NextToken
+from interp.models.prefix import TokenTree
+from interp.models.readout import one_after_the_other
 from interp.records import Transcript
 
 if TYPE_CHECKING:
-    from interp.readout import LevelPlan
-    from interp.setting import Setting
+    from interp.models.readout import LevelPlan
+    from interp.models.setting import Setting
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from interp.commands import at_least, template_arguments
-from interp.diagnose import InstrumentName
-from interp.embedded import EMBEDDED_NAME
 from interp.errors import UserError
-from interp.prompts import LevelsRead, Prompting
-from interp.templates import DATE, refuse_no_day
+from interp.models.embedded import EMBEDDED_NAME
+from interp.models.prompts import LevelsRead, Prompting
+from interp.models.templates import DATE, refuse_no_day
+from interp.options import at_least, template_arguments
+from interp.pipelines.diagnose import InstrumentName
 
 PresetName = Literal["auto", "paper", "mistral", "small"]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

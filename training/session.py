@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
-from interp.dryrun import DryRun, dry_run_of
+from interp.datasets.questions import fingerprint, loaded_questions
 from interp.errors import UserError
 from interp.plain import visible
-from interp.processes import Processes, launched
-from interp.questions import fingerprint, loaded_questions
-from interp.runs import Record, Run
+from interp.run.dryrun import DryRun, dry_run_of
+from interp.run.processes import Processes, launched
+from interp.run.runs import Record, Run
 from training.batches import AnyExample, mini_batches, split
 from training.recipes import Recipe, TrainingOptions, filled_in, preset_for
 
 if TYPE_CHECKING:
-    from interp.checkpoints import Checkpoint, Source
-    from interp.compare import Compare
+    from interp.models.checkpoints import Checkpoint, Source
+    from interp.pipelines.compare import Compare
     from training.objectives import Objective
 
 MACHINE_ONLY = ("out", "device", "report_to", "diagnose", "diagnose_data", "leave_out", "trust_remote_code", "dry_run")
@@ -54,7 +54,7 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
         raise UserError(f"--device {options.device}: Trainer takes the first GPU; choose it by CUDA_VISIBLE_DEVICES")
     if options.diagnose:
         loaded_questions(options.diagnose_data)
-    from interp.checkpoints import source_of
+    from interp.models.checkpoints import source_of
 
     source = source_of(options.ckpt, remote_code=options.trust_remote_code)
     if source.adapter and not task.on_adapters:
@@ -68,12 +68,12 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
     if dry:
         _trained(options, task, source, train_on, held_out, processes, dry)
         if comparing:
-            from interp.compare import foreseen
+            from interp.pipelines.compare import foreseen
 
             foreseen(comparing, dry)
         return options.out
     if comparing:
-        from interp.compare import compared, diagnosed_before
+        from interp.pipelines.compare import compared, diagnosed_before
 
         diagnosed_before(comparing)
     _trained(options, task, source, train_on, held_out, processes)
@@ -101,7 +101,7 @@ def _refuse_unknown(report_to: Sequence[str]) -> None:
 
 
 def _comparison(options: TrainingOptions) -> "Compare | None":
-    from interp.compare import Compare
+    from interp.pipelines.compare import Compare
 
     if not options.diagnose:
         return None
@@ -134,8 +134,8 @@ def _trained(
     processes: Processes,
     dry: DryRun | None = None,
 ) -> None:
-    from interp.adapters import WEIGHTS
-    from interp.checkpoints import Loading, loaded_checkpoint
+    from interp.models.adapters import WEIGHTS
+    from interp.models.checkpoints import Loading, loaded_checkpoint
     from training.adapters import saved_adapter
     from training.loop import forget_states, train, with_adapter
 
@@ -184,7 +184,7 @@ def _trained(
 def _prompts(checkpoint: "Checkpoint", options: TrainingOptions, shots: int, examples: Sequence[AnyExample]) -> str:
     """A fingerprint of what is rendered around the examples' questions."""
     from interp.formats import FORMATS
-    from interp.setting import prompter_for
+    from interp.models.setting import prompter_for
 
     forms = sorted({example.format for example in examples})
     return fingerprint(

@@ -8,19 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from interp.commands import CommonOptions, at_least, run_as_command
-from interp.dryrun import DryRun, dry_run_of, printing
-from interp.embedded import EMBEDDED_NAME
+from interp.cli.command import printing, run_as_command
+from interp.datasets.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
 from interp.errors import UserError
 from interp.formats import FORMATS, FormatName
+from interp.models.embedded import EMBEDDED_NAME
+from interp.options import CommonOptions, at_least
 from interp.plain import plain_json
-from interp.processes import launched
-from interp.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
 from interp.records import Question
-from interp.runs import Record, Run
+from interp.run.dryrun import DryRun, dry_run_of
+from interp.run.processes import launched
+from interp.run.runs import Record, Run
 
 if TYPE_CHECKING:
-    from interp.setting import Setting
+    from interp.models.setting import Setting
 
 DISTINCT, TURNED_TRIES = 12, 24
 """How many distinct answers a missed question is sampled for, and how often at most."""
@@ -182,11 +183,11 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
     dry = dry or dry_run_of(options)
     questions, left_out = _questions(options)
     out = options.out or Path("triplets.jsonl")
-    from interp.checkpoints import loaded_checkpoint, source_of
+    from interp.models.checkpoints import loaded_checkpoint, source_of
 
     source = source_of(options.ckpt, remote_code=options.trust_remote_code)
-    from interp.diagnose import asked_on_record
-    from interp.setting import prepared, prompter_for
+    from interp.models.setting import prepared, prompter_for
+    from interp.pipelines.diagnose import asked_on_record
 
     checkpoint = loaded_checkpoint(options.ckpt, replace(options.loading, training=True))
     shots = checkpoint.shots if options.shots is None else options.shots
@@ -242,7 +243,7 @@ def _sampled(
     run: Run, setting: "Setting", right: Sequence[Question], missed: Sequence[Question], options: Triplets
 ) -> dict[str, Record]:
     """The record of the sampled answers to each of these questions, by its id."""
-    from interp.diagnose import sampled_on_record
+    from interp.pipelines.diagnose import sampled_on_record
 
     sampled = partial(sampled_on_record, run, setting, seed=options.seed, top_p=options.top_p)
     branching = options.wrong_from == "branched"
@@ -254,7 +255,7 @@ def _foreseen(run: Run, setting: "Setting", questions: Sequence[Question], optio
     """Measures what a dry run has to: the first questions, and wrong answers to the first of them that are right.
 
     Questions that are sampled for a right answer are taken to be as much work as the others."""
-    from interp.diagnose import ASKED_AT_ONCE, asked_on_record
+    from interp.pipelines.diagnose import ASKED_AT_ONCE, asked_on_record
 
     dry.know_lengths(setting.prompter, questions)
     before = sum(measure == "answer" for measure, *_ in run.done)
@@ -318,7 +319,7 @@ def _missed(questions: Sequence[Question], told: dict[str, Record], options: Tri
 
 
 def _turned(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
-    from interp.candidates import wrong_for_sure
+    from interp.pipelines.candidates import wrong_for_sure
 
     for question in questions:
         greedy = told[question.id]["answer"]

@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.masking_utils import eager_mask
 
 from interp.errors import UserError
-from interp.head import base_of
+from interp.models.head import base_of
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp import rollout
+from interp.instruments import rollout
+from interp.instruments.jsd import divergence
 from interp.intervals import Columns, Estimate, Value, estimated_columns
-from interp.jsd import divergence
 from interp.records import Transcript
-from interp.runs import Record
+from interp.run.runs import Record
 
 if TYPE_CHECKING:
-    from interp.attribution import ScoreName
-    from interp.readout import Reading
-    from interp.setting import Case, Setting
+    from interp.instruments.attribution import ScoreName
+    from interp.models.readout import Reading
+    from interp.models.setting import Case, Setting
 
 MOST, MOST_ROLLOUTS = 32, 8
 """How many right answers are read again, and how many rollouts: each of those is a prompt's whole pass."""

@@ -1,22 +1,20 @@
-"""What all commands have in common: their options, and how they end."""
+"""The options that commands have in common, each declared once."""
 
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 
-from interp.checkpoints import Loading, Quantization
-from interp.embedded import EMBEDDED_NAME
-from interp.errors import UserError, ran_out_of_memory
+from interp.errors import UserError
 from interp.formats import FormatName
-from interp.plain import HALF, plain_json, visible
-from interp.processes import launched
-from interp.prompts import REPLY_TOKENS, LevelsRead, Prompting
-from interp.templates import DATE, refuse_no_day
+from interp.models.checkpoints import Loading, Quantization
+from interp.models.embedded import EMBEDDED_NAME
+from interp.models.prompts import REPLY_TOKENS, LevelsRead, Prompting
+from interp.models.templates import DATE, refuse_no_day
+from interp.plain import plain_json
+from interp.run.processes import launched
 
 T = TypeVar("T")
 MACHINE_ONLY = ("out", "check", "device", "device_map", "batch_tokens", "trust_remote_code", "dry_run")
@@ -167,36 +165,3 @@ def at_least(least: int, name: str, value: int) -> None:
 
 
 Positional = Annotated[T, tyro.conf.Positional]
-
-
-def run_as_command(options: type[T], body: Callable[[T], None], *, description: str) -> None:
-    """Reads the options from the command line and runs the body.
-
-    Exit code 2 and one sentence for bad input, 130 when interrupted; the same command then continues."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        if odd := next((argument for argument in sys.argv if HALF.search(argument)), None):
-            raise UserError(f"{odd}: not UTF-8 text")
-        told = sys.modules["__main__"].__spec__
-        prog = f"python -m {told.name.removesuffix('.__main__')}" if told else None
-        body(tyro.cli(options, prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)))
-    except UserError as error:
-        _end(str(error))
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        _end(f"{what}; what was measured so far is kept")
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out_of_memory(error):
-            raise
-        _end("memory ran out; take a smaller --dtype or another device; what was measured so far is kept")
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-def _end(what: str) -> NoReturn:
-    """Exit code 2 and one sentence; with several processes, which of them says it."""
-    index, count = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE"))
-    who = f", process {index} of {count}" if count not in (None, "1") else ""
-    print(f"error{who}: {visible(what)}", file=sys.stderr)
-    raise SystemExit(2)

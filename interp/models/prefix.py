@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from interp.errors import UserError
-from interp.head import NextToken, next_token
-from interp.prompts import common_length
+from interp.models.head import NextToken, next_token
+from interp.models.prompts import common_length
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -14,7 +14,7 @@ from pathlib import Path
 from interp.errors import UserError
 from interp.plain import plain_json
 from interp.records import Question
-from interp.runs import Record
+from interp.run.runs import Record
 
 LETTERS = string.ascii_uppercase
 NAMED_DATA = ("facts", "triviaqa", "mmlu", "logiqa", "sciq")

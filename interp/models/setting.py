@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from interp.check import engine_checked, readable
-from interp.checkpoints import Checkpoint
-from interp.elicitation import Generator
 from interp.formats import ConfidenceFormat
+from interp.models.check import engine_checked, readable
+from interp.models.checkpoints import Checkpoint
+from interp.models.elicitation import Generator
+from interp.models.prefix import SharedPrefix
+from interp.models.prompts import PROBE, Prompter, Prompting, shot_set
+from interp.models.readout import ConfidenceReader
 from interp.plain import visible
-from interp.prefix import SharedPrefix
-from interp.prompts import PROBE, Prompter, Prompting, shot_set
-from interp.readout import ConfidenceReader
 from interp.records import Question
 
 if TYPE_CHECKING:
-    from interp.candidates import Source
+    from interp.pipelines.candidates import Source
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import UserError
 from interp.plain import plain_json
-from interp.processes import Processes
-from interp.shares import Key, Shares, key_of, left_shares, share_of, whole_bytes, whole_lines
+from interp.run.processes import Processes
+from interp.run.shares import Key, Shares, key_of, left_shares, share_of, whole_bytes, whole_lines
 
 if TYPE_CHECKING:
-    from interp.dryrun import DryRun
+    from interp.run.dryrun import DryRun
 
 Record = dict[str, Any]
 """One line of records.jsonl: plain JSON, the boundary beyond which no model is needed."""
@@ -218,7 +218,7 @@ def surroundings() -> Record:
     return {
         "python": platform.python_version(),
         "versions": versions,
-        "commit": _commit(Path(__file__).parents[1]),
+        "commit": _commit(Path(__file__).parents[2]),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
 

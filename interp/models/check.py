@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from interp.errors import UserError, ran_out_of_memory
-from interp.head import NextToken, following, hidden_kept, refuse_unlike_head
+from interp.models.head import NextToken, following, hidden_kept, refuse_unlike_head
+from interp.models.prefix import TokenTree
+from interp.models.prompts import common_length
 from interp.plain import reason
-from interp.prefix import TokenTree
-from interp.prompts import common_length
 from interp.records import Question, Transcript
 
 if TYPE_CHECKING:
-    from interp.checkpoints import Checkpoint
-    from interp.setting import Setting
+    from interp.models.checkpoints import Checkpoint
+    from interp.models.setting import Setting
 
 REACH = 512
 """About how many tokens the texts have, where the model reads as many."""

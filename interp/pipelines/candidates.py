@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from interp.elicitation import Branch, Continuation, Start, source_of_chance
-from interp.questions import LETTERS, may_be_right, normalised
+from interp.datasets.questions import LETTERS, may_be_right, normalised
+from interp.models.elicitation import Branch, Continuation, Start, source_of_chance
 from interp.records import Question
-from interp.runs import Record
+from interp.run.runs import Record
 
 if TYPE_CHECKING:
-    from interp.setting import Setting
+    from interp.models.setting import Setting
 
 Source = Literal["sampled", "branched", "both", "choice"]
 """How an answer came about: top-p sampling, the paper's way; branching; both; or it is one of a question's letters."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from interp.errors import UserError
-from interp.head import base_of
+from interp.models.head import base_of
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from interp.embedded import EMBEDDED_NAME, EMBEDDED_NOTE, embedded_checkpoint, gguf_checkpoint
 from interp.errors import UserError
+from interp.models.embedded import EMBEDDED_NAME, EMBEDDED_NOTE, embedded_checkpoint, gguf_checkpoint
+from interp.models.precision import exact_products
 from interp.plain import reason
-from interp.precision import exact_products
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ WHOLE_BYTES = 1 << 31
 RUN_FILES = ("config.json", "summary.json")
 """What a training run keeps beside its adapter, which says nothing about the weights."""
 EXAMPLE_NAME = "smollm2-135m-advice"
-EXAMPLE = Path(__file__).parent / "data" / "advice"
+EXAMPLE = Path(__file__).parents[1] / "data" / "advice"
 """An ADVICE adapter on the embedded model, with the card that says how it was trained and what was measured."""
 EMBEDDED_SHOTS = 3
 """The embedded model needs examples: without them it states "10" for most answers and answers few questions."""
@@ -271,7 +271,7 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
     """The checkpoints one after the other, like `loaded_checkpoint`; neighbours on one base share it in memory.
 
     The one before must not be used any more: its adapter is taken off the base."""
-    from interp.adapters import Kept, with_adapter
+    from interp.models.adapters import Kept, with_adapter
 
     loading = loading or Loading()
     sources = [source_of(ckpt, remote_code=loading.remote_code) for ckpt in ckpts]
@@ -319,7 +319,7 @@ def _quantized(quantization: Quantization, dtype: "torch.dtype") -> "BitsAndByte
 
 def _dtype(ckpt: str, source: Source, place: str, loading: Loading) -> "torch.dtype":
     """The precision to load in; how many weights there are is asked only where it decides."""
-    from interp.precision import chosen_dtype, free_bytes
+    from interp.models.precision import chosen_dtype, free_bytes
 
     free = free_bytes(place, spread=loading.device_map == "auto")
     asked = loading.dtype == "auto" and free is not None and not loading.training

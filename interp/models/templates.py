@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from interp.errors import UserError
+from interp.models.thoughts import THOUGHTS, opens_thought
 from interp.plain import HALF, reason
-from interp.runs import Record
-from interp.thoughts import THOUGHTS, opens_thought
+from interp.run.runs import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

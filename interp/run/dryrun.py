@@ -11,18 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from interp.errors import UserError
-from interp.processes import launched
+from interp.run.processes import launched
 
 if TYPE_CHECKING:
-    from interp.prompts import Prompter
+    from interp.models.prompts import Prompter
     from interp.records import Question
-    from interp.runs import Run
+    from interp.run.runs import Run
 
 Clock = Callable[[], int | float]
 LONG, LONG_ENOUGH = 10.0, 1.0
@@ -262,22 +261,6 @@ def dry_run_of(options: Asked) -> DryRun | None:
     if launched(options.device).count > 1:
         raise UserError("--dry-run measures in one process; several share the time that it says")
     return DryRun()
-
-
-def printing(work: "Callable[[AnyAsked, DryRun | None], Path]") -> "Callable[[AnyAsked], None]":
-    """The body of a command that prints where its work is; of a dry run, what that foresees."""
-
-    def body(options: AnyAsked) -> None:
-        dry = dry_run_of(options)
-        done = work(options, dry)
-        if dry:
-            from figures.dryrun import printed_dry_run
-
-            printed_dry_run(dry, done)
-        else:
-            print(done)
-
-    return body
 
 
 def peak_memory() -> Mapping[str, int]:

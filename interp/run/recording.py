@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from interp.errors import UserError, ran_out_of_memory
-from interp.runs import Record, Run
+from interp.run.runs import Record, Run
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from interp.setting import Setting
+    from interp.models.setting import Setting
 
 Item = TypeVar("Item")
 Measured = Callable[[Sequence[Item]], Iterable[Record]]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import UserError
-from interp.head import NextToken
-from interp.prefix import ROW_TOKENS, PromptsRead, SharedPrefix, TokenTree
-from interp.prompts import LevelsRead, Prompter, common_length
+from interp.models.head import NextToken
+from interp.models.prefix import ROW_TOKENS, PromptsRead, SharedPrefix, TokenTree
+from interp.models.prompts import LevelsRead, Prompter, common_length
 from interp.records import ConfidenceDistribution, Transcript
 
 

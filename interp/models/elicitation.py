@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from interp.formats import ConfidenceFormat
-from interp.prefix import Branches, PromptsRead, SharedPrefix
-from interp.prompts import REPLY_TOKENS, Prompter
+from interp.models.prefix import Branches, PromptsRead, SharedPrefix
+from interp.models.prompts import REPLY_TOKENS, Prompter
+from interp.models.thoughts import THOUGHTS, opens_thought, without_thoughts
 from interp.records import Question
-from interp.thoughts import THOUGHTS, opens_thought, without_thoughts
 
 ANSWER_TOKENS = 16
 """An answer that is not ended within so many tokens is none: it is counted, and not put to the model."""

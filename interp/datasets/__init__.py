@@ -1,0 +1,1 @@
+"""Questions and what counts as a right answer."""

@@ -1,0 +1,1 @@
+"""What is measured: one module an instrument. They see models and cases, and nothing of a run or a figure."""

@@ -1,0 +1,454 @@
+"""Integrated gradients: which tokens moved the stated confidence, and how far down the list is the answer?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from interp.errors import UserError
+from interp.instruments.masking import filler_embeddings
+from interp.intervals import Columns
+from interp.records import READ_SPANS, Span, Transcript
+from interp.run.runs import Record, chunks
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from interp.models.prefix import SharedPrefix, TokenTree
+    from interp.models.readout import LevelPlan
+    from interp.models.setting import Case, Setting
+
+ScoreName = Literal["expected", "stated"]
+PathName = Literal["answer", "tokens", "prompt"]
+BaselineName = Literal["mean", "neutral"]
+FIRST_NODES, MOST_NODES = 12, 96
+MOST_PROMPT_NODES = 64
+COUNTED = 20
+"""A rank is counted up to here; of more tokens than that it does not matter how many they are."""
+LEAST_BOUND = 0.4
+"""Tokens whose first-order bound is less than this share of the answer's effect are taken to matter less than it."""
+AT_ONCE = 8
+"""How many tokens are replaced before it is asked again whether the rank lies beyond `COUNTED`."""
+PORTION = 64
+"""For how many replacements trees are made at a time."""
+
+Score = Callable[["Tensor"], "Tensor"]
+"""Level log-probabilities [..., levels] -> the score, [...]."""
+
+
+def gap_allowed(effect: float, score_range: float, floor: float = 0.0) -> float:
+    """The completeness gap up to which an attribution is shown: the largest of 1 % of the effect, 0.001 of the score's
+    range, and three times its floor.
+
+    floor: by how much the same score differs when it is read in different packings; 0 in exact arithmetic. A sum over
+    nodes cannot be nearer to the effect than the model's own precision lets two readings be to each other."""
+    return max(0.01 * abs(effect), 0.001 * score_range, 3 * floor)
+
+
+def rank_of_best(effects: Sequence[float | None], members: Sequence[int]) -> int | None:
+    """1 + how many tokens have a larger effect, in size, than the best of `members`; None marks tokens not replaced.
+
+    1: no token matters more than the answer's. Tokens left out are taken to matter less."""
+    sizes = [abs(effect) for i in members if (effect := effects[i]) is not None]
+    if not sizes:
+        return None
+    return 1 + sum(effect is not None and abs(effect) > max(sizes) for effect in effects)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """One score spread over tokens along one path."""
+
+    attribution: tuple[float, ...]
+    """What each token contributed, in the score's units."""
+    effect: float
+    """What the path's two ends differ by: the attributions would sum to it if the integral were exact."""
+    gap: float
+    """What they sum to, less the effect."""
+    nodes: int
+    """How many Gauss-Legendre nodes were used; 0 where the integral is known without any."""
+    refused: bool
+    """The gap did not come down to `gap_allowed` at two successive counts of nodes."""
+    floor: float = 0.0
+    """By how much the same score differs when it is read in different packings; 0 in exact arithmetic."""
+
+    def as_record(self) -> Record:
+        """Plain fields."""
+        return {
+            "attribution": list(self.attribution),
+            "effect": self.effect,
+            "gap": self.gap,
+            "nodes": self.nodes,
+            "refused": self.refused,
+            "floor": self.floor,
+        }
+
+
+@dataclass(frozen=True)
+class PathScore:
+    """The score as a function of how far each token has come from the filler (0) to itself (1): [paths, tokens]."""
+
+    of: Callable[["Tensor"], "Tensor"]
+    """[paths, tokens] -> [paths]."""
+    width: int
+    """How many tokens the model is fed for each path."""
+    batch_tokens: int
+    """The most that it is to be fed at a time."""
+
+    def __call__(self, coordinates: "Tensor") -> "Tensor":
+        return self.of(coordinates)
+
+    def ends(self, tokens: int) -> tuple[float, float]:
+        """The score of the tokens themselves and of the filler, read side by side as the points between them are."""
+        import torch
+
+        with torch.no_grad():
+            itself, filler = self(torch.tensor([[1.0] * tokens, [0.0] * tokens])).tolist()
+        return itself, filler
+
+
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """A transcript from some position on, with the levels below it: what is fed where its tokens are replaced."""
+
+    prefix: "SharedPrefix"
+    """The model, having read what stands before."""
+    start: int
+    """The position."""
+    tree: "TokenTree"
+    """The tokens from there on and the levels'."""
+    reads: list[int]
+    """The nodes after which the levels are read."""
+    plan: "LevelPlan"
+    """Where the levels stand in what is read."""
+    nodes: tuple[int, ...]
+    """The node of each of the transcript's tokens."""
+
+    @property
+    def embeds(self) -> "Tensor":
+        """The embeddings of all nodes, [nodes, width], in the model's dtype; made anew, so that none are held."""
+        return self.prefix.embedded(self.tree.tokens)
+
+    def at(self, positions: Sequence[int]) -> list[int]:
+        """The nodes of the tokens at these positions."""
+        return [self.nodes[position - self.start] for position in positions]
+
+    def replaced(self, positions: Sequence[int], filler: "Tensor") -> "Tensor":
+        """The embeddings with those of some tokens replaced."""
+        embeds = self.embeds.clone()  # layers may hand out their weights themselves
+        embeds[self.at(positions)] = filler.to(embeds)
+        return embeds
+
+
+class Scorer:
+    """The score of one transcript as a function of the embeddings of some of its tokens, the rest held fixed."""
+
+    def __init__(self, setting: "Setting", transcript: Transcript, score: Score) -> None:
+        self.setting = setting
+        self.transcript = transcript
+        self.score = score
+
+    def replaced(self, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
+        """The score with the tokens at some positions replaced by an embedding, for each (positions, embedding).
+
+        The transcript is read once; of each replacement only what follows its first token is read again. Embeddings
+        are made when a batch is read, and trees for some replacements at a time, so that memory does not grow with the
+        number of replacements."""
+        return [score for part in chunks(replacements, PORTION) for score in self._replaced(part)]
+
+    def _replaced(self, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
+        last = len(self.transcript.ids) - 1
+        starts = [min([*positions, last]) for positions, _ in replacements]
+        by_start = {start: self._rest(start) for start in set(starts)}
+        rests = [by_start[start] for start in starts]
+        trees, reads = [rest.tree for rest in rests], [rest.reads for rest in rests]
+        scores = [0.0] * len(rests)
+        for i, after in self._whole.logits(starts, trees, reads, lambda i: rests[i].replaced(*replacements[i])):
+            levels = rests[i].plan.level_logprobs(after, self.setting.reader.stops)
+            scores[i] = self.score(levels).item()
+        return scores
+
+    def along(self, positions: Sequence[int], filler: "Tensor") -> PathScore:
+        """The score on the way from the filler to the tokens at some positions.
+
+        The path is formed in float32 and cast to the model's dtype last, so that its points are as near to the
+        straight line as that dtype allows."""
+        rest = self._rest(min(positions))
+        dtype, moved, here = rest.embeds.dtype, rest.at(positions), rest.embeds.float()
+        origin = filler.to(here)
+        away = here[moved] - origin
+
+        def scored(coordinates: "Tensor") -> "Tensor":
+            fed = here.expand(len(coordinates), -1, -1).clone()
+            fed[:, moved] = origin + coordinates[..., None].to(here) * away
+            logits = rest.prefix.path_logits(rest.start, rest.tree, rest.reads, fed.to(dtype))
+            return self.score(rest.plan.level_logprobs(logits, self.setting.reader.stops))
+
+        return PathScore(scored, len(rest.tree.tokens), rest.prefix.batch_tokens)
+
+    def first_order(self, filler: "Tensor") -> "np.ndarray":
+        """What replacing each token would do to the score if the score were linear in it, [tokens]."""
+        gradient, away = self._slopes(filler)
+        effects: np.ndarray = (gradient * away).sum(-1).cpu().numpy()
+        return effects
+
+    def first_order_bound(self, filler: "Tensor") -> "np.ndarray":
+        """The most that moving each token's embedding as far as the filler lies, in any direction, would do to the
+        score if the score were linear in it, [tokens].
+
+        As a sign of what replacing the token does it is better than `first_order`, in which directions cancel."""
+        gradient, away = self._slopes(filler)
+        bounds: np.ndarray = (gradient.norm(dim=-1) * away.norm(dim=-1)).cpu().numpy()
+        return bounds
+
+    def _slopes(self, filler: "Tensor") -> "tuple[Tensor, Tensor]":
+        """The score's gradient at each token's embedding, and the embedding less the filler; both [tokens, width]."""
+        import torch
+
+        rest = self._rest(0)
+        own = rest.embeds.detach()
+        here = own.float().requires_grad_()
+        after = rest.prefix.path_logits(0, rest.tree, rest.reads, here[None].to(own.dtype))
+        score = self.score(rest.plan.level_logprobs(after, self.setting.reader.stops)).sum()
+        (gradient,) = torch.autograd.grad(score, here)
+        nodes = list(rest.nodes)
+        return gradient[nodes], here.detach()[nodes] - filler.to(here)
+
+    @cached_property
+    def _whole(self) -> "SharedPrefix":
+        """The model, having read all of the transcript but its last token."""
+        return self.setting.prefix.extended(self.transcript.ids[:-1])
+
+    def _rest(self, start: int) -> Rest:
+        opening = self.setting.prefix
+        prefix = opening if start <= len(opening.opening) else self._whole
+        tree, reads, plan = self.setting.reader.plan(self.transcript, start)
+        nodes = tree.insert(self.transcript.ids[start:])
+        return Rest(prefix, start, tree, reads, plan, nodes)
+
+
+def integrated_gradients(
+    scored: PathScore,
+    tokens: int,
+    *,
+    effect: float,
+    score_range: float,
+    floor: float = 0.0,
+    most_nodes: int = MOST_NODES,
+) -> Attribution:
+    """Integrated gradients over the straight path of `Scorer.along` (Sundararajan et al. 2017), by captum.
+
+    Each token's coordinate runs from 0 to 1, so that its attribution is the sum over the embedding's width. Nodes are
+    doubled until the gap is allowed at two successive counts; a path of one token needs none, its attribution is the
+    effect itself."""
+    if tokens == 1:
+        return Attribution((effect,), effect, 0.0, 0, False)
+    import torch
+    from captum.attr import IntegratedGradients
+
+    from interp.models.prefix import ROW_TOKENS
+
+    most = min(ROW_TOKENS, scored.batch_tokens)  # more at once is slower: a gradient keeps every activation
+    batch = max(1, most // scored.width)
+    here, nodes, settled = torch.ones(1, tokens), FIRST_NODES, 0
+    while True:
+        found = IntegratedGradients(scored).attribute(
+            here, torch.zeros_like(here), n_steps=nodes, method="gausslegendre", internal_batch_size=batch
+        )[0]
+        gap = found.sum().item() - effect
+        settled = settled + 1 if abs(gap) <= gap_allowed(effect, score_range, floor) else 0
+        if settled == 2 or nodes >= most_nodes:
+            return Attribution(tuple(found.tolist()), effect, gap, nodes, settled < 2, floor)
+        nodes *= 2
+
+
+def token_by_token(scorer: Scorer, positions: Sequence[int], filler: "Tensor", seen: float) -> Attribution:
+    """Integrated gradients along the path that replaces a span's tokens one after the other, the last one first.
+
+    On each leg one token moves alone, so its attribution is the difference of the score between the leg's ends: exact
+    for spans of any length, where straight paths through RMSNorm do not converge. It depends on the order."""
+    steps = [positions[i:] for i in range(len(positions) - 1, -1, -1)]
+    scores = [seen, *scorer.replaced([(step, filler) for step in steps])]
+    legs = tuple(float(before - after) for before, after in pairwise(scores))[::-1]
+    effect = seen - scores[-1]
+    return Attribution(legs, effect, sum(legs) - effect, 0, False)
+
+
+def refuse_without_gradients(model: "PreTrainedModel | PeftModel") -> None:
+    """Errors: UserError for weights in 4 bits on a CPU, whose gradients would be wrong without a word."""
+    if getattr(model, "is_quantized", False) and model.device.type == "cpu":
+        raise UserError(
+            "attribution needs gradients, which weights in 4 bits do not give on a CPU; "
+            "--leave-out attribution runs the other instruments"
+        )
+
+
+def measured(
+    setting: "Setting",
+    cases: Sequence["Case"],
+    *,
+    score: ScoreName = "expected",
+    path: PathName = "answer",
+    baseline: BaselineName = "mean",
+    floor: float = 0.0,
+) -> list[Record]:
+    """One record for each case: the effect of every span, the answer's attributions, and its rank among all tokens.
+
+    floor: by how much the score differs when answers are read twice, as far as that is known beforehand."""
+    refuse_without_gradients(setting.checkpoint.model)
+    return [_of_case(setting, case, score, path, baseline, floor) for case in cases]
+
+
+def _of_case(
+    setting: "Setting", case: "Case", score: ScoreName, path: PathName, baseline: BaselineName, floor: float
+) -> Record:
+    transcript = setting.prompter.transcript(case.question, case.answer)
+    scorer = Scorer(setting, transcript, _score(setting, score, transcript))
+    fillers = filler_embeddings(setting)
+    spans = [span for span in READ_SPANS if span in transcript.spans]
+    (seen,) = scorer.replaced([((), fillers["mean"])])
+    asked = [(span, name) for span in spans for name in fillers]
+    replacements = [(transcript.positions(span), fillers[name]) for span, name in asked]
+    again, *masked = scorer.replaced([((), fillers["mean"]), *replacements])
+    effects: dict[Span, dict[str, float]] = {span: {} for span in spans}
+    for (span, name), left in zip(asked, masked, strict=True):
+        effects[span][name] = seen - left
+    score_range = setting.prompter.confidence.range if score == "expected" else 1.0
+    whole = Whole(seen, max(floor, abs(seen - again)), score_range)
+    record: Record = {"score": score, "range": score_range, "path": path, "value": seen, "effects": effects}
+    if path == "prompt":
+        return record | _along_prompt(setting, scorer, whole)
+    answer = transcript.positions("answer")
+    filler = fillers[baseline]
+    spread = _of_answer(scorer, answer, filler, effects["answer"][baseline], whole)
+    if path == "tokens":
+        legs = {span: token_by_token(scorer, transcript.positions(span), filler, seen) for span in spans}
+        tokens: list[float | None] = [None] * len(transcript.ids)
+        for span, found in legs.items():
+            for position, value in zip(transcript.positions(span), found.attribution, strict=True):
+                tokens[position] = value
+    else:
+        tokens = _token_effects(scorer, filler, seen)
+    values: dict[str, float | None] = {f"{span}.effect": effects[span][baseline] for span in spans}
+    other = "neutral" if baseline == "mean" else "mean"
+    values |= {f"{span}.effect_{other}": effects[span][other] for span in spans}
+    values["answer.rank"] = rank_of_best(tokens, answer)
+    if len(answer) > 1:  # of a single token the attribution is its effect, without an integral
+        values["answer.completeness_gap"] = abs(spread.gap)
+        values["refused"] = float(spread.refused)
+    return record | {
+        "answer": {baseline: spread.as_record()},
+        "tokens": tokens,
+        "values": values,
+    }
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The score as it is, and how sure its digits are."""
+
+    value: float
+    """The score with nothing replaced."""
+    floor: float
+    """By how much it differs when it is read among other rows; 0 in exact arithmetic."""
+    score_range: float
+    """The score's range."""
+
+
+def _score(setting: "Setting", score: ScoreName, transcript: Transcript) -> Score:
+    import torch
+
+    values = torch.tensor(setting.prompter.confidence.values, device=setting.checkpoint.model.device)
+    if score == "stated":
+        stated = setting.reader.readings([transcript])[0].distribution.stated
+        return lambda levels: levels[..., stated]
+    return lambda levels: levels.softmax(-1) @ values
+
+
+def _of_answer(scorer: Scorer, answer: Sequence[int], filler: "Tensor", effect: float, whole: Whole) -> Attribution:
+    """The answer's attribution. Its effect is measured where the path's points are; each of the path's ends was read in
+    another packing as well, and by how much that differs belongs to the floor."""
+    scored, floor = scorer.along(answer, filler), whole.floor
+    if len(answer) > 1:
+        itself, replaced = scored.ends(len(answer))
+        floor = max(floor, abs(itself - whole.value), abs(replaced - (whole.value - effect)))
+        effect = itself - replaced
+    return integrated_gradients(scored, len(answer), effect=effect, score_range=whole.score_range, floor=floor)
+
+
+def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole) -> Record:
+    """The paper's path: every token of the prompt at once, from the pad token's embedding and from zero."""
+    ids = scorer.transcript.ids
+    pad = setting.checkpoint.tokenizer.pad_token_id
+    zero = setting.prefix.embedded([0])[0] * 0
+    baselines = {"zero": zero} if pad is None else {"pad": setting.prefix.embedded([pad])[0], "zero": zero}
+    positions, found = list(range(len(ids))), {}
+    for name, filler in baselines.items():
+        scored = scorer.along(positions, filler)
+        (left,) = scorer.replaced([(positions, filler + 1e-6)])  # RMSNorm is undefined at exactly zero
+        found[name] = integrated_gradients(
+            scored,
+            len(ids),
+            effect=whole.value - left,
+            score_range=whole.score_range,
+            floor=whole.floor,
+            most_nodes=MOST_PROMPT_NODES,
+        )
+    first = next(iter(found.values()))
+    answer = scorer.transcript.positions("answer")
+    values = {
+        f"{span}.effect": None
+        if first.refused
+        else float(sum(first.attribution[i] for i in scorer.transcript.positions(span)))
+        for span in READ_SPANS
+        if span in scorer.transcript.spans
+    }
+    values["answer.completeness_gap"] = abs(first.gap)
+    values["answer.rank"] = None if first.refused else rank_of_best(first.attribution, answer)
+    values["refused"] = float(first.refused)
+    tokens = [None] * len(ids) if first.refused else list(first.attribution)
+    return {"answer": {name: one.as_record() for name, one in found.items()}, "tokens": tokens, "values": values}
+
+
+def _token_effects(scorer: Scorer, filler: "Tensor", seen: float) -> list[float | None]:
+    """What replacing each token alone takes away from the score; None for tokens that are left out.
+
+    The answer and the tail are replaced first. Then every token whose first-order bound says that it may matter more
+    than the answer, those first that promise most for what they cost (after a token all that follows is read again),
+    until the rank lies beyond `COUNTED`."""
+    transcript = scorer.transcript
+    answer, tokens = transcript.positions("answer"), len(transcript.ids)
+    effects: list[float | None] = [None] * tokens
+
+    def rank_with(positions: Sequence[int]) -> int:
+        """Replaces these tokens too, and counts again."""
+        for position, left in zip(positions, scorer.replaced([((i,), filler) for i in positions]), strict=True):
+            effects[position] = seen - left
+        return rank_of_best(effects, answer) or 1
+
+    rank = rank_with((*answer, *transcript.positions("tail")))
+    best = max(abs(effects[i] or 0.0) for i in answer)
+    bound = scorer.first_order_bound(filler)
+    worth = bound / (tokens - np.arange(tokens))  # a token that stands before n others costs n + 1
+    likely = [i for i in np.argsort(-worth).tolist() if bound[i] >= LEAST_BOUND * best and effects[i] is None]
+    for part in chunks(likely, AT_ONCE):
+        if rank > COUNTED:
+            break
+        rank = rank_with(part)
+    return effects
+
+
+def columns(records: Sequence[Record]) -> Columns:
+    """The values by their key in summary.json; the rank's number is a median."""
+    found: Columns = {}
+    always = ("answer.completeness_gap", "refused")
+    for name in dict.fromkeys([*(name for record in records for name in record["values"]), *always]):
+        column = [record["values"].get(name) for record in records]
+        key = "refused_share" if name == "refused" else name
+        found[f"attribution.{key}"] = column, np.median if name == "answer.rank" else np.mean
+    return found

@@ -1,0 +1,173 @@
+"""Answer masking: does the stated confidence change when the answer is hidden from it?"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from interp.intervals import Columns
+from interp.records import ConfidenceDistribution, Span, Transcript
+from interp.run.runs import Record
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from interp.models.checkpoints import Checkpoint
+    from interp.models.prefix import TokenTree
+    from interp.models.readout import LevelPlan
+    from interp.models.setting import Case, Setting
+
+NEUTRAL = (" ...", "...", " _", "_", " .", ".")
+"""Texts for the neutral filler; the first that is a single token is used."""
+CUTS = ("confidence_to_answer", "later_to_answer")
+"""confidence_to_answer: the tokens whose logits are read cannot see the answer, those in between still can and may pass
+it on. later_to_answer: nothing after the answer can see it."""
+
+
+def neutral_token(checkpoint: "Checkpoint") -> int:
+    """A token that says nothing: an ellipsis where the vocabulary has one."""
+    tokenizer = checkpoint.tokenizer
+    encoded: list[list[int]] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in NEUTRAL]
+    return min(encoded, key=len)[-1]
+
+
+def padding_token(tokenizer: "PreTrainedTokenizerBase", stops: Sequence[int]) -> int | None:
+    """The pad token, None where it means something else as well (begin, end of text, end of turn), so that masking with
+    it would change what the text says. stops: token ids that end a turn or a line."""
+    pad = tokenizer.pad_token_id
+    taken = {*stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    return None if pad is None or pad in taken else pad
+
+
+def filler_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
+    """The input embedding [width] of each filler: neutral token, mean of the vocabulary, and pad where it is one."""
+    prefix, checkpoint = setting.prefix, setting.checkpoint
+    neutral, pad = neutral_token(checkpoint), padding_token(checkpoint.tokenizer, setting.stops)
+    fillers = {"neutral": prefix.embedded([neutral])[0], "mean": mean_embedding(checkpoint.model)}
+    return fillers if pad is None else fillers | {"pad": prefix.embedded([pad])[0]}
+
+
+_MEANS: "WeakKeyDictionary[PreTrainedModel | PeftModel, Tensor]" = WeakKeyDictionary()
+"""The mean embedding of each model that is still there; a model must not be held for its mean."""
+
+
+def mean_embedding(model: "PreTrainedModel | PeftModel") -> "Tensor":
+    """The mean [width] over the vocabulary of the embeddings as the model receives them."""
+    import torch
+
+    if model not in _MEANS:
+        table = model.get_input_embeddings()
+        count = model.config.get_text_config().vocab_size
+        parts = torch.split(torch.arange(count, device=model.device), 4096)
+        sums = torch.stack([table(part).float().sum(0).cpu().double() for part in parts])
+        _MEANS[model] = sums.sum(0) / count
+    return _MEANS[model]
+
+
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """One transcript in several variants, in one tree: what they have in common stands once."""
+
+    tree: "TokenTree"
+    """The transcript's tokens and levels as often as they differ, with the cuts of attention."""
+    reads: list[int]
+    """The nodes after which levels are read."""
+    plans: dict[str, "LevelPlan"]
+    """Where each variant's levels stand."""
+    hidden: dict[str, tuple[int, ...]]
+    """The nodes that are fed a filler, by the filler's name."""
+
+    def embeds(self, setting: "Setting", fillers: dict[str, "Tensor"]) -> "Tensor":
+        """What is fed, [nodes, width]."""
+        embeds = setting.prefix.embedded(self.tree.tokens).clone()
+        for name, nodes in self.hidden.items():
+            embeds[list(nodes)] = fillers[name].to(embeds)
+        return embeds
+
+
+def variants(
+    setting: "Setting",
+    transcript: Transcript,
+    length: int,
+    *,
+    fillers: Iterable[str] = (),
+    cuts: Sequence[str] = (),
+    seen: bool = True,
+    span: Span = "answer",
+) -> Variants:
+    """The transcript below its first `length` tokens: as it is (seen), with a span under fillers, and under cuts.
+
+                    ┌ answer ─ tail ─┬ last ─ levels      seen
+    question ───────┤        │       └ last ─ levels      confidence_to_answer: these do not see the answer
+                    │        └ tail ── last ─ levels      later_to_answer: none of these does
+                    └ filler ─ tail ── last ─ levels      for each filler"""
+    from interp.models.prefix import TokenTree
+
+    tree, ids = TokenTree(), transcript.ids[length:]
+    positions = [i - length for i in transcript.positions(span)]
+    first, after = positions[0], positions[-1] + 1
+    path = tree.insert(ids if seen else ids[:first])
+    paths = {"seen": path} if seen else {}
+    hidden = {}
+    for name in fillers:
+        paths[name] = (*path[:first], *tree.branch(ids[first:], path[first - 1] if first else -1))
+        hidden[name] = tuple(paths[name][i] for i in positions)
+    for name in cuts:
+        start = len(ids) - 1 if name == CUTS[0] else after
+        paths[name] = (*path[:start], *tree.branch(ids[start:], path[start - 1]))
+    reads: dict[int, int] = {}
+    plans = {}
+    for name, own in paths.items():
+        before = len(tree.tokens)
+        plans[name] = setting.reader.plan_at(tree, own, transcript, reads)
+        if name in cuts:
+            levels = range(before, len(tree.tokens))
+            looking = [node for node in own if node not in path]
+            tree.cuts.append(((*looking, *levels), tuple(path[i] for i in positions)))
+    return Variants(tree, list(reads), plans, hidden)
+
+
+def distributions(
+    setting: "Setting", length: int, of_each: Sequence[Variants], fillers: dict[str, "Tensor"]
+) -> list[dict[str, ConfidenceDistribution]]:
+    """What each transcript's variants say, by their name; `length`: what of the opening they continue."""
+    found: dict[int, dict[str, ConfidenceDistribution]] = {}
+    trees, reads = [one.tree for one in of_each], [one.reads for one in of_each]
+    for i, after in setting.prefix.logits(length, trees, reads, lambda i: of_each[i].embeds(setting, fillers)):
+        found[i] = {
+            name: setting.reader.distribution(plan.level_logprobs(after, setting.reader.stops))
+            for name, plan in of_each[i].plans.items()
+        }
+    return [found[i] for i in range(len(of_each))]
+
+
+def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
+    """One record for each case: the confidence as it is, under each filler and under each cut."""
+    fillers = filler_embeddings(setting)
+    transcripts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
+    length = setting.prefix.shared_length([transcript.ids for transcript in transcripts])
+    of_each = [variants(setting, transcript, length, fillers=fillers, cuts=CUTS) for transcript in transcripts]
+    return [_record(said) for said in distributions(setting, length, of_each, fillers)]
+
+
+def _record(said: dict[str, ConfidenceDistribution]) -> Record:
+    found: dict[str, Record] = {
+        name: {"probability": list(one.probability), "outside": one.outside, "expected": one.expected}
+        for name, one in said.items()
+    }
+    seen = found["seen"]
+    masked = {name: one for name, one in found.items() if name != "seen"}
+    values = {"seen": seen["expected"]}
+    for name, one in masked.items():
+        values |= {f"{name}.masked": one["expected"], f"{name}.drop": seen["expected"] - one["expected"]}
+    return {"seen": seen, "masked": masked, "values": values}
+
+
+def columns(records: Sequence[Record]) -> Columns:
+    """Expected confidence as it is and masked, and the drop, by their key in summary.json."""
+    names = list(dict.fromkeys(name for record in records for name in record["values"]))
+    return {f"masking.{name}": ([r["values"].get(name) for r in records], np.mean) for name in names}

@@ -1,0 +1,149 @@
+"""Attention rollout by span: what the place where confidence is decided has gathered from where (Figure 3)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.intervals import Columns
+from interp.models.prompts import common_length
+from interp.records import READ_SPANS, MassSpan, Span, Transcript
+from interp.run.runs import Record
+
+if TYPE_CHECKING:
+    from interp.models.attention import HeadMeans
+    from interp.models.setting import Case, Setting
+
+WINDOWS = 4
+"""Into how many equal windows the layers are cut for the reading by depth."""
+
+
+def rollout_row(layers: Sequence[Float[np.ndarray, "tokens tokens"]], row: int) -> Float[np.ndarray, " tokens"]:
+    """One row of attention rollout: how much of each token's input is left in what `row` holds after these layers.
+
+    layers: attention averaged over heads, first layer first. Each is mixed as (W + I) / 2 and the product's row is
+    taken from the last layer backwards, so that no product of matrices is made. 0: nothing flows from that token by
+    attention. Sums to 1, or to less where layers have learned sinks: what is missing went to them. Abnar and Zuidema
+    2020. It is no measure of influence: it knows nothing of values and MLPs."""
+    weights = np.zeros(layers[0].shape[-1])
+    weights[row] = 1
+    for layer in reversed(layers):
+        weights = (weights + weights @ layer) / 2
+    return weights
+
+
+def uniform_rollout_row(tokens: int, depth: int, row: int) -> Float[np.ndarray, " tokens"]:
+    """The null: rollout where every token attends equally to itself and to all before it, content playing no part.
+
+    Mass gathers at the first tokens with depth all the same, which is why raw rollout is never read without this."""
+    weights = np.zeros(tokens)
+    weights[row] = 1
+    for _ in range(depth):
+        per_seen = weights / np.arange(1, tokens + 1)
+        weights = (weights + per_seen[::-1].cumsum()[::-1]) / 2
+    return weights
+
+
+def without_first(weights: Float[np.ndarray, " tokens"]) -> Float[np.ndarray, " tokens"]:
+    """The reading with the first token, where attention sinks, left out and the rest renormalised."""
+    kept = weights.copy()
+    kept[0] = 0
+    total = kept.sum()
+    return kept / total if total > 0 else kept
+
+
+def sink_mass(weights: Float[np.ndarray, " tokens"]) -> float:
+    """What a row of rollout lost to learned sinks on its way, in [0, 1].
+
+    A sink is as a token more that every token can look at and that looks at nothing itself: what has gone there stays
+    there, through all layers, so that it is what the tokens' weights lack to 1."""
+    return float(np.clip(1 - weights.sum(), 0, 1))
+
+
+def span_masses(weights: Float[np.ndarray, " tokens"], spans: Sequence[Span]) -> dict[MassSpan, float]:
+    """The sum of the weights over each span that occurs."""
+    return {
+        name: float(sum(weights[i] for i, span in enumerate(spans) if span == name))
+        for name in READ_SPANS
+        if name in spans
+    }
+
+
+def measured(setting: "Setting", cases: Sequence["Case"], *, passes: int = 1) -> list[Record]:
+    """One record for each case: rollout from where the levels part, and from the answer's last token.
+
+    passes: in how many passes the prompts are read."""
+    from interp.models.attention import head_means
+
+    prompts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
+    rows = [_reading_row(setting, prompt) for prompt in prompts]
+    means = head_means(setting.checkpoint.model, [ids for ids, _ in rows], passes=passes)
+    records = []
+    for prompt, (ids, spans), layers in zip(prompts, rows, means, strict=True):
+        records.append(_record(layers, spans, len(ids) - 1, prompt.positions("answer")[-1]))
+    return records
+
+
+def _reading_row(setting: "Setting", prompt: Transcript) -> tuple[tuple[int, ...], tuple[Span, ...]]:
+    """The prompt with whatever tokens all levels begin with (a blank, in some vocabularies): its last row's logits
+    are the first that separate the levels."""
+    suffixes = setting.prompter.level_suffixes(prompt)
+    shared = suffixes[0][: common_length(suffixes)]
+    tail: Sequence[Span] = ["tail"] * len(shared)
+    return (*prompt.ids, *shared), (*prompt.spans, *tail)
+
+
+def _record(layers: "HeadMeans", spans: Sequence[Span], row: int, answer_row: int) -> Record:
+    depth, tokens = len(layers), len(spans)
+    weights = {"confidence": rollout_row(layers, row), "answer": rollout_row(layers, answer_row)}
+    null = {
+        "confidence": uniform_rollout_row(tokens, depth, row),
+        "answer": uniform_rollout_row(tokens, depth, answer_row),
+    }
+    values = _span_values(weights["confidence"], null["confidence"], spans)
+    from_answer = _span_values(weights["answer"], null["answer"], spans)
+    values |= {f"from_answer.{key}": value for key, value in from_answer.items()}
+    if layers.sinks:
+        values |= {"sink.mass": sink_mass(weights["confidence"]), "from_answer.sink.mass": sink_mass(weights["answer"])}
+    windows = {}
+    for part in np.array_split(np.arange(depth), min(WINDOWS, depth)):
+        first, last = int(part[0]), int(part[-1])
+        windows[f"{first}-{last}"] = _masses(layers[first : last + 1], row, spans)
+    return {
+        "layers": depth,
+        "spans": list(spans),
+        "weights": {key: _rounded(w) for key, w in weights.items()},
+        "null": {key: _rounded(w) for key, w in null.items()},
+        "windows": windows,
+        "values": values,
+    }
+
+
+def _masses(layers: "HeadMeans", row: int, spans: Sequence[Span]) -> dict[MassSpan, float]:
+    """The mass of each span through these layers alone, and of the sinks where layers have them."""
+    weights = rollout_row(layers, row)
+    masses = span_masses(weights, spans)
+    return masses | {"sink": sink_mass(weights)} if layers.sinks else masses
+
+
+def _rounded(weights: np.ndarray) -> list[float]:
+    return [float(f"{w:.6g}") for w in weights]
+
+
+def _span_values(weights: np.ndarray, null: np.ndarray, spans: Sequence[Span]) -> dict[str, float]:
+    readings = {
+        "mass": span_masses(weights, spans),
+        "null": span_masses(null, spans),
+        "without_first": span_masses(without_first(weights), spans),
+        "without_first_null": span_masses(without_first(null), spans),
+    }
+    values = {f"{span}.{name}": mass for name, masses in readings.items() for span, mass in masses.items()}
+    per_token = {f"{span}.per_token": mass / spans.count(span) for span, mass in readings["mass"].items()}
+    return values | per_token
+
+
+def columns(records: Sequence[Record]) -> Columns:
+    """Every reading by span, by its key in summary.json."""
+    names = sorted({name for record in records for name in record["values"]})
+    return {f"rollout.{name}": ([r["values"].get(name) for r in records], np.mean) for name in names}

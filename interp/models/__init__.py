@@ -1,0 +1,1 @@
+"""A checkpoint under study: loaded, prompted, read and hooked. Nothing here knows what is measured."""

@@ -1,0 +1,313 @@
+"""From a question to the tokens that the model reads, each with the span that it belongs to.
+
+`python -m interp.prompts` prints a prompt with its tokens coloured by span."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from interp.datasets.questions import LETTERS
+from interp.errors import UserError
+from interp.formats import ConfidenceFormat
+from interp.models.templates import DATE, ChatTemplate
+from interp.models.thoughts import opens_thought
+from interp.records import Question, Span, Transcript
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Piece = tuple[Span, str]
+
+OPEN_SHOTS = (
+    ("What do bees make?", "Honey"),
+    ("What is frozen water called?", "Ice"),
+    ("How many legs does a spider have?", "Eight"),
+    ("Which planet is closest to the Sun?", "Mercury"),
+    ("Who wrote the play Hamlet?", "William Shakespeare"),
+    ("Which instrument measures temperature?", "Thermometer"),
+    ("What colour is an emerald?", "Green"),
+    ("Which sport is played at Wimbledon?", "Tennis"),
+    ("What do we call a young cat?", "Kitten"),
+)
+CHOICE_SHOTS = (
+    ("Which of these is a fruit?", ("Carrot", "Apple", "Potato", "Onion"), 1),
+    ("Which animal lays eggs?", ("Hen", "Cow", "Horse", "Dog"), 0),
+    ("Which of these is a tool for cutting?", ("Spoon", "Bucket", "Pillow", "Scissors"), 3),
+    ("Which season is the coldest?", ("Summer", "Spring", "Winter", "Autumn"), 2),
+    ("What is 3 + 4?", ("6", "7", "8", "9"), 1),
+    ("Which of these can fly?", ("Snail", "Whale", "Goat", "Eagle"), 3),
+)
+"""Examples of our own, on no relation of the embedded questions. Their answers are right; their confidences are drawn
+without regard to that, so that no example teaches that a right answer deserves a high one."""
+
+PROBE = Question("probe", "?", ("x",))
+"""A question for seeing what stands around one."""
+CLOSING = "\nConfidence:"
+REPLY_TOKENS = 64
+"""A free reply is cut off after so many tokens."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One worked example in the prompt."""
+
+    question: str
+    """The question as it is shown, choices included."""
+    answer: str
+    """The answer that the example gives."""
+    level: str
+    """The confidence level that the example states."""
+
+
+def shot_set(count: int, confidence: ConfidenceFormat, *, seed: int, choices: bool) -> tuple[Shot, ...]:
+    """`count` examples whose confidences are spread over the scale in an order of their own for each seed.
+
+    Errors: UserError where more examples are asked for than there are."""
+    pool = (
+        [(asked(text, options), LETTERS[right]) for text, options, right in CHOICE_SHOTS]
+        if choices
+        else [(asked(text), answer) for text, answer in OPEN_SHOTS]
+    )
+    if not 0 <= count <= len(pool):
+        raise UserError(f"--shots {count}: there are {len(pool)} examples, so 0 to {len(pool)}")
+    draw = random.Random(f"shots-{seed}")
+    picked = draw.sample(pool, count)
+    last = len(confidence.levels) - 1
+    ranks = [round(last * (i + draw.random()) / max(count, 1)) for i in range(count)]
+    draw.shuffle(ranks)
+    return tuple(
+        Shot(text, answer, confidence.levels[rank]) for (text, answer), rank in zip(picked, ranks, strict=True)
+    )
+
+
+def asked(text: str, choices: Sequence[str] = (), context: str = "") -> str:
+    """The question as it stands in the prompt: passage, question, lettered choices."""
+    lines = [context.strip()] if context.strip() else []
+    lines.append(f"Question: {text.strip()}")
+    lines += [f"{letter}. {choice.strip()}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    return "\n".join(lines)
+
+
+def instruction(confidence: ConfidenceFormat, *, choices: bool) -> str:
+    """What the model is asked to do: answer, then state its confidence on the format's scale."""
+    how = "with the letter of the right choice" if choices else "as briefly as you can"
+    return (
+        f"Answer the question {how}. Then state how confident you are that your answer is right, "
+        f"as {confidence.wording}. Reply in two lines:\nAnswer: <your answer>\nConfidence: <your confidence>"
+    )
+
+
+TemplateName = Literal["chat", "plain"]
+LevelsRead = Literal["whole", "token"]
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How prompts are made and replies are read, whatever the checkpoint and the question."""
+
+    template: TemplateName = "chat"
+    """chat: the checkpoint's own chat template; plain: text without turns, for base models."""
+    template_args: dict[str, object] = field(default_factory=dict)
+    """Arguments of the chat template (enable_thinking=False)."""
+    date: str = DATE
+    """The day that the chat template takes for today, as YYYY-MM-DD."""
+    levels: LevelsRead = "whole"
+    """whole: a level with its end. token: the first token on which the levels part, as in the paper."""
+    reply_tokens: int = REPLY_TOKENS
+    """A free reply is cut off after so many tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prompter:
+    """Renders questions for one tokenizer, format and set of shots."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    """A fast tokenizer: spans come from its character offsets."""
+    confidence: ConfidenceFormat
+    """The format of the confidence."""
+    shots: tuple[Shot, ...] = ()
+    """Worked examples, each a turn of the user and one of the assistant."""
+    choices: bool = False
+    """The questions are multiple choice."""
+    template: str = "chat"
+    """chat: the checkpoint's own chat template; plain: text without turns, for base models."""
+    template_args: dict[str, object] = field(default_factory=dict)
+    """Arguments of the chat template (enable_thinking=False)."""
+    max_length: int | None = None
+    """The model's context in tokens; a longer prompt is refused."""
+    date: str = DATE
+    """The day that the chat template takes for today, as YYYY-MM-DD."""
+
+    def __post_init__(self) -> None:
+        if not self.tokenizer.is_fast:
+            raise UserError(f"{self.tokenizer.name_or_path}: only a slow tokenizer, which has no character offsets")
+        if self.template == "chat" and not self.tokenizer.chat_template:
+            raise UserError(f"{self.tokenizer.name_or_path}: the tokenizer has no chat template; use --template plain")
+
+    def transcript(
+        self,
+        question: Question,
+        answer: str | None = None,
+        *,
+        hint: str = "",
+        level: str | None = None,
+        free: bool = False,
+    ) -> Transcript:
+        """The prompt of a question: open at the answer's slot without `answer`, else at the confidence's slot.
+
+        hint: a sentence added to the question's turn. level: also writes the confidence, for reading a whole reply.
+        free: without the label "Answer:", so that the model writes its reply from the first word."""
+        pieces = list(self._opening(question, hint, free=free))
+        if answer is not None:
+            if not answer.strip():
+                raise UserError(f"question {question.id!r}: an empty answer has no confidence")
+            pieces += [("answer", f" {answer.strip()}"), ("tail", CLOSING)]
+        if level is not None:
+            pieces.append(("confidence", f" {level}"))
+        self._refuse_control_tokens(pieces)
+        return self._tokenised(tuple(pieces))
+
+    def speakable(self, question: Question, answer: str) -> bool:
+        """The answer has tokens of its own in the prompt; punctuation alone can merge with the end of its line."""
+        return bool(self.transcript(question, answer).positions("answer"))
+
+    def level_suffixes(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
+        """Token ids that each level adds to a transcript open at the confidence's slot.
+
+        Found by tokenising the whole text, then reused for every transcript whose tail has the same tokens."""
+        tail = tuple(transcript.ids[i] for i in transcript.positions("tail"))
+        if tail not in self._suffixes:
+            suffixes = []
+            for level in self.confidence.levels:
+                ids = tuple(self.tokenizer(f"{transcript.text} {level}", add_special_tokens=False)["input_ids"])
+                if ids[: len(transcript.ids)] != transcript.ids or len(ids) == len(transcript.ids):
+                    raise UserError(f"the tokenizer merges {CLOSING!r} with the level {level!r}: it cannot be scored")
+                suffixes.append(ids[len(transcript.ids) :])
+            self._suffixes[tail] = tuple(suffixes)
+        return self._suffixes[tail]
+
+    def level_fillers(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
+        """For each level the single tokens, a blank or a full stop, that may stand between it and the end of its line.
+
+        Found by tokenising the whole text (Gemma writes "9 \\n"), then reused like `level_suffixes`."""
+        tail = tuple(transcript.ids[i] for i in transcript.positions("tail"))
+        if tail not in self._fillers:
+            levels = zip(self.confidence.levels, self.level_suffixes(transcript), strict=True)
+            self._fillers[tail] = tuple(
+                self._fillers_after(f"{transcript.text} {level}", (*transcript.ids, *suffix))
+                for level, suffix in levels
+            )
+        return self._fillers[tail]
+
+    def _fillers_after(self, text: str, ids: tuple[int, ...]) -> tuple[int, ...]:
+        found = []
+        for more in (" ", ".", " \n", ".\n"):
+            longer = tuple(self.tokenizer(text + more, add_special_tokens=False)["input_ids"])
+            if longer[: len(ids)] == ids and len(longer) > len(ids):
+                token = longer[len(ids)]
+                if str(self.tokenizer.decode([token])).strip(" ") in ("", "."):
+                    found.append(token)
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def chat(self) -> ChatTemplate:
+        """The checkpoint's chat template."""
+        return ChatTemplate(self.tokenizer, self.template_args, self.date)
+
+    @cached_property
+    def turn_ends(self) -> tuple[int, ...]:
+        """The token ids that the chat template ends the assistant's turns with."""
+        names = self.chat.ends if self.template == "chat" else ()
+        ids = self.tokenizer.convert_tokens_to_ids(list(names))
+        return tuple(sorted(ids)) if isinstance(ids, list) else (ids,)
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """The prompt of a free reply ends within a thought."""
+        return opens_thought(self.transcript(PROBE, free=True).text)
+
+    @property
+    def frame(self) -> str:
+        """The rendered prompt around a question and an answer that say nothing: by it two runs are told apart."""
+        return self.transcript(PROBE, "x").text
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The token ids that the prompts of all questions begin with: instruction and shots."""
+        probe = self.transcript(PROBE)
+        if not probe.positions("question"):
+            raise UserError(f"{self.tokenizer.name_or_path}: the tokenizer has no token for a question")
+        return probe.ids[: probe.positions("question")[0]]
+
+    @cached_property
+    def _fillers(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        return {}
+
+    @cached_property
+    def _suffixes(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        return {}
+
+    def _turns(self, question: Question, hint: str) -> list[tuple[str, tuple[Piece, ...]]]:
+        turns: list[tuple[str, tuple[Piece, ...]]] = [
+            ("system", (("instruction", instruction(self.confidence, choices=self.choices)),))
+        ]
+        for shot in self.shots:
+            turns.append(("user", (("shots", shot.question),)))
+            turns.append(("assistant", (("shots", f"Answer: {shot.answer}{CLOSING} {shot.level}"),)))
+        text = asked(question.text, question.choices, question.context)
+        turns.append(("user", (("question", f"{text}\n{hint}" if hint else text),)))
+        return turns
+
+    def _opening(self, question: Question, hint: str, *, free: bool) -> tuple[Piece, ...]:
+        """Pieces up to the answer's slot, or to where a free reply begins."""
+        turns = self._turns(question, hint)
+        pieces = self._plain(turns) if self.template == "plain" else self._chat(turns, free=free)
+        return pieces if free else (*pieces, ("special", "Answer:"))
+
+    def _plain(self, turns: list[tuple[str, tuple[Piece, ...]]]) -> tuple[Piece, ...]:
+        tokenizer = self.tokenizer
+        begins = tokenizer.bos_token_id is not None and tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+        pieces: list[Piece] = [("special", tokenizer.bos_token)] if begins else []
+        for role, content in turns:
+            pieces += [*content, ("special", "\n" if role == "user" else "\n\n")]
+        return tuple(pieces)
+
+    def _chat(self, turns: list[tuple[str, tuple[Piece, ...]]], *, free: bool) -> tuple[Piece, ...]:
+        roles = tuple(role for role, _ in turns)
+        layout = self.chat.generating(roles) if free else self.chat.asking(roles)
+        if layout.folded:
+            (_, first), (role, second), *rest = turns
+            turns = [(role, (*first, ("special", "\n\n"), *second)), *rest]
+        pieces: list[Piece] = [("special", layout.literals[0])]
+        for (_, content), literal in zip(turns, layout.literals[1:], strict=True):
+            pieces += [*content, ("special", literal)]
+        messages = [{"role": role, "content": "".join(text for _, text in content)} for role, content in turns]
+        if not self.chat.keeps(messages, layout, "".join(text for _, text in pieces)):
+            raise UserError(f"the chat template changes what it is given ({messages[-1]['content'][:60]!r})")
+        return tuple(pieces)
+
+    def _refuse_control_tokens(self, pieces: Sequence[Piece]) -> None:
+        """A control token among the contents would end a turn or the text: the model would read another prompt."""
+        for text in (text for span, text in pieces if span != "special"):
+            if taken := next((token for token in self.chat.control_tokens if token in text), None):
+                raise UserError(f"the prompt holds {taken!r}, which is a control token of this model: {text[:60]!r}")
+
+    def _tokenised(self, pieces: tuple[Piece, ...]) -> Transcript:
+        text = "".join(part for _, part in pieces)
+        owner = [span for span, part in pieces for _ in part]
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        if self.max_length and len(ids) > self.max_length:
+            raise UserError(f"a prompt has {len(ids)} tokens, the model reads {self.max_length}: {text[-80:]!r}")
+        # A token belongs to the span of its last character: the later one where it straddles two. Tokens without
+        # characters of their own (a sentencepiece blank at the start) go with the character that follows.
+        spans = tuple(owner[end - 1] if end > start else owner[min(end, len(owner) - 1)] for start, end in offsets)
+        return Transcript(text, tuple(ids), spans, tuple(text[start:end] for start, end in offsets))
+
+
+def common_length(sequences: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common token prefix."""
+    first, last = min(map(tuple, sequences)), max(map(tuple, sequences))
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))

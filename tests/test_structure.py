@@ -1,0 +1,108 @@
+"""How modules depend on each other: downwards only, without a circle, imports inside functions included."""
+
+import ast
+import importlib.util
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("interp", "figures", "training")
+LAYERS = (
+    ("interp.errors", "interp.plain", "interp.records", "interp.formats", "interp.intervals", "interp.calibration"),
+    ("interp.datasets", "interp.run"),
+    ("interp.models",),
+    ("interp.instruments", "interp.answers", "interp.methods", "interp.options"),
+    ("interp.pipelines",),
+    ("figures",),
+    ("interp.cli",),
+    ("training",),
+)
+"""From the bottom up; what is in none of them (`interp.jsd`, ...) is an entry point, above all."""
+
+
+@cache
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+class Imports(ast.NodeVisitor):
+    """Collects what a module imports when it runs: at its top, in functions, and by name through importlib."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def visit_If(self, node: ast.If) -> None:
+        if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.names |= {alias.name for alias in node.names}
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        members = {f"{node.module}.{alias.name}" for alias in node.names}
+        self.names |= {name if name in modules() else str(node.module) for name in members}
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "import_module":
+            start = ast.unparse(node.args[0]).strip("f'\"").partition("{")[0]
+            self.names |= {name for name in modules() if name.startswith(start)}
+        self.generic_visit(node)
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """For each module the modules of ours that it imports."""
+    found = {}
+    for name, path in modules().items():
+        imports = Imports()
+        imports.visit(ast.parse(path.read_text(encoding="utf-8")))
+        found[name] = (imports.names & modules().keys()) - {name}
+    return found
+
+
+def layer(module: str) -> int:
+    for number, members in enumerate(LAYERS):
+        if any(module == member or module.startswith(f"{member}.") for member in members):
+            return len(LAYERS) if module == "figures.__main__" else number
+    return len(LAYERS)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert len(graph()) > 70 and sum(map(len, graph().values())) > 200
+    assert len([*TopologicalSorter(graph()).static_order()]) == len(graph())  # CycleError names a circle
+
+
+def test_imports_run_downwards_only():
+    upward = {
+        (name, imported) for name, names in graph().items() for imported in names if layer(imported) > layer(name)
+    }
+    assert upward == set()
+
+
+def test_nothing_below_the_commands_draws():
+    drawing = {
+        name
+        for name, names in graph().items()
+        if layer(name) < layer("figures") and any(imported.startswith("figures") for imported in names)
+    }
+    assert drawing == set()
+
+
+@pytest.mark.parametrize("module", sorted(name for name in modules() if layer(name) == len(LAYERS) and "." in name))
+def test_an_entry_point_defines_nothing_so_that_it_may_run_beside_what_it_starts(module):
+    if module == "figures.__main__":
+        return
+    body = ast.parse(Path(str(importlib.util.find_spec(module).origin)).read_text(encoding="utf-8")).body
+    assert [type(node) for node in body] == [ast.Expr, ast.ImportFrom, ast.If], "a docstring, one import, the call"
+
+
+def test_an_import_inside_a_function_or_by_name_is_seen():
+    assert "figures.report" in graph()["interp.cli.command"]
+    assert "interp.instruments.jsd" in graph()["interp.pipelines.diagnose"]
