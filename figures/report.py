@@ -16,7 +16,15 @@ from interp.run.runs import Record, read_records, read_run
 
 Pages = Callable[[Sequence[Record], Subject], Iterator[Page]]
 """What a run's records give to look at; nothing where they lack the instrument."""
-ALL_PAGES: tuple[Pages, ...] = (jsd.pages, likelihood.pages, rollout.pages, attribution.pages, masking.pages)
+PAGES_OF: dict[str, Pages] = {
+    "jsd": jsd.pages,
+    "likelihood": likelihood.pages,
+    "rollout": rollout.pages,
+    "attribution": attribution.pages,
+    "masking": masking.pages,
+    "tokens": tokens.pages,
+}
+"""Each instrument's figures, that of JSD against likelihood, and prompts shaded token by token."""
 
 
 def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = None) -> None:
@@ -48,7 +56,7 @@ def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = N
     subject = subject_of(config, summary)
     printed(table_of(summary), subject)
     with paper():
-        drawn = [pages(records, subject) for pages in ALL_PAGES]
+        drawn = [pages(records, subject) for name, pages in PAGES_OF.items() if name != "tokens"]
         for page in chain(*drawn, tokens.pages(records, subject, questions)):
             saved(page.figure, folder / "figures", page.name, page.caption)
     _said_where(folder)

@@ -196,7 +196,7 @@ uniform attention does, and colours saturate at the 95th percentile. Below, shad
 score: green raises it, purple lowers it; where a confidence depends on its answer, the answer's tokens are among the
 darkest. Grey text without a shade: the instrument has no number for this token (attribution replaces tokens other
 than those of the answer and after it only where a first-order bound says that they may matter more than the answer,
-and few of the instruction and of the worked examples). The middle of long worked examples is left out, and ↵ is a
+and no more once twenty do). The middle of long worked examples is left out, and ↵ is a
 line's end."""
 
 

@@ -104,6 +104,16 @@ class ConfidenceDistribution:
         """Index of the most likely level: what greedy decoding says."""
         return int(np.argmax(self.probability))
 
+    def _repr_html_(self) -> str:
+        """Bars for a notebook; levels come from formats of ours, so that nothing needs escaping."""
+        bars = "".join(
+            f'<div style="display:inline-block;text-align:center;margin:0 1px" title="{level}: {p:.3f}">'
+            f'<div style="width:14px;height:{40 * p:.1f}px;background:#4c78a8;margin:auto"></div>'
+            f"<small>{level}</small></div>"
+            for level, p in zip(self.levels, self.probability, strict=True)
+        )
+        return f"<div>{bars}</div><small>expected {self.expected:.3f}, off the scale {self.outside:.1%}</small>"
+
     @property
     def flagged(self) -> bool:
         """Less than half of the probability lies on the levels: the distribution says little about the model."""

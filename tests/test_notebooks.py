@@ -23,6 +23,15 @@ FIGURES = {
 
 
 @pytest.mark.real_model
+def test_one_question_is_asked_contrasted_and_shaded_in_its_notebook():
+    notebook = nbformat.read(NOTEBOOKS / "one_question.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in data for data in shown) == 2 and sum("text/html" in data for data in shown) == 2
+    assert any("Contrast('Paris'" in data.get("text/plain", "") for data in shown)
+
+
+@pytest.mark.real_model
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_figures_come_out_of_their_notebook(name, tmp_path, monkeypatch):
     monkeypatch.setenv("ADVICE_N", "3")

@@ -17,6 +17,7 @@ LAYERS = (
     ("interp.instruments", "interp.answers", "interp.methods", "interp.options"),
     ("interp.pipelines",),
     ("figures",),
+    ("interp.api",),
     ("interp.cli",),
     ("training",),
 )

@@ -142,7 +142,11 @@ def comparison(folder: Path, names: Sequence[str], calibration: Record | None) -
 
 def paired(folder: Path, instrument: str) -> Record:
     """An instrument's numbers of both runs by their key in summary.json, on the questions that both have measured."""
-    records = [list(read_records(folder / side)) for side in SIDES]
+    return paired_records([list(read_records(folder / side)) for side in SIDES], instrument)
+
+
+def paired_records(records: Sequence[Sequence[Record]], instrument: str) -> Record:
+    """The same from the records of both runs, before and after."""
     sides = [{r["id"]: r for r in averaged([r for r in own if r["measure"] == instrument])} for own in records]
     both = [key for key in sides[0] if key in sides[1]]
     before, after = (columns_of(instrument, [side[key] for key in both]) for side in sides)

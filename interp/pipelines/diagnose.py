@@ -104,12 +104,15 @@ def diagnosed(
     command: str,
     checkpoint: "Checkpoint | None" = None,
     dry: DryRun | None = None,
+    *,
+    questions: Sequence[Question] | None = None,
 ) -> Path:
     """Runs the instruments, or what an earlier run has left of them, and returns the run's directory.
 
-    checkpoint: that of the options where it is loaded already. dry: where a dry run is part of another's."""
+    checkpoint: that of the options where it is loaded already. dry: where a dry run is part of another's. questions:
+    those of the options where they are in memory already; they are taken in their own order."""
     dry = dry or dry_run_of(options)
-    questions = shuffled(loaded_questions(options.data), options.seed)
+    questions = shuffled(loaded_questions(options.data), options.seed) if questions is None else list(questions)
     refuse_mixed(questions, options.data)
     choices = bool(questions[0].choices)
     if choices and options.candidates > min(len(q.choices) for q in questions):
@@ -119,7 +122,8 @@ def diagnosed(
     instruments = options.instruments_of(instruments)
     from interp.models.checkpoints import loaded_checkpoint, source_of
 
-    source_of(options.ckpt, remote_code=options.trust_remote_code)  # what is wrong there is said before torch is loaded
+    if checkpoint is None:  # what is wrong there is said before torch is loaded
+        source_of(options.ckpt, remote_code=options.trust_remote_code)
     from interp.formats import FORMATS
     from interp.models.setting import prepared
 
