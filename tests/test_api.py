@@ -69,7 +69,7 @@ def test_an_answer_of_its_own_is_none_where_it_could_not_be_put_again(asked, ope
     assert asked.answer(dataclasses.replace(open_questions[0], response="Rome")) == "Rome"
     with pytest.raises(UserError, match="cannot be put into the prompt"):
         asked.confidence("Who?", "two\nlines")
-    with pytest.raises(UserError, match="'' cannot be put into the prompt"):
+    with pytest.raises(UserError, match="an empty answer has no confidence"):
         asked.confidence("Who?", "")
 
 

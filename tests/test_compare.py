@@ -173,11 +173,11 @@ def test_every_subset_of_the_instruments_draws(options, summary, subset, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("left_out", INSTRUMENTS)
 def test_a_comparison_without_an_instrument_ends_in_its_figures(options, summary, left_out, tmp_path, capsys):
-    from interp.pipelines.compare import _body
+    from interp.cli.command import drawing
 
     kept = "masking" if left_out != "masking" else "jsd"
     leave_out = tuple(name for name in INSTRUMENTS if name != kept)
-    _body(replace(options, leave_out=leave_out, n_calibration=0, n=2, out=tmp_path / "run"))
+    drawing(compared)(replace(options, leave_out=leave_out, n_calibration=0, n=2, out=tmp_path / "run"))
     told = json.loads((tmp_path / "run" / "summary.json").read_text())["comparison"]
     assert {key.partition(".")[0] for key in told} == {kept}
 

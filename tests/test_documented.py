@@ -207,3 +207,23 @@ def test_several_processes_on_a_cpu_are_launched_as_documented(start, taught_che
     ran(f"{only(start)} {more}", tmp_path)
     (summary,) = (tmp_path / "results").glob("*/summary.json")
     assert read_run(summary.parent)[1]["jsd"]["noise_floor"]["n"] == 4
+
+
+def test_every_link_in_the_pages_leads_to_a_file():
+    links = [
+        (path, link)
+        for page in (*PAGES, "LOG.md")
+        for path in ROOT.glob(page)
+        for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 10 and [link for path, link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.real_model
+def test_the_readmes_lines_of_python_run_and_say_what_stands_beside_them(capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.M)
+    names: dict[str, object] = {}
+    exec(code.replace("n=48", "n=2"), names)
+    contrast = names["contrast"]
+    assert (f"{contrast.jsd:.2g}", f"{contrast.noise_floor:.2g}") == ("0.0016", "0.0015")
+    assert len(names["result"].records("jsd")) == len(names["other"].records("jsd")) == 2
