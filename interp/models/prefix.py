@@ -213,24 +213,30 @@ class SharedPrefix:
         columns: the position of each column of the cache, [rows, columns]. rows: the trees of each of its rows.
         seen_before: which columns each tree continues, [columns]; its nodes come at the positions after them. In a row
         the nodes to be read stand last: only their logits are made."""
-        orders = [_layout(row, trees, reads) for row in rows]
+        # A row of trees, padded on the left; capitals are nodes whose logits are read, so that they stand at the end:
+        #
+        #     cache columns (seen as `seen_before` says) | pad pad a1 a2 b1 A3 B2
+        #
+        orders = [_layout(row, trees, reads) for row in rows]  # per row: [nodes], place in the row -> node
         width, before = max(map(len, orders)), columns.shape[1]
         device = self.model.device
-        positions = np.zeros((len(rows), width), dtype=np.int64)
-        ids = np.zeros((len(rows), width), dtype=np.int64)
+        positions = np.zeros((len(rows), width), dtype=np.int64)  # [rows, width]; of padding it does not matter
+        ids = np.zeros((len(rows), width), dtype=np.int64)  # [rows, width]
         fed_rows: list[Tensor] = []
         places: dict[int, tuple[int, np.ndarray]] = {}
         for number, (row, order) in enumerate(zip(rows, orders, strict=True)):
             pad, sizes = width - len(order), [len(trees[i].tokens) for i in row]
+            # a node stands as far behind what its tree continues as it is deep: siblings share a position
             depths = np.concatenate([seen_before[i].sum() + np.array(trees[i].depths, dtype=np.int64) for i in row])
             positions[number, pad:] = depths[order]
             ids[number, pad:] = np.concatenate([trees[i].tokens for i in row])[order]
+            # argsort inverts the order: node -> place; the new columns come after those of the cache
             where = np.split(before + pad + np.argsort(order), np.cumsum(sizes)[:-1])
             places |= {i: (number, part) for i, part in zip(row, where, strict=True)}
             if embeds is not None:
                 there = torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]
                 fed_rows.append(torch.cat([there[:1].expand(pad, -1), there]))
-        columns = np.concatenate([columns, positions], axis=1)
+        columns = np.concatenate([columns, positions], axis=1)  # [rows, before + width]: positions of all keys
         fed = {"inputs_embeds": torch.stack(fed_rows)} if fed_rows else {"input_ids": torch.from_numpy(ids).to(device)}
         most = max(sum(len(reads[i]) for i in row) for row in rows)
         packed = [[(trees[i], seen_before[i]) for i in row] for row in rows]
@@ -247,6 +253,7 @@ class SharedPrefix:
         found: dict[int, NextToken] = {}
         for number, row in enumerate(rows):
             counts = [len(reads[i]) for i in row]
+            # after.hidden is [rows, most, hidden]: a row that reads fewer nodes has them at its end
             parts = after.hidden[number, most - sum(counts) :].split(counts)
             found |= {i: NextToken(after.head, part) for i, part in zip(row, parts, strict=True)}
         every = range(len(trees))
@@ -387,11 +394,12 @@ class Branches:
             self._cache.batch_select_indices(torch.from_numpy(used))  # layers may be on different devices
             self._columns = self._columns[used]
             self._row[alive] = row
-        trees = [TokenTree([token], [-1], [0]) for token in tokens]
+        trees = [TokenTree([token], [-1], [0]) for token in tokens]  # a copy's next token is a tree of one node
         rows = [np.flatnonzero(row == number).tolist() for number in range(len(used))]
         ends = [[0]] * len(trees)
         forest = self._prefix.read_on(self._cache, self._columns, rows, trees, ends, list(self._seen[alive]))
         before, self._columns = self._columns.shape[1], forest.columns
+        # [copies, columns]: nobody sees the new columns, but each copy that grew its own
         self._seen = np.pad(self._seen, ((0, 0), (0, self._columns.shape[1] - before)))
         self._seen[alive, [node for _, (node,) in forest.places]] = True
         return _logits(forest)

@@ -57,12 +57,13 @@ class LevelPlan:
 
         A level ends where the turn or the line ends (`stops`), at once or after one filler token f, so that "8" is told
         from "85" and "1" from "10": P(level) = P(tokens) [P(end) + sum over f of P(f) P(end | f)]."""
-        edges = after.logprobs(self.edge_rows, self.edge_tokens)
+        edges = after.logprobs(self.edge_rows, self.edge_tokens)  # [..., edges]: a token given all before it
         levels = edges.new_zeros((*edges.shape[:-1], len(self.level_ends))).index_add(-1, self.edge_levels, edges)
         if not self.level_ends.shape[1]:
-            return levels
+            return levels  # [..., levels]: the sum of each level's edges
         fillers = after.logprobs(self.filler_rows, self.filler_tokens)
         ends = after.logprobs_of_any(self.end_rows, stops).index_add(-1, self.filler_ends, fillers)
+        # ends: [..., ends], each with its filler's log-probability; -1 in `level_ends` picks the column that is added
         none = ends.new_full((*ends.shape[:-1], 1), -math.inf)
         return levels + torch.cat([ends, none], -1)[..., self.level_ends].logsumexp(-1)
 
@@ -247,6 +248,13 @@ class ConfidenceReader:
         def row(node: int) -> int:
             return reads.setdefault(node, len(reads))
 
+        # Below the last token of the transcript, "...Confidence:", with levels "1" and "10" (f a filler, | the end):
+        #
+        #     path[-1] -- 1 -+- |        edges: (path[-1], 1), (path[-1], 1), (1, 0)
+        #                    +- f -- |   ends: after 1, after 1 f, after 10, after 10 f
+        #                    +- 0 -+- |
+        #                          +- f -- |
+        #
         written = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True) if levels else ()
         for level, (suffix, may_follow) in enumerate(written):
             nodes = (path[-1], *tree.insert(suffix, path[-1]))
