@@ -3,6 +3,7 @@
 `python -m tests.mutants` plants all of them, `python -m tests.mutants rollout` those of one room, or one by its name.
 Exit code 0: every one was found; 1: one survived, a hole in the tests; 2: one could not be judged."""
 
+import ast
 import os
 import re
 import shutil
@@ -37,10 +38,12 @@ class Mutant:
     """Unique, without blanks."""
     file: str
     """The file that it changes, from the root."""
+    function: str
+    """The function or method that it changes, as `Class.method`; empty for what a module does when it is imported."""
     before: str
-    """Text that stands exactly once in it."""
+    """An expression or a statement that stands exactly once in it, however it is laid out."""
     after: str
-    """What takes its place."""
+    """What takes its place; nothing for a statement that is left out."""
     tests: tuple[str, ...]
     """The test files, or single tests, of its room: those that have to find it."""
 
@@ -50,10 +53,54 @@ class Mutant:
         return Path(self.file).stem
 
     def planted(self, text: str) -> str:
-        """The file's text with the change. Errors: ValueError where `before` does not stand there exactly once."""
-        if (times := text.count(self.before)) != 1:
-            raise ValueError(f"{self.name}: {self.before!r} stands {times} times in {self.file}, not once")
-        return text.replace(self.before, self.after)
+        """The file's program with the change. Errors: ValueError where `before` does not stand there exactly once."""
+        tree = ast.parse(text)
+        swap = Swap(_code(self.before)[0], _code(self.after))
+        swap.generic_visit(_function(tree, self.function) if self.function else tree)
+        if swap.times != 1:
+            where = f"{self.function or 'the module'} of {self.file}"
+            raise ValueError(f"{self.name}: {self.before!r} stands {swap.times} times in {where}, not once")
+        return ast.unparse(tree)
+
+
+class Swap(ast.NodeTransformer):
+    """Puts code in the place of every expression or statement that is the same but for its layout."""
+
+    def __init__(self, before: ast.AST, after: list[ast.AST]) -> None:
+        self.before, self.after = _shape(before), after
+        self.times = 0
+
+    def visit(self, node: ast.AST) -> ast.AST | list[ast.AST]:
+        """The node, or what takes its place."""
+        if isinstance(node, ast.expr | ast.stmt) and _shape(node) == self.before:
+            self.times += 1
+            return self.after if isinstance(node, ast.stmt) else self.after[0]
+        return self.generic_visit(node)
+
+
+def _shape(node: ast.AST) -> str:
+    """Equal for equal code, whether a name is read or written in it."""
+    return re.sub(r"ctx=\w+\(\)", "", ast.dump(node))
+
+
+def _code(text: str) -> list[ast.AST]:
+    """An expression, or statements; no text is the statement that does nothing."""
+    try:
+        return [ast.parse(text.strip(), mode="eval").body]
+    except SyntaxError:
+        return [*ast.parse(text or "pass").body]
+
+
+def _function(tree: ast.Module, name: str) -> ast.AST:
+    """The function or method of that name. Errors: ValueError where there is none."""
+    scope: ast.AST = tree
+    for part in name.split("."):
+        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        inside = [node for node in ast.iter_child_nodes(scope) if isinstance(node, kinds) and node.name == part]
+        if not inside:
+            raise ValueError(f"there is no {name}")
+        scope = inside[-1]  # after overloads of it
+    return scope
 
 
 @dataclass(frozen=True)
@@ -158,10 +205,10 @@ MERGED = (
 )
 
 
-def _of(file: str, tests: Sequence[str], *changes: tuple[str, str, str]) -> tuple[Mutant, ...]:
-    """The mutants of one file: (name, before, after)."""
+def _of(file: str, tests: Sequence[str], *changes: tuple[str, str, str, str]) -> tuple[Mutant, ...]:
+    """The mutants of one file: (name, function, before, after)."""
     named = tuple(f"tests/{test}" for test in tests)
-    return tuple(Mutant(name, file, before, after, named) for name, before, after in changes)
+    return tuple(Mutant(name, file, function, before, after, named) for name, function, before, after in changes)
 
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -170,127 +217,173 @@ MUTANTS: tuple[Mutant, ...] = (
         ["test_jsd.py"],
         (
             "mean-of-two-divergences-without-the-mixture",
-            "(_relative_entropy(p, mixture) + _relative_entropy(q, mixture))",
-            "(_relative_entropy(p, q) + _relative_entropy(q, p))",
+            "jensen_shannon",
+            "_relative_entropy(p, mixture) + _relative_entropy(q, mixture)",
+            "_relative_entropy(p, q) + _relative_entropy(q, p)",
         ),
-        ("bits-instead-of-nats", "np.log(ratio)", "np.log2(ratio)"),
-        ("a-tenth-is-not-near-zero", "np.less_equal, NEAR_ZERO", "np.less, NEAR_ZERO"),
+        ("bits-instead-of-nats", "_relative_entropy", "np.log", "np.log2"),
+        ("a-tenth-is-not-near-zero", "_of_source", "np.less_equal", "np.less"),
         (
             "direction-turned-round",
-            'right[0]["expected"] - wrong[0]["expected"]',
-            'wrong[0]["expected"] - right[0]["expected"]',
+            "_against",
+            "right[0]['expected'] - wrong[0]['expected']",
+            "wrong[0]['expected'] - right[0]['expected']",
         ),
         (
             "two-wrong-answers-are-a-right-and-a-wrong-one",
+            "values",
             "between(sampled[:1], sampled[1:2])",
             "between(right, sampled[1:2])",
         ),
-        ("a-pair-at-a-tenth-is-not-near-zero", "(divergences <= NEAR_ZERO).sum()", "(divergences < NEAR_ZERO).sum()"),
+        ("a-pair-at-a-tenth-is-not-near-zero", "_of_pairs", "divergences <= NEAR_ZERO", "divergences < NEAR_ZERO"),
         (
             "sources-are-pooled",
-            'branched = by_role.get("wrong", []), by_role.get("branched", [])',
-            "branched = [by_role.get('wrong', []) + by_role.get('branched', [])] * 2",
+            "values",
+            "(by_role.get('wrong', []), by_role.get('branched', []))",
+            "[by_role.get('wrong', []) + by_role.get('branched', [])] * 2",
         ),
+        ("pairs-are-of-branched-answers-too", "", "('candidate',)", "('candidate', 'filled')"),
         (
-            "pairs-are-of-branched-answers-too",
-            '{"": ("candidate",), "filled_"',
-            '{"": ("candidate", "filled"), "filled_"',
+            "foils-that-may-be-right",
+            "foils",
+            ("kind not in found and fits and (other.id != question.id) and (not may_be_right(question, answer))"),
+            "kind not in found and fits and (other.id != question.id)",
         ),
-        ("foils-that-may-be-right", " and not may_be_right(question, answer):", ":"),
     ),
     *_of(
         "interp/instruments/rollout.py",
         ["test_rollout.py"],
-        ("no-residual", "weights = (weights + weights @ layer) / 2", "weights = weights @ layer"),
-        ("a-third-of-attention", "(weights + weights @ layer) / 2", "(2 * weights + weights @ layer) / 3"),
-        ("rows-that-double", "(weights + weights @ layer) / 2", "weights + weights @ layer"),
-        ("first-layer-read-first", "in reversed(layers)", "in layers"),
+        ("no-residual", "rollout_row", "(weights + weights @ layer) / 2", "weights @ layer"),
+        (
+            "a-third-of-attention",
+            "rollout_row",
+            "(weights + weights @ layer) / 2",
+            "(2 * weights + weights @ layer) / 3",
+        ),
+        ("rows-that-double", "rollout_row", "(weights + weights @ layer) / 2", "weights + weights @ layer"),
+        ("first-layer-read-first", "rollout_row", "reversed(layers)", "layers"),
         (
             "null-without-residual",
+            "uniform_rollout_row",
             "(weights + per_seen[::-1].cumsum()[::-1]) / 2",
             "per_seen[::-1].cumsum()[::-1]",
         ),
-        ("null-sees-one-token-more", "np.arange(1, tokens + 1)", "np.arange(2, tokens + 2)"),
-        ("the-rest-is-not-renormalised", "return kept / total if total > 0 else kept", "return kept"),
-        ("the-answers-row-is-the-confidences", "rollout_row(layers, answer_row)}", "rollout_row(layers, row)}"),
-        ("the-blank-before-the-levels-is-not-read", "suffixes[0][: common_length(suffixes)]", "suffixes[0][:0]"),
-        ("sums-called-means-per-token", "mass / spans.count(span)", "mass"),
-        ("the-sinks-mass-of-the-last-layer-alone", "1 - weights.sum(), 0, 1", "(1 - weights.sum()) / 2, 0, 1"),
-        ("a-sink-for-every-model", "    if layers.sinks:\n", "    if True:\n"),
+        ("null-sees-one-token-more", "uniform_rollout_row", "np.arange(1, tokens + 1)", "np.arange(2, tokens + 2)"),
+        ("the-rest-is-not-renormalised", "without_first", "kept / total if total > 0 else kept", "kept"),
+        (
+            "the-answers-row-is-the-confidences",
+            "_record",
+            "rollout_row(layers, answer_row)",
+            "rollout_row(layers, row)",
+        ),
+        ("the-blank-before-the-levels-is-not-read", "_reading_row", "common_length(suffixes)", "0"),
+        ("sums-called-means-per-token", "_span_values", "mass / spans.count(span)", "mass"),
+        ("the-sinks-mass-of-the-last-layer-alone", "sink_mass", "1 - weights.sum()", "(1 - weights.sum()) / 2"),
+        ("a-sink-for-every-model", "_record", "layers.sinks", "True"),
     ),
     *_of(
         "interp/models/attention.py",
         ["test_attention.py"],
-        ("one-head-for-all", "weights.mean(1, dtype=torch.float32)", "weights[:, 0].float()"),
-        ("means-in-half-precision", "weights.mean(1, dtype=torch.float32)", "weights.mean(1).float()"),
-        (
-            "padded-on-the-left-without-positions",
-            "ids[row, : len(prompt)] = torch.tensor(prompt)",
-            "ids[row, -len(prompt) :] = torch.tensor(prompt)",
-        ),
-        ("every-row-sums-to-1", "if not sinks:\n            mean", "if True:\n            mean"),
-        ("no-causal-mask", "AttentionMaskInterface.register(SHOWN, eager_mask)", ""),
-        ("shown-for-ever", "config._attn_implementation = implementation", "pass"),
+        ("one-head-for-all", "head_means", "weights.mean(1, dtype=torch.float32)", "weights[:, 0].float()"),
+        ("means-in-half-precision", "head_means", "weights.mean(1, dtype=torch.float32)", "weights.mean(1).float()"),
+        ("padded-on-the-left-without-positions", "head_means", "ids[row, :len(prompt)]", "ids[row, -len(prompt):]"),
+        ("every-row-sums-to-1", "head_means", "not sinks", "True"),
+        ("no-causal-mask", "", "AttentionMaskInterface.register(SHOWN, eager_mask)", ""),
+        ("shown-for-ever", "attention_shown", "config._attn_implementation = implementation", "pass"),
     ),
     *_of(
         "interp/models/adapters.py",
         ["test_adapters.py"],
-        ("modules-are-not-put-back", "        for restore in self._restorers:\n            restore()\n", ""),
-        ("storage-is-not-put-back", "                tensor.data = data\n", "                pass\n"),
-        ("what-was-written-into-stays", "not self._spread and all(", "not self._spread or all("),
-        ("rows-that-no-file-gave-are-kept", "    if added:\n", "    if False:\n"),
+        ("modules-are-not-put-back", "Kept.restored", "for restore in self._restorers:\n    restore()", ""),
+        ("storage-is-not-put-back", "Kept.restored", "tensor.data = data", "pass"),
+        (
+            "what-was-written-into-stays",
+            "Kept.restored",
+            ("not self._spread and all((tensor._version == version for tensor, _, version in self._tensors))"),
+            ("not self._spread or all((tensor._version == version for tensor, _, version in self._tensors))"),
+        ),
+        (
+            "rows-that-no-file-gave-are-kept",
+            "with_adapter",
+            "if added:\n    _refuse_unknown_rows(model, folder, added)",
+            "if False:\n    _refuse_unknown_rows(model, folder, added)",
+        ),
     ),
     *_of(
         "interp/models/hooks.py",
         ["test_hooks.py"],
-        ("what-is-merged-into-the-head-reaches-the-embeddings", "    _untie(copied)\n", ""),
-        ("the-adapter-is-left-out", "peft.merge_and_unload()", "peft.unload()"),
-        (
-            "cut-in-the-first-layer-only",
-            "range(self.layers) if layers is None else layers",
-            "range(1) if layers is None else layers",
-        ),
+        ("what-is-merged-into-the-head-reaches-the-embeddings", "_merged", "_untie(copied)", ""),
+        ("the-adapter-is-left-out", "_merged", "peft.merge_and_unload", "peft.unload"),
+        ("cut-in-the-first-layer-only", "HookedModel.attention_cut", "self.layers", "1"),
     ),
     *_of(
         "interp/models/prompts.py",
         ["test_prompts.py"],
-        ("spans-off-by-one", "owner[end - 1] if end > start", "owner[min(end, len(owner) - 1)] if end > start"),
-        ("straddling-tokens-go-to-the-earlier-span", "owner[end - 1] if end > start", "owner[start] if end > start"),
+        ("spans-off-by-one", "Prompter._tokenised", "end - 1", "min(end, len(owner) - 1)"),
+        ("straddling-tokens-go-to-the-earlier-span", "Prompter._tokenised", "end - 1", "start"),
         (
             "level-without-the-blank-before-it",
-            'self.tokenizer(f"{transcript.text} {level}", ',
-            'self.tokenizer(f"{transcript.text}{level}", ',
+            "Prompter.level_suffixes",
+            "f'{transcript.text} {level}'",
+            "f'{transcript.text}{level}'",
         ),
-        ("common-beginning-one-token-long", "(i for i, (a, b)", "(i + 1 for i, (a, b)"),
-        ("examples-in-rising-confidence", "    draw.shuffle(ranks)\n", ""),
+        (
+            "common-beginning-one-token-long",
+            "common_length",
+            "(i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)",
+            "(i + 1 for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)",
+        ),
+        ("examples-in-rising-confidence", "shot_set", "draw.shuffle(ranks)", ""),
     ),
     *_of(
         "interp/models/templates.py",
         ["test_templates.py"],
-        ("the-slot-of-the-prompt-for-generation", "(roles, LAST, EARLIER, GENERATION)", "(roles, GENERATION)"),
-        ("a-thought-is-let-pass", "if opens_thought(prompt):", "if False:"),
-        ("the-last-turns-end-alone", 'self._after(("user",), EARLIER)]', "]"),
-        ("an-earlier-turns-end-alone", 'after = [self._after(("user",), LAST), ', "after = ["),
-        ("blanks-hide-an-end", "text.lstrip().startswith(token)", "text.startswith(token)"),
-        ("any-token-further-on-ends-a-turn", "text.lstrip().startswith(token)", "token in text"),
-        ("the-clock-stays", 'if "strftime_now" in template:', "if False:"),
+        (
+            "the-slot-of-the-prompt-for-generation",
+            "ChatTemplate._slot",
+            "self._first(roles, LAST, EARLIER, GENERATION)",
+            "self._first(roles, GENERATION)",
+        ),
+        ("a-thought-is-let-pass", "ChatTemplate._slot", "opens_thought(prompt)", "False"),
+        (
+            "the-last-turns-end-alone",
+            "ChatTemplate.ends",
+            "[self._after(('user',), LAST), self._after(('user',), EARLIER)]",
+            "[self._after(('user',), LAST)]",
+        ),
+        (
+            "an-earlier-turns-end-alone",
+            "ChatTemplate.ends",
+            "[self._after(('user',), LAST), self._after(('user',), EARLIER)]",
+            "[self._after(('user',), EARLIER)]",
+        ),
+        ("blanks-hide-an-end", "ChatTemplate.ends", "text.lstrip()", "text"),
+        ("any-token-further-on-ends-a-turn", "ChatTemplate.ends", "text.lstrip().startswith(token)", "token in text"),
+        ("the-clock-stays", "ChatTemplate.rendered", "'strftime_now' in template", "False"),
     ),
     *_of(
         "interp/models/thoughts.py",
         ["test_templates.py"],
         (
             "thoughts-are-answers",
-            'text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", "", text, flags=re.DOTALL)',
+            "without_thoughts",
+            "text = re.sub(f'{re.escape(begin)}.*?{re.escape(end)}', '', text, flags=re.DOTALL)",
             "",
         ),
-        ("an-open-thought-is-said", "if opens_thought(text) or (", "if ("),
-        ("the-prompts-thought-is-said", "text = text.rpartition(end)[2]", "text = text"),
+        (
+            "an-open-thought-is-said",
+            "without_thoughts",
+            "opens_thought(text) or (opened and (not any((end in text for _, end in THOUGHTS))))",
+            "opened and (not any((end in text for _, end in THOUGHTS)))",
+        ),
+        ("the-prompts-thought-is-said", "without_thoughts", "text.rpartition(end)[2]", "text"),
     ),
     *_of(
         "interp/models/setting.py",
         ["test_templates.py"],
         (
             "eos-alone-ends-a-turn",
+            "turn_ends",
             "{*checkpoint.eos_ids, *(end for end in prompter.turn_ends if end < size)}",
             "{*checkpoint.eos_ids}",
         ),
@@ -309,178 +402,257 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_prefix.py::test_copies_that_grow_side_by_side_equal_plain_forward_passes",
             "test_prefix.py::test_what_was_read_of_prompts_can_be_continued_from_any_of_their_tokens",
         ],
-        ("siblings-see-each-other", "seen[node] |= seen[parent]", "seen[node, :node] = True"),
-        ("positions-count-nodes", "self.depths[after] + 1 if after >= 0 else 0", "len(self.depths)"),
+        ("siblings-see-each-other", "TokenTree.sight", "seen[node] |= seen[parent]", "seen[node, :node] = True"),
         (
-            "padding-moves-positions",
-            "pad:] = depths[order]",
-            "pad:] = pad + depths[order]",
+            "positions-count-nodes",
+            "TokenTree._added",
+            "self.depths[after] + 1 if after >= 0 else 0",
+            "len(self.depths)",
         ),
-        ("window-one-token-wide", "- columns[:, None, :] < window", "- columns[:, None, :] <= window"),
-        ("no-token-of-its-own", "shortest = min(map(len, sequences)) - 1", "shortest = min(map(len, sequences))"),
+        ("padding-moves-positions", "SharedPrefix.read_on", "depths[order]", "pad + depths[order]"),
+        (
+            "window-one-token-wide",
+            "SharedPrefix.masks",
+            "positions[:, :, None] - columns[:, None, :] < window",
+            "positions[:, :, None] - columns[:, None, :] <= window",
+        ),
+        (
+            "no-token-of-its-own",
+            "SharedPrefix.shared_length",
+            "min(map(len, sequences)) - 1",
+            "min(map(len, sequences))",
+        ),
         (
             "trees-in-a-row-see-each-other",
-            "np.zeros((sum(sizes), sum(sizes)), dtype=bool)\n    before",
-            "np.tri(sum(sizes), dtype=bool)\n    before",
+            "_sight_side_by_side",
+            "np.zeros((sum(sizes), sum(sizes)), dtype=bool)",
+            "np.tri(sum(sizes), dtype=bool)",
         ),
-        ("cuts-that-do-not-cut", "seen[np.ix_(looking, looked_at)] = False", "seen[looking[0], looked_at[0]] = False"),
+        ("cuts-that-do-not-cut", "TokenTree.sight", "np.ix_(looking, looked_at)", "(looking[0], looked_at[0])"),
         (
             "grown-tokens-stay-at-one-position",
-            "        self._seen[alive, [node for _, (node,) in forest.places]] = True\n",
+            "Branches.grown",
+            "self._seen[alive, [node for _, (node,) in forest.places]] = True",
             "",
         ),
-        ("prompts-are-continued-from-their-ends", "self.columns[self.rows[prompt]] < length)", "True)"),
+        (
+            "prompts-are-continued-from-their-ends",
+            "PromptsRead._first",
+            "self.columns[self.rows[prompt]] < length",
+            "True",
+        ),
         (
             "embeddings-in-another-order",
-            "there = torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]",
-            "there = torch.cat([embeds[i] for i in row])",
+            "SharedPrefix.read_on",
+            "torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]",
+            "torch.cat([embeds[i] for i in row])",
         ),
     ),
     *_of(
         "interp/instruments/floor.py",
         ["test_floor.py"],
-        ("read-again-in-the-same-packing", "reader.prefix = setting.prefix.extended(", "setting.prefix.extended("),
-        ("floor-by-its-near-end", "return max(abs(end)", "return min(abs(end)"),
-        ("shares-have-a-floor", "share|number", "number"),
+        (
+            "read-again-in-the-same-packing",
+            "_alone",
+            ("reader.prefix = setting.prefix.extended(transcript.ids[:transcript.positions('answer')[0]])"),
+            "",
+        ),
+        ("floor-by-its-near-end", "_floor", "max", "min"),
+        (
+            "shares-have-a-floor",
+            "",
+            "'jsd\\\\.(?!.*(direction|outside|flagged|share|number|correlation))'",
+            "'jsd\\\\.(?!.*(direction|outside|flagged|number|correlation))'",
+        ),
     ),
     *_of(
         "interp/models/check.py",
         ["test_check.py"],
         (
             "the-check-cuts-nothing",
-            "    alone.cuts.append((tuple(range(answer[-1] + 1, len(alone.tokens))), tuple(answer)))\n",
+            "_by_engine",
+            "alone.cuts.append((tuple(range(answer[-1] + 1, len(alone.tokens))), tuple(answer)))",
             "",
         ),
-        ("allowed-whatever-the-noise", "max(NOISES * noise, ", "max(1.0, "),
-        (
-            "one-path-alone",
-            "for tree, first in ((0, 0), (0, 2), (1, 0))",
-            "for tree, first in ((0, 0), (0, 0), (1, 0))",
-        ),
+        ("allowed-whatever-the-noise", "_compared", "NOISES * noise", "1.0"),
+        ("one-path-alone", "_by_engine", "2", "0"),
     ),
     *_of(
         "interp/models/precision.py",
         ["test_precision.py"],
-        ("no-room-for-a-run", "max(ROOM * weights, LEAST_ROOM)", "0"),
-        ("training-in-float32", "(not training and fits_in", "(fits_in"),
+        ("no-room-for-a-run", "fits_in_float32", "max(ROOM * weights, LEAST_ROOM)", "0"),
+        (
+            "training-in-float32",
+            "chosen_dtype",
+            "not training and fits_in_float32(parameters, free)",
+            "fits_in_float32(parameters, free)",
+        ),
     ),
     *_of(
         "interp/models/head.py",
         ["test_head.py"],
-        ("no-soft-cap", "return logits if self.cap is None else", "return logits if True else"),
-        ("logits-unscaled", "if self.scale != 1:", "if False:"),
-        ("last-part-of-the-vocabulary-left-out", "range(0, self.size, PART)", "range(0, self.size - PART, PART)"),
+        ("no-soft-cap", "Head.finished", "self.cap is None", "True"),
+        ("logits-unscaled", "Head.finished", "self.scale != 1", "False"),
+        ("last-part-of-the-vocabulary-left-out", "Head._parts", "self.size", "self.size - PART"),
+        ("head-in-half-precision", "_exact", "hidden.to(torch.promote_types(hidden.dtype, torch.float32))", "hidden"),
         (
-            "head-in-half-precision",
-            "return hidden.to(torch.promote_types(hidden.dtype, torch.float32))",
-            "return hidden",
+            "norm-of-dora-left-out",
+            "_adapted",
+            "_rows(module.lora_magnitude_vector[name].weight, rows)[:, None] / norm",
+            "_rows(module.lora_magnitude_vector[name].weight, rows)[:, None]",
         ),
-        ("norm-of-dora-left-out", "/ norm * weight", "* weight"),
     ),
     *_of(
         "interp/models/readout.py",
         ["test_readout.py"],
-        ("levels-without-their-end", "if not self.level_ends.shape[1]:", "if True:"),
-        ("no-blank-before-the-end", "for token in may_follow:", "for token in ():"),
-        ("a-filler-costs-nothing", ".index_add(-1, self.filler_ends, fillers)", ""),
-        ("one-way-to-end-is-enough", "[..., self.level_ends].logsumexp(-1)", "[..., self.level_ends].amax(-1)"),
-        ("plans-share-their-ends", "plan.level_ends + int(end)", "plan.level_ends"),
-        ("all-tokens-of-a-level-but-its-end", "read = common_length(suffixes) + 1", "read = max(map(len, suffixes))"),
-        ("not-renormalised", "(logprobs - mass).exp()", "logprobs.exp()"),
-        ("outside-is-inside", "1 - mass.exp().item()", "mass.exp().item()"),
-        ("answers-without-the-end-of-their-line", "(*answer, answer[-1] + 1) if", "answer if"),
-        ("the-end-of-the-line-is-counted", "max(len(plan.answer_tokens) - 1, 0)", "len(plan.answer_tokens)"),
+        ("levels-without-their-end", "LevelPlan.level_logprobs", "not self.level_ends.shape[1]", "True"),
+        (
+            "no-blank-before-the-end",
+            "ConfidenceReader.plan_at",
+            (
+                "for token in may_follow:\n    level_ends[-1].append(len(ends))\n    fillers.append((row"
+                "(nodes[-1]), token, len(ends)))\n    ends.append(row(tree.insert((token,), nodes[-1])["
+                "-1]))"
+            ),
+            (
+                "for token in ():\n    level_ends[-1].append(len(ends))\n    fillers.append((row(nodes[-"
+                "1]), token, len(ends)))\n    ends.append(row(tree.insert((token,), nodes[-1])[-1]))"
+            ),
+        ),
+        (
+            "a-filler-costs-nothing",
+            "LevelPlan.level_logprobs",
+            "after.logprobs_of_any(self.end_rows, stops).index_add(-1, self.filler_ends, fillers)",
+            "after.logprobs_of_any(self.end_rows, stops)",
+        ),
+        (
+            "one-way-to-end-is-enough",
+            "LevelPlan.level_logprobs",
+            "torch.cat([ends, none], -1)[..., self.level_ends].logsumexp",
+            "torch.cat([ends, none], -1)[..., self.level_ends].amax",
+        ),
+        ("plans-share-their-ends", "one_after_the_other", "plan.level_ends + int(end)", "plan.level_ends"),
+        ("all-tokens-of-a-level-but-its-end", "parted", "common_length(suffixes) + 1", "max(map(len, suffixes))"),
+        ("not-renormalised", "ConfidenceReader.distribution", "logprobs - mass", "logprobs"),
+        ("outside-is-inside", "ConfidenceReader.distribution", "1 - mass.exp().item()", "mass.exp().item()"),
+        ("answers-without-the-end-of-their-line", "_spoken", "(*answer, answer[-1] + 1)", "answer"),
+        (
+            "the-end-of-the-line-is-counted",
+            "ConfidenceReader._readings",
+            "max(len(plan.answer_tokens) - 1, 0)",
+            "len(plan.answer_tokens)",
+        ),
         (
             "readings-of-other-transcripts",
-            "strict=True):\n                said = self.dist",
-            "strict=True):\n                transcript = owners[index][-1]\n                said = self.dist",
+            "ConfidenceReader._readings",
+            "found[transcript]",
+            "found[packs[index].owners[-1]]",
         ),
     ),
     *_of(
         "interp/formats.py",
         ["test_formats.py"],
-        ("values-in-reverse", 'tuple("EDCBA")', 'tuple("ABCDE")'),
-        ("beginnings-are-levels", "level.casefold() == said)", "said.startswith(level.casefold()))"),
-        ("a-tenth-of-the-scale-is-missing", "i / (count - 1)", "i / count"),
+        ("values-in-reverse", "", "'EDCBA'", "'ABCDE'"),
+        (
+            "beginnings-are-levels",
+            "ConfidenceFormat.level_of",
+            "level.casefold() == said",
+            "said.startswith(level.casefold())",
+        ),
+        ("a-tenth-of-the-scale-is-missing", "_evenly", "count - 1", "count"),
     ),
     *_of(
         "interp/records.py",
         ["test_jsd.py"],
-        ("stated-is-the-least-likely-level", "np.argmax(self.probability)", "np.argmin(self.probability)"),
-        ("flagged-where-levels-are-stated", "self.outside > 0.5", "self.outside < 0.5"),
+        ("stated-is-the-least-likely-level", "ConfidenceDistribution.stated", "np.argmax", "np.argmin"),
+        (
+            "flagged-where-levels-are-stated",
+            "ConfidenceDistribution.flagged",
+            "self.outside > 0.5",
+            "self.outside < 0.5",
+        ),
     ),
     *_of(
         "interp/models/elicitation.py",
         ["test_elicitation_sampling.py", "test_generation.py"],
-        ("nucleus-one-token-short", "likely.where(before < top_p, 0)", "likely.where(before + likely < top_p, 0)"),
+        ("nucleus-one-token-short", "_quantile", "before < top_p", "before + likely < top_p"),
+        ("nucleus-one-token-long", "_quantile", "before < top_p", "before - likely.roll(1, -1) < top_p"),
+        ("one-chance-for-all-draws", "source_of_chance", "f'{seed}|{question.id}|{number}'", "f'{seed}|{question.id}'"),
+        ("greedy-takes-the-least-likely", "Generator.greedy", "logits.argmax", "logits.argmin"),
+        ("an-answer-cut-off-is-one", "slot_reply", "said.finished and said.text", "said.text"),
         (
-            "nucleus-one-token-long",
-            "likely.where(before < top_p, 0)",
-            "likely.where(before - likely.roll(1, -1) < top_p, 0)",
+            "the-last-line-of-a-cut-reply-counts",
+            "parsed_reply",
+            "(without_thoughts(text, opened=opened) or '').splitlines()[:None if finished else -1]",
+            "(without_thoughts(text, opened=opened) or '').splitlines()[:]",
         ),
-        ("one-chance-for-all-draws", '{question.id}|{number}"', '{question.id}"'),
-        ("greedy-takes-the-least-likely", "rows: logits.argmax(-1)", "rows: logits.argmin(-1)"),
-        ("an-answer-cut-off-is-one", "if said.finished and said.text else None, None", "if said.text else None, None"),
-        ("the-last-line-of-a-cut-reply-counts", "[: None if finished else -1]", "[:]"),
-        ("every-branch-begins-with-the-likeliest", "order[number, start.rank]", "order[number, 0]"),
+        ("every-branch-begins-with-the-likeliest", "Generator.branched", "start.rank", "0"),
     ),
     *_of(
         "interp/pipelines/candidates.py",
         ["test_candidates.py"],
-        ("wrong-answers-are-not-vetted", " and not may_be_right(question, answer)", ""),
+        (
+            "wrong-answers-are-not-vetted",
+            "wrong_for_sure",
+            (
+                "f' {normalised(answer)} ' not in f' {normalised(question.text)} ' and (not may_be_rig"
+                "ht(question, answer))"
+            ),
+            "f' {normalised(answer)} ' not in f' {normalised(question.text)} '",
+        ),
         (
             "words-of-the-question-are-wrong-answers",
-            'return f" {normalised(answer)} " not in f" {normalised(question.text)} " and',
-            "return",
+            "wrong_for_sure",
+            (
+                "f' {normalised(answer)} ' not in f' {normalised(question.text)} ' and (not may_be_rig"
+                "ht(question, answer))"
+            ),
+            "not may_be_right(question, answer)",
         ),
-        (
-            "unlikely-beginnings-first",
-            "key=lambda first: (-self._known[first], first)",
-            "key=lambda first: (self._known[first], first)",
-        ),
-        ("a-beginning-is-as-likely-as-its-last-token", "logprob + step", "step"),
-        ("unlikely-answers-of-a-round-first", "key=lambda one: -one[1]", "key=lambda one: one[1]"),
+        ("unlikely-beginnings-first", "_Branches.starts", "-self._known[first]", "self._known[first]"),
+        ("a-beginning-is-as-likely-as-its-last-token", "_Branches.note", "logprob + step", "step"),
+        ("unlikely-answers-of-a-round-first", "_branched", "-one[1]", "one[1]"),
         (
             "what-was-sampled-and-branched-is-branched",
-            '"both" if all(ways) else "sampled"',
-            '"sampled" if ways == [True, False] else "branched"  #',
+            "_source",
+            "'both' if all(ways) else 'sampled' if ways[0] else 'branched'",
+            "'sampled' if ways == [True, False] else 'branched'",
         ),
     ),
     *_of(
         "interp/datasets/questions.py",
         ["test_questions.py"],
-        ("right-within-a-longer-reply", "any(said == normalised(answer)", "any(normalised(answer) in said"),
-        (
-            "nothing-else-may-be-right",
-            "            return True\n    return _short",
-            "            continue\n    return _short",
-        ),
-        ("abbreviations-are-other-answers", "return _short_for_one(question, reply)", "return False"),
-        ("every-short-word-is-an-abbreviation", "(capitals or dotted)", "True"),
-        ("spellings-are-other-answers", "ratio() > SIMILAR", "ratio() > 1"),
-        ("minus-five-is-five", r"(?!(?<!\w)-\d)[^\w\s]", r"[^\w\s]"),
-        ("the-first-choice-is-right", "choice_index(question.answers[0], question.choices)", "0"),
+        ("right-within-a-longer-reply", "is_right", "said == normalised(answer)", "normalised(answer) in said"),
+        ("nothing-else-may-be-right", "may_be_right", "return True", "continue"),
+        ("abbreviations-are-other-answers", "may_be_right", "_short_for_one(question, reply)", "False"),
+        ("every-short-word-is-an-abbreviation", "is_short_for", "capitals or dotted", "True"),
+        ("spellings-are-other-answers", "may_be_right", "SIMILAR", "1"),
+        ("minus-five-is-five", "_words", "'(?!(?<!\\\\w)-\\\\d)[^\\\\w\\\\s]|_'", "'[^\\\\w\\\\s]|_'"),
+        ("the-first-choice-is-right", "is_right", "choice_index(question.answers[0], question.choices)", "0"),
     ),
     *_of(
         "interp/instruments/masking.py",
         ["test_masking.py"],
         (
             "the-last-token-is-not-masked",
-            "tuple(paths[name][i] for i in positions)",
-            "tuple(paths[name][i] for i in positions[:-1])",
+            "variants",
+            "(paths[name][i] for i in positions)",
+            "(paths[name][i] for i in positions[:-1])",
         ),
-        ("a-rise-is-called-a-drop", 'seen["expected"] - one["expected"]', 'one["expected"] - seen["expected"]'),
-        ("levels-still-see-the-answer", "((*looking, *levels), tuple", "((*looking,), tuple"),
         (
-            "what-lies-between-is-cut-too",
-            "len(ids) - 1 if name == CUTS[0] else after",
-            "after",
+            "a-rise-is-called-a-drop",
+            "_record",
+            "seen['expected'] - one['expected']",
+            "one['expected'] - seen['expected']",
         ),
-        ("the-mean-of-the-table-not-of-what-layers-receive", "table(part).float()", "table.weight[part].float()"),
+        ("levels-still-see-the-answer", "variants", "(*looking, *levels)", "(*looking,)"),
+        ("what-lies-between-is-cut-too", "variants", "len(ids) - 1 if name == CUTS[0] else after", "after"),
+        ("the-mean-of-the-table-not-of-what-layers-receive", "mean_embedding", "table(part)", "table.weight[part]"),
         (
             "pad-that-ends-a-turn-is-a-filler",
-            "taken = {*stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}",
-            "taken = {tokenizer.bos_token_id, tokenizer.unk_token_id}",
+            "padding_token",
+            "{*stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}",
+            "{tokenizer.bos_token_id, tokenizer.unk_token_id}",
         ),
     ),
     *_of(
@@ -500,94 +672,143 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_attribution.py::test_first_order_effects_are_gradients_of_a_plain_forward_pass",
             "test_attribution.py::test_in_bfloat16_a_paths_points_lie_on_the_line_as_near_as_the_dtype_allows",
         ],
-        ("left-riemann-sums", 'method="gausslegendre"', 'method="riemann_left"'),
-        ("weights-that-sum-to-more-than-1", "batch\n        )[0]", "batch\n        )[0] * (1 + 1 / nodes)"),
-        ("nothing-is-refused", "gap, nodes, settled < 2, floor)", "gap, nodes, False, floor)"),
-        ("the-floor-is-allowed-once", "3 * floor)", "floor)"),
+        ("left-riemann-sums", "integrated_gradients", "'gausslegendre'", "'riemann_left'"),
         (
-            "paths-are-formed-in-the-models-dtype",
-            "rest.at(positions), rest.embeds.float()",
-            "rest.at(positions), rest.embeds",
+            "weights-that-sum-to-more-than-1",
+            "integrated_gradients",
+            (
+                "IntegratedGradients(scored).attribute(here, torch.zeros_like(here), n_steps=nodes, me"
+                "thod='gausslegendre', internal_batch_size=batch)[0]"
+            ),
+            (
+                "IntegratedGradients(scored).attribute(here, torch.zeros_like(here), n_steps=nodes, me"
+                "thod='gausslegendre', internal_batch_size=batch)[0] * (1 + 1 / nodes)"
+            ),
         ),
-        ("bounds-whose-directions-cancel", "gradient.norm(dim=-1) * away.norm(dim=-1)", "(gradient * away).sum(-1)"),
-        ("a-rank-is-never-counted-enough", "if rank > COUNTED:", "if False:"),
-        ("dear-tokens-first", "bound / (tokens - np.arange(tokens))", "bound * (tokens - np.arange(tokens))"),
-        ("one-lucky-gap-settles-it", "settled == 2 or", "settled == 1 or"),
-        ("a-tenth-of-the-effect-may-be-missing", "0.01 * abs(effect)", "0.1 * abs(effect)"),
-        ("rank-by-sign", "abs(effect) > max(sizes)", "effect > max(sizes)"),
-        ("rank-of-the-worst-token", "> max(sizes)", "> min(sizes)"),
-        ("mean-rank", 'np.median if name == "answer.rank" else np.mean', "np.mean"),
-        ("legs-in-another-order", "pairwise(scores))[::-1]", "pairwise(scores))"),
-        ("effects-turned-round", "[name] = seen - left", "[name] = left - seen"),
-        ("refused-tokens-are-shown", "[None] * len(ids) if first.refused else list", "list"),
+        ("nothing-is-refused", "integrated_gradients", "settled < 2", "False"),
+        ("the-floor-is-allowed-once", "gap_allowed", "3 * floor", "floor"),
+        ("paths-are-formed-in-the-models-dtype", "Scorer.along", "rest.embeds.float()", "rest.embeds"),
+        (
+            "bounds-whose-directions-cancel",
+            "Scorer.first_order_bound",
+            "gradient.norm(dim=-1) * away.norm(dim=-1)",
+            "(gradient * away).sum(-1)",
+        ),
+        ("a-rank-is-never-counted-enough", "_token_effects", "rank > COUNTED", "False"),
+        (
+            "dear-tokens-first",
+            "_token_effects",
+            "bound / (tokens - np.arange(tokens))",
+            "bound * (tokens - np.arange(tokens))",
+        ),
+        ("one-lucky-gap-settles-it", "integrated_gradients", "settled == 2", "settled == 1"),
+        ("a-tenth-of-the-effect-may-be-missing", "gap_allowed", "0.01", "0.1"),
+        ("rank-by-sign", "rank_of_best", "abs(effect) > max(sizes)", "effect > max(sizes)"),
+        ("rank-of-the-worst-token", "rank_of_best", "max", "min"),
+        ("mean-rank", "columns", "np.median if name == 'answer.rank' else np.mean", "np.mean"),
+        (
+            "legs-in-another-order",
+            "token_by_token",
+            "tuple((float(before - after) for before, after in pairwise(scores)))[::-1]",
+            "tuple((float(before - after) for before, after in pairwise(scores)))",
+        ),
+        ("effects-turned-round", "_of_case", "seen - left", "left - seen"),
+        (
+            "refused-tokens-are-shown",
+            "_along_prompt",
+            "[None] * len(ids) if first.refused else list(first.attribution)",
+            "list(first.attribution)",
+        ),
     ),
     *_of(
         "interp/calibration.py",
         ["test_calibration.py"],
-        ("bins-closed-on-the-other-side", 'if closed == "left"', 'if closed == "right"'),
+        ("bins-closed-on-the-other-side", "equal_width", "'left'", "'right'"),
         (
             "bins-whose-errors-cancel",
+            "calibration_error",
             "np.abs(np.where(there, excess, 0).sum(-1))",
             "np.where(there, excess, 0).sum(-1)",
         ),
+        ("underconfidence-called-overconfidence", "net_calibration_error", "right - confidence", "confidence - right"),
+        ("brier-without-the-square", "brier", "(right - confidence) ** 2", "np.abs(right - confidence)"),
         (
-            "underconfidence-called-overconfidence",
-            "return over_questions(right - confidence)",
-            "return over_questions(confidence - right)",
+            "ties-count-as-won",
+            "auroc",
+            "rankdata(confidence + 2.0 * group, axis=-1)",
+            "rankdata(confidence + 2.0 * group, axis=-1, method='max')",
         ),
-        (
-            "brier-without-the-square",
-            "over_questions((right - confidence) ** 2)",
-            "over_questions(np.abs(right - confidence))",
-        ),
-        ("ties-count-as-won", "2.0 * group, axis=-1)", '2.0 * group, axis=-1, method="max")'),
-        ("pairs-of-all-groups", "rankdata(confidence + 2.0 * group", "rankdata(confidence + 0.0 * group"),
-        (
-            "ties-in-the-order-of-the-file",
-            "risk = np.cumsum(rate[tie], -1)",
-            "risk = np.cumsum(np.atleast_2d(wrong), -1)",
-        ),
+        ("pairs-of-all-groups", "auroc", "2.0", "0.0"),
+        ("ties-in-the-order-of-the-file", "risk_coverage_area", "rate[tie]", "np.atleast_2d(wrong)"),
         (
             "no-floor-for-timid-formats",
+            "lowest_possible",
             "max(0.0, accuracy - max(values), min(values) - accuracy)",
             "max(0.0, min(values) - accuracy)",
         ),
-        ("kernel-not-reflected-at-1", "for k in range(-3, 4)] + [2 * k", "for k in range(-3, 4)] + [2 * abs(k) - 6"),
+        ("kernel-not-reflected-at-1", "_reflected_gaussian", "2 * k - values", "2 * abs(k) - 6 - values"),
         (
             "differences-turned-round",
-            "measure(*both[: len(first)]) - measure(*both[len(first) :])",
-            "measure(*both[len(first) :]) - measure(*both[: len(first)])",
+            "differences_of",
+            "measure(*both[:len(first)]) - measure(*both[len(first):])",
+            "measure(*both[len(first):]) - measure(*both[:len(first)])",
         ),
-        ("left-out-is-not-counted", "measure, scored.left_out)", "measure, 0)"),
+        (
+            "left-out-is-not-counted",
+            "measures_of",
+            "_estimated(name, columns, measure, scored.left_out)",
+            "_estimated(name, columns, measure, 0)",
+        ),
     ),
     *_of(
         "interp/intervals.py",
         ["test_intervals.py"],
-        ("ninety-per-cent", "(2.5, 97.5)", "(5, 95)"),
-        ("ends-swapped", "low, high = np.nanpercentile", "high, low = np.nanpercentile"),
-        ("pairs-torn-apart", "paired=True", "paired=False"),
+        ("ninety-per-cent", "estimated_jointly", "(2.5, 97.5)", "(5, 95)"),
+        ("ends-swapped", "estimated_jointly", "(low, high)", "(high, low)"),
+        (
+            "pairs-torn-apart",
+            "estimated_jointly",
+            (
+                "bootstrap(columns, lambda *drawn, axis: statistic(*drawn), n_resamples=resamples, met"
+                "hod='percentile', vectorized=True, paired=True, batch=max(1, 2000000 // count), rng=n"
+                "p.random.default_rng(seed))"
+            ),
+            (
+                "bootstrap(columns, lambda *drawn, axis: statistic(*drawn), n_resamples=resamples, met"
+                "hod='percentile', vectorized=True, paired=False, batch=max(1, 2000000 // count), rng="
+                "np.random.default_rng(seed))"
+            ),
+        ),
         (
             "before-less-after",
+            "difference",
             "statistic(*x[count:], axis=-1) - statistic(*x[:count], axis=-1)",
             "statistic(*x[:count], axis=-1) - statistic(*x[count:], axis=-1)",
         ),
-        ("what-is-no-number-is-not-counted", "left_out = len(values) - len(there[0])", "left_out = 0"),
+        ("what-is-no-number-is-not-counted", "estimated", "len(values) - len(there[0])", "0"),
         (
             "the-mean-of-shares-for-the-share-of-all",
-            "part.sum(axis=axis), whole.sum(axis=axis)",
-            "(part / whole).sum(axis=axis), (whole / whole).sum(axis=axis)",
+            "share_of_sum",
+            "(part.sum(axis=axis), whole.sum(axis=axis))",
+            "((part / whole).sum(axis=axis), (whole / whole).sum(axis=axis))",
         ),
-        ("the-same-seed-for-all", "np.random.default_rng(seed)", "np.random.default_rng(0)"),
+        ("the-same-seed-for-all", "estimated_jointly", "seed", "0"),
     ),
     *_of(
         "interp/pipelines/compare.py",
         ["test_compare.py"],
         (
             "before-and-after-swapped",
+            "paired_records",
             "difference(values, after[key][0], statistic)",
             "difference(after[key][0], values, statistic)",
         ),
-        ("answers-of-its-own-on-each-side", 'None if name == "before" else self.folder / "before"', "None"),
+        (
+            "answers-of-its-own-on-each-side",
+            "Compare.side",
+            "None if name == 'before' else self.folder / 'before'",
+            "None",
+        ),
     ),
     *_of(
         "interp/methods.py",
@@ -597,19 +818,21 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_evaluate.py::test_self_consistency_is_the_sum_of_the_largest_groups_confidences_over_all_samples",
             "test_evaluate.py::test_question_only_hides_the_answer_as_masking_does",
         ],
+        ("confidence-of-the-group-over-the-group", "_largest", "record['of']", "len(largest)"),
+        ("the-end-of-the-line-is-no-token", "_per_token", "record['answer_tokens'] + 1", "record['answer_tokens']"),
         (
-            "confidence-of-the-group-over-the-group",
-            'for i in largest) / record["of"]',
-            "for i in largest) / len(largest)",
+            "level-tokens-without-their-end",
+            "_said",
+            "len(setting.prompter.level_suffixes(transcript)[said.stated]) + 1",
+            "len(setting.prompter.level_suffixes(transcript)[said.stated])",
         ),
-        ("the-end-of-the-line-is-no-token", '(record["answer_tokens"] + 1)', 'record["answer_tokens"]'),
-        ("level-tokens-without-their-end", "[said.stated]) + 1", "[said.stated])"),
         (
             "the-answer-is-not-hidden",
-            "fillers=fillers, seen=False)",
-            'fillers=fillers, seen=False, span="tail")',
+            "hidden",
+            "variants(setting, t, length, fillers=fillers, seen=False)",
+            "variants(setting, t, length, fillers=fillers, seen=False, span='tail')",
         ),
-        ("the-smallest-group-wins", "largest = max(groups", "largest = min(groups"),
+        ("the-smallest-group-wins", "_largest", "max", "min"),
     ),
     *_of(
         "interp/pipelines/evaluate.py",
@@ -617,42 +840,58 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_evaluate.py::test_several_checkpoints_share_their_base_and_differ_as_they_do_alone",
             "test_evaluate.py::test_unparsed_replies_are_counted_and_stand_in_the_worst_case",
         ],
-        ("unparsed-is-not-counted", "len(questions) - len(told),", "0,"),
-        ("the-worst-case-is-modest", "FORMATS[cell.format].values[-1])", "FORMATS[cell.format].values[0])"),
-        ("first-less-later", "for one in (verdicts, before))", "for one in (before, verdicts))"),
+        ("unparsed-is-not-counted", "_scored", "len(questions) - len(told)", "0"),
+        ("the-worst-case-is-modest", "_cell_numbers", "-1", "0"),
+        ("first-less-later", "_differences", "(verdicts, before)", "(before, verdicts)"),
         (
             "the-likeliest-level-instead-of-the-written-one",
-            '            record |= {"stated": told',
-            '            record | {"stated": told',
+            "_ask",
+            (
+                "if options.free and asking == 'read':\n    record |= {'stated': told[one.question.id]["
+                "'stated'], 'level_tokens': 0}"
+            ),
+            (
+                "if options.free and asking == 'read':\n    record | {'stated': told[one.question.id]['"
+                "stated'], 'level_tokens': 0}"
+            ),
         ),
     ),
     *_of(
         "interp/run/runs.py",
         ["test_runs.py"],
-        (
-            "a-torn-line-is-kept",
-            "stream.truncate(whole)\n    stream.seek(whole)",
-            "stream.seek(0, 2)",
-        ),
-        ("everything-is-measured-again", "self.done.add(key_of(record))\n            self._read", "self._read"),
+        ("a-torn-line-is-kept", "_appended", "stream.truncate(whole)", "whole = stream.seek(0, 2)"),
+        ("everything-is-measured-again", "Run._look", "self.done.add(key_of(record))", ""),
         (
             "two-processes-at-once",
-            "            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
-            "            pass\n",
+            "Run._alone",
+            (
+                "try:\n    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept OSError:\n    opene"
+                "d.close()\n    raise UserError(f'--out {self.folder}: another process is writing to it"
+                "') from None"
+            ),
+            (
+                "try:\n    pass\nexcept OSError:\n    opened.close()\n    raise UserError(f'--out {self.fo"
+                "lder}: another process is writing to it') from None"
+            ),
         ),
-        ("another-configuration-goes-on", "if before.get(k) != self.identity.get(k)]", "if k not in self.identity]"),
+        (
+            "another-configuration-goes-on",
+            "Run._refuse_another",
+            "before.get(k) != self.identity.get(k)",
+            "k not in self.identity",
+        ),
     ),
     *_of(
         "interp/run/runs.py",
         MERGED,
-        ("what-others-wrote-is-not-merged", "if self._merged:\n            return", "if True:\n            return"),
+        ("what-others-wrote-is-not-merged", "Run.gather", "self._merged", "True"),
     ),
     *_of(
         "interp/run/shares.py",
         MERGED,
-        ("merged-in-the-order-of-the-files", "for key in keys:\n", "for key in list(self.places):\n"),
-        ("the-last-record-is-lost", 'if not line.endswith(b"\\n"):', "if not stream.peek(1):"),
-        ("a-share-is-read-from-its-start-again", "self._read[path] = start = stop", "start = stop"),
+        ("merged-in-the-order-of-the-files", "Shares.taken", "keys", "list(self.places)"),
+        ("the-last-record-is-lost", "whole_lines", "line.endswith(b'\\n')", "stream.peek(1)"),
+        ("a-share-is-read-from-its-start-again", "Shares.look", "self._read[path] = start = stop", "start = stop"),
     ),
     *_of(
         "interp/run/dryrun.py",
@@ -664,51 +903,56 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_dryrun.py::test_how_many_are_asked_is_foreseen_from_the_share_that_is_right",
             "test_dryrun.py::test_what_is_asked_for_again_is_neither_measured_nor_counted_twice",
         ],
-        ("the-first-chunk-gives-the-rate-too", "later = self.chunks[1:] or self.chunks", "later = self.chunks"),
+        ("the-first-chunk-gives-the-rate-too", "Part.rate", "self.chunks[1:] or self.chunks", "self.chunks"),
         (
             "what-happens-once-is-left-out",
+            "Part.seconds",
             "self.times * (self.once + self.rate * self.whole)",
             "self.times * self.rate * self.whole",
         ),
-        ("what-is-on-record-is-left", "self.whole - self.kept - self.measured", "self.whole - self.measured"),
+        ("what-is-on-record-is-left", "Part.left", "self.whole - self.kept", "self.whole"),
         (
             "questions-for-tokens",
-            "size = sum(self._sizes.get(identity, self.mean_size) for identity in ids)",
-            "size = len(ids) * self.mean_size",
+            "DryRun.timer",
+            "sum((self._sizes.get(identity, self.mean_size) for identity in ids))",
+            "len(ids) * self.mean_size",
         ),
+        ("all-are-taken-to-be-right", "DryRun.foresees", "self.cases * asked / right", "self.cases"),
+        ("more-cases-than-there-are", "DryRun.foresees", "min(wanted, right * there / asked)", "wanted"),
+        ("measured-now-counts-as-kept", "Part.take", "self.known |= set(ids)", ""),
         (
-            "all-are-taken-to-be-right",
-            "math.ceil(self.cases * asked / right / at_once)",
-            "math.ceil(self.cases / at_once)",
+            "one-long-question-is-enough",
+            "Part.settled",
+            "bool(self.chunks) and self.chunks[0].items >= FEW and (self.chunks[0].seconds >= LONG)",
+            "bool(self.chunks) and self.chunks[0].seconds >= LONG",
         ),
-        ("more-cases-than-there-are", "self.cases = min(wanted, right * there / asked)", "self.cases = wanted"),
-        (
-            "measured-now-counts-as-kept",
-            "        self.chunks.append(chunk)\n        self.known |= set(ids)\n",
-            "        self.chunks.append(chunk)\n",
-        ),
-        ("one-long-question-is-enough", "self.chunks[0].items >= FEW and ", ""),
     ),
     *_of(
         "interp/run/processes.py",
         ["test_processes.py::test_processes_without_a_gpu_know_each_other_whatever_device_was_asked_for"],
-        ("a-cpu-only-where-it-is-named", 'cpu=device == "cpu" or not torch.cuda.is_available()', 'cpu=device == "cpu"'),
+        (
+            "a-cpu-only-where-it-is-named",
+            "launched",
+            "device == 'cpu' or not torch.cuda.is_available()",
+            "device == 'cpu'",
+        ),
     ),
     *_of(
         "interp/run/processes.py",
         ["test_processes.py::test_the_shares_of_all_processes_are_the_items_each_once"],
-        ("every-process-has-all", "return items[self.index :: self.count]", "return items"),
-        ("shares-overlap", "return items[self.index :: self.count]", "return items[self.index :]"),
+        ("every-process-has-all", "Processes.share", "items[self.index::self.count]", "items"),
+        ("shares-overlap", "Processes.share", "items[self.index::self.count]", "items[self.index:]"),
     ),
     *_of(
         "interp/run/recording.py",
         ["test_recording.py"],
+        ("the-chunk-that-did-not-fit-is-left-out", "recorded", "continue", "missing = missing[len(chunk):]\ncontinue"),
         (
-            "the-chunk-that-did-not-fit-is-left-out",
-            "                continue\n",
-            "                missing = missing[len(chunk) :]\n                continue\n",
+            "batches-are-not-halved",
+            "_smaller_batches",
+            "setting.prefix.batch_tokens // 2",
+            "setting.prefix.batch_tokens",
         ),
-        ("batches-are-not-halved", "setting.prefix.batch_tokens // 2)", "setting.prefix.batch_tokens)"),
     ),
     *_of(
         "interp/pipelines/diagnose.py",
@@ -717,37 +961,42 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_diagnose.py::test_sets_of_examples_are_averaged_by_question_and_their_spread_is_shown",
             "test_diagnose.py::test_what_was_cut_off_or_does_not_parse_is_counted",
         ],
-        (
-            "wrong-answers-are-measured-as-right",
-            'for q in chunk if told[q.id]["right"]]',
-            'for q in chunk if told[q.id]["answer"]]',
-        ),
-        ("sets-of-examples-are-not-averaged", "float(np.mean(there))", "there[0]"),
-        ("unanswered-is-not-counted", 'record["answer"] is None for', 'record["answer"] == "" for'),
+        ("wrong-answers-are-measured-as-right", "selected_cases", "'right'", "'answer'"),
+        ("sets-of-examples-are-not-averaged", "_means", "float(np.mean(there))", "there[0]"),
+        ("unanswered-is-not-counted", "summary_of", "record['answer'] is None", "record['answer'] == ''"),
     ),
     *_of(
         "training/losses.py",
         ["test_losses.py"],
-        ("divergence-not-halved", "(q.exp() * (q - mixture)).sum(-1)) / 2", "(q.exp() * (q - mixture)).sum(-1))"),
+        (
+            "divergence-not-halved",
+            "jensen_shannon",
+            "((p.exp() * (p - mixture)).sum(-1) + (q.exp() * (q - mixture)).sum(-1)) / 2",
+            "(p.exp() * (p - mixture)).sum(-1) + (q.exp() * (q - mixture)).sum(-1)",
+        ),
         (
             "divergence-is-punished",
-            "(wanted - jensen_shannon(right, wrong))",
-            "(jensen_shannon(right, wrong) - wanted)",
+            "jsd_loss",
+            "wanted - jensen_shannon(right, wrong)",
+            "jensen_shannon(right, wrong) - wanted",
         ),
         (
             "margin-turned-round",
-            "(expected(right, values) - expected(wrong, values))",
-            "(expected(wrong, values) - expected(right, values))",
+            "margin_loss",
+            "expected(right, values) - expected(wrong, values)",
+            "expected(wrong, values) - expected(right, values)",
         ),
         (
             "sum-without-its-size",
-            "(expected(right, values) + expected(wrong, values))).abs()",
-            "(expected(right, values) + expected(wrong, values)))",
+            "sum_loss",
+            "(1 - (expected(right, values) + expected(wrong, values))).abs()",
+            "1 - (expected(right, values) + expected(wrong, values))",
         ),
-        ("sum-to-a-half", "return (1 - (expected(right", "return (0.5 - (expected(right"),
-        ("answers-are-unlearned", "weights.lm * -answer_logprob", "weights.lm * answer_logprob"),
+        ("sum-to-a-half", "sum_loss", "1", "0.5"),
+        ("answers-are-unlearned", "advice_losses", "-answer_logprob", "answer_logprob"),
         (
             "tokenized-brier-without-the-square",
+            "tokenized_brier",
             "(right.to(values)[..., None] - values) ** 2",
             "(right.to(values)[..., None] - values).abs()",
         ),
@@ -755,16 +1004,31 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "training/packing.py",
         ["test_training.py::test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences"],
-        ("answers-see-each-other", "tree.sight()[None]", "np.tri(len(tree.tokens), dtype=bool)[None]"),
-        ("tokens-stand-where-they-are-packed", "np.array([tree.depths])", "np.arange(len(tree.depths))[None]"),
-        ("all-answers-are-the-first-ones", "[i for i, plan in enumerate(plans) for _", "[0 for plan in plans for _"),
+        ("answers-see-each-other", "packed_row", "tree.sight()", "np.tri(len(tree.tokens), dtype=bool)"),
+        (
+            "tokens-stand-where-they-are-packed",
+            "packed_row",
+            "np.array([tree.depths])",
+            "np.arange(len(tree.depths))[None]",
+        ),
+        (
+            "all-answers-are-the-first-ones",
+            "packed_row",
+            "[i for i, plan in enumerate(plans) for _ in plan.answer_tokens]",
+            "[0 for plan in plans for _ in plan.answer_tokens]",
+        ),
     ),
     *_of(
         "training/objectives.py",
         ["test_training.py::test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_texts"],
-        ("right-and-wrong-swapped", "said.levels[0::2], said.levels[1::2]", "said.levels[1::2], said.levels[0::2]"),
-        ("levels-are-unlearned", "weight * -mass", "weight * mass"),
-        ("the-wrong-answer-is-learned", "said.answers[0::2]", "said.answers[1::2]"),
+        (
+            "right-and-wrong-swapped",
+            "AdviceObjective.terms",
+            ("advice_losses(said.levels[0::2], said.levels[1::2], said.answers[0::2], inputs['values'], self.recipe)"),
+            ("advice_losses(said.levels[1::2], said.levels[0::2], said.answers[0::2], inputs['values'], self.recipe)"),
+        ),
+        ("levels-are-unlearned", "with_mass", "-mass", "mass"),
+        ("the-wrong-answer-is-learned", "AdviceObjective.terms", "said.answers[0::2]", "said.answers[1::2]"),
     ),
     *_of(
         "training/batches.py",
@@ -772,13 +1036,19 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_training.py::test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch",
             "test_training.py::test_no_question_is_both_trained_on_and_held_out",
         ],
-        ("updates-shared-out-among-processes", "recipe.accumulation * processes]", "recipe.accumulation]"),
+        (
+            "updates-shared-out-among-processes",
+            "mini_batches",
+            "recipe.updates * recipe.accumulation * processes",
+            "recipe.updates * recipe.accumulation",
+        ),
         (
             "held-out-by-example",
-            "if e.question.id not in kept]",
-            "if e.question.id not in kept or e.format == 'ScoreLetter']",
+            "split",
+            "e.question.id not in kept",
+            "e.question.id not in kept or e.format == 'ScoreLetter'",
         ),
-        ("one-order-for-all-epochs", 'f"{options.seed}-{epoch}"', 'f"{options.seed}"'),
+        ("one-order-for-all-epochs", "mini_batches", "f'{options.seed}-{epoch}'", "f'{options.seed}'"),
     ),
     *_of(
         "training/loop.py",
@@ -787,16 +1057,21 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_training.py::test_only_the_second_adapter_has_gradients_and_the_first_keeps_its_bytes",
             "test_training.py::test_two_processes_learn_what_one_does_with_twice_the_accumulation",
         ],
-        ("the-first-layers-instead-of-the-last", "list(range(layers - wanted, layers))", "list(range(wanted))"),
-        ("the-first-adapter-learns-too", "inference_mode=True)  # the last", "inference_mode=False)  # the last"),
-        ("the-first-adapter-drops-out", "module.lora_dropout[below] = torch.nn.Identity()", "pass"),
-        ("the-first-adapter-is-off", "set_adapter([below, SECOND], inf", "set_adapter([SECOND], inf"),
-        ("updates-not-divided-by-processes", "(recipe.accumulation * processes.count)", "recipe.accumulation"),
+        ("the-first-layers-instead-of-the-last", "_last", "range(layers - wanted, layers)", "range(wanted)"),
+        ("the-first-adapter-learns-too", "_adapted", "True", "False"),
+        ("the-first-adapter-drops-out", "_adapted", "module.lora_dropout[below] = torch.nn.Identity()", "pass"),
+        ("the-first-adapter-is-off", "_adapted", "[below, SECOND]", "[SECOND]"),
+        ("updates-not-divided-by-processes", "train", "recipe.accumulation * processes.count", "recipe.accumulation"),
     ),
     *_of(
         "training/adapters.py",
         ["test_training.py::test_what_is_saved_is_the_model_that_was_trained_within_the_rounding_of_float16"],
-        ("stacked-without-their-scales", ".float().cpu() * config.lora_alpha / config.r if", ".float().cpu() if"),
+        (
+            "stacked-without-their-scales",
+            "stacked",
+            "state[other].float().cpu() * config.lora_alpha / config.r",
+            "state[other].float().cpu()",
+        ),
     ),
     *_of(
         "training/triplets.py",
@@ -807,41 +1082,53 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_training.py::test_what_is_tested_on_is_not_trained_on",
             "test_training.py::test_branches_follow_the_sampled_wrong_answers_of_a_triplet_and_are_named",
         ],
-        ("branches-in-place-of-samples", 'sources[text] != "branched" or len(wrong) < most', "True"),
-        ("wrong-called-right", '{"right": bare, "wrong": first,', '{"right": first, "wrong": bare,'),
-        ("one-wrong-answer-for-all-passes", "[epoch % (1 + len(self.others))]", "[0]"),
+        ("branches-in-place-of-samples", "_triplets", "sources[text] != 'branched' or len(wrong) < most", "True"),
+        (
+            "wrong-called-right",
+            "_triplets",
+            "{'right': bare, 'wrong': first, 'others': others, 'sources': list(wrong.values())}",
+            "{'right': first, 'wrong': bare, 'others': others, 'sources': list(wrong.values())}",
+        ),
+        ("one-wrong-answer-for-all-passes", "Triplet.wrong_in", "epoch % (1 + len(self.others))", "0"),
         (
             "looks-tell-which-is-wrong",
+            "alike",
             "other = (other[0].upper() if one[0].isupper() else other[0].lower()) + other[1:]",
             "pass",
         ),
-        ("tested-questions-are-trained-on", "if normalised(q.text) not in tested]", "if q.text not in tested]"),
+        ("tested-questions-are-trained-on", "_questions", "normalised(q.text) not in tested", "q.text not in tested"),
     ),
     *_of(
         "figures/captions.py",
         ["test_figures.py"],
-        ("asked-and-right-swapped", 'data["asked"],\n        data["right"],', 'data["right"],\n        data["asked"],'),
-        (
-            "counted-and-left-out-swapped",
-            "(n = {estimate.n}, {estimate.left_out} left out)",
-            "(n = {estimate.left_out}, {estimate.n} left out)",
-        ),
+        ("asked-and-right-swapped", "subject_of", "data['asked']", "data['right']"),
+        ("counted-and-left-out-swapped", "in_words", "estimate.n", "estimate.left_out"),
     ),
     *_of(
         "figures/jsd.py",
         ["test_figures.py"],
-        ("bins-closed-on-the-left", 'values, side="left")', 'values, side="right")'),
-        ("all-sets-of-examples-counted", "questions, floors = averaged(records)", "questions, floors = list(records)"),
+        ("bins-closed-on-the-left", "_binned", "'left'", "'right'"),
+        ("all-sets-of-examples-counted", "divergences", "averaged", "list"),
     ),
     *_of(
         "figures/likelihood.py",
         ["test_figures.py"],
-        ("the-first-wrong-answer-alone", "get(role, ())", "get(role, ())[:1]"),
+        (
+            "the-first-wrong-answer-alone",
+            "likelihoods",
+            "record.get('answers', {}).get(role, ())",
+            "record.get('answers', {}).get(role, ())[:1]",
+        ),
     ),
     *_of(
         "figures/calibration.py",
         ["test_evaluate.py::test_the_bars_and_dots_count_every_answer_once_at_its_level"],
-        ("right-bars-are-wrong-ones", '[0 if right[record["id"]] else 1]', '[1 if right[record["id"]] else 0]'),
+        (
+            "right-bars-are-wrong-ones",
+            "reliabilities",
+            "0 if right[record['id']] else 1",
+            "1 if right[record['id']] else 0",
+        ),
     ),
 )
 
