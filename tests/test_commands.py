@@ -199,3 +199,28 @@ def test_one_model_over_all_devices_is_run_in_one_process(monkeypatch):
     monkeypatch.setattr(options, "launched", lambda device: Processes(2, 1))
     with pytest.raises(UserError, match="--device-map auto spreads one model over all devices; run it in one process"):
         Diagnose(device_map="auto").loading  # noqa: B018
+
+
+def advice(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
+    """The console script, as pip writes it."""
+    code = f"import sys; sys.argv = {['advice', *arguments]!r}; from interp.cli.advice import main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_console_script_runs_every_command_by_name(tmp_path):
+    from interp.cli.advice import COMMANDS as NAMED
+
+    assert {module for module, _ in NAMED.values()} >= {
+        module for module in COMMANDS if not module.endswith("__main__")
+    }
+    listed = advice("--help", folder=tmp_path)
+    assert listed.returncode == 0 and all(f"  {name} " in listed.stdout for name in NAMED)
+    done = advice("rollout", "--help", folder=tmp_path)
+    assert done.returncode == 0 and "advice rollout" in done.stdout and "--ckpt" in done.stdout
+    wrong = advice("rolout", folder=tmp_path)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (
+        2,
+        1,
+    ) and "no such command; there are diagnose," in wrong.stderr
+    refused = advice("jsd", "--data", "nowhere", folder=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1) and "--data nowhere" in refused.stderr
