@@ -213,6 +213,16 @@ def _of(file: str, tests: Sequence[str], *changes: tuple[str, str, str, str]) ->
 
 MUTANTS: tuple[Mutant, ...] = (
     *_of(
+        "interp/models/checkpoints.py",
+        ["test_masking.py"],
+        (
+            "the-mean-of-the-table-not-of-what-layers-receive",
+            "Checkpoint.mean_embedding",
+            "table(part)",
+            "table.weight[part]",
+        ),
+    ),
+    *_of(
         "interp/instruments/jsd.py",
         ["test_jsd.py"],
         (
@@ -647,7 +657,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         ("levels-still-see-the-answer", "variants", "(*looking, *levels)", "(*looking,)"),
         ("what-lies-between-is-cut-too", "variants", "len(ids) - 1 if name == CUTS[0] else after", "after"),
-        ("the-mean-of-the-table-not-of-what-layers-receive", "mean_embedding", "table(part)", "table.weight[part]"),
         (
             "pad-that-ends-a-turn-is-a-filler",
             "padding_token",

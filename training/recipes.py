@@ -73,13 +73,15 @@ class Weights:
         for name in ("lm", "jsd", "margin", "sum"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"the weight of the term {name} is {getattr(self, name)}: must be at least 0")
-        if isinstance(self, Recipe):
-            Recipe.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdviceRecipe(Weights, Recipe):
     """A recipe for ADVICE, with the weights of its terms."""
+
+    def __post_init__(self) -> None:
+        Weights.__post_init__(self)
+        Recipe.__post_init__(self)
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -12,9 +11,8 @@ from interp.records import ConfidenceDistribution, Span, Transcript
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from interp.models.checkpoints import Checkpoint
     from interp.models.prefix import TokenTree
@@ -47,25 +45,8 @@ def filler_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
     """The input embedding [width] of each filler: neutral token, mean of the vocabulary, and pad where it is one."""
     prefix, checkpoint = setting.prefix, setting.checkpoint
     neutral, pad = neutral_token(checkpoint), padding_token(checkpoint.tokenizer, setting.stops)
-    fillers = {"neutral": prefix.embedded([neutral])[0], "mean": mean_embedding(checkpoint.model)}
+    fillers = {"neutral": prefix.embedded([neutral])[0], "mean": checkpoint.mean_embedding}
     return fillers if pad is None else fillers | {"pad": prefix.embedded([pad])[0]}
-
-
-_MEANS: "WeakKeyDictionary[PreTrainedModel | PeftModel, Tensor]" = WeakKeyDictionary()
-"""The mean embedding of each model that is still there; a model must not be held for its mean."""
-
-
-def mean_embedding(model: "PreTrainedModel | PeftModel") -> "Tensor":
-    """The mean [width] over the vocabulary of the embeddings as the model receives them."""
-    import torch
-
-    if model not in _MEANS:
-        table = model.get_input_embeddings()
-        count = model.config.get_text_config().vocab_size
-        parts = torch.split(torch.arange(count, device=model.device), 4096)
-        sums = torch.stack([table(part).float().sum(0).cpu().double() for part in parts])
-        _MEANS[model] = sums.sum(0) / count
-    return _MEANS[model]
 
 
 @dataclass(frozen=True, eq=False)

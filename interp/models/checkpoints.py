@@ -104,6 +104,18 @@ class Checkpoint:
         vocabulary = self.tokenizer.get_vocab().items()
         return tuple(sorted(index for token, index in vocabulary if LINE_END.match(token)))
 
+    @cached_property
+    def mean_embedding(self) -> "torch.Tensor":
+        """The mean [width] over the vocabulary of the embeddings as the model receives them."""
+        import torch
+
+        table = self.model.get_input_embeddings()
+        count = self.model.config.get_text_config().vocab_size
+        parts = torch.split(torch.arange(count, device=self.model.device), 4096)
+        sums = torch.stack([table(part).float().sum(0).cpu().double() for part in parts])  # [parts, width]
+        mean: torch.Tensor = sums.sum(0) / count
+        return mean
+
     @property
     def context(self) -> int | None:
         """The longest prompt in tokens that the model was built for; None where its configuration names none."""

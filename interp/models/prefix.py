@@ -109,21 +109,25 @@ class SharedPrefix:
         self.windows = attention_windows(model)
         self._keys_values: list[tuple[Tensor, Tensor]] = []
         self.opening: tuple[int, ...] = ()
-        vars(self).update(vars(self.extended(opening)))
+        self._read(opening)
 
     def extended(self, ids: Sequence[int]) -> "SharedPrefix":
         """The same model having read `ids`, which begin with the opening; only what is new is read."""
         if tuple(ids[: len(self.opening)]) != self.opening:
             raise ValueError("the longer opening does not begin with the shorter one")
         longer = copy.copy(self)
-        longer.opening = tuple(ids)
+        longer._read(ids)
+        return longer
+
+    def _read(self, ids: Sequence[int]) -> None:
+        """Reads what `ids` have beyond the opening; keys and values before are shared with whoever has read them."""
         if len(ids) > len(self.opening):
             tree = TokenTree()
             path = tree.insert(ids[len(self.opening) :])
             with torch.no_grad():
                 forest = self._forward([len(self.opening)], [tree], [path[-1:]])
-            longer._keys_values = [(keys, values) for keys, values, _ in forest.cache]
-        return longer
+            self._keys_values = [(keys, values) for keys, values, _ in forest.cache]
+        self.opening = tuple(ids)
 
     def shared_length(self, sequences: Sequence[Sequence[int]]) -> int:
         """How many tokens of the opening all sequences begin with, leaving each at least one of its own."""
