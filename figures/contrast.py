@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.captions import digits
-from figures.style import ROLE_COLOURS, SINGLE, paper
+from figures.style import ROLE_COLOURS, SINGLE, paper, printable
 from interp.records import ConfidenceDistribution
 
 
@@ -31,7 +31,7 @@ def drawn_contrast(
         axes = figure.subplots(2, 1, sharex=True, sharey=True)
         for ax, answer, confidence, role in zip(axes, answers, confidences, ("seen", "jsd"), strict=True):
             draw_distribution(confidence, ROLE_COLOURS[role], ax)
-            ax.set_title(f"after “{answer}”: expected {digits(confidence.expected)}", loc="left")
+            ax.set_title(f"after “{printable(answer)}”: expected {digits(confidence.expected)}", loc="left")
         axes[1].set_xlabel("stated confidence")
         floor = "" if noise is None else f", noise floor {digits(noise)}"
         figure.suptitle(f"JSD {digits(jsd)} nats{floor}", fontsize=7, x=0.99, ha="right")

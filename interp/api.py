@@ -5,6 +5,7 @@ It lies above pipelines and figures and adds nothing to what they measure."""
 import hashlib
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from interp.datasets.questions import loaded_questions, question_of_record, shuffled
+from interp.datasets.questions import LETTERS, choice_index, loaded_questions, question_of_record, shuffled
 from interp.errors import UserError
 from interp.formats import FORMATS, FormatName
 from interp.instruments.jsd import divergence, surface_variants
-from interp.pipelines.compare import paired_records
+from interp.pipelines.compare import INSTRUMENTS, paired_records
 from interp.pipelines.diagnose import Diagnose, InstrumentName, WrongName, diagnosed
 from interp.records import ConfidenceDistribution, Question
 from interp.run import runs
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
     from interp.models.setting import Setting
 
 FigureName = Literal["jsd", "likelihood", "rollout", "attribution", "masking", "tokens"]
-INSTRUMENTS: tuple[InstrumentName, ...] = get_args(InstrumentName)
 SHORT = "{:.3g}".format
 IN_MEMORY = "in memory"
 """What the data of a run are called that came as a list."""
 
 
-def questions(data: "str | Iterable[Question | Mapping[str, Any]] | DataFrame", n: int | None = None) -> list[Question]:
+def questions(
+    data: "str | Path | Iterable[Question | Mapping[str, Any]] | DataFrame", n: int | None = None, *, seed: int = 0
+) -> list[Question]:
     """Questions from any source.
 
     Args:
@@ -48,20 +50,36 @@ def questions(data: "str | Iterable[Question | Mapping[str, Any]] | DataFrame", 
             commands; or Questions, mappings or the rows of a DataFrame with `question` and `answers` (or `choices` and
             `answer`), in their own order.
         n: how many of them; by default all.
+        seed: the order of those that are shuffled.
 
     Raises:
-        UserError: naming the row that is no question, or the file and its line.
+        UserError: naming the row that is no question, the file and its line, or an id that stands there twice.
     """
-    if isinstance(data, str):
-        return shuffled(loaded_questions(data), 0)[:n]
-    rows = data.to_dict("records") if hasattr(data, "to_dict") else data
+    if isinstance(data, str | Path):
+        return shuffled(loaded_questions(str(data)), seed)[:n]
+    rows = data.to_dict("records") if type(data).__name__ == "DataFrame" else data  # type: ignore[union-attr]
     found = []
     for number, row in enumerate(rows):
         try:
-            found.append(row if isinstance(row, Question) else question_of_record(row))
+            found.append(row if isinstance(row, Question) else question_of_record(_plain(row)))
         except ValueError as error:
             raise UserError(f"question {number}: {error}") from None
+    identity, count = Counter(question.id for question in found).most_common(1)[0] if found else ("", 0)
+    if count > 1:
+        raise UserError(
+            f"the id {identity!r} stands there twice; ids must differ (without ids: the same question twice)"
+        )
     return found[:n]
+
+
+def _plain(row: object) -> object:
+    """A row as JSON would hold it: arrays as lists, numbers of numpy as Python's, nothing for what is missing."""
+    if not isinstance(row, Mapping):
+        return row
+    values = {
+        key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for key, value in row.items()
+    }
+    return {key: value for key, value in values.items() if not (isinstance(value, float) and np.isnan(value))}
 
 
 def load(
@@ -87,16 +105,26 @@ def load(
     Raises:
         UserError: for a checkpoint that cannot be loaded, a model without a tokenizer, and one in training mode.
     """
-    from interp.models.checkpoints import Checkpoint, Loading, loaded_checkpoint
+    from interp.models.checkpoints import Loading, held_checkpoint, loaded_checkpoint
 
-    if isinstance(model, str):
-        return Model(loaded_checkpoint(model, Loading(device, dtype)), format, shots)
+    _refuse_unknown("format", format, FORMATS)
+    _refuse_unknown("dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
+    if isinstance(model, str | Path):
+        return Model(loaded_checkpoint(str(model), Loading(device, dtype)), format, shots)
     if tokenizer is None:
         raise UserError("a model in memory needs its tokenizer: interp.load(model, tokenizer)")
+    _refuse_training(model)
+    return Model(held_checkpoint(model, tokenizer), format, shots)
+
+
+def _refuse_training(model: "PreTrainedModel | PeftModel") -> None:
     if model.training:
         raise UserError("the model is in training mode, so that dropout would blur what it says: call model.eval()")
-    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return Model(Checkpoint(str(name), model, tokenizer), format, shots)
+
+
+def _refuse_unknown(what: str, name: str, known: Iterable[str]) -> None:
+    if name not in (there := tuple(known)):
+        raise UserError(f"{what} {name!r} is none of {', '.join(there)}")
 
 
 class Model:
@@ -107,14 +135,15 @@ class Model:
         self.checkpoint = checkpoint
         self.format: FormatName = format
         self.shots = checkpoint.shots if shots is None else shots
-        self._setting = cache(self._prepared)
+        # a model that is someone else's may change between two questions: what was read before would be another's
+        self._setting = cache(self._prepared) if checkpoint.fingerprint else self._prepared
 
     def __repr__(self) -> str:
         dtype = str(self.checkpoint.model.dtype).removeprefix("torch.")
         return f"Model({self.checkpoint.name!r}, {self.format}, shots={self.shots}, {dtype})"
 
     def answer(self, question: str | Question) -> str | None:
-        """The model's own greedy answer to a question; None where it gives none that could be put to it again."""
+        """The model's own greedy answer, or the question's `response`; None where it could not be put again."""
         from interp.answers import asked_for
 
         asked = _question(question)
@@ -124,21 +153,23 @@ class Model:
 
     def confidence(self, question: str | Question, answer: str) -> ConfidenceDistribution:
         """P(C | q, a): how probable each level is when the model has given this answer to this question."""
-        return self._confidences(_question(question), [answer])[0]
+        asked = _question(question)
+        return self._confidences(asked, [self._put(asked, answer)])[0]
 
-    def contrast(self, question: str | Question, right: str, wrong: str) -> "Contrast":
+    def contrast(self, question: str | Question, right: str | None, wrong: str | None) -> "Contrast":
         """The confidence after one answer beside that after another, with the noise that looks alone would make."""
         asked = _question(question)
-        variants = surface_variants(right)
-        first, second, *others = self._confidences(asked, [right, wrong, *variants])
+        answers = self._put(asked, right), self._put(asked, wrong)
+        variants = surface_variants(answers[0])
+        first, second, *others = self._confidences(asked, [*answers, *variants])
         noise = float(np.mean([divergence(first, other) for other in others])) if others else None
-        return Contrast(asked.text, (right, wrong), (first, second), divergence(first, second), noise)
+        return Contrast(asked.text, answers, (first, second), divergence(first, second), noise)
 
     def diagnose(
         self,
         data: "str | Iterable[Question | Mapping[str, Any]] | DataFrame",
         *,
-        instruments: Sequence[InstrumentName] = INSTRUMENTS,
+        instruments: InstrumentName | Sequence[InstrumentName] = INSTRUMENTS,
         n: int = 48,
         n_attribution: int = 8,
         wrong: WrongName = "branched",
@@ -162,13 +193,17 @@ class Model:
         Raises:
             UserError: where no question is answered right, and for what an instrument cannot do on this model.
         """
-        asked = questions(data)
+        chosen = [instruments] if isinstance(instruments, str) else list(instruments)
+        for name in chosen:
+            _refuse_unknown("instrument", name, INSTRUMENTS)
+        _refuse_unknown("wrong", wrong, get_args(WrongName))
+        asked = questions(data, seed=seed)
         if not asked:
             raise UserError("no questions: nothing to measure")
         with tempfile.TemporaryDirectory() as folder:
             options = Diagnose(
                 ckpt=self.checkpoint.name,
-                data=data if isinstance(data, str) else IN_MEMORY,
+                data=str(data) if isinstance(data, str | Path) else IN_MEMORY,
                 n=n,
                 format=self.format,
                 shots=self.shots,
@@ -180,7 +215,8 @@ class Model:
                 out=Path(out or folder),
             )
             checkpoint = self._identified(out is not None)
-            return read_run(diagnosed(options, instruments, "diagnose", checkpoint, questions=asked))
+            ordered = [name for name in INSTRUMENTS if name in chosen]
+            return read_run(diagnosed(options, ordered, "diagnose", checkpoint, questions=asked))
 
     def _identified(self, resumable: bool) -> "Checkpoint":
         """The checkpoint, with a fingerprint of its weights where a run on disk must know them again."""
@@ -189,20 +225,32 @@ class Model:
             return checkpoint
         import torch
 
-        digest = hashlib.sha256()
+        from interp.models.checkpoints import active_adapters
+
+        settings = [str(one) for one in getattr(checkpoint.model, "peft_config", {}).values()]
+        digest = hashlib.sha256("|".join([*settings, *active_adapters(checkpoint.model)]).encode())
         for weights in checkpoint.model.state_dict().values():
-            digest.update(weights.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return replace(checkpoint, fingerprint=digest.hexdigest()[:12])
 
     def _prepared(self, choices: bool) -> "Setting":
         from interp.models.setting import prepared
 
+        _refuse_training(self.checkpoint.model)
         return prepared(self.checkpoint, FORMATS[self.format], shots=self.shots, choices=choices)
+
+    def _put(self, question: Question, answer: str | None) -> str:
+        """The answer as `diagnose` puts it: one line; of a choice named in more words the letter."""
+        text = (answer or "").strip()
+        if not text or "\n" in text:
+            raise UserError(f"{answer!r} cannot be put into the prompt as an answer: it must be one line of text")
+        named = choice_index(text, question.choices) if question.choices else None
+        return text if named is None else LETTERS[named]
 
     def _confidences(self, question: Question, answers: Sequence[str]) -> list[ConfidenceDistribution]:
         setting = self._setting(bool(question.choices))
         for answer in answers:
-            if "\n" in answer.strip() or not setting.prompter.speakable(question, answer):
+            if not setting.prompter.speakable(question, answer):
                 raise UserError(f"{answer!r} cannot be put into the prompt as an answer")
         transcripts = [setting.prompter.transcript(question, answer) for answer in answers]
         return [reading.distribution for reading in setting.reader.readings(transcripts)]
@@ -219,6 +267,8 @@ def _show_figures() -> None:
 
 def _question(question: str | Question) -> Question:
     """Whether an answer is right is not asked here, so that a text alone will do."""
+    if isinstance(question, str) and not question.strip():
+        raise UserError("the question has no text")
     return Question("asked", question, ("?",)) if isinstance(question, str) else question
 
 
@@ -319,6 +369,7 @@ class Result:
         Raises:
             UserError: where what it shows was not measured.
         """
+        _refuse_unknown("figure", name, get_args(FigureName))
         from figures.captions import subject_of
         from figures.report import PAGES_OF
         from figures.style import paper
@@ -331,16 +382,26 @@ class Result:
         return pages[0].figure
 
     def compare(self, after: "Result") -> "DataFrame":
-        """This run and another of the same questions: each number before and after, and the paired difference.
+        """This run and another: each number before and after, and the paired difference on the questions of both.
+
+        Each run has the right and wrong answers of its own model; `interp.compare` puts the first one's to both.
 
         Raises:
-            UserError: where they share no instrument or no question.
+            UserError: where they share no instrument or no question, or differ in format or in what an id stands for.
         """
         from pandas import DataFrame
 
         shared = [name for name in INSTRUMENTS if name in self.summary and name in after.summary]
         if not shared:
             raise UserError("the two runs share no instrument")
+        if self.summary["format"] != after.summary["format"]:
+            raise UserError(f"formats differ: {self.summary['format']} and {after.summary['format']}")
+        texts = [side._texts(shared) for side in (self, after)]
+        both = sorted(texts[0].keys() & texts[1].keys())
+        if not both:
+            raise UserError("the two runs share no question")
+        if unlike := [identity for identity in both if texts[0][identity] != texts[1][identity]]:
+            raise UserError(f"the id {unlike[0]!r} stands for two questions; give ids that tell them apart")
         rows = {}
         for name in shared:
             for key, row in paired_records([self.all_records, after.all_records], name).items():
@@ -354,6 +415,12 @@ class Result:
                     "n": change["n"],
                 }
         return DataFrame.from_dict(rows, orient="index")
+
+    def _texts(self, instruments: Sequence[str]) -> dict[str, str]:
+        """The text of each question that these instruments have measured, by its id."""
+        measured = {record["id"] for record in self.all_records if record["measure"] in instruments}
+        asked = (record for record in self.all_records if record["measure"] == "answer")
+        return {record["id"]: record["question"] for record in asked if record["id"] in measured}
 
     def __repr__(self) -> str:
         model, data = self.summary["model"]["name"], self.summary["data"]

@@ -98,7 +98,9 @@ def tried(python: Path, folder: Path) -> None:
     (folder / "given.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked), encoding="utf-8")
     options = ("--data", "given.jsonl", "--methods", "given", "--out", "out")
     said = ran(python, "-m", "interp.evaluate", *options, folder=folder)
-    ran(python, "-c", "from interp.questions import loaded_questions; loaded_questions('facts')", folder=folder)
+    ran(
+        python, "-c", "from interp.datasets.questions import loaded_questions; loaded_questions('facts')", folder=folder
+    )
     if not (folder / "out" / "table.csv").is_file() or "33.3" not in said:  # four of twelve are right
         raise SystemExit(f"interp.evaluate left no table, or a wrong one:\n{said}")
 

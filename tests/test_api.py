@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pandas
@@ -69,8 +71,11 @@ def test_an_answer_of_its_own_is_none_where_it_could_not_be_put_again(asked, ope
     assert asked.answer(dataclasses.replace(open_questions[0], response="Rome")) == "Rome"
     with pytest.raises(UserError, match="cannot be put into the prompt"):
         asked.confidence("Who?", "two\nlines")
-    with pytest.raises(UserError, match="an empty answer has no confidence"):
-        asked.confidence("Who?", "")
+    for nothing in ("", None):
+        with pytest.raises(UserError, match="must be one line of text"):
+            asked.contrast("Who?", nothing, "Ben")
+    with pytest.raises(UserError, match="the question has no text"):
+        asked.confidence(" ", "Ben")
 
 
 def test_a_model_in_memory_is_diagnosed_and_stays_as_it_was(asked, tmp_path, monkeypatch):
@@ -137,3 +142,90 @@ def test_a_model_without_a_tokenizer_or_in_training_mode_is_refused(asked):
         interp.load(training, asked.checkpoint.tokenizer)
     with pytest.raises(UserError, match="no questions"):
         asked.diagnose([])
+
+
+def test_a_choice_named_in_words_is_put_as_its_letter(asked, choice_questions):
+    question = choice_questions[0]
+    letter = question.answers[0]
+    assert asked.confidence(question, f" {letter}. {question.answers[1]} ") == asked.confidence(question, letter)
+
+
+def test_all_instruments_run_on_a_model_whose_weights_have_gradients(asked, tmp_path):
+    model = copy.deepcopy(asked.checkpoint.model).requires_grad_(True)
+    result = interp.load(model, asked.checkpoint.tokenizer, shots=0).diagnose(
+        RIVERS, n=2, n_attribution=1, candidates=2
+    )
+    assert {"jsd", "rollout", "masking", "attribution"} <= result.summary.keys()
+    assert all(isinstance(result.plot(name), Figure) for name in ("jsd", "rollout", "attribution", "tokens"))
+    assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
+
+
+def test_a_model_that_changes_between_two_questions_is_read_anew(asked):
+    model = copy.deepcopy(asked.checkpoint.model)
+    held = interp.load(model, asked.checkpoint.tokenizer, shots=2)
+    before = held.confidence("Who?", "Ada")
+    with torch.no_grad():
+        model.get_input_embeddings().weight += 0.3 * torch.randn_like(model.get_input_embeddings().weight)
+    after = interp.load(model, asked.checkpoint.tokenizer, shots=2).confidence("Who?", "Ada")
+    assert held.confidence("Who?", "Ada") == after != before
+    with pytest.raises(UserError, match=r"call model\.eval"):
+        model.train() and held.confidence("Who?", "Ada")
+
+
+def test_what_is_missing_in_a_frame_is_left_out_and_ids_must_differ():
+    frame = pandas.DataFrame(RIVERS)
+    frame["confidence"], frame["context"] = np.nan, [None, "Here.", None, None, None]
+    frame["answers"] = frame["answers"].map(np.array)
+    frame["id"] = np.nan
+    read = interp.questions(frame)
+    assert [question.context for question in read] == ["", "Here.", "", "", ""]
+    assert len({question.id for question in read}) == 5 and read[0].confidence is None
+    with pytest.raises(UserError, match="stands there twice"):
+        interp.questions([RIVERS[0], RIVERS[0]])
+    assert interp.questions("facts:test", n=3, seed=1) != interp.questions("facts:test", n=3)
+
+
+def test_a_name_that_is_unknown_is_refused_before_anything_is_asked():
+    code = """
+import interp
+from types import SimpleNamespace
+from interp.errors import UserError
+model = interp.Model(SimpleNamespace(fingerprint="x", shots=0, name="m"), "ScoreNumber", None)
+for given in ({"instruments": "jds"}, {"instruments": ("jsd", "probe")}, {"wrong": "branch"}):
+    try:
+        model.diagnose([], **given)
+    except UserError as error:
+        print(error)
+try:
+    interp.load("smollm2-135m-instruct", format="scorenumber")
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    starts = (
+        "instrument 'jds' is none of jsd,",
+        "instrument 'probe'",
+        "wrong 'branch' is none of",
+        "format 'scorenumber'",
+    )
+    assert [line.startswith(start) for line, start in zip(done.stdout.splitlines(), starts, strict=True)] == [True] * 4
+
+
+def test_runs_that_cannot_be_compared_are_refused(asked):
+    one = asked.diagnose(RIVERS, instruments="masking", n=2)
+    other = interp.load(asked.checkpoint.model, asked.checkpoint.tokenizer, shots=0, format="ScoreLetter")
+    with pytest.raises(UserError, match="formats differ"):
+        one.compare(other.diagnose(RIVERS, instruments="masking", n=2))
+    with pytest.raises(UserError, match="share no question"):
+        one.compare(asked.diagnose(RIVERS[3:], instruments="masking", n=2))
+    renamed = [{**row, "id": f"q{number}"} for number, row in enumerate(RIVERS)]
+    swapped = [{**row, "id": f"q{number}"} for number, row in enumerate(RIVERS[::-1])]
+    sides = [asked.diagnose(rows, instruments="masking", n=4) for rows in (renamed, swapped)]
+    with pytest.raises(UserError, match="stands for two questions"):
+        sides[0].compare(sides[1])
+
+
+def test_an_answer_with_a_formula_is_drawn_as_it_stands(asked):
+    figure = asked.contrast("How much?", "costs $5_$", "$6").plot()
+    figure.canvas.draw()
+    assert "costs" in figure.axes[0].get_title(loc="left")

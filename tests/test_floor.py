@@ -17,7 +17,9 @@ from interp.instruments.jsd import jensen_shannon
 from interp.intervals import Estimate
 from interp.models.checkpoints import Checkpoint
 from interp.models.prefix import SharedPrefix
+from interp.models.readout import Reading
 from interp.models.setting import Case, prepared
+from interp.records import ConfidenceDistribution
 
 
 def repeated(model, tokenizer, questions) -> list[dict]:
@@ -98,12 +100,21 @@ def test_the_floor_of_a_median_is_the_median_and_of_a_mean_the_signed_mean():
     assert not floors_of([{"measure": "jsd"}])
 
 
+def test_the_stated_levels_log_probability_is_that_among_all_that_the_model_may_say():
+    sides = [Reading(ConfidenceDistribution(("0", "1"), (0.0, 1.0), p, outside), -1.0, 1) for p, outside in SIDES]
+    assert floor._record(*sides)["values"]["stated_logprob"] == pytest.approx(math.log(0.4) - math.log(0.2))
+
+
+SIDES = (((0.5, 0.5), 0.2), ((0.4, 0.6), 0.5))
+"""Two readings, each the probabilities of its levels and what lies outside; the first one's likeliest level is "0"."""
+
+
 def test_the_floor_of_a_score_is_the_root_mean_square_of_its_differences():
     records = made([1e-4, 1e-4], [0.03, -0.01])
-    sides = ([[0.2, 0.8], [0.3, 0.7]], [[0.9, 0.1], [0.7, 0.3]])
-    records = [{**record, "readings": readings} for record, readings in zip(records, sides, strict=True)]
+    for record, difference in zip(records, (0.1, -0.2), strict=True):
+        record["values"]["stated_logprob"] = difference
     assert floor.of_score(records, "expected") == pytest.approx(math.sqrt((0.03**2 + 0.01**2) / 2))
-    assert floor.of_score(records, "stated") == pytest.approx(math.sqrt((0.1**2 + 0.2**2) / 2)), "of its own level"
+    assert floor.of_score(records, "stated") == pytest.approx(math.sqrt((0.1**2 + 0.2**2) / 2))
     assert floor.of_score([], "expected") == 0
 
 

@@ -52,7 +52,7 @@ class Imports(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Attribute) and node.func.attr == "import_module":
-            start = ast.unparse(node.args[0]).strip("f'\"").partition("{")[0]
+            start = ast.unparse(node.args[0]).removeprefix("f").strip("'\"").partition("{")[0]
             self.names |= {name for name in modules() if name.startswith(start)}
         self.generic_visit(node)
 

@@ -1,7 +1,8 @@
 """One packed row for a mini-batch: what its prompts share stands once, right and wrong answers side by side.
 
-The row is a tree of tokens under a mask of its own, as in `interp.prefix`, but read in one pass with gradient: a cache
-would be dropped by gradient checkpointing, and instruction and examples are the longest part of every prompt."""
+The row is a tree of tokens under a mask of its own, as in `interp.models.prefix`, but read in one pass with gradient:
+a cache would be dropped by gradient checkpointing, and instruction and examples are the longest part of every
+prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,6 +4,7 @@ In exact arithmetic it would be 0. In bfloat16 it may be larger than what is mea
 at this precision. It is no noise floor of the model's, which is what other looks of the same answer do to it."""
 
 import copy
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MOST, MOST_ROLLOUTS = 32, 8
 """How many right answers are read again, and how many rollouts: each of those is a prompt's whole pass."""
+TINY = 1e-300
+"""In place of a probability of 0, so that it has a logarithm."""
 DIVERGENCES = r"jsd\.(?!.*(direction|outside|flagged|share|number|correlation))"
 DIFFERENCES = r"jsd\.(.*\.)?direction\.mean|masking\..*\.drop|attribution\.\w+\.effect(_\w+)?"
 """Keys of numbers whose floor is a divergence, and of those whose floor is a difference of expected confidences."""
@@ -56,12 +59,15 @@ def _alone(setting: "Setting", transcript: Transcript) -> "Reading":
 
 def _record(one: "Reading", other: "Reading") -> Record:
     sides = (one.distribution, other.distribution)
+    level = sides[0].stated
+    stated = [math.log(max(side.probability[level] * (1 - side.outside), TINY)) for side in sides]
     values = {
         "jsd": divergence(*sides),
         "expected": sides[0].expected - sides[1].expected,
         "outside": sides[0].outside - sides[1].outside,
         "logprob": one.answer_logprob - other.answer_logprob,
         "stated": float(sides[0].stated != sides[1].stated),
+        "stated_logprob": stated[0] - stated[1],
     }
     return {"readings": [list(side.probability) for side in sides], "values": values}
 
@@ -85,8 +91,7 @@ def of_score(records: Sequence[Record], score: "ScoreName") -> float:
     if score == "expected":
         differences = [record["values"]["expected"] for record in records]
     else:
-        sides = [np.array(record["readings"]) for record in records]  # [readings, levels] each
-        differences = [one[stated] - other[stated] for one, other in sides for stated in [one.argmax()]]
+        differences = [record["values"]["stated_logprob"] for record in records]
     return float(np.sqrt(np.mean(np.square(differences)))) if differences else 0.0
 
 

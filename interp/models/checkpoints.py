@@ -112,7 +112,8 @@ class Checkpoint:
         table = self.model.get_input_embeddings()
         count = self.model.config.get_text_config().vocab_size
         parts = torch.split(torch.arange(count, device=self.model.device), 4096)
-        sums = torch.stack([table(part).float().sum(0).cpu().double() for part in parts])  # [parts, width]
+        with torch.no_grad():
+            sums = torch.stack([table(part).float().sum(0).cpu().double() for part in parts])  # [parts, width]
         mean: torch.Tensor = sums.sum(0) / count
         return mean
 
@@ -307,6 +308,26 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
         if kept and not kept.restored():
             held = None
         del kept  # which holds all that the base did
+
+
+def held_checkpoint(model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase") -> Checkpoint:
+    """The checkpoint of a model that is in memory already. Errors: UserError, as for one that is loaded."""
+    from interp.models.head import base_of
+
+    base = base_of(model)
+    name = str(getattr(base.config, "_name_or_path", "") or type(base).__name__)
+    if model is not base:
+        name += f" with the adapter {', '.join(active_adapters(model))}"
+    exact_products(str(model.device))
+    refuse_lacking_kernel(name, base)
+    _refuse_unknown_tokens(name, model, tokenizer)
+    note = "weights quantised when they were loaded" if getattr(model, "is_quantized", False) else ""
+    return Checkpoint(name, model, tokenizer, note)
+
+
+def active_adapters(model: "PreTrainedModel | PeftModel") -> list[str]:
+    """The names of the adapters that a model in memory runs with."""
+    return [str(name) for name in getattr(model, "active_adapters", [])] if hasattr(model, "peft_config") else []
 
 
 def _placed(model: "AnyModel", place: str, loading: Loading) -> "AnyModel":

@@ -172,8 +172,9 @@ class SharedPrefix:
         found = self._forward([length] * copies, [tree] * copies, [reads] * copies, list(embeds)).reads
         return NextToken(found[0].head, torch.stack([one.hidden for one in found]))
 
+    @torch.no_grad()
     def embedded(self, tokens: Sequence[int]) -> Tensor:
-        """The input embeddings of tokens, [tokens, width]."""
+        """The input embeddings of tokens, [tokens, width], without gradient."""
         embedded: Tensor = self.model.get_input_embeddings()(torch.tensor(tokens, device=self.model.device))
         return embedded
 
