@@ -29,8 +29,8 @@ def asked(taught_setting):
 
 
 def test_what_the_package_promises_is_there_and_nothing_else():
-    assert set(interp.__all__) == {"Contrast", "Model", "Result", "load", "questions", "read_run"}
-    assert all(getattr(interp, name) for name in interp.__all__)
+    assert set(interp.PUBLIC) == {"Contrast", "Model", "Result", "load", "questions", "read_run"}
+    assert all(getattr(interp, name) for name in interp.PUBLIC) and {*interp.PUBLIC} <= {*dir(interp)}
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         interp.lod  # noqa: B018
 
