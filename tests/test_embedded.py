@@ -299,7 +299,7 @@ def test_the_cache_is_the_users_unless_an_environment_variable_moves_it(monkeypa
 
 
 def test_importing_the_module_imports_neither_torch_nor_transformers():
-    code = "import sys, interp.embedded; print({'torch', 'transformers', 'numpy', 'gguf'} & set(sys.modules))"
+    code = "import sys, interp.models.embedded; print({'torch', 'transformers', 'numpy', 'gguf'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
