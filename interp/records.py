@@ -19,6 +19,10 @@ MASS_SPANS: tuple[MassSpan, ...] = (*READ_SPANS, "sink")
 is missing from the prompt's."""
 
 
+Source = Literal["sampled", "branched", "both", "choice"]
+"""How an answer came about: top-p sampling, the paper's way; branching; both; or it is one of a question's letters."""
+
+
 @dataclass(frozen=True)
 class Question:
     """A question with the answers that count as right."""

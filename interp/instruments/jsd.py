@@ -11,19 +11,18 @@ from jaxtyping import Float
 
 from interp.datasets.questions import may_be_right
 from interp.intervals import Columns, Statistic, Value, rank_correlation, share_of_sum
-from interp.records import ConfidenceDistribution, Question, Transcript
+from interp.records import ConfidenceDistribution, Question, Source, Transcript
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
     from interp.models.readout import Reading
     from interp.models.setting import Case, Setting
-    from interp.pipelines.candidates import Source
 
 LIMIT = float(np.log(2))
 """The divergence of two distributions that share no level."""
 NEAR_ZERO = 0.1
 """The paper's line: at most this much is called answer-independent."""
-CANDIDATE_ROLES: "dict[Source, str]" = {
+CANDIDATE_ROLES: dict[Source, str] = {
     "sampled": "candidate",
     "both": "candidate",
     "choice": "candidate",

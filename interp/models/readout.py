@@ -249,12 +249,10 @@ class ConfidenceReader:
             return reads.setdefault(node, len(reads))
 
         # Below the last token of the transcript, "...Confidence:", with levels "1" and "10" (f a filler, | the end):
-        #
         #     path[-1] -- 1 -+- |        edges: (path[-1], 1), (path[-1], 1), (1, 0)
         #                    +- f -- |   ends: after 1, after 1 f, after 10, after 10 f
         #                    +- 0 -+- |
         #                          +- f -- |
-        #
         written = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True) if levels else ()
         for level, (suffix, may_follow) in enumerate(written):
             nodes = (path[-1], *tree.insert(suffix, path[-1]))

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 from interp.formats import ConfidenceFormat
 from interp.models.check import engine_checked, readable
@@ -15,10 +14,7 @@ from interp.models.prefix import SharedPrefix
 from interp.models.prompts import PROBE, Prompter, Prompting, shot_set
 from interp.models.readout import ConfidenceReader
 from interp.plain import visible
-from interp.records import Question
-
-if TYPE_CHECKING:
-    from interp.pipelines.candidates import Source
+from interp.records import Question, Source
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Case:
     """Wrong answers found by branching, likeliest first; some of them may have been sampled as well."""
     candidates: tuple[str, ...] = ()
     """Distinct answers of the model, right or wrong, for the divergence over all pairs."""
-    sources: "tuple[Source, ...]" = ()
+    sources: tuple[Source, ...] = ()
     """How each candidate came about."""
 
 

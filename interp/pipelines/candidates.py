@@ -5,18 +5,16 @@ tokens, each continued greedily, then second tokens, likeliest beginnings first.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from interp.datasets.questions import LETTERS, may_be_right, normalised
 from interp.models.elicitation import Branch, Continuation, Start, source_of_chance
-from interp.records import Question
+from interp.records import Question, Source
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
     from interp.models.setting import Setting
 
-Source = Literal["sampled", "branched", "both", "choice"]
-"""How an answer came about: top-p sampling, the paper's way; branching; both; or it is one of a question's letters."""
 SAMPLED: tuple[Source, ...] = ("sampled", "both", "choice")
 """The sources of what stands in the paper's comparison; the letters of a choice stand in for samples."""
 ROUNDS = (8, 16, 32, 64)
