@@ -226,13 +226,14 @@ def default(options: Benchmarks) -> dict:
 
 def self_consistency(options: Benchmarks) -> dict:
     """Five sampled answers and confidences for each question, in times of one greedy answer and confidence."""
-    from interp.methods import Answered, Sampling, sampled
+    from interp.methods.base import Answered, Draws
+    from interp.methods.self_consistency import sampled
 
     setting, questions = _setting(options), _questions(options)
     asked = [Answered(question, "") for question in questions]
     ways = {
         "default": lambda: _by_default(setting, questions),
-        "ours": lambda: sampled(setting, asked, Sampling(samples=5)),
+        "ours": lambda: sampled(setting, asked, Draws(samples=5)),
     }
     seconds, share = timed_with_share(ways, setting, options.repeats)
     return {
@@ -399,7 +400,7 @@ def _questions(options: Benchmarks) -> "list[Question]":
 
 def _by_default(setting: "Setting", questions: "list[Question]") -> list[dict]:
     """Answer and confidence of each question as `interp.evaluate` has them."""
-    from interp.methods import answered_and_read
+    from interp.methods.default import answered_and_read
 
     return answered_and_read(setting, questions, free=False)[0]
 
@@ -407,13 +408,14 @@ def _by_default(setting: "Setting", questions: "list[Question]") -> list[dict]:
 def _reading_twice(setting: "Setting", questions: "list[Question]") -> list[dict]:
     """The same with each prompt read for the answer, and again with the answer for the confidence."""
     from interp.answers import asked_for
-    from interp.methods import Answered, Sampling, read
+    from interp.methods.base import Answered, Draws
+    from interp.methods.default import read
 
     told = asked_for(setting, questions, free=False)
     read(
         setting,
         [Answered(q, one["answer"]) for q, one in zip(questions, told, strict=True) if one["answer"]],
-        Sampling(),
+        Draws(),
     )
     return told
 
@@ -534,12 +536,13 @@ def _rollout_peak_textbook(*, ckpt: str) -> dict:
 def _diagnose_peak(n: int, *, ckpt: str) -> dict:
     import tempfile
 
+    from interp.options import composed
     from interp.pipelines.diagnose import Diagnose, diagnosed
 
     with tempfile.TemporaryDirectory() as folder:
-        diagnosed(Diagnose(ckpt=ckpt, n=4, candidates=0, out=Path(folder) / "first"), ("jsd",), "jsd")
+        diagnosed(composed(Diagnose, ckpt=ckpt, n=4, candidates=0, out=Path(folder) / "first"), ("jsd",), "jsd")
         before, begin = _peak(forget=True), time.perf_counter()
-        diagnosed(Diagnose(ckpt=ckpt, n=n, candidates=0, out=Path(folder) / "run"), ("jsd",), "jsd")
+        diagnosed(composed(Diagnose, ckpt=ckpt, n=n, candidates=0, out=Path(folder) / "run"), ("jsd",), "jsd")
         return {"peak": _peak(), "grown": _peak() - before, "seconds": time.perf_counter() - begin}
 
 

@@ -1,24 +1,22 @@
 """What each part of the prompt does to the stated confidence, and how the answer's share spreads over its tokens."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures.captions import Page, Subject, caption, in_words
-from figures.style import DOUBLE, FILLER_MARKERS, INK, SPAN_COLOURS, printable
-from interp.instruments.attribution import columns
-from interp.instruments.floor import floors_of, with_floors
-from interp.intervals import Estimate, estimated
-from interp.pipelines.diagnose import averaged
+from figures.captions import Page, RunData, caption, in_words
+from figures.style import DOUBLE, INK, REPLACEMENT_MARKERS, SPAN_COLOURS, drawn_sides, printable
+from interp.intervals import Estimate
 from interp.records import READ_SPANS, Span
-from interp.run.runs import Record
+from interp.run.runs import Record, averaged
 
 MOST_ROWS = 14
 """Questions whose answer's tokens are drawn; more would not be readable."""
-FILLER_WORDS = {"neutral": "neutral filler", "mean": "mean embedding", "pad": "pad", "zero": "zero"}
+OF_PROMPT = {"pad": "pad token", "zero": "zero"}
+"""What the whole prompt is replaced by along the paper's path, in words."""
 SCORES = {"expected": "expected confidence", "stated": "log-probability of the stated level (nats)"}
 
 
@@ -39,9 +37,9 @@ class Attributions:
     score: str
     """What is attributed, in words, with its unit."""
     effects: dict[Span, dict[str, Estimate]]
-    """By span and filler: what replacing the span takes away from the score, mean over questions."""
-    filler: str
-    """The filler against which the answer's tokens are attributed."""
+    """By span and replacement: what replacing the span takes away from the score, mean over questions."""
+    baseline: str
+    """The replacement against which the answer's tokens are attributed."""
     answers: tuple[AnswerTokens, ...]
     """The first MOST_ROWS questions whose answer could be attributed."""
     refused: int
@@ -53,51 +51,45 @@ class Attributions:
     up to 20; a larger one says only that it lies beyond."""
 
 
-def attributions(
-    records: Sequence[Record], answers: Sequence[Record], floors: Mapping[str, Estimate] | None = None
-) -> Attributions:
-    """The figure's data from a run's `attribution` records and its `answer` records, for the answers' texts.
-
-    floors: the run's numerical floors."""
+def attributions(run: RunData) -> Attributions:
+    """The figure's data."""
+    records = run.of("attribution")
     first = records[0]
-    asked = {record["id"]: record for record in answers}
-    effects = averaged([_flat_effects(record) for record in records])
-    keys = dict.fromkeys(key for question in effects for key in question["values"])
-    by_span: dict[Span, dict[str, Estimate]] = {}
-    for span, filler in (key.split(".") for key in keys):
-        column = [question["values"].get(f"{span}.{filler}") for question in effects]
-        key = f"attribution.{span}.effect"
-        found = with_floors({key: estimated(column)}, floors or {}, score=first["score"])
-        by_span.setdefault(span, {})[filler] = found[key]
-    filler = next(iter(first["answer"]))
-    tokens = averaged([_flat_answer(record, filler, asked[record["id"]]["transcript"]["spans"]) for record in records])
+    answers = {record["id"]: record for record in run.of("answer")}
+    baseline = next(iter(first["answer"]))
+    tokens = averaged(
+        [_flat_answer(record, baseline, answers[record["id"]]["transcript"]["spans"]) for record in records]
+    )
     drawn = [
-        AnswerTokens(asked[question["id"]]["answer"], tuple(question["values"].values()))
+        AnswerTokens(answers[question["id"]]["answer"], tuple(question["values"].values()))
         for question in tokens
         if None not in question["values"].values()
     ]
+    effects = {span: _effects(span, first, run) for span in READ_SPANS}
     return Attributions(
         score=SCORES[first["score"]],
-        effects={span: by_span[span] for span in READ_SPANS if span in by_span},
-        filler=filler,
+        effects={span: by_replacement for span, by_replacement in effects.items() if by_replacement},
+        baseline=baseline,
         answers=tuple(drawn[:MOST_ROWS]),
         refused=len(tokens) - len(drawn),
         more=max(0, len(drawn) - MOST_ROWS),
-        rank=estimated(*columns(averaged(records))["attribution.answer.rank"]),
+        rank=run.estimate("attribution.answer.rank"),
     )
 
 
-def _flat_effects(record: Record) -> Record:
-    values = {f"{span}.{filler}": x for span, by in record["effects"].items() for filler, x in by.items()}
-    return {"id": record["id"], "values": values}
+def _effects(span: Span, record: Record, run: RunData) -> dict[str, Estimate]:
+    """What replacing a span takes away, by replacement; integrals along the whole prompt replace nothing."""
+    keys = {} if record["path"] == "prompt" else {next(iter(record["answer"])): f"attribution.{span}.effect"}
+    keys |= {name: f"attribution.{span}.effect_{name}" for name in record["effects"].get(span, ()) if name not in keys}
+    return {name: run.estimates[key] for name, key in keys.items() if key in run.estimates}
 
 
-def _flat_answer(record: Record, filler: str, spans: Sequence[Span]) -> Record:
+def _flat_answer(record: Record, baseline: str, spans: Sequence[Span]) -> Record:
     """One value per token of the answer, None where the attribution was refused.
 
     Where the whole prompt moved along the path the answer's tokens are cut out, counted from the prompt's end: what
     stands before the question has another length under other worked examples."""
-    found = record["answer"][filler]
+    found = record["answer"][baseline]
     values = found["attribution"]
     if record["path"] == "prompt":
         values = [values[i - len(spans)] for i, span in enumerate(spans) if span == "answer"]
@@ -105,17 +97,17 @@ def _flat_answer(record: Record, filler: str, spans: Sequence[Span]) -> Record:
 
 
 def draw_effects(measurement: Attributions, ax: Axes) -> Axes:
-    """One row for each span, in it one mark with its interval for each filler."""
+    """One row for each span, in it one mark with its interval for each replacement."""
     spans = list(measurement.effects)
     ax.axvline(0, color=INK, lw=0.6)
     for row, span in enumerate(spans):
-        by_filler = measurement.effects[span]
-        for number, (filler, one) in enumerate(by_filler.items()):
-            at, colour = row + 0.24 * (number - (len(by_filler) - 1) / 2), SPAN_COLOURS[span]
+        effects = measurement.effects[span]
+        for number, (name, one) in enumerate(effects.items()):
+            at, colour = row + 0.24 * (number - (len(effects) - 1) / 2), SPAN_COLOURS[span]
             if one.low is not None and one.high is not None:
                 ax.plot((one.low, one.high), (at, at), color=colour, lw=1.6, solid_capstyle="butt")
             if one.value is not None:
-                ax.plot(one.value, at, FILLER_MARKERS[filler], color=colour, mec="white", mew=0.5, ms=4.8)
+                ax.plot(one.value, at, REPLACEMENT_MARKERS[name], color=colour, mec="white", mew=0.5, ms=4.8)
     ax.set_yticks(range(len(spans)), spans)
     ax.set(ylim=(len(spans) - 0.5, -0.5), xlabel=f"effect on {measurement.score}")
     ax.grid(axis="x", color="#dddddd", lw=0.5)
@@ -148,42 +140,47 @@ def _short(text: str) -> str:
 
 
 HOW_TO_READ = """\
-(a) What replacing a part of the prompt, as many tokens by a filler that says nothing, takes away from the score at
-the confidence; exact, not an approximation. Right of 0: the part raises the score. Marks are means over questions,
-bars 95 % intervals, shapes fillers; claim only what the fillers agree on. An answer near 0 beside a question or
-instruction away from it is a confidence that does not look at the answer. (b) The same for single questions:
+(a) What replacing a part of the prompt, as many tokens by one that says nothing, takes away from the score at the
+confidence; exact, not an approximation. Right of 0: the part raises the score. Marks are means over questions, bars
+95 % intervals, shapes replacements; claim only what the replacements agree on. An answer near 0 beside a question
+or instruction away from it is a confidence that does not look at the answer. (b) The same for single questions:
 integrated gradients spread the answer's effect over its tokens (segments, divided by white lines), along a path on
-which only the answer moves from filler to itself. The diamond is their sum, which is the masking effect with that
-filler by construction, and so no second witness. Questions whose completeness gap stayed too large are counted and
-not drawn."""
+which only the answer moves from the replacement to itself. The diamond is their sum, which is the masking effect
+with that replacement by construction, and so no second witness. Questions whose completeness gap stayed too large
+are counted and not drawn."""
 
 
-def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
-    """The attribution figure, where the run has measured it."""
-    measured = [record for record in records if record["measure"] == "attribution"]
-    if not measured:
-        return
-    answers = [record for record in records if record["measure"] == "answer"]
-    data = attributions(measured, answers, floors_of(records))
+def attribution_page(run: RunData, words: Mapping[str, str]) -> Page:
+    """The attribution figure. words: what each replacement is called, by its name in the records."""
+    data = attributions(run)
     figure = Figure((DOUBLE, 2.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_effects(data, left).set_title("a  replacing a part of the prompt")
     draw_answers(data, right).set_title("b  the answer's tokens")
-    fillers = list(dict.fromkeys(filler for by in data.effects.values() for filler in by))
+    names = list(dict.fromkeys(name for effects in data.effects.values() for name in effects))
     marks = [
-        Line2D([], [], ls="", marker=FILLER_MARKERS[name], color=INK, ms=4.5, label=FILLER_WORDS[name])
-        for name in fillers
+        Line2D([], [], ls="", marker=REPLACEMENT_MARKERS[name], color=INK, ms=4.5, label=words[name]) for name in names
     ]
     total = Line2D([], [], ls="", marker="D", mfc="white", mec=INK, ms=3.4, label="sum over the answer's tokens")
     figure.legend(handles=[*marks, total], loc="outside upper left", ncols=4, columnspacing=1.2, handletextpad=0.4)
-    yield Page("attribution", figure, caption(HOW_TO_READ, _numbers(data), subject))
+    return Page("attribution", figure, caption(HOW_TO_READ, _numbers(data, words), run.subject))
 
 
-def _numbers(data: Attributions) -> dict[str, str]:
+def _numbers(data: Attributions, words: Mapping[str, str]) -> dict[str, str]:
     numbers = {"score": data.score}
-    for span, by_filler in data.effects.items():
-        numbers |= {f"effect of {span}, {FILLER_WORDS[name]}": in_words(one) for name, one in by_filler.items()}
+    for span, effects in data.effects.items():
+        numbers |= {f"effect of {span}, {words[name]}": in_words(one) for name, one in effects.items()}
     numbers["rank of the answer's best token, counted up to 20"] = in_words(data.rank)
-    numbers["(b) filler"] = FILLER_WORDS[data.filler]
+    numbers["(b) baseline"] = OF_PROMPT.get(data.baseline) or words[data.baseline]
     drawn = f"{len(data.answers)} drawn, {data.refused} refused for their gap, {data.more} left out for want of room"
     return numbers | {"(b) questions": drawn}
+
+
+def compared_effects(before: RunData, after: RunData) -> tuple[Figure, str]:
+    """The effects of both runs, and how to read them."""
+    sides = [attributions(run) for run in (before, after)]
+    figure = drawn_sides(lambda i, ax: draw_effects(sides[i], ax), 2.2)
+    return figure, (
+        "What replacing a part of the prompt takes away from the score at the confidence; marks are means over "
+        "questions, shapes replacements, bars 95 % intervals."
+    )

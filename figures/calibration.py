@@ -12,45 +12,33 @@ from matplotlib.patches import Patch
 
 from figures.captions import Page, digits, percent, written_caption
 from figures.grid import Column, Grid
-from figures.style import DOUBLE, INK, METHOD_COLOURS, METHOD_MARKERS, RIGHT, WRONG, printable
+from figures.style import DOUBLE, INK, RIGHT, WRONG, nth_style, printable
 from interp.calibration import MEASURES
 from interp.formats import FORMATS
 from interp.intervals import Estimate
+from interp.methods.registry import scores
 from interp.run.runs import Record
 
 COLUMNS = (
-    Column("accuracy", "accuracy"),
-    Column("confidence", "confidence"),
-    Column("ece", "ECE"),
-    Column("ece_levels", "ECE by level"),
-    Column("nce", "NCE"),
-    Column("nce_abs", "abs NCE"),
-    Column("brier", "Brier"),
-    Column("auroc", "AUROC"),
-    Column("auroc_within", "AUROC within"),
-    Column("smooth_ece", "smooth ECE"),
-    Column("aurc", "AURC"),
-    Column("outside", "outside levels"),
+    *(Column(key, measure.title) for key, measure in MEASURES.items() if measure.place != "kept"),
+    Column("outside", "off-scale mass"),
     Column("tokens", "tokens", 1.0),
     Column("prompt_tokens", "tokens read", 1.0, 0),
     Column("seconds", "seconds", 1.0, 2),
 )
-SHORT = ("accuracy", "confidence", "ece", "nce", "brier", "auroc", "auroc_within", "outside")
+SHORT = (*(key for key, measure in MEASURES.items() if measure.place == "headline"), "outside")
 """What the terminal shows; the files have all."""
 LABELS = ("checkpoint", "data", "method", "format", "n", "unparsed")
-METHOD_NAMES = {
-    "default": "Default",
-    "default_expected": "Default, expected",
-    "self_consistency": "Self-Consistency",
-    "agreement": "agreement of samples",
-    "p_true": "P(True)",
-    "sequence": "sequence probability",
-    "sequence_per_token": "sequence, per token",
-    "question_only": "question only",
-    "question_only_expected": "question only, expected",
-    "given": "given",
-}
-"""Methods in plain words, by their key in summary.json."""
+
+
+def method_words(key: str) -> str:
+    """A row of the table in plain words; its key where no method that is installed has it."""
+    return scores()[key][1].words if key in scores() else key
+
+
+def _method_style(key: str) -> tuple[str, str]:
+    known = list(scores())
+    return nth_style(known.index(key)) if key in known else (INK, "o")
 
 
 def cells(summary: Record, part: str = "calibration") -> Iterator[tuple[tuple[str, str, str, str], Record]]:
@@ -69,7 +57,7 @@ def grid(summary: Record, keys: Sequence[str] | None = None, *, worst: bool = Fa
     for (checkpoint, data, method, form), numbers in cells(summary):
         shown = numbers["worst"] if worst else numbers
         found = (Estimate(**(shown.get(c.key) or numbers.get(c.key) or _NOTHING)) for c in columns)
-        names = (checkpoint, data, METHOD_NAMES[method], form, str(shown["n"]), str(numbers["unparsed"]))
+        names = (checkpoint, data, method_words(method), form, str(shown["n"]), str(numbers["unparsed"]))
         rows.append((names, tuple(found)))
     return Grid(LABELS, columns, tuple(rows))
 
@@ -90,7 +78,7 @@ def spread(summary: Record, keys: Sequence[str] | None = None) -> Grid:
                 else Estimate(**_NOTHING)
             )
         sets = str(len(numbers["shot_sets"]["accuracy"]))
-        rows.append(((checkpoint, data, METHOD_NAMES[method], form, sets), tuple(found)))
+        rows.append(((checkpoint, data, method_words(method), form, sets), tuple(found)))
     return Grid((*LABELS[:4], "sets"), columns, tuple(rows))
 
 
@@ -100,7 +88,7 @@ def differences(summary: Record, keys: Sequence[str] | None = None) -> Grid:
     rows = []
     for (pair, data, method, form), numbers in cells(summary, "differences"):
         found = tuple(Estimate(**numbers[column.key]) for column in columns)
-        rows.append(((pair, data, METHOD_NAMES[method], form, str(found[0].n)), found))
+        rows.append(((pair, data, method_words(method), form, str(found[0].n)), found))
     return Grid(("difference", *LABELS[1:5]), columns, tuple(rows))
 
 
@@ -190,7 +178,7 @@ def draw_reliability(measurement: Reliability, ax: Axes) -> Axes:
     places = [level.value for level in measurement.levels]
     accuracy = [level.right / (level.right + level.wrong) for level in measurement.levels]
     sizes = [4 + 120 * (level.right + level.wrong) / measurement.count for level in measurement.levels]
-    ax.scatter(places, accuracy, sizes, color=METHOD_COLOURS["default"], ec="white", lw=0.4, zorder=3)
+    ax.scatter(places, accuracy, sizes, color=_method_style("default")[0], ec="white", lw=0.4, zorder=3)
     ax.set(xlim=(-0.07, 1.07), ylim=(-0.07, 1.07))
     ax.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
     ax.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
@@ -214,7 +202,7 @@ def draw_costs(costs: Sequence[Cost], ax: Axes) -> Axes:
     step = 0.012 * max(one.tokens for one in costs)
     for number, one in enumerate(costs):
         across = one.tokens + step * (number % 3 - 1)  # so that marks of methods at one cost do not hide each other
-        colour, marker = METHOD_COLOURS.get(one.method, INK), METHOD_MARKERS.get(one.method, "o")
+        colour, marker = _method_style(one.method)
         if one.error.low is not None and one.error.high is not None:
             ax.plot((across,) * 2, (100 * one.error.low, 100 * one.error.high), color=colour, lw=1)
         if one.error.value is not None:
@@ -305,21 +293,24 @@ def _costs_page(summary: Record) -> Page | None:
         ax.set_title("\n".join(map(printable, title)), fontsize=6.5)
     figure.supxlabel("tokens written per question", fontsize=7)
     figure.supylabel("ECE (%)", fontsize=7)
-    methods = [m for m in METHOD_NAMES if any(cost.method == m for costs in panels.values() for cost in costs)]
+    drawn = dict.fromkeys(cost.method for costs in panels.values() for cost in costs)
+    methods = sorted(drawn, key=lambda method: ([*scores(), *drawn]).index(method))
     figure.legend(handles=[_mark(m) for m in methods], loc="outside upper left", ncols=4, columnspacing=1.2)
     return Page("ece_tokens", figure, _caption(COSTS, summary, None, None))
 
 
 def _mark(method: str) -> Line2D:
-    marker, colour, name = METHOD_MARKERS[method], METHOD_COLOURS[method], METHOD_NAMES[method]
-    return Line2D([], [], marker=marker, color=colour, label=name, ls="none", mec="white", mew=0.5, ms=5)
+    colour, marker = _method_style(method)
+    return Line2D(
+        [], [], marker=marker, color=colour, label=method_words(method), ls="none", mec="white", mew=0.5, ms=5
+    )
 
 
 def _caption(words: str, summary: Record, checkpoint: str | None, methods: Sequence[str] | None) -> str:
     numbers = {}
     for (name, data, method, form), cell in cells(summary):
         if (checkpoint is None or name == checkpoint) and (methods is None or method in methods):
-            label = f"{name}, {data}, {METHOD_NAMES[method]}, {form}"
+            label = f"{name}, {data}, {method_words(method)}, {form}"
             shown = [f"{key} {_in_per_cent(cell[key])}" for key in ("accuracy", "ece", "auroc")]
             numbers[label] = f"{', '.join(shown)}, n = {cell['n']}, {cell['unparsed']} unparsed"
     return written_caption(words, numbers, subject(summary))

@@ -1,7 +1,7 @@
 """What stands below a figure: how to read it, its numbers with intervals, what was left out, and whose they are."""
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -54,6 +54,26 @@ class Subject:
         if self.chosen:
             text += f" {LETTERS_SAID}"
         return text + (f" Values are averaged over {self.sets} sets of worked examples." if self.sets > 1 else "")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What the figures of a run are drawn from: nothing is estimated again."""
+
+    records: Sequence[Record]
+    """All of the run's records."""
+    estimates: Mapping[str, Estimate]
+    """Every number of the run, by its key in summary.json."""
+    subject: Subject
+    """Whose numbers they are."""
+
+    def of(self, measure: str) -> list[Record]:
+        """The records of one measure."""
+        return [record for record in self.records if record["measure"] == measure]
+
+    def estimate(self, key: str) -> Estimate:
+        """One number; of nothing, where the run does not have it."""
+        return self.estimates.get(key, Estimate(None, None, None, 0))
 
 
 @dataclass(frozen=True)

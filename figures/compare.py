@@ -1,17 +1,16 @@
 """Before and after a training, side by side on the same axes: each instrument's own drawing twice, and the table."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from figures import attribution, jsd, masking, rollout, tokens
-from figures.captions import LETTERS_SAID, Page, in_words, written_caption
+from figures import forest, tokens
+from figures.captions import LETTERS_SAID, Page, RunData, Subject, in_words, written_caption
 from figures.grid import Column, Grid
-from figures.style import DOUBLE
-from figures.table import SECTIONS
+from figures.style import SIDE_TITLES
+from figures.table import metrics
 from interp.errors import UserError
+from interp.instruments.base import Instrument
+from interp.instruments.registry import INSTRUMENTS
 from interp.intervals import Estimate
 from interp.run.runs import Record
 
@@ -24,22 +23,17 @@ COLUMNS = tuple(
         ("effect_size", "effect size", 2),
     )
 )
-SIDE_TITLES = ("before", "after")
-FILLER = "mean"
-"""The way of hiding the answer under which the confidence distributions are drawn."""
-
 Pair = tuple[Sequence[Record], Sequence[Record]]
 """The records of both runs."""
 
 
 def instruments_grid(summary: Record) -> Grid:
-    """The numbers of the four instruments that a reader asks for first."""
+    """The numbers of the instruments that a reader asks for first."""
     found = summary["comparison"]
-    named = [(section, words, key) for section, names in SECTIONS.items() for key, words in names.items()]
     return Grid(
         ("number", "of"),
         COLUMNS,
-        tuple(((section, words), _cells(found[key])) for section, words, key in named if key in found),
+        tuple(((one.section, one.words), _cells(found[one.key])) for one in metrics() if one.key in found),
     )
 
 
@@ -76,104 +70,43 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
     """The figures of a comparison, of the instruments that both runs have measured.
 
     questions: whose tokens are shown, by default the first two attributed ones."""
-    for name, page in PAGES.items():
-        if all(_of(name, side) for side in records):
-            yield page(records, summary)
+    sides = [
+        RunData(own, _estimates(summary, side), _subject(summary))
+        for own, side in zip(records, SIDE_TITLES, strict=True)
+    ]
+    for instrument in INSTRUMENTS.values():
+        if all(side.of(instrument.name) for side in sides):
+            yield _page(instrument, sides[0], sides[1], summary)
     yield from _token_pages(records, summary, questions)
 
 
-def _page(
-    name: str, draw: Callable[[int, Axes], object], how: str, sections: Sequence[str], summary: Record, height: float
-) -> Page:
-    """Two axes side by side. draw: draws the first or the second run."""
-    figure = Figure((DOUBLE, height), layout="constrained")
-    axes = figure.subplots(1, 2, sharex=True, sharey=True)
-    for number, ax in enumerate(axes):
-        draw(number, ax)
-        ax.set_title(f"{'ab'[number]}  {SIDE_TITLES[number]}")
-    axes[1].set_ylabel("")
-    return Page(name, figure, written_caption(how, _numbers(summary, sections), sentence(summary)))
+def _estimates(summary: Record, side: str) -> dict[str, Estimate]:
+    """The numbers of one side, on the questions that both have measured."""
+    return {key: Estimate(**numbers[side]) for key, numbers in summary["comparison"].items()}
 
 
-def _confidence_page(records: Pair, summary: Record) -> Page:
-    sides = [masking.maskings(_of("masking", side), summary["format"]) for side in records]
-    hidden = [next(one for one in side.hidden if one.name == FILLER) for side in sides]
-    return _page(
-        "compare_confidence",
-        lambda i, ax: masking.draw_levels(hidden[i], sides[0].levels, ax),
-        "The mean confidence distribution with the answer in sight (bars) and with its tokens replaced by the mean "
-        "embedding (line). A line on the bars means that the confidence does not need the answer.",
-        ("Expected confidence", "Its drop when the answer is hidden"),
-        summary,
-        2.0,
+def _subject(summary: Record) -> Subject:
+    """Whose numbers they are, as the drawings of single runs take it."""
+    data = summary["data"]
+    return Subject(
+        summary["models"]["after"]["name"], None, data["name"], data["asked"], data["right"], summary["format"]
     )
 
 
-def _rollout_page(records: Pair, summary: Record) -> Page:
-    flows = [rollout.rollouts(_of("rollout", side)) for side in records]
-    return _page(
-        "compare_rollout",
-        lambda i, ax: rollout.draw_pairs(flows[i].mass, ax).set(xlabel="rollout mass"),
-        "Attention rollout read at the confidence, by span (dots), beside uniform attention (diamonds). Attention "
-        "alone: a dependence that training built in values and MLPs does not show here.",
-        ("Rollout mass", "Rollout mass, first token left out", "Rollout mass per token"),
-        summary,
-        2.0,
-    )
-
-
-def _attribution_page(records: Pair, summary: Record) -> Page:
-    effects = [attribution.attributions(_of("attribution", side), _of("answer", side)) for side in records]
-    return _page(
-        "compare_attribution",
-        lambda i, ax: attribution.draw_effects(effects[i], ax),
-        "What replacing a part of the prompt by a filler takes away from the score at the confidence; marks are means "
-        "over questions, shapes fillers, bars 95 % intervals.",
-        ("Effect on the score at the confidence", "Attribution of the answer"),
-        summary,
-        2.2,
-    )
-
-
-def _divergence_page(records: Pair, summary: Record) -> Page:
-    """Figure 2 of both sides, a row for each kind of comparison that both have."""
-    sides = [jsd.divergences(_of("jsd", side)) for side in records]
-    kinds = [kind for kind in sides[0].spreads if kind in sides[1].spreads] or ["jsd"]
-    figure = Figure((DOUBLE, 0.7 + 1.15 * len(kinds)), layout="constrained")
-    grid = figure.subplots(len(kinds), 2, sharey="row", squeeze=False)
-    for row, (kind, axes) in enumerate(zip(kinds, grid, strict=True)):
-        for number, (side, ax) in enumerate(zip(sides, axes, strict=True)):
-            jsd.draw_divergence(side, ax, kind)
-            ax.set_title(f"{chr(97 + 2 * row + number)}  {SIDE_TITLES[number]}: {jsd.KINDS[kind]}")
-            ax.set(xlabel="JSD of the confidence (nats)" if row == len(kinds) - 1 else "")
-        axes[1].set_ylabel("")
-    how = "The divergence between the confidences after two answers, by where the wrong answer comes from: "
-    how += jsd.HOW_TO_READ.partition("Above: ")[2].partition("Below: ")[0]
-    sections = [name for name in SECTIONS if name.startswith(("JSD", "Direction"))]
-    return Page("compare_jsd", figure, written_caption(how, _numbers(summary, sections), sentence(summary)))
-
-
-PAGES: dict[str, Callable[[Pair, Record], Page]] = {
-    "jsd": _divergence_page,
-    "masking": _confidence_page,
-    "rollout": _rollout_page,
-    "attribution": _attribution_page,
-}
-"""By instrument."""
-
-
-def _of(name: str, records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if record["measure"] == name]
-
-
-def _numbers(summary: Record, sections: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for section in sections:
-        for key, words in SECTIONS[section].items():
-            if numbers := summary["comparison"].get(key):
-                before, after, change = (in_words(one) for one in _cells(numbers)[:3])
-                found[f"{section}: {words}"] = f"before {before}; after {after}; difference {change}"
-    return found
+def _page(instrument: Instrument, before: RunData, after: RunData, summary: Record) -> Page:
+    """The instrument's own drawing of two runs, else a forest plot of the listed numbers in its first unit."""
+    declared = [metric for metric in instrument.metrics if metric.place != "kept" and metric.key in before.estimates]
+    if instrument.compared:
+        figure, how = instrument.compared(before, after)
+    else:
+        unit = declared[0].unit
+        rows = [{one.title: side.estimate(one.key) for one in declared if one.unit == unit} for side in (before, after)]
+        figure, how = forest.compared_forest(rows, unit), f"{instrument.about} {forest.HOW_TO_READ}"
+    numbers = {}
+    for metric in declared:
+        words = [in_words(one) for one in _cells(summary["comparison"][metric.key])[:3]]
+        numbers[metric.title] = "before {}; after {}; difference {}".format(*words)
+    return Page(f"compare_{instrument.name}", figure, written_caption(how, numbers, sentence(summary)))
 
 
 def _token_pages(records: Pair, summary: Record, questions: Sequence[str]) -> Iterator[Page]:

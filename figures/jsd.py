@@ -1,6 +1,6 @@
 """Figure 2: how far the confidence moves when the right answer is replaced by a wrong one."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from figures.captions import Page, Subject, caption, in_words, interval, percent
-from figures.style import DOUBLE, INK, ROLE_COLOURS
-from interp.instruments.floor import floors_of, with_floors
-from interp.instruments.jsd import BRANCHED_MEDIANS, LIMIT, NEAR_ZERO, PAIR_ROLES, columns, pair_divergences
-from interp.intervals import Estimate, estimated_columns
-from interp.pipelines.diagnose import averaged
-from interp.run.runs import Record
+from figures.captions import Page, RunData, caption, in_words, interval, percent
+from figures.style import DOUBLE, INK, ROLE_COLOURS, SIDE_TITLES
+from interp.divergence import LIMIT, NEAR_ZERO, pairwise_divergences
+from interp.intervals import Estimate
+from interp.run.runs import Record, averaged
 
 LEAST = 1e-5
 """Smaller divergences are drawn in the first bin: on a logarithmic axis 0 has no place."""
@@ -26,32 +24,25 @@ TICKS = (LEAST, 1e-4, 1e-3, 1e-2, NEAR_ZERO, LIMIT)
 TICK_LABELS = ("≤10⁻⁵", "10⁻⁴", "10⁻³", "0.01", "0.1", "ln 2")
 
 COMPARISONS = {
-    "jsd": "right and wrong, sampled (paper)",
-    "branched": "right and wrong, branched",
-    "foil": "right and wrong, same relation",
-    "candidates": "all pairs, sampled (paper)",
-    "filled_candidates": "all pairs, sampled and branched",
-    "wrong_wrong": "two wrong answers, sampled",
-    "branched_wrong_wrong": "two wrong answers, branched",
-    "foreign": "answer to another question",
-    "noise_floor": "same answer, other looks",
-    "hint": "hint: the answer is wrong",
+    "jsd": ("jsd.median", "right and wrong, sampled (paper)"),
+    "branched": ("jsd.branched.median", "right and wrong, branched"),
+    "foil": ("jsd.foil", "right and wrong, same relation"),
+    "candidates": ("jsd.candidates", "all pairs, sampled (paper)"),
+    "filled_candidates": ("jsd.filled.candidates", "all pairs, sampled and branched"),
+    "wrong_wrong": ("jsd.wrong_wrong", "two wrong answers, sampled"),
+    "branched_wrong_wrong": ("jsd.branched.wrong_wrong", "two wrong answers, branched"),
+    "foreign": ("jsd.foreign", "answer to another question"),
+    "noise_floor": ("jsd.noise_floor", "same answer, surface form"),
+    "hint": ("jsd.hint", "hint: the answer is wrong"),
 }
-"""What is compared, by its name in the records."""
+"""What is compared, by its name in the records: the key of its median, and what it is called beside an axis."""
 KINDS = {
-    "jsd": "wrong answer sampled (paper)",
-    "branched": "wrong answer branched",
-    "foil": "wrong answer of the same relation",
-    "pairs": "all pairs of sampled answers (paper)",
+    "jsd": ("jsd.near_zero_share", "wrong answer sampled (paper)"),
+    "branched": ("jsd.branched.near_zero_share", "wrong answer branched"),
+    "foil": ("jsd.same_relation.near_zero_share", "wrong answer of the same relation"),
+    "pairs": ("jsd.pairs.near_zero_share", "all pairs of sampled answers (paper)"),
 }
-"""Whose divergences are spread out in a histogram of their own."""
-SHARE_KEYS = {
-    "jsd": "jsd.near_zero_share",
-    "branched": "jsd.branched.near_zero_share",
-    "foil": "jsd.same_relation.near_zero_share",
-    "pairs": "jsd.pairs.near_zero_share",
-}
-"""The key of each one's share at most 0.1."""
+"""Whose divergences are spread out in a histogram of their own: the key of its share at most 0.1, and its title."""
 
 
 @dataclass(frozen=True)
@@ -84,28 +75,21 @@ class Divergences:
     """The median divergence of the same answer read twice; None where that was not measured."""
 
 
-def divergences(records: Sequence[Record], floors: Mapping[str, Estimate] | None = None) -> Divergences:
-    """The figure's data from a run's `jsd` records; a question without a value is counted, not binned.
-
-    floors: the run's numerical floors."""
-    questions, floors = averaged(records), floors or {}
-    found = with_floors(estimated_columns(columns(questions)), floors)
-    keys = {name: f"jsd.{name}" for name in COMPARISONS} | {"jsd": "jsd.median"}
-    keys |= {name: f"jsd.{key}" for name, key in BRANCHED_MEDIANS.items()}
+def divergences(run: RunData) -> Divergences:
+    """The figure's data; a question without a value is counted, not binned."""
+    records = run.of("jsd")
+    questions = averaged(records)
     values = {kind: _values(questions, kind) for kind in ("jsd", "branched", "foil")} | {"pairs": _of_pairs(records)}
+    medians = {name: run.estimate(key) for name, (key, _) in COMPARISONS.items()}
     return Divergences(
         spreads={
-            kind: Spread(_binned(there), found[SHARE_KEYS[kind]], sum(value <= LEAST for value in there))
+            kind: Spread(_binned(there), run.estimate(KINDS[kind][0]), sum(value <= LEAST for value in there))
             for kind, there in values.items()
             if there
         },
         hint_counts=_binned(_values(questions, "hint")),
-        medians={
-            name: found[keys[name]]
-            for name in COMPARISONS
-            if keys[name] in found and found[keys[name]].value is not None
-        },
-        numerical=floors.get("floor.jsd"),
+        medians={name: median for name, median in medians.items() if median.value is not None},
+        numerical=run.estimates.get("floor.jsd"),
     )
 
 
@@ -119,7 +103,7 @@ def _of_pairs(records: Sequence[Record]) -> list[float]:
         float(value)
         for record in records
         if record["values"].get("pairs")
-        for value in pair_divergences(record["answers"], PAIR_ROLES[""])
+        for value in pairwise_divergences([one["probability"] for one in record["answers"].get("candidate", ())])
     ]
 
 
@@ -182,7 +166,7 @@ def draw_comparisons(measurement: Divergences, ax: Axes) -> Axes:
     ax.set(xscale="log", xlim=(LEAST, LIMIT), xlabel="median JSD (nats)", ylim=(max(len(names), 1) - 0.5, -0.5))
     ax.set_xticks(TICKS, TICK_LABELS)
     ax.set_xticks((), minor=True)
-    ax.set_yticks(range(len(names)), [COMPARISONS[name] for name in names])
+    ax.set_yticks(range(len(names)), [COMPARISONS[name][1] for name in names])
     ax.tick_params(axis="y", length=0)
     return ax
 
@@ -190,28 +174,23 @@ def draw_comparisons(measurement: Divergences, ax: Axes) -> Axes:
 HOW_TO_READ = """\
 Above: for each question, the Jensen-Shannon divergence between the confidence stated after the model's own right
 answer and after a wrong one; 0 means that the confidence does not react to the answer at all, ln 2 = 0.693 that the
-two share no level. Wrong answers of different sources stand apart and are not pooled. Sampled, the paper's way: top-p
-samples; questions on which the model gives no wrong sample are left out, so that those remain of which it is unsure.
-Branched: the likeliest first tokens, each continued greedily, for every question. Same relation: the right answer to
-another question. The pairs are all pairs of sampled answers to one question, the other half of the paper's Figure
-2; two pairs of one question are not independent, and its interval draws whole questions. The axis is logarithmic; what
-is below 10⁻⁵ stands in the first bin. The dashed line is the paper's 0.1, at and below which a question or a pair
-counts as answer-independent. The grey line and band are the noise floor, the same answer in other letter case or with
-a full stop: divergences no larger than that are no reaction to what the answer says. The dotted line is the numerical
-floor, the same text read twice; where it lies below the axis it is not drawn. The outlined bars are the positive
-control, the same answer with a hint in the prompt that it is wrong; where they are no further right, the confidence may
-be frozen altogether. Below: medians with 95 % intervals. Two wrong answers as far apart as right and wrong mean
-reaction without knowledge."""
+two share no level. Wrong answers of different sources stand apart and are not pooled. Sampled, the paper's way:
+top-p samples; questions on which the model gives no wrong sample are left out, so that those remain of which it is
+unsure. Branched: the likeliest first tokens, each continued greedily, for every question. Same relation: the right
+answer to another question. The pairs are all pairs of sampled answers to one question, the other half of the
+paper's Figure 2; two pairs of one question are not independent, and its interval draws whole questions. The axis is
+logarithmic; what is below 10⁻⁵ stands in the first bin. The dashed line is the paper's 0.1, at and below which a
+question or a pair counts as answer-independent. The grey line and band are the noise floor, the same answer in
+other letter case or with a full stop (surface-form variants): divergences no larger than that are no reaction to
+what the answer says. The dotted line is the numerical floor, the same text read twice; where it lies below the axis
+it is not drawn. The outlined bars are the positive control, the same answer with a hint in the prompt that it is
+wrong; where they are no further right, the confidence may be frozen altogether. Below: medians with 95 % intervals.
+Two wrong answers as far apart as right and wrong mean reaction without knowledge."""
 
 
-def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
-    """Figure 2, where the run has measured it."""
-    measured = [record for record in records if record["measure"] == "jsd"]
-    if measured:
-        yield _figure_2(divergences(measured, floors_of(records)), subject)
-
-
-def _figure_2(data: Divergences, subject: Subject) -> Page:
+def figure_2(run: RunData) -> Page:
+    """Figure 2."""
+    data = divergences(run)
     kinds = list(data.spreads) or ["jsd"]
     rows = -(-len(kinds) // 2)
     figure = Figure((DOUBLE, 1.45 * rows + 2.2), layout="constrained")
@@ -225,24 +204,24 @@ def _figure_2(data: Divergences, subject: Subject) -> Page:
     numbers = {}
     for kind, spread in data.spreads.items():
         counted = "pairs" if kind == "pairs" else "questions"
-        numbers[f"share of {counted} at most 0.1, {KINDS[kind]}"] = in_words(spread.near_zero, percent)
-        numbers[f"{counted} drawn, and of them in the first bin, {KINDS[kind]}"] = (
+        numbers[f"share of {counted} at most 0.1, {KINDS[kind][1]}"] = in_words(spread.near_zero, percent)
+        numbers[f"{counted} drawn, and of them in the first bin, {KINDS[kind][1]}"] = (
             f"{sum(spread.counts)}, {spread.below}"
         )
-    numbers |= {f"median JSD, {COMPARISONS[name]}": in_words(one) for name, one in data.medians.items()}
+    numbers |= {f"median JSD, {COMPARISONS[name][1]}": in_words(one) for name, one in data.medians.items()}
     if data.numerical:
         numbers["numerical floor, median JSD of the same text read twice"] = in_words(data.numerical)
     if "jsd" not in data.spreads:
-        numbers = {f"median JSD, {COMPARISONS['jsd']}": "no question has a sampled wrong answer", **numbers}
-    return Page("figure_2_jsd", figure, caption(HOW_TO_READ, numbers, subject))
+        numbers = {f"median JSD, {COMPARISONS['jsd'][1]}": "no question has a sampled wrong answer", **numbers}
+    return Page("figure_2_jsd", figure, caption(HOW_TO_READ, numbers, run.subject))
 
 
 def _share(spread: Spread | None, kind: str) -> str:
     if spread is None or (value := spread.near_zero.value) is None:
-        return f"{KINDS[kind]}: none"
+        return f"{KINDS[kind][1]}: none"
     near = spread.near_zero
     counted = f"{sum(spread.counts)} pairs, n = {near.n}" if kind == "pairs" else f"n = {near.n}"
-    return f"{KINDS[kind]}\n     {percent(value)} at most 0.1 {interval(near, percent)}, {counted}"
+    return f"{KINDS[kind][1]}\n     {percent(value)} at most 0.1 {interval(near, percent)}, {counted}"
 
 
 def _legend(data: Divergences) -> list[Artist]:
@@ -259,3 +238,19 @@ def _legend(data: Divergences) -> list[Artist]:
 
 def _on_axis(floor: Estimate | None) -> bool:
     return floor is not None and floor.value is not None and floor.value > LEAST
+
+
+def compared_divergences(before: RunData, after: RunData) -> tuple[Figure, str]:
+    """Figure 2 of both sides, a row for each kind of comparison that both have; and how to read it."""
+    sides = [divergences(run) for run in (before, after)]
+    kinds = [kind for kind in sides[0].spreads if kind in sides[1].spreads] or ["jsd"]
+    figure = Figure((DOUBLE, 0.7 + 1.15 * len(kinds)), layout="constrained")
+    grid = figure.subplots(len(kinds), 2, sharey="row", squeeze=False)
+    for row, (kind, axes) in enumerate(zip(kinds, grid, strict=True)):
+        for number, (side, ax) in enumerate(zip(sides, axes, strict=True)):
+            draw_divergence(side, ax, kind)
+            ax.set_title(f"{chr(97 + 2 * row + number)}  {SIDE_TITLES[number]}: {KINDS[kind][1]}")
+            ax.set(xlabel="JSD of the confidence (nats)" if row == len(kinds) - 1 else "")
+        axes[1].set_ylabel("")
+    how = "The divergence between the confidences after two answers, by where the wrong answer comes from: "
+    return figure, how + HOW_TO_READ.partition("Above: ")[2].partition("Below: ")[0]

@@ -1,6 +1,6 @@
 """How far a wrong answer moves the confidence, against how likely the model is to give it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures.captions import Page, Subject, caption, in_words
+from figures.captions import Page, RunData, Subject, caption, in_words
 from figures.jsd import KINDS, LEAST, TICK_LABELS, TICKS, draw_floor
 from figures.style import DOUBLE, INK, ROLE_COLOURS, WRONG_MARKERS
-from interp.instruments.jsd import LIMIT, NEAR_ZERO, columns, pair_divergences
-from interp.intervals import Estimate, estimated_columns
-from interp.pipelines.diagnose import averaged
-from interp.run.runs import Record
+from interp.divergence import LIMIT, NEAR_ZERO, pairwise_divergences
+from interp.intervals import Estimate
 
 SOURCES = {"jsd": ("wrong", "jsd"), "branched": ("branched", "jsd.branched"), "foil": ("foil", "jsd.same_relation")}
 """Of each source of wrong answers the role in a record, and how its keys begin."""
@@ -27,26 +25,26 @@ class Likelihoods:
     points: dict[str, tuple[tuple[float, float], ...]]
     """By source: for each wrong answer its log-probability (nats) and the divergence (nats) from the right one."""
     floor: Estimate | None
-    """The median divergence of the same answer in other looks."""
+    """The median divergence of the same answer in another surface form."""
     correlations: dict[str, Estimate]
     """By source: Spearman's rank correlation of the two, over the first wrong answer of each question."""
 
 
-def likelihoods(records: Sequence[Record]) -> Likelihoods:
-    """The scatter's data from a run's `jsd` records, with every wrong answer in them."""
-    questions = averaged(records)
-    found = estimated_columns(columns(questions))
+def likelihoods(run: RunData) -> Likelihoods:
+    """The scatter's data, with every wrong answer of the run."""
+    records = run.of("jsd")
     points = {
         source: tuple(
-            (wrong["logprob"], float(pair_divergences({"both": [record["answers"]["right"][0], wrong]}, ("both",))[0]))
+            (wrong["logprob"], float(pairwise_divergences([right["probability"], wrong["probability"]])[0]))
             for record in records
-            for wrong in record.get("answers", {}).get(role, ())
+            for right in record.get("answers", {}).get("right", ())[:1]
+            for wrong in record["answers"].get(role, ())
         )
         for source, (role, _) in SOURCES.items()
     }
     keys = {source: f"{key}.likelihood_correlation" for source, (_, key) in SOURCES.items()}
-    correlations = {source: found[key] for source, key in keys.items() if key in found}
-    return Likelihoods(points, found["jsd.noise_floor"], correlations)
+    correlations = {source: run.estimates[key] for source, key in keys.items() if key in run.estimates}
+    return Likelihoods(points, run.estimates.get("jsd.noise_floor"), correlations)
 
 
 def draw_likelihoods(measurement: Likelihoods, ax: Axes) -> Axes:
@@ -84,11 +82,11 @@ reaction to what the answer says. If marks rise towards the left, the confidence
 those that the model would give, and a comparison with sampled answers alone would miss it."""
 
 
-def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
+def likelihood_pages(run: RunData) -> Iterator[Page]:
     """The scatter, where the run has put wrong answers to the model."""
-    data = likelihoods([record for record in records if record["measure"] == "jsd"])
+    data = likelihoods(run)
     if any(data.points.values()):
-        yield _page(data, subject)
+        yield _page(data, run.subject)
 
 
 def _page(data: Likelihoods, subject: Subject) -> Page:
@@ -103,7 +101,7 @@ def _page(data: Likelihoods, subject: Subject) -> Page:
             mfc=ROLE_COLOURS[source] if source == "jsd" else "none",
             mec=ROLE_COLOURS[source],
             ms=4.5,
-            label=KINDS[source],
+            label=KINDS[source][1],
         )
         for source, points in data.points.items()
         if points
@@ -111,9 +109,9 @@ def _page(data: Likelihoods, subject: Subject) -> Page:
     floor = Line2D([], [], color=ROLE_COLOURS["noise_floor"], lw=1.4, label="noise floor, median")
     figure.legend(handles=[*handles, floor], loc="outside upper left", ncols=2, columnspacing=1.4)
     ax.margins(x=0.03)
-    numbers = {f"wrong answers drawn, {KINDS[name]}": str(len(points)) for name, points in data.points.items()}
+    numbers = {f"wrong answers drawn, {KINDS[name][1]}": str(len(points)) for name, points in data.points.items()}
     numbers |= {
-        f"rank correlation of likelihood and JSD, one {KINDS[name]} a question": in_words(one)
+        f"rank correlation of likelihood and JSD, one {KINDS[name][1]} a question": in_words(one)
         for name, one in data.correlations.items()
     }
     if data.floor:

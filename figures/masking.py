@@ -1,6 +1,7 @@
 """What hiding the answer does to the confidence: question by question, and level by level."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -9,23 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from figures.captions import Page, Subject, caption, digits, in_words, interval, marked
-from figures.style import DOUBLE, FILLER_COLOURS, INK, ROLE_COLOURS
+from figures.captions import Page, RunData, caption, digits, in_words, interval, marked
+from figures.style import DOUBLE, HIDDEN_COLOURS, INK, ROLE_COLOURS, drawn_sides
 from interp.formats import FORMATS
-from interp.instruments.floor import floors_of, with_floors
-from interp.instruments.masking import columns
-from interp.intervals import Estimate, estimated_columns
-from interp.pipelines.diagnose import averaged
-from interp.run.runs import Record
-
-TITLES = {
-    "neutral": "neutral filler",
-    "mean": "mean embedding",
-    "pad": "pad",
-    "confidence_to_answer": "cut: confidence\nto answer",
-    "later_to_answer": "cut: all later\nto answer",
-}
-"""The fillers that replace the answer's tokens, and the cuts of attention to them."""
+from interp.intervals import Estimate
+from interp.run.runs import Record, averaged
 
 
 @dataclass(frozen=True)
@@ -33,7 +22,9 @@ class Hidden:
     """The confidence before and after one way of hiding the answer."""
 
     name: str
-    """The filler or cut, by its name in the records."""
+    """The replacement or knockout, by its name in the records."""
+    words: str
+    """What it is called."""
     pairs: tuple[tuple[float, float], ...]
     """(seen, masked) expected confidence of each question that has both."""
     seen: Estimate
@@ -55,27 +46,27 @@ class Masking:
     levels: tuple[str, ...]
     """The format's levels in rising order of value."""
     hidden: tuple[Hidden, ...]
-    """In the order of TITLES."""
+    """In the order in which they are declared."""
 
 
-def maskings(records: Sequence[Record], format_name: str, floors: Mapping[str, Estimate] | None = None) -> Masking:
-    """The figure's data from a run's `masking` records. floors: the run's numerical floors."""
-    levels = FORMATS[format_name].levels
-    questions = averaged(records)
-    names = [name for name in TITLES if any(name in record["masked"] for record in records)]
-    found = with_floors(estimated_columns(columns(questions)), floors or {})
-    return Masking(levels, tuple(_hidden(name, questions, records, found) for name in names))
+def maskings(run: RunData, words: Mapping[str, str]) -> Masking:
+    """The figure's data. words: what each way of hiding the answer is called, by its name in the records."""
+    records = run.of("masking")
+    names = [name for name in words if any(name in record["masked"] for record in records)]
+    levels = FORMATS[run.subject.format].levels
+    return Masking(levels, tuple(_hidden(name, words[name], records, run) for name in names))
 
 
-def _hidden(name: str, questions: Sequence[Record], records: Sequence[Record], found: Mapping[str, Estimate]) -> Hidden:
-    both = [(q["values"]["seen"], q["values"].get(f"{name}.masked")) for q in questions]
+def _hidden(name: str, words: str, records: Sequence[Record], run: RunData) -> Hidden:
+    both = [(q["values"]["seen"], q["values"].get(f"{name}.masked")) for q in averaged(records)]
     with_both = [record for record in records if name in record["masked"]]
     return Hidden(
         name=name,
+        words=words,
         pairs=tuple((seen, masked) for seen, masked in both if masked is not None),
-        seen=found["masking.seen"],
-        masked=found[f"masking.{name}.masked"],
-        drop=found[f"masking.{name}.drop"],
+        seen=run.estimate("masking.seen"),
+        masked=run.estimate(f"masking.{name}.masked"),
+        drop=run.estimate(f"masking.{name}.drop"),
         before=_mean_distribution({"id": r["id"], "values": r["seen"]["probability"]} for r in with_both),
         after=_mean_distribution({"id": r["id"], "values": r["masked"][name]["probability"]} for r in with_both),
     )
@@ -89,7 +80,7 @@ def _mean_distribution(records: Iterable[Record]) -> tuple[float, ...]:
 
 def draw_pairs(hidden: Hidden, ax: Axes) -> Axes:
     """One thin line for each question from seen to masked, and the means with their intervals."""
-    colour = FILLER_COLOURS[hidden.name]
+    colour = HIDDEN_COLOURS[hidden.name]
     lines = [((0, seen), (1, masked)) for seen, masked in hidden.pairs]
     ax.add_collection(LineCollection(lines, colors=colour, linewidths=0.5, alpha=0.35))
     for x, one in enumerate((hidden.seen, hidden.masked)):
@@ -111,7 +102,7 @@ def draw_levels(hidden: Hidden, levels: Sequence[str], ax: Axes) -> Axes:
     places = range(len(levels))
     ax.bar(places, hidden.before, width=0.9, color=ROLE_COLOURS["seen"], alpha=0.6, lw=0)
     marker = "o" if len(levels) <= 11 else ""
-    ax.plot(places, hidden.after, color=FILLER_COLOURS[hidden.name], marker=marker, ms=2.8, lw=1.1)
+    ax.plot(places, hidden.after, color=HIDDEN_COLOURS[hidden.name], marker=marker, ms=2.8, lw=1.1)
     shown = list(places)[:: 1 if len(levels) <= 10 else len(levels) // 2]
     ax.set_xticks(shown, [levels[i] for i in shown], rotation=40 if len(levels[0]) > 4 else 0)
     ax.set(xlabel="confidence level", ylabel="mean probability")
@@ -119,24 +110,22 @@ def draw_levels(hidden: Hidden, levels: Sequence[str], ax: Axes) -> Axes:
 
 
 HOW_TO_READ = """\
-One column for each way of hiding the answer from the confidence: its tokens replaced by as many filler tokens, or the
-attention to them cut (by the place of the confidence alone, which leaves the way through the tokens between; or by
-everything after the answer). Above: expected confidence of each question with the answer in sight and hidden (thin
-lines) and the mean with its 95 % interval (dots). Flat lines: the confidence does not need the answer. Below: the
-mean confidence distribution over the levels with the answer in sight (bars) and hidden (line); lying on the bars
-means that nothing changed. A filler changes what the text says, so claim only what two agree on."""
+One column for each way of hiding the answer from the confidence: its tokens replaced by as many tokens that say
+nothing, or attention to them knocked out (from the place of the confidence alone, which leaves the way through the
+tokens between; or from everything after the answer). Above: expected confidence of each question with the answer in
+sight and hidden (thin lines) and the mean with its 95 % interval (dots). Flat lines: the confidence does not need
+the answer. Below: the mean confidence distribution over the levels with the answer in sight (bars) and hidden
+(line); lying on the bars means that nothing changed. A replacement changes what the text says, so claim only what
+two agree on."""
 
 
-def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
-    """The masking figure, where the run has measured it."""
-    measured = [record for record in records if record["measure"] == "masking"]
-    if not measured:
-        return
-    data = maskings(measured, subject.format, floors_of(records))
+def masking_page(run: RunData, words: Mapping[str, str]) -> Page:
+    """The masking figure. words: as `maskings` takes them."""
+    data = maskings(run, words)
     figure = Figure((DOUBLE, 3.2), layout="constrained")
     grid = figure.subplots(2, len(data.hidden), sharey="row", squeeze=False)
     for number, hidden in enumerate(data.hidden):
-        draw_pairs(hidden, grid[0, number]).set_title(TITLES[hidden.name], color=FILLER_COLOURS[hidden.name])
+        draw_pairs(hidden, grid[0, number]).set_title(_wrapped(hidden.words), color=HIDDEN_COLOURS[hidden.name])
         draw_levels(hidden, data.levels, grid[1, number])
         if number:
             grid[0, number].set_ylabel("")
@@ -148,12 +137,30 @@ def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
         Line2D([], [], color=INK, marker="o", ms=2.8, label="answer hidden"),
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=4, columnspacing=1.2)
-    yield Page("masking", figure, caption(HOW_TO_READ, _numbers(data), subject))
+    return Page("masking", figure, caption(HOW_TO_READ, _numbers(data), run.subject))
+
+
+def _wrapped(words: str) -> str:
+    """A title that fits its column."""
+    return textwrap.fill(words, 22)
 
 
 def _numbers(data: Masking) -> dict[str, str]:
     numbers = {"expected confidence, answer in sight": in_words(data.hidden[0].seen)}
     for hidden in data.hidden:
-        name = " ".join(TITLES[hidden.name].split())
-        numbers |= {f"{name}, hidden": in_words(hidden.masked), f"{name}, drop": in_words(hidden.drop)}
+        numbers |= {f"{hidden.words}, hidden": in_words(hidden.masked), f"{hidden.words}, drop": in_words(hidden.drop)}
     return numbers
+
+
+COMPARED_BY = "mean"
+"""The way of hiding the answer under which two runs' confidence distributions are drawn."""
+
+
+def compared_levels(before: RunData, after: RunData, words: Mapping[str, str]) -> tuple[Figure, str]:
+    """The mean confidence distribution of both runs, with the answer in sight and hidden, and how to read it."""
+    sides = [maskings(run, {COMPARED_BY: words[COMPARED_BY]}) for run in (before, after)]
+    figure = drawn_sides(lambda i, ax: draw_levels(sides[i].hidden[0], sides[i].levels, ax), 2.0)
+    return figure, (
+        "The mean confidence distribution with the answer in sight (bars) and with its tokens replaced by the mean "
+        "embedding (line). A line on the bars means that the confidence does not need the answer."
+    )

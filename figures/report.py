@@ -1,30 +1,42 @@
 """The summary of a run as a table on the terminal, and its figures."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from figures import attribution, calibration, compare, jsd, likelihood, masking, rollout, tokens
-from figures.captions import Page, Subject, subject_of
+from figures import calibration, compare, forest, tokens
+from figures.captions import Page, RunData, caption, subject_of
 from figures.dryrun import printed_dry_run
-from figures.style import paper, saved
-from figures.table import printed, printed_grid, table_of
+from figures.style import SIDE_TITLES, paper, saved
+from figures.table import estimates_of, printed, printed_grid, table_of
 from figures.training import reported_ablation, reported_curve
 from interp.errors import UserError
+from interp.instruments.base import Instrument
+from interp.instruments.registry import INSTRUMENTS
+from interp.intervals import Estimate
 from interp.run.dryrun import DryRun
-from interp.run.runs import Record, read_records, read_run
+from interp.run.runs import Record, kind_of, read_records, read_run
 
-Pages = Callable[[Sequence[Record], Subject], Iterator[Page]]
-"""What a run's records give to look at; nothing where they lack the instrument."""
-PAGES_OF: dict[str, Pages] = {
-    "jsd": jsd.pages,
-    "likelihood": likelihood.pages,
-    "rollout": rollout.pages,
-    "attribution": attribution.pages,
-    "masking": masking.pages,
-    "tokens": tokens.pages,
-}
-"""Each instrument's figures, that of JSD against likelihood, and prompts shaded token by token."""
+
+def pages_of(instrument: Instrument, run: RunData) -> Iterator[Page]:
+    """An instrument's figures, else a forest plot of its listed numbers; nothing where it did not run."""
+    if not run.of(instrument.name):
+        return
+    if instrument.pages:
+        yield from instrument.pages(run)
+        return
+    by_unit: dict[str, dict[str, Estimate]] = {}
+    for metric in instrument.metrics:
+        if metric.place != "kept" and metric.key in run.estimates:
+            by_unit.setdefault(metric.unit, {})[metric.title] = run.estimates[metric.key]
+    how = f"{instrument.about} {forest.HOW_TO_READ}"
+    text = caption(how, forest.numbers_of(by_unit), run.subject)
+    yield Page(instrument.name, forest.forest(by_unit), text)
+
+
+def run_data(config: Record, summary: Record, records: Sequence[Record]) -> RunData:
+    """What the figures of a run of `interp.diagnose` are drawn from."""
+    return RunData(records, estimates_of(summary), subject_of(config, summary))
 
 
 def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = None) -> None:
@@ -37,29 +49,29 @@ def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = N
         printed_dry_run(dry, folder)
         return
     config, summary, records = read_run(folder)
-    kinds = ("training", "ablation", "comparison", "calibration", "model")
-    if "identity" not in config or not any(isinstance(summary.get(kind), dict) for kind in kinds):
-        raise UserError(f"{folder}: holds no numbers of a finished run")
-    if "training" in summary:
+    kind = kind_of(config, summary)
+    if kind is None or kind == "triplets":
+        raise UserError(f"{folder}: holds no numbers of a finished run that are drawn")
+    if kind == "training":
         reported_curve(folder)
-        _said_where(folder)
-        return
-    if "ablation" in summary:
+    elif kind == "ablation":
         reported_ablation(folder)
-        return
-    if "comparison" in summary:
+    elif kind == "compare":
         _reported_comparison(folder, summary, questions)
-        return
-    if "calibration" in summary:
+    elif kind == "evaluate":
         _reported_calibration(folder, summary, records)
-        return
-    subject = subject_of(config, summary)
-    printed(table_of(summary), subject)
+    else:
+        _reported_diagnosis(folder, run_data(config, summary, records), summary, questions)
+    if kind != "ablation":
+        _said_where(folder)
+
+
+def _reported_diagnosis(folder: Path, run: RunData, summary: Record, questions: Sequence[str]) -> None:
+    printed(table_of(summary), run.subject)
     with paper():
-        drawn = [pages(records, subject) for name, pages in PAGES_OF.items() if name != "tokens"]
-        for page in chain(*drawn, tokens.pages(records, subject, questions)):
+        drawn = (pages_of(instrument, run) for instrument in INSTRUMENTS.values())
+        for page in chain(*drawn, tokens.pages(run.records, run.subject, questions)):
             saved(page.figure, folder / "figures", page.name, page.caption)
-    _said_where(folder)
 
 
 def _reported_calibration(folder: Path, summary: Record, records: Sequence[Record]) -> None:
@@ -80,7 +92,6 @@ def _reported_calibration(folder: Path, summary: Record, records: Sequence[Recor
     with paper():
         for page in calibration.pages(records, summary):
             saved(page.figure, folder / "figures", page.name, page.caption)
-    _said_where(folder)
 
 
 def _reported_comparison(folder: Path, summary: Record, questions: Sequence[str]) -> None:
@@ -90,11 +101,10 @@ def _reported_comparison(folder: Path, summary: Record, questions: Sequence[str]
         printed_grid(compare.calibration_grid(summary), "Calibration, each with its own answers:")
         compare.calibration_grid(summary).written(folder, "calibration")
     print("Effect size: the difference over its standard error and the square root of n (Cohen's d_z, for means).")
-    before, after = (list(read_records(folder / side)) for side in compare.SIDE_TITLES)
+    before, after = (list(read_records(folder / side)) for side in SIDE_TITLES)
     with paper():
         for page in compare.pages((before, after), summary, questions):
             saved(page.figure, folder / "figures", page.name, page.caption)
-    _said_where(folder)
 
 
 def _said_where(folder: Path) -> None:

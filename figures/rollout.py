@@ -1,20 +1,17 @@
 """Figure 3: from where the confidence, and from where the answer, has gathered what it rests on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures.captions import Page, Subject, caption, in_words
-from figures.style import DOUBLE, ROLE_COLOURS, SPAN_COLOURS, logarithmic
-from interp.instruments.floor import floors_of, with_floors
-from interp.instruments.rollout import columns
-from interp.intervals import Estimate, estimated_columns
-from interp.pipelines.diagnose import averaged
-from interp.records import MASS_SPANS, READ_SPANS, MassSpan, Span
-from interp.run.runs import Record
+from figures.captions import Page, RunData, caption, in_words
+from figures.style import DOUBLE, ROLE_COLOURS, SPAN_COLOURS, drawn_sides, logarithmic
+from interp.intervals import Estimate
+from interp.records import MASS_SPANS, MassSpan, Span
+from interp.run.runs import Record, averaged
 
 FLOWS: tuple[tuple[str, Span], ...] = (
     ("confidence", "answer"),
@@ -58,17 +55,13 @@ class Rollout:
     """Questions."""
 
 
-def rollouts(records: Sequence[Record], floors: Mapping[str, Estimate] | None = None) -> Rollout:
-    """The figure's data from a run's `rollout` records. floors: the run's numerical floors."""
-    questions = averaged([{**record, "values": {**record["values"], **_per_token_nulls(record)}} for record in records])
-    there = [span for span in MASS_SPANS if any(f"{span}.mass" in q["values"] for q in questions)]
-    spans = [span for span in READ_SPANS if span in there]
-
-    found = with_floors(estimated_columns(columns(questions)), floors or {})
-    nothing = Estimate(None, None, None, 0, len(questions))
+def rollouts(run: RunData) -> Rollout:
+    """The figure's data."""
+    records = run.of("rollout")
+    there = [span for span in MASS_SPANS if f"rollout.{span}.mass" in run.estimates]
 
     def pair(span: MassSpan, reading: str, null: str) -> Pair:
-        return Pair(span, found.get(f"rollout.{reading}", nothing), found.get(f"rollout.{null}", nothing))
+        return Pair(span, run.estimate(f"rollout.{reading}"), run.estimate(f"rollout.{null}"))
 
     return Rollout(
         mass=tuple(pair(span, f"{span}.mass", f"{span}.null") for span in there),
@@ -77,26 +70,16 @@ def rollouts(records: Sequence[Record], floors: Mapping[str, Estimate] | None = 
         flows=tuple(
             pair(span, f"{_prefix(source)}{span}.mass", f"{_prefix(source)}{span}.null")
             for source, span in FLOWS
-            if span in spans
+            if span in there
         ),
         windows=_windows(records),
         layers=records[0]["layers"],
-        n=len(questions),
+        n=len({record["id"] for record in records}),
     )
 
 
 def _prefix(source: str) -> str:
     return "" if source == "confidence" else f"from_{source}."
-
-
-def _per_token_nulls(record: Record) -> dict[str, float]:
-    """The null's mean over a span's tokens, whose number is what the mass is of the mean."""
-    values = record["values"]
-    return {
-        f"{span}.per_token_null": values[f"{span}.null"] * values[f"{span}.per_token"] / values[f"{span}.mass"]
-        for span in READ_SPANS
-        if values.get(f"{span}.mass")
-    }
 
 
 def _windows(records: Sequence[Record]) -> dict[str, dict[MassSpan, float]]:
@@ -158,12 +141,9 @@ This model's layers have learned sinks, which are no tokens of the prompt: what 
 tokens (sink). Uniform attention knows none."""
 
 
-def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
-    """Figure 3, where the run has measured it."""
-    measured = [record for record in records if record["measure"] == "rollout"]
-    if not measured:
-        return
-    data = rollouts(measured, floors_of(records))
+def figure_3(run: RunData) -> Page:
+    """Figure 3."""
+    data = rollouts(run)
     figure = Figure((DOUBLE, 3.9), layout="constrained")
     (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.3, 1))
     a, b, c = above.subplots(1, 3, sharey=True)
@@ -176,7 +156,7 @@ def pages(records: Sequence[Record], subject: Subject) -> Iterator[Page]:
     draw_windows(data, e).set_title("e  by windows of layers")
     above.legend(handles=_legend(data), loc="outside upper left", ncols=8, columnspacing=1.2, handletextpad=0.4)
     how = HOW_TO_READ + (SINKS if any(pair.span == "sink" for pair in data.mass) else "")
-    yield Page("figure_3_rollout", figure, caption(how, _numbers(data), subject))
+    return Page("figure_3_rollout", figure, caption(how, _numbers(data), run.subject))
 
 
 def _shown_flows(data: Rollout) -> list[tuple[str, Span]]:
@@ -208,3 +188,13 @@ def _numbers(data: Rollout) -> dict[str, str]:
 
 def _beside_null(pair: Pair) -> str:
     return f"{in_words(pair.rollout)}; uniform attention {in_words(pair.null)}"
+
+
+def compared_masses(before: RunData, after: RunData) -> tuple[Figure, str]:
+    """The masses of both runs beside their nulls, and how to read them."""
+    sides = [rollouts(run).mass for run in (before, after)]
+    figure = drawn_sides(lambda i, ax: draw_pairs(sides[i], ax).set(xlabel="rollout mass"), 2.0)
+    return figure, (
+        "Attention rollout read at the confidence, by span (dots), beside uniform attention (diamonds). Attention "
+        "alone: a dependence that training built in values and MLPs does not show here."
+    )

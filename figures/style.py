@@ -1,7 +1,7 @@
 """How every figure looks, and how it is kept: colours, widths, fonts, files."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -52,35 +53,45 @@ ROLE_COLOURS = {
     "seen": _GREY,
     "null": "#555555",
 }
-"""One colour per kind of comparison; the fillers and cuts of masking have FILLER_COLOURS."""
+"""One colour per kind of comparison."""
 
 WRONG_MARKERS = {"jsd": "o", "branched": "s", "foil": "^"}
 """Sources of wrong answers differ in colour and in form."""
 
-FILLER_COLOURS = {
+HIDDEN_COLOURS = {
     "neutral": _BLUE,
     "mean": _ORANGE,
     "pad": _BROWN,
     "confidence_to_answer": _GREEN,
     "later_to_answer": _RED,
 }
-FILLER_MARKERS = {"neutral": "o", "mean": "s", "pad": "^"}
+"""One colour for each way of hiding the answer."""
+REPLACEMENT_MARKERS = {"neutral": "o", "mean": "s", "pad": "^"}
+"""Replacements of tokens differ in form."""
 
 RIGHT, WRONG = _BLUE, _ORANGE
 """Right and wrong answers."""
-METHOD_COLOURS = {
-    "default": _BLUE,
-    "default_expected": _SKY,
-    "self_consistency": _RED,
-    "agreement": _PINK,
-    "p_true": _GREEN,
-    "sequence": _BROWN,
-    "sequence_per_token": _YELLOW,
-    "question_only": _GREY,
-    "question_only_expected": "#555555",
-}
-METHOD_MARKERS = dict(zip(METHOD_COLOURS, "oosDv^<XP", strict=True))
-"""Methods of calibration differ in colour and in form."""
+_IN_TURN = (_BLUE, _SKY, _RED, _PINK, _GREEN, _BROWN, _YELLOW, _GREY, "#555555", _PURPLE, _ORANGE)
+_MARKS_IN_TURN = "oosDv^<XPhd"
+SIDE_TITLES = ("before", "after")
+"""What two runs side by side are called."""
+
+
+def nth_style(number: int) -> tuple[str, str]:
+    """(colour, marker) of the one with this number of several that are drawn together: they differ in both."""
+    return _IN_TURN[number % len(_IN_TURN)], _MARKS_IN_TURN[number % len(_MARKS_IN_TURN)]
+
+
+def drawn_sides(draw: Callable[[int, Axes], object], height: float) -> Figure:
+    """Two axes side by side on one scale. draw: draws the first or the second run."""
+    figure = Figure((DOUBLE, height), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    for number, ax in enumerate(axes):
+        draw(number, ax)
+        ax.set_title(f"{'ab'[number]}  {SIDE_TITLES[number]}")
+    axes[1].set_ylabel("")
+    return figure
+
 
 INK = "#222222"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -11,14 +10,14 @@ from rich.text import Text
 
 from figures.captions import WITHIN_FLOOR, Subject, digits, interval, marked, percent
 from figures.grid import Grid
+from interp.instruments.base import Metric, Unit
+from interp.instruments.registry import INSTRUMENTS, repeated_by
 from interp.intervals import Estimate
 from interp.plain import visible
-from interp.records import READ_SPANS
 from interp.run.runs import Record
 
 WIDTH = 120
 """Columns where the output is no terminal, so that a log holds whole rows."""
-Unit = Literal["number", "share"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Row:
     """What it is, in plain words."""
     estimate: Estimate
     """Value, interval, count, left out."""
-    unit: Unit = "number"
-    """number, or share: a fraction that is printed in per cent."""
+    unit: Unit
+    """share: a fraction that is printed in per cent."""
     sets: tuple[float, ...] = ()
     """Its value under each set of worked examples, where there are several."""
 
@@ -50,116 +49,34 @@ class Table:
             raise ValueError("two rows of one section have one name")
 
 
-FILLERS = {
-    "neutral": "neutral filler",
-    "mean": "mean embedding",
-    "pad": "pad",
-    "confidence_to_answer": "cut, confidence to answer",
-    "later_to_answer": "cut, all later to answer",
-}
-SOURCES = {
-    "jsd": "sampled (the paper's)",
-    "jsd.branched": "branched",
-    "jsd.same_relation": "of the same relation",
-}
-"""Where wrong answers come from, by how their keys in summary.json begin."""
-SECTIONS: dict[str, dict[str, str]] = {
-    "JSD of the confidence, median (nats)": {
-        "jsd.median": "right and wrong answer, sampled (the paper's)",
-        "jsd.branched.median": "right and wrong answer, branched",
-        "jsd.foil": "right and wrong answer, same relation",
-        "jsd.wrong_wrong": "two wrong answers, sampled",
-        "jsd.branched.wrong_wrong": "two wrong answers, branched",
-        "jsd.candidates": "all pairs of sampled answers (the paper's)",
-        "jsd.filled.candidates": "all pairs, sampled and branched",
-        "jsd.foreign": "answer to another question",
-        "jsd.noise_floor": "same answer, other looks (noise)",
-        "jsd.hint": "hint that it is wrong (control)",
-    },
-    "JSD at most 0.1, share": {
-        "jsd.near_zero_share": "questions, wrong answer sampled",
-        "jsd.branched.near_zero_share": "questions, wrong answer branched",
-        "jsd.same_relation.near_zero_share": "questions, wrong answer of the same relation",
-        "jsd.pairs.near_zero_share": "pairs of sampled answers (the paper's)",
-        "jsd.filled.pairs.near_zero_share": "pairs, sampled and branched",
-    },
-    "JSD, number of pairs": {
-        "jsd.pairs.number": "of sampled answers",
-        "jsd.filled.pairs.number": "of sampled and branched answers",
-    },
-    "JSD and likelihood of the wrong answer, rank correlation": {
-        f"{key}.likelihood_correlation": words for key, words in SOURCES.items()
-    },
-}
-SECTIONS |= {
-    f"Direction, wrong answer {words}": {
-        f"{key}.direction.mean": "confidence, right minus wrong",
-        f"{key}.direction.share_positive": "higher after the right answer",
-        f"{key}.direction.share_likelier": "right answer likelier",
-        f"{key}.direction.share_shorter": "right answer shorter",
-    }
-    for key, words in SOURCES.items()
-}
-SECTIONS |= {
-    "Numerical floor: the same answer read twice": {
-        "floor.jsd": "JSD, median (nats)",
-        "floor.jsd_largest": "JSD, largest (nats)",
-        "floor.expected": "expected confidence, mean difference",
-        "floor.expected_largest": "expected confidence, largest difference",
-        "floor.rollout.answer.mass": "rollout, confidence to answer, mean difference",
-    },
-    "Probability outside the levels": {
-        "jsd.outside": "mean",
-        "jsd.flagged_share": "questions with more than half",
-    },
-    "Rollout mass": {
-        f"rollout.{span}.{reading}": f"confidence to {span}{words}"
-        for span in READ_SPANS
-        for reading, words in (("mass", ""), ("null", ", uniform"))
-    }
-    | {
-        "rollout.sink.mass": "confidence to learned sinks",
-        "rollout.from_answer.question.mass": "answer to question",
-        "rollout.from_answer.question.null": "answer to question, uniform",
-    },
-    "Rollout mass, first token left out": {
-        f"rollout.{span}.{reading}": f"confidence to {span}{words}"
-        for span in ("question", "answer")
-        for reading, words in (("without_first", ""), ("without_first_null", ", uniform"))
-    },
-    "Rollout mass per token": {f"rollout.{span}.per_token": f"confidence to {span}" for span in ("question", "answer")},
-    "Expected confidence": {"masking.seen": "answer seen"}
-    | {f"masking.{name}.masked": f"hidden: {words}" for name, words in FILLERS.items()},
-    "Its drop when the answer is hidden": {f"masking.{name}.drop": words for name, words in FILLERS.items()},
-    "Effect on the score at the confidence": {f"attribution.{span}.effect": span for span in READ_SPANS},
-    "The same with the other filler": {
-        f"attribution.{span}.effect_{name}": f"{span}, {FILLERS[name]}"
-        for span in READ_SPANS
-        for name in ("neutral", "mean")
-    },
-    "Attribution of the answer": {
-        "attribution.answer.rank": "rank of its best token, median",
-        "attribution.answer.completeness_gap": "completeness gap",
-        "attribution.refused_share": "refused, gap too large",
-    },
-}
-"""What is printed, in this order: section, key in summary.json, plain words. "uniform": if every token attended equally
-to all before it."""
-SHARES = ("near_zero_share", "direction.share_", "jsd.outside", "jsd.flagged_share", "attribution.refused_share")
-"""What the keys of fractions hold, which are printed in per cent."""
+def metrics() -> list[Metric]:
+    """Every number that is printed, in the order in which it is read: the instruments', then their numerical floors."""
+    declared = [metric for instrument in INSTRUMENTS.values() for metric in instrument.metrics]
+    declared += [metric for repeated in repeated_by(INSTRUMENTS) for metric in repeated.metrics]
+    return [metric for metric in declared if metric.place != "kept"]
 
 
 def table_of(summary: Record) -> Table:
     """The table of a run's summary; rows of instruments that it does not hold are absent."""
     sets = summary.get("shot_sets", {})
-    rows = []
-    for section, names in SECTIONS.items():
-        for key, words in names.items():
-            if node := _at(summary, key):
-                spread = tuple(v for v in sets.get(key, {}).get("values", ()) if v is not None)
-                unit: Unit = "share" if any(part in key for part in SHARES) else "number"
-                rows.append(Row(section, words, Estimate(**node), unit, spread))
-    return Table(tuple(rows))
+    rows: dict[str, list[Row]] = {}
+    for metric in metrics():
+        if node := _at(summary, metric.key):
+            spread = tuple(v for v in sets.get(metric.key, {}).get("values", ()) if v is not None)
+            row = Row(metric.section, metric.words, Estimate(**node), metric.unit, spread)
+            rows.setdefault(metric.section, []).append(row)
+    return Table(tuple(row for of_section in rows.values() for row in of_section))
+
+
+def estimates_of(summary: Record, above: str = "") -> dict[str, Estimate]:
+    """Every number of a run's summary, by its key."""
+    found: dict[str, Estimate] = {}
+    for name, node in summary.items():
+        if isinstance(node, dict) and name != "shot_sets":
+            key = f"{above}{name}"
+            found |= {key: Estimate(**node)} if {"value", "low", "high", "n"} <= node.keys() else {}
+            found |= estimates_of(node, f"{key}.")
+    return found
 
 
 def _at(summary: Record, key: str) -> Record | None:

@@ -10,6 +10,7 @@ from figures.captions import Page, in_words, written_caption
 from figures.grid import Column, Grid
 from figures.style import DOUBLE, INK, RIGHT, ROLE_COLOURS, SPAN_COLOURS, WRONG, paper, printable, saved
 from figures.table import printed_grid
+from interp.calibration import MEASURES
 from interp.intervals import Estimate
 from interp.run.runs import Record, read_run
 
@@ -46,17 +47,9 @@ direction is a reaction to any answer, not knowledge."""
 ABLATION = """\
 Each row is ADVICE with the terms that it names, trained on the same mini-batches. Dots are the measures on questions
 that training did not see, bars 95 % intervals over questions; the dashed line is the model before training."""
-MEASURES = (
-    Column("accuracy", "accuracy"),
-    Column("confidence", "confidence"),
-    Column("ece", "ECE"),
-    Column("nce_abs", "abs NCE"),
-    Column("brier", "Brier"),
-    Column("auroc", "AUROC"),
-    Column("auroc_within", "AUROC within"),
-)
+COLUMNS = tuple(Column(key, measure.title) for key, measure in MEASURES.items() if measure.place == "headline")
 DRAWN = ("ece", "brier", "auroc")
-BETTER = {"ece": "ECE", "nce_abs": "abs NCE", "brier": "Brier", "auroc": "AUROC"}
+BETTER = ("ece", "nce_abs", "brier", "auroc")
 """What two methods are compared by: less is better, but for AUROC."""
 
 
@@ -106,9 +99,9 @@ def ablation_grid(summary: Record) -> Grid:
     for checkpoint, by_data in summary["calibration"].items():
         for data, by_method in by_data.items():
             for form, numbers in by_method["default"].items():
-                cells = tuple(Estimate(**numbers[column.key]) for column in MEASURES)
+                cells = tuple(Estimate(**numbers[column.key]) for column in COLUMNS)
                 rows.append(((checkpoint, data, form), cells))
-    return Grid(("row", "data", "format"), MEASURES, tuple(rows))
+    return Grid(("row", "data", "format"), COLUMNS, tuple(rows))
 
 
 def ablation_page(summary: Record) -> Page:
@@ -119,7 +112,7 @@ def ablation_page(summary: Record) -> Page:
     colours = dict(zip(settings, list(SPAN_COLOURS.values()) * len(settings), strict=False))
     figure = Figure((DOUBLE, 0.9 + 0.22 * len(checkpoints)), layout="constrained")
     for ax, key in zip(figure.subplots(1, len(DRAWN), sharey=True), DRAWN, strict=True):
-        column = [c.key for c in MEASURES].index(key)
+        column = [c.key for c in COLUMNS].index(key)
         for (name, *setting), cells in grid.rows:
             one, number = cells[column], settings.index(tuple(setting))
             if one.value is None:
@@ -130,14 +123,14 @@ def ablation_page(summary: Record) -> Page:
             if one.low is not None:
                 ax.plot((one.low, one.high), (row, row), color=colours[tuple(setting)], lw=1.4)
             ax.plot(one.value, row, "o", color=colours[tuple(setting)], mec="white", mew=0.5, ms=4.5)
-        ax.set(title=MEASURES[column].title, ylim=(len(checkpoints) - 0.5, -0.5))
+        ax.set(title=COLUMNS[column].title, ylim=(len(checkpoints) - 0.5, -0.5))
         ax.set_yticks(range(len(checkpoints)), [printable(name) for name in checkpoints])
         ax.tick_params(axis="y", length=0)
     handles = [figure.axes[0].plot([], [], "o", color=colours[s], ms=4.5)[0] for s in settings]
     figure.legend(handles, [printable(", ".join(s)) for s in settings], loc="outside upper left", ncols=4)
     numbers = {
-        f"{MEASURES[i].title}, {', '.join(names)}": in_words(cells[i])
-        for i in range(len(MEASURES))
+        f"{COLUMNS[i].title}, {', '.join(names)}": in_words(cells[i])
+        for i in range(len(COLUMNS))
         for names, cells in grid.rows
     }
     return Page("ablation", figure, written_caption(ABLATION, numbers, f"Base: {summary['base']}."))
@@ -153,7 +146,8 @@ def settings_grid(summaries: Sequence[Record], pair: tuple[str, str]) -> Grid:
         for data, by_method in one.items():
             for form, numbers in by_method["default"].items():
                 sides = (numbers, other[data]["default"][form])
-                for key, title in BETTER.items():
+                for key in BETTER:
+                    title = MEASURES[key].title
                     found.setdefault((data, form, title), tuple(Estimate(**side[key]) for side in sides))
     return Grid(("data", "format", "measure"), tuple(Column(name, name) for name in pair), tuple(found.items()))
 
@@ -164,7 +158,7 @@ def ahead(grid: Grid) -> dict[str, tuple[int, int]]:
     for (*_, title), (one, other) in grid.rows:
         if one.value is not None and other.value is not None:
             better, of = counts.get(title, (0, 0))
-            wins = one.value > other.value if title == BETTER["auroc"] else one.value < other.value
+            wins = one.value > other.value if title == MEASURES["auroc"].title else one.value < other.value
             counts[title] = better + wins, of + 1
     return counts
 

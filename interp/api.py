@@ -10,17 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from html import escape
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from interp.datasets.questions import LETTERS, choice_index, loaded_questions, question_of_record, shuffled
+from interp.divergence import divergence
 from interp.errors import UserError
-from interp.formats import FORMATS, FormatName
-from interp.instruments.jsd import divergence, surface_variants
-from interp.pipelines.compare import INSTRUMENTS, paired_records
-from interp.pipelines.diagnose import Diagnose, InstrumentName, WrongName, diagnosed
+from interp.formats import FORMATS
+from interp.instruments.jsd import surface_variants
+from interp.instruments.registry import INSTRUMENTS
+from interp.options import composed
+from interp.pipelines.compare import paired_records
+from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.elicit import WrongAnswers, WrongName
 from interp.records import ConfidenceDistribution, Question
 from interp.run import runs
 from interp.run.runs import Record
@@ -34,7 +39,6 @@ if TYPE_CHECKING:
     from interp.models.checkpoints import Checkpoint
     from interp.models.setting import Setting
 
-FigureName = Literal["jsd", "likelihood", "rollout", "attribution", "masking", "tokens"]
 SHORT = "{:.3g}".format
 IN_MEMORY = "in memory"
 """What the data of a run are called that came as a list."""
@@ -86,7 +90,7 @@ def load(
     model: "str | PreTrainedModel | PeftModel",
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     *,
-    format: FormatName = "ScoreNumber",
+    format: str = "ScoreNumber",
     shots: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -130,10 +134,10 @@ def _refuse_unknown(what: str, name: str, known: Iterable[str]) -> None:
 class Model:
     """A model in one format, ready to be asked; made by `interp.load`."""
 
-    def __init__(self, checkpoint: "Checkpoint", format: FormatName, shots: int | None) -> None:
+    def __init__(self, checkpoint: "Checkpoint", format: str, shots: int | None) -> None:
         """shots: None for what the checkpoint's preset says."""
         self.checkpoint = checkpoint
-        self.format: FormatName = format
+        self.format: str = format
         self.shots = checkpoint.shots if shots is None else shots
         # a model that is someone else's may change between two questions: what was read before would be another's
         self._setting = cache(self._prepared) if checkpoint.fingerprint else self._prepared
@@ -169,31 +173,32 @@ class Model:
         self,
         data: "str | Iterable[Question | Mapping[str, Any]] | DataFrame",
         *,
-        instruments: InstrumentName | Sequence[InstrumentName] = INSTRUMENTS,
+        instruments: str | Sequence[str] | None = None,
         n: int = 48,
-        n_attribution: int = 8,
         wrong: WrongName = "branched",
         candidates: int = 8,
         seed: int = 0,
         out: str | Path | None = None,
+        **options: Any,
     ) -> "Result":
         """What the instruments measure on the first questions that the model answers right.
 
         Args:
             data: as `interp.questions` takes them.
-            instruments: which of jsd, rollout, attribution and masking.
+            instruments: which of jsd, rollout, masking, attribution and those of other packages; by default all.
             n: how many questions, at most.
-            n_attribution: how many of them are attributed.
-            wrong: where wrong answers come from: branched, sampled or foil.
+            wrong: where wrong answers come from: branched, sampled or distractor.
             candidates: distinct answers to a question whose pairwise divergence is measured.
             seed: decides everything that is drawn by chance.
             out: the run's directory, so that it can be continued, redrawn and compared later; by default nothing is
                 left on disk.
+            **options: any other option of `python -m interp.diagnose`, such as `n_attribution` or `cases`.
 
         Raises:
+            TypeError: for an option that the command does not have.
             UserError: where no question is answered right, and for what an instrument cannot do on this model.
         """
-        chosen = [instruments] if isinstance(instruments, str) else list(instruments)
+        chosen = [instruments] if isinstance(instruments, str) else list(instruments or INSTRUMENTS)
         for name in chosen:
             _refuse_unknown("instrument", name, INSTRUMENTS)
         _refuse_unknown("wrong", wrong, get_args(WrongName))
@@ -201,22 +206,23 @@ class Model:
         if not asked:
             raise UserError("no questions: nothing to measure")
         with tempfile.TemporaryDirectory() as folder:
-            options = Diagnose(
+            sought = WrongAnswers.candidates if wrong == "distractor" else candidates
+            command = composed(
+                Diagnose,
+                **{"tries": max(candidates, 48)} | options,
                 ckpt=self.checkpoint.name,
                 data=str(data) if isinstance(data, str | Path) else IN_MEMORY,
                 n=n,
                 format=self.format,
                 shots=self.shots,
-                n_attribution=n_attribution,
                 wrong=wrong,
-                candidates=Diagnose.candidates if wrong == "foil" else candidates,
-                tries=max(candidates, Diagnose.tries),
+                candidates=sought,
                 seed=seed,
                 out=Path(out or folder),
             )
             checkpoint = self._identified(out is not None)
             ordered = [name for name in INSTRUMENTS if name in chosen]
-            return read_run(diagnosed(options, ordered, "diagnose", checkpoint, questions=asked))
+            return read_run(diagnosed(command, ordered, "diagnose", checkpoint, questions=asked))
 
     def _identified(self, resumable: bool) -> "Checkpoint":
         """The checkpoint, with a fingerprint of its weights where a run on disk must know them again."""
@@ -363,22 +369,27 @@ class Result:
         ]
         return DataFrame(plain).set_index("id")
 
-    def plot(self, name: FigureName = "jsd") -> "Figure":
-        """The figure of an instrument, the scatter of JSD and likelihood, or the first question's tokens, shaded.
+    def plot(self, name: str = "jsd") -> "Figure":
+        """The figure of an instrument, or by its file name any other of the run: `jsd_likelihood`, `tokens_1`.
 
         Raises:
             UserError: where what it shows was not measured.
         """
-        _refuse_unknown("figure", name, get_args(FigureName))
-        from figures.captions import subject_of
-        from figures.report import PAGES_OF
+        from figures import tokens
+        from figures.report import pages_of, run_data
         from figures.style import paper
 
         _show_figures()
+        run = run_data(self.config, self.summary, self.all_records)
         with paper():
-            pages = list(PAGES_OF[name](self.all_records, subject_of(self.config, self.summary)))
+            if name in INSTRUMENTS:
+                pages = list(pages_of(INSTRUMENTS[name], run))[:1]
+            else:
+                drawn = [pages_of(instrument, run) for instrument in INSTRUMENTS.values()]
+                pages = list(chain(*drawn, tokens.pages(run.records, run.subject)))
+                pages = [page for page in pages if page.name == name]
         if not pages:
-            raise UserError(f"{name} was not measured in this run")
+            raise UserError(f"{name} was not measured in this run, or is no figure of one")
         return pages[0].figure
 
     def compare(self, after: "Result") -> "DataFrame":
@@ -438,6 +449,6 @@ def read_run(folder: str | Path) -> Result:
         UserError: where it is none.
     """
     config, summary, records = runs.read_run(Path(folder))
-    if "model" not in summary:
-        raise UserError(f"{folder}: no run of interp.diagnose; its summary.json has no model")
+    if runs.kind_of(config, summary) != "diagnose":
+        raise UserError(f"{folder}: no run of interp.diagnose")
     return Result(config, summary, tuple(records))

@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from interp.errors import UserError
-from interp.intervals import Estimate, estimated_jointly
+from interp.intervals import RESAMPLES, Estimate, estimated_jointly
 
 SMOOTH_RESAMPLES = 400
 """Resamples for the interval of the smooth calibration error, which takes longer than the others."""
@@ -252,24 +253,37 @@ class Scored:
         return np.array(self.confidence), np.array(self.right, dtype=bool), rule(meant), by_level(meant), groups
 
 
-Measure = Callable[..., Reduced]
-"""(confidence, right, bins, levels, groups), each [..., questions] -> [...]."""
+@dataclass(frozen=True)
+class Measure:
+    """One number of a calibration table."""
+
+    title: str
+    """What it is called at the head of a column."""
+    of: Callable[..., Reduced]
+    """(confidence, right, bins, levels, groups), each [..., questions] -> [...]."""
+    place: Literal["headline", "listed", "kept"] = "listed"
+    """headline: shown on the terminal and in the model card. listed: in the table's files. kept: in summary.json."""
+    resamples: int = RESAMPLES
+    """Resamples for its interval."""
+
 
 MEASURES: dict[str, Measure] = {
-    "accuracy": lambda c, r, b, v, g: over_questions(r),
-    "confidence": lambda c, r, b, v, g: over_questions(c),
-    "ece": lambda c, r, b, v, g: calibration_error(c, r, b),
-    "ece_levels": lambda c, r, b, v, g: calibration_error(c, r, v),
-    "nce": lambda c, r, b, v, g: net_calibration_error(c, r),
-    "nce_abs": lambda c, r, b, v, g: np.abs(net_calibration_error(c, r)),
-    "brier": lambda c, r, b, v, g: brier(c, r),
-    "reliability": lambda c, r, b, v, g: reliability(c, r, v),
-    "resolution": lambda c, r, b, v, g: resolution(r, v),
-    "uncertainty": lambda c, r, b, v, g: uncertainty(r),
-    "auroc": lambda c, r, b, v, g: auroc(c, r),
-    "auroc_within": lambda c, r, b, v, g: auroc(c, r, g),
-    "aurc": lambda c, r, b, v, g: risk_coverage_area(c, r),
-    "smooth_ece": lambda c, r, b, v, g: smooth_calibration_error(c, r),
+    "accuracy": Measure("accuracy", lambda c, r, b, v, g: over_questions(r), "headline"),
+    "confidence": Measure("confidence", lambda c, r, b, v, g: over_questions(c), "headline"),
+    "ece": Measure("ECE", lambda c, r, b, v, g: calibration_error(c, r, b), "headline"),
+    "ece_levels": Measure("ECE by level", lambda c, r, b, v, g: calibration_error(c, r, v)),
+    "nce": Measure("NCE", lambda c, r, b, v, g: net_calibration_error(c, r), "headline"),
+    "nce_abs": Measure("abs NCE", lambda c, r, b, v, g: np.abs(net_calibration_error(c, r)), "headline"),
+    "brier": Measure("Brier", lambda c, r, b, v, g: brier(c, r), "headline"),
+    "reliability": Measure("reliability", lambda c, r, b, v, g: reliability(c, r, v), "kept"),
+    "resolution": Measure("resolution", lambda c, r, b, v, g: resolution(r, v), "kept"),
+    "uncertainty": Measure("uncertainty", lambda c, r, b, v, g: uncertainty(r), "kept"),
+    "auroc": Measure("AUROC", lambda c, r, b, v, g: auroc(c, r), "headline"),
+    "auroc_within": Measure("AUROC within", lambda c, r, b, v, g: auroc(c, r, g), "headline"),
+    "aurc": Measure("AURC", lambda c, r, b, v, g: risk_coverage_area(c, r)),
+    "smooth_ece": Measure(
+        "smooth ECE", lambda c, r, b, v, g: smooth_calibration_error(c, r), resamples=SMOOTH_RESAMPLES
+    ),
 }
 """The measures of a calibration table by their key in summary.json."""
 
@@ -278,7 +292,7 @@ def measures_of(scored: Scored, rule: Rule) -> dict[str, Estimate]:
     """Every measure with its 95 % interval over questions; `auroc_within` has none where no question has a group."""
     columns = scored.columns(rule)
     return {
-        name: _estimated(name, columns, measure, scored.left_out)
+        name: estimated_jointly(columns, measure.of, left_out=scored.left_out, resamples=measure.resamples)
         if name != "auroc_within" or any(scored.group)
         else Estimate(None, None, None, 0, scored.left_out + len(scored))
         for name, measure in MEASURES.items()
@@ -288,7 +302,7 @@ def measures_of(scored: Scored, rule: Rule) -> dict[str, Estimate]:
 def values_of(scored: Scored, rule: Rule) -> dict[str, float | None]:
     """Every measure without an interval; None where it is not defined."""
     columns = scored.columns(rule)
-    found = {name: float(measure(*columns)) if len(scored) else math.nan for name, measure in MEASURES.items()}
+    found = {name: float(measure.of(*columns)) if len(scored) else math.nan for name, measure in MEASURES.items()}
     return {name: None if math.isnan(value) else value for name, value in found.items()}
 
 
@@ -300,14 +314,9 @@ def differences_of(one: Scored, other: Scored, rule: Rule) -> dict[str, Estimate
     found = {}
     for name, measure in MEASURES.items():
 
-        def difference(*both: np.ndarray, measure: Measure = measure) -> Reduced:
-            return measure(*both[: len(first)]) - measure(*both[len(first) :])
+        def difference(*both: np.ndarray, of: Callable[..., Reduced] = measure.of) -> Reduced:
+            return of(*both[: len(first)]) - of(*both[len(first) :])
 
-        found[name] = _estimated(name, (*first, *second), difference, one.left_out)
+        columns = (*first, *second)
+        found[name] = estimated_jointly(columns, difference, left_out=one.left_out, resamples=measure.resamples)
     return found
-
-
-def _estimated(name: str, columns: Sequence[np.ndarray], measure: Measure, left_out: int) -> Estimate:
-    if name != "smooth_ece":
-        return estimated_jointly(columns, measure, left_out=left_out)
-    return estimated_jointly(columns, measure, left_out=left_out, resamples=SMOOTH_RESAMPLES)

@@ -1,11 +1,11 @@
-"""The five ways of stating confidence: levels, their values, their wording, and how a reply is read."""
+"""Ways of stating confidence: levels, their values, their wording, and how a reply is read.
+
+The paper's five are here; other packages register theirs under the entry-point group `GROUP`."""
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-FormatName = Literal["ScoreLetter", "ScoreNumber", "ScoreText", "ScorePercent", "ScoreFloat"]
-FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
+from interp.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,11 @@ def _evenly(count: int) -> tuple[float, ...]:
 
 FIFTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
-FORMATS: dict[str, ConfidenceFormat] = {
-    form.name: form
-    for form in (
+GROUP = "advice.formats"
+FORMATS = Registry(
+    GROUP,
+    ConfidenceFormat,
+    lambda: (
         ConfidenceFormat(
             "ScoreLetter", tuple("EDCBA"), FIFTHS, "one letter from E (very unlikely to be right) to A (almost certain)"
         ),
@@ -75,5 +77,5 @@ FORMATS: dict[str, ConfidenceFormat] = {
             _evenly(11),
             "a number with one decimal from 0.0 (surely wrong) to 1.0 (surely right)",
         ),
-    )
-}
+    ),
+)

@@ -1,32 +1,97 @@
-"""The options that commands have in common, each declared once."""
+"""The options that commands have in common: groups, each option declared once, of which a command is composed."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import ast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import tyro
 
 from interp.errors import UserError
-from interp.formats import FormatName
+from interp.formats import FORMATS
 from interp.models.checkpoints import Loading, Quantization
-from interp.models.embedded import EMBEDDED_NAME
 from interp.models.prompts import REPLY_TOKENS, LevelsRead, Prompting
 from interp.models.templates import DATE, refuse_no_day
 from interp.plain import plain_json
+from interp.registry import Registry
+from interp.run.dryrun import DryRun
 from interp.run.processes import launched
 
 T = TypeVar("T")
-MACHINE_ONLY = ("out", "check", "device", "device_map", "batch_tokens", "trust_remote_code", "dry_run")
-"""Options that fit a run to a machine and may change while it is continued."""
+
+
+def _default_shown(tokens: str) -> str:
+    """The default of an option whose choices are looked up late, as that of any other option is shown."""
+    return f"(default: {' '.join(ast.literal_eval(tokens))})"
+
+
+def name_of(registry: Registry[Any], *, several: bool = False) -> Any:
+    """The annotation of an option that takes a name of the registry, or several, other packages' among them."""
+
+    def choices() -> Any:
+        one: Any = Literal[tuple(registry)]
+        return tuple[one, ...] if several else one
+
+    return tyro.conf.arg(constructor_factory=choices, help_behavior_hint=_default_shown)
+
+
+FormatName = Annotated[str, name_of(FORMATS)]
+FormatNames = Annotated[tuple[str, ...], name_of(FORMATS, several=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommonOptions:
-    """Options with the same meaning in every command; those that compare take several checkpoints and data sets."""
+class Common:
+    """What every command takes."""
 
-    ckpt: str | tuple[str, ...] = EMBEDDED_NAME
-    data: str | tuple[str, ...] = "facts"
+    seed: int = 0
+    """Decides the order of the questions and everything else that is drawn by chance."""
+    trust_remote_code: bool = False
+    """Run the code that a checkpoint brings along. Read it first."""
+
+    def __post_init__(self) -> None:
+        at_least(0, "seed", self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the model is asked."""
+
+    data: str = "facts"
+    """facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, or a JSONL file with `question` and `answers`."""
+    n: int = 48
+    """How many questions to measure."""
+    format: FormatName = "ScoreNumber"
+    """How the model states its confidence."""
+
+    def __post_init__(self) -> None:
+        at_least(1, "n", self.n)
+        refuse_unknown("format", self.format, FORMATS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """What checkpoints are tested on."""
+
+    data: tuple[str, ...] = ("facts",)
+    """One or several of facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, and JSONL files."""
+    formats: FormatNames = ("ScoreNumber",)
+    """How the model states its confidence."""
+    n: int = 200
+    """How many questions of each data set."""
+
+    def __post_init__(self) -> None:
+        at_least(1, "n", self.n)
+        names_each_once("data", self.data)
+        names_each_once("formats", self.formats)
+        for name in self.formats:
+            refuse_unknown("formats", name, FORMATS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """How the question is put."""
+
     shots: int | None = None
     """Worked examples in the prompt; by default what the checkpoint's preset says, mostly none."""
     template: Literal["chat", "plain"] = "chat"
@@ -36,18 +101,70 @@ class CommonOptions:
     date: str = DATE
     """The day, YYYY-MM-DD, that chat templates which write today's date are given: no clock enters a prompt."""
     levels: LevelsRead = "whole"
-    """whole: the confidence is read from whole levels with their ends. token: from the first token on which the levels
-    part, as in the paper; refused where one token is not enough to tell all of them apart."""
+    """whole: the confidence is read from whole levels with their ends, and trained on them. token: from the first token
+    on which the levels part, as in the paper; refused where one token is not enough to tell all of them apart."""
+    shot_sets: int = 1
+    """So many sets of worked examples, whose confidences differ: a measurement is repeated with each, and a training
+    draws one for each mini-batch."""
+
+    def __post_init__(self) -> None:
+        at_least(1, "shot_sets", self.shot_sets)
+        refuse_no_day(self.date)
+        template_arguments(self.template_args)
+        if self.shots is not None:
+            at_least(0, "shots", self.shots)
+
+    def prompting(self, reply_tokens: int = REPLY_TOKENS) -> Prompting:
+        """How prompts are made and replies are read. reply_tokens: after so many a whole reply is cut off."""
+        return Prompting(self.template, template_arguments(self.template_args), self.date, self.levels, reply_tokens)
+
+    def shots_of(self, checkpoint_shots: int) -> int:
+        """Those that were asked for, else those of the checkpoint's preset."""
+        return checkpoint_shots if self.shots is None else self.shots
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replies:
+    """How the model answers."""
+
+    free: bool = False
+    """Let the model write its whole reply and parse it, instead of filling in slots. Unparsed ones are counted."""
     reply_tokens: int = REPLY_TOKENS
     """With --free, a reply is cut off after so many tokens; a model that thinks aloud needs hundreds or thousands."""
-    seed: int = 0
-    """Decides the order of the questions and everything else that is drawn by chance."""
-    out: Path | None = None
-    """The run's directory; by default results/COMMAND. An unfinished run there is continued."""
+
+    def __post_init__(self) -> None:
+        at_least(1, "reply_tokens", self.reply_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How answers are sampled for wrong ones among them."""
+
+    top_p: float = 0.9
+    """The nucleus from which wrong answers are sampled."""
+    tries: int = 48
+    """Samples drawn for a question before it counts as one without a wrong answer."""
+
+    def __post_init__(self) -> None:
+        at_least(1, "tries", self.tries)
+        refuse_no_nucleus(self.top_p)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """Where the model runs."""
+
     device: str = "auto"
     """cuda, mps or cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: float32 wherever weights and run fit the device, else bfloat16."""
+    """auto: float32 wherever weights and run fit the device, else bfloat16. Training takes bfloat16 on cuda, float32
+    elsewhere; the adapter's weights stay float32, and float16 is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What fits a run to a machine."""
+
     batch_tokens: int = 2048
     """The most tokens that a batch holds; less needs less memory."""
     device_map: Literal["none", "auto"] = "none"
@@ -57,49 +174,113 @@ class CommonOptions:
     check: Literal["short", "long"] = "short"
     """How long the texts are on which the engine is compared with the model at the start: 512 tokens, or long, more
     than the model's widest sliding window."""
-    trust_remote_code: bool = False
-    """Run the code that a checkpoint brings along. Read it first."""
-    dry_run: bool = False
-    """Measure the first questions only, and say the time, memory and disk that the whole run takes; what was measured
-    is kept, and the same command without this option goes on from there."""
 
     def __post_init__(self) -> None:
         at_least(1, "batch_tokens", self.batch_tokens)
-        at_least(0, "seed", self.seed)
-        at_least(1, "reply_tokens", self.reply_tokens)
-        refuse_no_day(self.date)
-        if self.shots is not None:
-            at_least(0, "shots", self.shots)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where it goes."""
+
+    out: Path | None = None
+    """Where the run is kept, by default in results/COMMAND. An unfinished run there is continued."""
+    dry_run: bool = False
+    """Measure the first questions only (of a training, three updates), and say the time, memory and disk that the whole
+    run takes; what was measured is kept, and the same command without this option goes on from there."""
+
+
+@runtime_checkable
+class Command(Protocol):
+    """The options of a command that asks a model."""
 
     @property
-    def identity(self) -> dict[str, object]:
-        """The options that decide what is measured: those that may not change while a run is continued."""
-        return {name: value for name, value in asdict(self).items() if name not in MACHINE_ONLY}
+    def computing(self) -> Computing:
+        """Where its model runs."""
 
     @property
-    def loading(self) -> Loading:
-        """How checkpoints are loaded, by the process that this one is."""
-        processes = launched(self.device)
-        if processes.count > 1 and self.device_map == "auto":
-            raise UserError("--device-map auto spreads one model over all devices; run it in one process")
-        device = processes.device(self.device)
-        return Loading(
-            device,
-            self.dtype,
-            device_map=self.device_map,
-            quantization=self.quantization,
-            remote_code=self.trust_remote_code,
-        )
+    def output(self) -> Output:
+        """Where it goes."""
 
-    @property
-    def prompting(self) -> Prompting:
-        """How prompts are made and replies are read."""
-        return Prompting(self.template, self.template_arguments, self.date, self.levels, self.reply_tokens)
 
-    @property
-    def template_arguments(self) -> dict[str, object]:
-        """`template_args` as the chat template takes them."""
-        return template_arguments(self.template_args)
+AnyCommand = TypeVar("AnyCommand", bound=Command)
+
+
+def dry_run_of(options: Command) -> DryRun | None:
+    """What fills with what a dry run measures; None where a whole run was asked for.
+
+    Errors: UserError where several processes were launched: each would stop at another question."""
+    if not options.output.dry_run:
+        return None
+    if launched(options.computing.device).count > 1:
+        raise UserError("--dry-run measures in one process; several share the time that it says")
+    return DryRun()
+
+
+MACHINE_ONLY = ("out", "check", "device", "device_map", "batch_tokens", "trust_remote_code", "dry_run")
+"""Options that fit a run to a machine and may change while it is continued."""
+
+
+def flat(options: object) -> dict[str, Any]:
+    """A command's options by their names on the command line, those of its groups among them."""
+    found: dict[str, Any] = {}
+    for one in fields(options):  # type: ignore[arg-type]
+        value = getattr(options, one.name)
+        found |= flat(value) if is_dataclass(value) else {one.name: value}
+    return found
+
+
+def composed(kind: type[T], **given: Any) -> T:
+    """A command's options from their names on the command line, those that are not given as they are by default.
+
+    Errors: TypeError for a name that is no option of the command."""
+    needed = {one.name: given[one.name] for one in fields(kind) if one.name in given}  # type: ignore[arg-type]
+    options, used = _with_given(kind(**needed), given)
+    if unknown := given.keys() - used:
+        raise TypeError(f"{kind.__name__} has no option {sorted(unknown)[0]!r}")
+    return options
+
+
+def changed(options: T, **given: Any) -> T:
+    """The options with some of them changed, by their names on the command line."""
+    return _with_given(options, given)[0]
+
+
+def _with_given(options: T, given: Mapping[str, Any]) -> tuple[T, set[str]]:
+    values, used = {}, set()
+    for one in fields(options):  # type: ignore[arg-type]
+        value = getattr(options, one.name)
+        if is_dataclass(value):
+            value, inner = _with_given(value, given)
+            used |= inner
+        elif one.name in given:
+            value = given[one.name]
+            used.add(one.name)
+        values[one.name] = value
+    return type(options)(**values), used
+
+
+def identity_of(options: object) -> dict[str, Any]:
+    """The options that decide what is measured: those that may not change while a run is continued."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in flat(options).items()
+        if name not in MACHINE_ONLY
+    }
+
+
+def loading_of(common: Common, computing: Computing, engine: Engine) -> Loading:
+    """How checkpoints are loaded, by the process that this one is."""
+    processes = launched(computing.device)
+    if processes.count > 1 and engine.device_map == "auto":
+        raise UserError("--device-map auto spreads one model over all devices; run it in one process")
+    return Loading(
+        processes.device(computing.device),
+        computing.dtype,
+        device_map=engine.device_map,
+        quantization=engine.quantization,
+        remote_code=common.trust_remote_code,
+    )
 
 
 OURS = (
@@ -130,32 +311,28 @@ def template_arguments(given: Sequence[str]) -> dict[str, object]:
     return pairs
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(CommonOptions):
-    """Options of a command that asks one checkpoint about one data set in one format."""
-
-    ckpt: str = EMBEDDED_NAME
-    """The embedded model, a directory, a .gguf file, a hub id (name@revision), or a directory with a LoRA adapter."""
-    data: str = "facts"
-    """facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, or a JSONL file with `question` and `answers`."""
-    n: int = 48
-    """How many questions to measure."""
-    format: FormatName = "ScoreNumber"
-    """How the model states its confidence."""
-    shot_sets: int = 1
-    """Repeat the measurement with so many sets of examples whose confidences differ."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, "n", self.n)
-        refuse_sets_of_nothing(self.shot_sets, self.shots)
-
-
 def refuse_sets_of_nothing(shot_sets: int, shots: int | None) -> None:
     """Errors: UserError where a run is to be repeated with other examples and has none."""
-    at_least(1, "shot_sets", shot_sets)
     if shot_sets > 1 and shots == 0:
         raise UserError("--shot-sets repeats the run with other examples, and --shots 0 has none")
+
+
+def refuse_no_nucleus(top_p: float) -> None:
+    """Errors: UserError where it is no probability to sample from."""
+    if not 0 < top_p <= 1:
+        raise UserError(f"--top-p {top_p}: must lie in (0, 1]")
+
+
+def names_each_once(option: str, names: Sequence[str]) -> None:
+    """Errors: UserError where an option that takes several names has none, or one of them twice."""
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"--{option}: names at least one, and none twice")
+
+
+def refuse_unknown(what: str, name: str, known: Iterable[str]) -> None:
+    """Errors: UserError where a name is none of those that there are."""
+    if name not in (there := tuple(known)):
+        raise UserError(f"--{what} {name}: none of {', '.join(there)}")
 
 
 def at_least(least: int, name: str, value: int) -> None:

@@ -223,7 +223,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "interp/instruments/jsd.py",
+        "interp/divergence.py",
         ["test_jsd.py"],
         (
             "mean-of-two-divergences-without-the-mixture",
@@ -232,7 +232,11 @@ MUTANTS: tuple[Mutant, ...] = (
             "_relative_entropy(p, q) + _relative_entropy(q, p)",
         ),
         ("bits-instead-of-nats", "_relative_entropy", "np.log", "np.log2"),
-        ("a-tenth-is-not-near-zero", "_of_source", "np.less_equal", "np.less"),
+    ),
+    *_of(
+        "interp/instruments/jsd.py",
+        ["test_jsd.py"],
+        ("a-tenth-is-not-near-zero", "_of_source", "operator.le", "operator.lt"),
         (
             "direction-turned-round",
             "_against",
@@ -467,13 +471,14 @@ MUTANTS: tuple[Mutant, ...] = (
             ("reader.prefix = setting.prefix.extended(transcript.ids[:transcript.positions('answer')[0]])"),
             "",
         ),
-        ("floor-by-its-near-end", "_floor", "max", "min"),
-        (
-            "shares-have-a-floor",
-            "",
-            "'jsd\\\\.(?!.*(direction|outside|flagged|share|number|correlation))'",
-            "'jsd\\\\.(?!.*(direction|outside|flagged|number|correlation))'",
-        ),
+    ),
+    *_of(
+        "interp/instruments/base.py",
+        ["test_floor.py", "test_registry.py"],
+        ("floor-by-its-near-end", "_size", "max", "min"),
+        ("floors-where-none-speaks", "Instrument.estimates", "floors if floored else None", "floors"),
+        ("absent-though-another-value-occurs", "columns", "metric.needs in there", "False"),
+        ("always-is-never", "columns", "metric.always or occurs", "occurs"),
     ),
     *_of(
         "interp/models/check.py",
@@ -714,7 +719,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("a-tenth-of-the-effect-may-be-missing", "gap_allowed", "0.01", "0.1"),
         ("rank-by-sign", "rank_of_best", "abs(effect) > max(sizes)", "effect > max(sizes)"),
         ("rank-of-the-worst-token", "rank_of_best", "max", "min"),
-        ("mean-rank", "columns", "np.median if name == 'answer.rank' else np.mean", "np.mean"),
+        ("mean-rank", "", "np.median", "np.mean"),
         (
             "legs-in-another-order",
             "token_by_token",
@@ -759,14 +764,14 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "differences-turned-round",
             "differences_of",
-            "measure(*both[:len(first)]) - measure(*both[len(first):])",
-            "measure(*both[len(first):]) - measure(*both[:len(first)])",
+            "of(*both[:len(first)]) - of(*both[len(first):])",
+            "of(*both[len(first):]) - of(*both[:len(first)])",
         ),
         (
             "left-out-is-not-counted",
             "measures_of",
-            "_estimated(name, columns, measure, scored.left_out)",
-            "_estimated(name, columns, measure, 0)",
+            "estimated_jointly(columns, measure.of, left_out=scored.left_out, resamples=measure.resamples)",
+            "estimated_jointly(columns, measure.of, left_out=0, resamples=measure.resamples)",
         ),
     ),
     *_of(
@@ -820,31 +825,41 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "interp/methods.py",
+        "interp/methods/self_consistency.py",
         [
-            "test_evaluate.py::test_costs_are_those_of_the_words_that_were_written",
-            "test_evaluate.py::test_an_answers_likelihood_is_taken_whole_and_by_the_token_with_the_end_of_its_line",
             "test_evaluate.py::test_self_consistency_is_the_sum_of_the_largest_groups_confidences_over_all_samples",
-            "test_evaluate.py::test_question_only_hides_the_answer_as_masking_does",
+            "test_evaluate.py::test_costs_are_those_of_the_words_that_were_written",
         ],
         ("confidence-of-the-group-over-the-group", "_largest", "record['of']", "len(largest)"),
+        ("the-smallest-group-wins", "_largest", "max", "min"),
+    ),
+    *_of(
+        "interp/methods/sequence.py",
+        ["test_evaluate.py::test_an_answers_likelihood_is_taken_whole_and_by_the_token_with_the_end_of_its_line"],
         ("the-end-of-the-line-is-no-token", "_per_token", "record['answer_tokens'] + 1", "record['answer_tokens']"),
+    ),
+    *_of(
+        "interp/methods/default.py",
+        ["test_evaluate.py::test_costs_are_those_of_the_words_that_were_written"],
         (
             "level-tokens-without-their-end",
-            "_said",
-            "len(setting.prompter.level_suffixes(transcript)[said.stated]) + 1",
-            "len(setting.prompter.level_suffixes(transcript)[said.stated])",
+            "confidence_fields",
+            "len(setting.prompter.level_suffixes(transcript)[distribution.stated]) + 1",
+            "len(setting.prompter.level_suffixes(transcript)[distribution.stated])",
         ),
+    ),
+    *_of(
+        "interp/methods/question_only.py",
+        ["test_evaluate.py::test_question_only_hides_the_answer_as_masking_does"],
         (
             "the-answer-is-not-hidden",
             "hidden",
             "variants(setting, t, length, fillers=fillers, seen=False)",
             "variants(setting, t, length, fillers=fillers, seen=False, span='tail')",
         ),
-        ("the-smallest-group-wins", "_largest", "max", "min"),
     ),
     *_of(
-        "interp/pipelines/evaluate.py",
+        "interp/pipelines/calibrated.py",
         [
             "test_evaluate.py::test_several_checkpoints_share_their_base_and_differ_as_they_do_alone",
             "test_evaluate.py::test_unparsed_replies_are_counted_and_stand_in_the_worst_case",
@@ -852,22 +867,27 @@ MUTANTS: tuple[Mutant, ...] = (
         ("unparsed-is-not-counted", "_scored", "len(questions) - len(told)", "0"),
         ("the-worst-case-is-modest", "_cell_numbers", "-1", "0"),
         ("first-less-later", "_differences", "(verdicts, before)", "(before, verdicts)"),
+    ),
+    *_of(
+        "interp/pipelines/evaluate.py",
+        ["test_evaluate.py::test_unparsed_replies_are_counted_and_stand_in_the_worst_case"],
         (
             "the-likeliest-level-instead-of-the-written-one",
             "_ask",
             (
-                "if options.free and asking == 'read':\n    record |= {'stated': told[one.question.id]["
+                "if options.replies.free and asking.name == READ.name:\n    record |= {'stated': told[one.question.id]["
                 "'stated'], 'level_tokens': 0}"
             ),
             (
-                "if options.free and asking == 'read':\n    record | {'stated': told[one.question.id]['"
-                "stated'], 'level_tokens': 0}"
+                "if options.replies.free and asking.name == READ.name:\n    record | {'stated': told[one.question.id]["
+                "'stated'], 'level_tokens': 0}"
             ),
         ),
     ),
     *_of(
         "interp/run/runs.py",
-        ["test_runs.py"],
+        ["test_runs.py", "test_figures.py"],
+        ("sets-of-examples-are-not-averaged", "_means", "float(np.mean(there))", "there[0]"),
         ("a-torn-line-is-kept", "_appended", "stream.truncate(whole)", "whole = stream.seek(0, 2)"),
         ("everything-is-measured-again", "Run._look", "self.done.add(key_of(record))", ""),
         (
@@ -970,9 +990,12 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_diagnose.py::test_sets_of_examples_are_averaged_by_question_and_their_spread_is_shown",
             "test_diagnose.py::test_what_was_cut_off_or_does_not_parse_is_counted",
         ],
-        ("wrong-answers-are-measured-as-right", "selected_cases", "'right'", "'answer'"),
-        ("sets-of-examples-are-not-averaged", "_means", "float(np.mean(there))", "there[0]"),
         ("unanswered-is-not-counted", "summary_of", "record['answer'] is None", "record['answer'] == ''"),
+    ),
+    *_of(
+        "interp/pipelines/elicit.py",
+        ["test_diagnose.py::test_the_users_own_responses_stand_in_for_the_models_answers"],
+        ("wrong-answers-are-measured-as-right", "selected_cases", "'right'", "'answer'"),
     ),
     *_of(
         "training/losses.py",
@@ -1057,7 +1080,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "e.question.id not in kept",
             "e.question.id not in kept or e.format == 'ScoreLetter'",
         ),
-        ("one-order-for-all-epochs", "mini_batches", "f'{options.seed}-{epoch}'", "f'{options.seed}'"),
+        ("one-order-for-all-epochs", "mini_batches", "f'{options.common.seed}-{epoch}'", "f'{options.common.seed}'"),
     ),
     *_of(
         "training/loop.py",
@@ -1125,8 +1148,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "the-first-wrong-answer-alone",
             "likelihoods",
-            "record.get('answers', {}).get(role, ())",
-            "record.get('answers', {}).get(role, ())[:1]",
+            "record['answers'].get(role, ())",
+            "record['answers'].get(role, ())[:1]",
         ),
     ),
     *_of(

@@ -12,9 +12,10 @@ import torch
 from matplotlib.figure import Figure
 
 import interp
+from interp.divergence import divergence
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.instruments.jsd import divergence, surface_variants
+from interp.instruments.jsd import surface_variants
 from interp.models.setting import prepared
 from interp.pipelines.compare import paired_records
 
@@ -82,7 +83,7 @@ def test_a_model_in_memory_is_diagnosed_and_stays_as_it_was(asked, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     model = asked.checkpoint.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    result = asked.diagnose(RIVERS, instruments=("jsd", "masking"), n=4, wrong="foil")
+    result = asked.diagnose(RIVERS, instruments=("jsd", "masking"), n=4, wrong="distractor")
     assert not [*tmp_path.iterdir()], "nothing is left on disk"
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     table = result.table()
@@ -156,7 +157,10 @@ def test_all_instruments_run_on_a_model_whose_weights_have_gradients(asked, tmp_
         RIVERS, n=2, n_attribution=1, candidates=2
     )
     assert {"jsd", "rollout", "masking", "attribution"} <= result.summary.keys()
-    assert all(isinstance(result.plot(name), Figure) for name in ("jsd", "rollout", "attribution", "tokens"))
+    assert all(
+        isinstance(result.plot(name), Figure)
+        for name in ("jsd", "rollout", "attribution", "tokens_1", "jsd_likelihood")
+    )
     assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
 
 

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from interp.instruments import attribution, masking
 from interp.instruments.attribution import (
+    METRICS,
     Scorer,
-    columns,
     gap_allowed,
     integrated_gradients,
     measured,
     rank_of_best,
     token_by_token,
 )
+from interp.instruments.base import estimates
 from interp.instruments.masking import filler_embeddings, neutral_token
-from interp.intervals import estimated_columns
 from interp.models.setting import Case, Setting
 from interp.records import READ_SPANS, Transcript
 
@@ -393,7 +393,7 @@ def test_a_refused_attribution_is_counted_and_the_exact_effects_stay(llama, reco
     assert (found["values"]["refused"], record["values"]["refused"]) == (1.0, 0.0)
     assert found["answer"]["mean"]["refused"] and found["answer"]["mean"]["nodes"] == attribution.FIRST_NODES
     assert found["effects"] == record["effects"] and found["tokens"] == record["tokens"]
-    summary = estimated_columns(columns([found, record]))
+    summary = estimates(METRICS, [found, record])
     assert (summary["attribution.refused_share"].value, summary["attribution.refused_share"].n) == (0.5, 2)
 
 
@@ -503,7 +503,7 @@ def test_ranks_agree_with_a_sorted_list(effects, data):
 
 def test_the_summary_takes_the_median_rank_and_the_mean_of_everything_else():
     records = [{"values": {"answer.rank": rank, "answer.effect": rank / 10}} for rank in (1, 2, 9)]
-    found = estimated_columns(columns([*records, {"values": {"answer.rank": None, "answer.effect": 0.0}}]))
+    found = estimates(METRICS, [*records, {"values": {"answer.rank": None, "answer.effect": 0.0}}])
     assert (found["attribution.answer.rank"].value, found["attribution.answer.rank"].left_out) == (2.0, 1)
     assert found["attribution.answer.effect"].value == pytest.approx(0.3)
 

@@ -271,8 +271,8 @@ def test_all_resamples_at_once_equal_one_after_the_other(rows):
     table = (confidence, right, bins, by_level([exact(c) for c in confidence]), group)
     for name, measure in MEASURES.items():
         if name != "smooth_ece":
-            together = measure(*(column[drawn] for column in table))
-            alone = [measure(*(column[one] for column in table)) for one in drawn]
+            together = measure.of(*(column[drawn] for column in table))
+            alone = [measure.of(*(column[one] for column in table)) for one in drawn]
             np.testing.assert_allclose(together, alone, atol=1e-12)
 
 

@@ -18,6 +18,7 @@ from interp.pipelines import candidates
 from interp.pipelines.candidates import (
     ROUNDS,
     CandidateAnswers,
+    Search,
     _distinct,
     _letter_order,
     candidate_answers,
@@ -221,9 +222,8 @@ def same(found: list[CandidateAnswers], others: list[CandidateAnswers]) -> bool:
 
 
 def found_for(setting: Setting, questions, **options) -> list[CandidateAnswers]:
-    return candidate_answers(
-        setting, questions, **{"wrong": 2, "distinct": 4, "seed": 0, "top_p": 0.95, "tries": 24} | options
-    )
+    search = Search(**{"wrong": 2, "distinct": 4, "seed": 0, "top_p": 0.95, "tries": 24} | options)
+    return candidate_answers(setting, questions, search)
 
 
 def test_wrong_answers_are_neither_right_nor_nearly_so_and_all_differ(taught_setting, open_questions):

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import UserError
+from interp.instruments.registry import INSTRUMENTS
 from interp.models.prompts import Prompting
-from interp.options import Options
+from interp.options import composed, identity_of, template_arguments
+from interp.pipelines.diagnose import Diagnose
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "transformer_lens", "captum", "scipy", "matplotlib"}
@@ -124,7 +126,7 @@ def test_an_option_that_does_not_exist_is_refused(desk):
 def test_an_interrupted_command_ends_with_130_and_says_that_it_continues(tmp_path):
     code = (
         "import sys\nsys.argv = ['command']\nfrom interp.cli.command import run_as_command\n"
-        "from interp.options import Options\n"
+        "from interp.options import Common as Options\n"
         "def body(options): raise KeyboardInterrupt\n"
         "run_as_command(Options, body, description='x')"
     )
@@ -136,7 +138,7 @@ def test_an_interrupted_command_ends_with_130_and_says_that_it_continues(tmp_pat
 def test_a_bug_of_ours_is_not_dressed_up_as_bad_input(tmp_path):
     code = (
         "import sys\nsys.argv = ['command']\nfrom interp.cli.command import run_as_command\n"
-        "from interp.options import Options\n"
+        "from interp.options import Common as Options\n"
         "def body(options): raise ValueError('ours')\n"
         "run_as_command(Options, body, description='x')"
     )
@@ -145,10 +147,8 @@ def test_a_bug_of_ours_is_not_dressed_up_as_bad_input(tmp_path):
 
 
 def test_template_arguments_are_read_as_json_where_they_are_json():
-    options = Options(
-        template_args=("enable_thinking=false", "depth=2", "date=1 May", "empty=", 'quoted="false"', "a=b=c")
-    )
-    assert options.template_arguments == {
+    given = ("enable_thinking=false", "depth=2", "date=1 May", "empty=", 'quoted="false"', "a=b=c")
+    assert composed(Diagnose, template_args=given).prompt.prompting().template_args == {
         "enable_thinking": False,
         "depth": 2,
         "date": "1 May",
@@ -161,44 +161,56 @@ def test_template_arguments_are_read_as_json_where_they_are_json():
 @given(st.text(max_size=8))
 def test_a_template_argument_is_a_name_and_a_value_or_refused(argument):
     name, equals, _ = argument.partition("=")
-    options = Options(template_args=(argument,))
     if equals and name.isidentifier():
-        assert options.template_arguments.keys() == {name}
+        assert template_arguments((argument,)).keys() == {name}
     else:
         with pytest.raises(UserError, match="write name=value"):
-            _ = options.template_arguments
+            composed(Diagnose, template_args=(argument,))
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"date": "today"}, "--date today: no day"), ({"reply_tokens": 0}, "--reply-tokens 0: must be at least 1")],
+    [
+        ({"date": "today"}, "--date today: no day"),
+        ({"reply_tokens": 0}, "--reply-tokens 0: must be at least 1"),
+        ({"format": "ScoreColour"}, "--format ScoreColour: none of ScoreLetter, ScoreNumber"),
+        ({"leave_out": ("flow",)}, "--leave-out flow: none of jsd, rollout"),
+        ({"n_attribution": 0}, "--n-attribution 0: must be at least 1"),
+    ],
 )
-def test_a_day_that_is_none_and_a_reply_without_room_are_refused(given, said):
+def test_what_no_run_can_be_made_of_is_refused_from_python_as_well(given, said):
     with pytest.raises(UserError, match=said):
-        Options(**given)
+        composed(Diagnose, **given)
+
+
+def test_an_option_that_a_command_does_not_have_is_a_type_error():
+    with pytest.raises(TypeError, match="Diagnose has no option 'colour'"):
+        composed(Diagnose, colour="red")
 
 
 def test_how_prompts_are_made_and_read_is_part_of_what_a_run_is():
     given = {"template": "plain", "date": "2024-02-29", "levels": "token", "reply_tokens": 900}
-    options = Options(**given, template_args=("a=1",))
-    assert given.items() <= options.identity.items() and options.identity["template_args"] == ("a=1",)
-    assert options.prompting == Prompting("plain", {"a": 1}, "2024-02-29", "token", 900)
-    assert Options().prompting == Prompting() and Prompting().date == "2025-01-01"
+    options = composed(Diagnose, **given, template_args=("a=1",))
+    identity = identity_of(options)
+    assert given.items() <= identity.items() and identity["template_args"] == ("a=1",)
+    prompting = options.prompt.prompting(options.replies.reply_tokens)
+    assert prompting == Prompting("plain", {"a": 1}, "2024-02-29", "token", 900)
+    assert Diagnose().prompt.prompting() == Prompting() and Prompting().date == "2025-01-01"
 
 
 def test_the_defaults_need_no_option():
-    options = Options()
-    assert (options.ckpt, options.data, options.shots, options.out) == ("smollm2-135m-instruct", "facts", None, None)
+    options = Diagnose()
+    assert (options.ckpt, options.asked.data) == ("smollm2-135m-instruct", "facts")
+    assert options.prompt.shots is options.output.out is None
 
 
 def test_one_model_over_all_devices_is_run_in_one_process(monkeypatch):
     from interp import options
-    from interp.pipelines.diagnose import Diagnose
     from interp.run.processes import Processes
 
     monkeypatch.setattr(options, "launched", lambda device: Processes(2, 1))
     with pytest.raises(UserError, match="--device-map auto spreads one model over all devices; run it in one process"):
-        Diagnose(device_map="auto").loading  # noqa: B018
+        options.loading_of(options.Common(), options.Computing(), options.Engine(device_map="auto"))
 
 
 def advice(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
@@ -210,11 +222,10 @@ def advice(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
 def test_the_console_script_runs_every_command_by_name(tmp_path):
     from interp.cli.advice import COMMANDS as NAMED
 
-    assert {module for module, _ in NAMED.values()} >= {
-        module for module in COMMANDS if not module.endswith("__main__")
-    }
+    modules = {module for module, _ in NAMED.values()} | {f"interp.{name}" for name in INSTRUMENTS}
+    assert modules >= {module for module in COMMANDS if not module.endswith("__main__")}
     listed = advice("--help", folder=tmp_path)
-    assert listed.returncode == 0 and all(f"  {name} " in listed.stdout for name in NAMED)
+    assert listed.returncode == 0 and all(f"  {name} " in listed.stdout for name in (*NAMED, *INSTRUMENTS))
     done = advice("rollout", "--help", folder=tmp_path)
     assert done.returncode == 0 and "advice rollout" in done.stdout and "--ckpt" in done.stdout
     wrong = advice("rolout", folder=tmp_path)
@@ -224,3 +235,12 @@ def test_the_console_script_runs_every_command_by_name(tmp_path):
     ) and "no such command; there are diagnose," in wrong.stderr
     refused = advice("jsd", "--data", "nowhere", folder=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1) and "--data nowhere" in refused.stderr
+
+
+def test_old_names_on_the_command_line_are_known_for_one_version_and_say_the_new_one(tmp_path):
+    done = ran("interp.jsd", "--wrong", "foil", "--candidates", "3", folder=tmp_path)
+    assert done.returncode == 2 and "note: foil is now called distractor;" in done.stderr
+    assert "error: --candidates 3: --wrong distractor asks the model for no answers" in done.stderr
+    done = ran("training.triplets", "--turned=-1", folder=tmp_path)
+    assert done.returncode == 2 and "note: --turned=-1 is now called --greedy-wrong=-1;" in done.stderr
+    assert "error: --greedy-wrong -1: must be at least 0" in done.stderr

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -15,14 +14,17 @@ from scipy.stats import ttest_rel
 from transformers import AutoModelForCausalLM, BloomConfig
 
 from interp.errors import UserError
+from interp.instruments.registry import INSTRUMENTS as REGISTRY
 from interp.intervals import Estimate, difference, effect_size
 from interp.models.checkpoints import Loading, loaded_checkpoint
-from interp.pipelines.compare import INSTRUMENTS, Compare, compared, diagnosed_before
+from interp.options import changed, composed
+from interp.pipelines.compare import Compare, compared, diagnosed_before
 from interp.pipelines.diagnose import Diagnose, diagnosed
 from interp.run.runs import read_records, read_run
 from training.adapters import saved_adapter
-from training.card import CARRIED, _compared
+from training.card import _compared
 
+INSTRUMENTS = tuple(REGISTRY)
 columns = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=30)
 
 
@@ -52,7 +54,8 @@ def options(taught_checkpoint, own_data, tmp_path_factory):
         torch.manual_seed(0)
         model = get_peft_model(loaded_checkpoint(str(taught_checkpoint), Loading(device="cpu")).model, config)
     saved_adapter(model, adapter, str(taught_checkpoint))
-    return Compare(
+    return composed(
+        Compare,
         before=str(taught_checkpoint),
         after=str(adapter),
         data=str(own_data / "open.jsonl"),
@@ -123,9 +126,9 @@ def test_the_report_draws_both_sides(options, summary, capsys):
     told = capsys.readouterr().out
     assert "higher after the right answer" in told and "effect size" in told
     drawn = {path.stem for path in (options.folder / "figures").glob("*.png")}
-    names = ("jsd", "confidence", "rollout", "attribution", "tokens_1", "tokens_2")
+    names = ("jsd", "masking", "rollout", "attribution", "tokens_1", "tokens_2")
     assert drawn == {f"compare_{name}" for name in names}
-    caption = (options.folder / "figures" / "compare_confidence.txt").read_text()
+    caption = (options.folder / "figures" / "compare_masking.txt").read_text()
     assert "before 0." in caption and "difference" in caption
 
 
@@ -158,7 +161,7 @@ def test_every_subset_of_the_instruments_draws(options, summary, subset, tmp_pat
     for side in ("before", "after"):
         reported(without(options.folder / side, "", subset, both / side))
     reported(both)
-    names = {"jsd": "jsd", "masking": "confidence", "rollout": "rollout", "attribution": "attribution"}
+    names = {"jsd": "jsd", "masking": "masking", "rollout": "rollout", "attribution": "attribution"}
     drawn = {path.stem for path in (both / "figures").glob("*.png")}
     tokens = {"compare_tokens_1", "compare_tokens_2"} if "attribution" in subset else set()
     assert drawn == {f"compare_{names[name]}" for name in subset} | tokens
@@ -166,8 +169,7 @@ def test_every_subset_of_the_instruments_draws(options, summary, subset, tmp_pat
         drawn = {path.stem for path in (both / side / "figures").glob("*.png")}
         assert {name for name in INSTRUMENTS if any(name in figure for figure in drawn)} == set(subset)
     rows = [line for line in _compared(read_run(both)[1]) if line.startswith("| ")]
-    wanted = {key.partition(".")[0] for key in CARRIED} & set(subset)
-    assert len(rows) > 1 and (any("attribution rank" in row for row in rows) == ("attribution" in wanted))
+    assert len(rows) > 1 and (any("rank of its best token" in row for row in rows) == ("attribution" in subset))
 
 
 @pytest.mark.slow
@@ -177,7 +179,7 @@ def test_a_comparison_without_an_instrument_ends_in_its_figures(options, summary
 
     kept = "masking" if left_out != "masking" else "jsd"
     leave_out = tuple(name for name in INSTRUMENTS if name != kept)
-    drawing(compared)(replace(options, leave_out=leave_out, n_calibration=0, n=2, out=tmp_path / "run"))
+    drawing(compared)(changed(options, leave_out=leave_out, n_calibration=0, n=2, out=tmp_path / "run"))
     told = json.loads((tmp_path / "run" / "summary.json").read_text())["comparison"]
     assert {key.partition(".")[0] for key in told} == {kept}
 
@@ -193,13 +195,13 @@ def test_an_adapter_that_brings_whole_modules_leaves_the_other_side_as_it_is_alo
     model.save_pretrained(tmp_path / "adapter")
     leave_out = ("masking", "attribution")
     shared = {"n": 2, "leave_out": leave_out, "n_calibration": 0, "out": tmp_path / "run"}
-    turned = replace(options, before=str(tmp_path / "adapter"), after=options.before, **shared)
-    compared(turned)
-    alone = diagnosed(replace(turned.side("after"), out=tmp_path / "alone"), INSTRUMENTS, "compare")
-    sides = (list(read_records(folder)) for folder in (turned.folder / "after", alone))
+    swapped = changed(options, before=str(tmp_path / "adapter"), after=options.before, **shared)
+    compared(swapped)
+    alone = diagnosed(changed(swapped.side("after"), out=tmp_path / "alone"), INSTRUMENTS, "compare")
+    sides = (list(read_records(folder)) for folder in (swapped.folder / "after", alone))
     one, other = ([r for r in side if r["measure"] in ("jsd", "rollout")] for side in sides)
     assert one == other and len(one) == 4
-    before = [r for r in read_records(turned.folder / "before") if r["measure"] == "jsd"]
+    before = [r for r in read_records(swapped.folder / "before") if r["measure"] == "jsd"]
     assert [r["values"] for r in before] != [r["values"] for r in one if r["measure"] == "jsd"]
 
 
@@ -208,11 +210,17 @@ def test_what_the_second_checkpoint_cannot_do_is_said_before_the_first_is_measur
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")
     tiny_tokenizer().save_pretrained(tmp_path / "bloom")
     with pytest.raises(UserError, match=r"BloomForCausalLM .* --leave-out rollout runs the other instruments"):
-        compared(replace(options, after=str(tmp_path / "bloom"), out=tmp_path / "run"))
+        compared(changed(options, after=str(tmp_path / "bloom"), out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 def test_cases_of_another_configuration_are_refused(options, summary):
-    shared = {"data": options.data, "candidates": 0, "shots": 0, "device": "cpu", "cases": options.folder / "before"}
+    shared = {
+        "data": options.asked.data,
+        "candidates": 0,
+        "shots": 0,
+        "device": "cpu",
+        "cases": options.folder / "before",
+    }
     with pytest.raises(UserError, match=r"--cases .*before: its n is 4, here it is 5"):
-        diagnosed(Diagnose(ckpt=options.after, n=5, out=options.folder / "no", **shared), ("jsd",), "jsd")
+        diagnosed(composed(Diagnose, ckpt=options.after, n=5, out=options.folder / "no", **shared), ("jsd",), "jsd")

@@ -15,6 +15,7 @@ from conftest import close, keys
 from scipy.spatial.distance import jensenshannon
 
 from interp.errors import UserError
+from interp.options import composed
 from interp.pipelines.diagnose import Diagnose, diagnosed
 from interp.run.runs import read_records, read_run
 
@@ -39,7 +40,7 @@ NUMBERS = (
 
 
 def options(ckpt: Path, data: Path, out: Path, **more) -> Diagnose:
-    return Diagnose(ckpt=str(ckpt), data=str(data), out=out, **(SMALL | more))
+    return composed(Diagnose, ckpt=str(ckpt), data=str(data), out=out, **(SMALL | more))
 
 
 def at(summary: dict, key: str):
@@ -356,19 +357,18 @@ def test_branching_gives_as_many_candidates_as_are_asked_for_where_samples_do_no
         assert record["values"]["filled_near_zero_pairs"] == sum(value <= 0.1 for value in apart)
 
 
-@pytest.mark.parametrize("wrong", ["branched", "sampled", "foil"])
+@pytest.mark.parametrize("wrong", ["branched", "sampled", "distractor"])
 def test_wrong_answers_come_from_where_the_option_says(taught_checkpoint, data, tmp_path, wrong):
     chosen = options(taught_checkpoint, data, tmp_path / "run", wrong=wrong, candidates=0)
     _, summary, records = read_run(diagnosed(chosen, ("jsd",), "jsd"))
     counts = {"sampled": summary["jsd"]["median"]["n"], "foil": summary["jsd"]["foil"]["n"]}
     there = {name for name, count in counts.items() if count} | summary["jsd"].keys() & {"branched"}
-    assert (
-        there == {"branched": {"branched", "sampled", "foil"}, "sampled": {"sampled", "foil"}, "foil": {"foil"}}[wrong]
-    )
-    assert any(r["measure"] == "sample" for r in records) == (wrong != "foil")
+    expected = {"branched": {"branched", "sampled", "foil"}, "sampled": {"sampled", "foil"}, "distractor": {"foil"}}
+    assert there == expected[wrong]
+    assert any(r["measure"] == "sample" for r in records) == (wrong != "distractor")
     assert summary["data"]["wrong_answers"] == wrong
-    with pytest.raises(UserError, match="--wrong foil lets the model give no answers to pair"):
-        Diagnose(wrong="foil", candidates=4)
+    with pytest.raises(UserError, match="--wrong distractor asks the model for no answers"):
+        composed(Diagnose, wrong="distractor", candidates=4)
 
 
 def test_an_older_run_whose_answers_were_all_sampled_gives_its_cases_to_a_run_that_samples(

@@ -19,6 +19,7 @@ import tyro
 from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
+from interp.options import composed
 from interp.pipelines.diagnose import Diagnose, diagnosed
 from interp.run.runs import read_run
 
@@ -194,7 +195,7 @@ def test_given_answers_are_evaluated_and_a_run_is_redrawn_as_documented(taught_c
     assert read_run(tmp_path / "results" / "evaluate")[1]["calibration"]
     given = {"ckpt": str(taught_checkpoint), "data": str(own_data / "open.jsonl"), "device": "cpu"}
     out = tmp_path / "results" / "diagnose"
-    diagnosed(Diagnose(n=3, candidates=0, out=out, **given), ("jsd",), "diagnose")
+    diagnosed(composed(Diagnose, n=3, candidates=0, out=out, **given), ("jsd",), "diagnose")
     told = ran(only("python -m figures", "results/diagnose"), tmp_path).stdout
     assert "same answer, other looks" in told and list((out / "figures").glob("*.png"))
 

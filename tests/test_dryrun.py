@@ -1,6 +1,7 @@
 """A dry run foresees what its clock would say of the whole, and all that it measured counts in the run that follows."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,15 +13,20 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
+import interp.options
 from figures.dryrun import cells, printed_dry_run, sentences, size, span
 from interp.errors import UserError
+from interp.instruments.registry import INSTRUMENTS, repeated_by
+from interp.methods.registry import METHODS
 from interp.models.checkpoints import Loading, loaded_checkpoint
-from interp.pipelines import diagnose, evaluate
+from interp.options import composed, dry_run_of, identity_of
+from interp.pipelines import elicit, evaluate
 from interp.pipelines.compare import Compare, compared
-from interp.pipelines.diagnose import FLOOR_PARTS, Diagnose, diagnosed
-from interp.pipelines.evaluate import Evaluate, evaluated
+from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.evaluate import evaluated
+from interp.pipelines.evaluation import Evaluate
 from interp.run import dryrun
-from interp.run.dryrun import Chunk, DryRun, Part, dry_run_of, peak_memory
+from interp.run.dryrun import Chunk, DryRun, Part, peak_memory
 from interp.run.processes import Processes
 from interp.run.recording import recorded
 from interp.run.runs import Run, read_records, read_run
@@ -177,15 +183,15 @@ def test_what_is_asked_for_again_is_neither_measured_nor_counted_twice(tmp_path)
 
 
 def test_several_processes_are_refused_before_anything_is_loaded(monkeypatch):
-    monkeypatch.setattr(dryrun, "launched", lambda device: Processes(2, 1))
+    monkeypatch.setattr(interp.options, "launched", lambda device: Processes(2, 1))
     with pytest.raises(UserError, match="--dry-run measures in one process"):
-        dry_run_of(Diagnose(dry_run=True))
+        dry_run_of(composed(Diagnose, dry_run=True))
     assert dry_run_of(Diagnose()) is None
 
 
 def test_the_option_is_no_part_of_what_a_run_is():
     for kind in (Diagnose, Evaluate, Triplets, Compare):
-        assert kind(dry_run=True).identity == kind().identity
+        assert identity_of(composed(kind, dry_run=True)) == identity_of(kind())
 
 
 # On models
@@ -194,9 +200,13 @@ def test_the_option_is_no_part_of_what_a_run_is():
 @pytest.fixture
 def small_steps(monkeypatch):
     """Chunks so small that twelve questions are many: a dry run then measures some of them only."""
-    monkeypatch.setattr(diagnose, "AT_ONCE", dict.fromkeys(FOUR, 1))
-    monkeypatch.setattr(diagnose, "ASKED_AT_ONCE", 3)
-    monkeypatch.setattr(evaluate, "AT_ONCE", dict.fromkeys(evaluate.AT_ONCE, 2))
+    for name, instrument in dict(INSTRUMENTS).items():
+        monkeypatch.setitem(INSTRUMENTS._by_name, name, replace(instrument, chunk=1))
+    monkeypatch.setattr(elicit, "ASKED_AT_ONCE", 3)
+    monkeypatch.setattr(evaluate, "ANSWERED_AT_ONCE", 2)
+    for name, method in dict(METHODS).items():
+        if method.asking:
+            monkeypatch.setitem(METHODS._by_name, name, replace(method, asking=replace(method.asking, chunk=2)))
     for name, value in (("ENOUGH_RIGHT", 2), ("ENOUGH_ASKED", 6), ("MOST_CHUNKS", 2)):
         monkeypatch.setattr(dryrun, name, value)
 
@@ -223,21 +233,21 @@ def test_a_diagnosis_goes_on_from_its_dry_run_to_the_numbers_of_an_undisturbed_o
     given |= {"n": 5, "candidates": 2, "tries": 32, "n_attribution": 4}
     out = tmp_path / "run"
     dry = DryRun()
-    diagnosed(Diagnose(out=out, dry_run=True, **given), FOUR, "diagnose", dry=dry)
+    diagnosed(composed(Diagnose, out=out, dry_run=True, **given), FOUR, "diagnose", dry=dry)
     assert {path.name for path in out.iterdir()} == {".lock", "config.json", "records.jsonl"}, "nothing looks finished"
-    assert [*dry.parts] == ["answers", "wrong answers", *FLOOR_PARTS.values(), *FOUR]
+    assert [*dry.parts] == ["answers", "wrong answers", *(one.label for one in repeated_by(FOUR)), *FOUR]
     assert [part.whole for part in dry.parts.values()][1:] == [5, 5, 5, 5, 5, 5, 4]
     assert all(part.measured == 2 for name, part in dry.parts.items() if name in FOUR)
     begun = keys(out)
     printed_dry_run(dry, out)
     assert "for the whole run" in capsys.readouterr().out
     second = DryRun()
-    diagnosed(Diagnose(out=out, dry_run=True, **given), FOUR, "diagnose", dry=second)
+    diagnosed(composed(Diagnose, out=out, dry_run=True, **given), FOUR, "diagnose", dry=second)
     assert keys(out)[: len(begun)] == begun and len(keys(out)) > len(begun), "a second one measures further"
-    diagnosed(Diagnose(out=out, **given), FOUR, "diagnose")
-    continued(out, diagnosed(Diagnose(out=tmp_path / "whole", **given), FOUR, "diagnose"))
+    diagnosed(composed(Diagnose, out=out, **given), FOUR, "diagnose")
+    continued(out, diagnosed(composed(Diagnose, out=tmp_path / "whole", **given), FOUR, "diagnose"))
     third = DryRun()
-    diagnosed(Diagnose(out=out, dry_run=True, **given), FOUR, "diagnose", dry=third)
+    diagnosed(composed(Diagnose, out=out, dry_run=True, **given), FOUR, "diagnose", dry=third)
     assert not any(part.left for part in third.parts.values()) and (out / "summary.json").exists()
 
 
@@ -246,14 +256,14 @@ def test_an_evaluation_goes_on_from_its_dry_run(taught_checkpoint, own_data, tmp
     methods = ("default", "self-consistency", "question-only")
     given = {"ckpt": (str(taught_checkpoint),), "data": (str(own_data / "open.jsonl"),), "device": "cpu"}
     dry, out = DryRun(), tmp_path / "run"
-    evaluated(Evaluate(out=out, dry_run=True, methods=methods, **given), dry)
+    evaluated(composed(Evaluate, out=out, dry_run=True, methods=methods, **given), dry)
     assert not (out / "summary.json").exists()
     measured = {name.rpartition(" ")[2]: part.measured for name, part in dry.parts.items()}
     assert measured == {"answer": 4, "floor": 2, "read": 4, "sampled": 4, "hidden": 4}
     wholes = {name.rpartition(" ")[2]: part.whole for name, part in dry.parts.items()}
     assert wholes["answer"] == wholes["sampled"] == 12 and 0 < wholes["read"] <= 12
-    evaluated(Evaluate(out=out, methods=methods, **given))
-    continued(out, evaluated(Evaluate(out=tmp_path / "whole", methods=methods, **given)))
+    evaluated(composed(Evaluate, out=out, methods=methods, **given))
+    continued(out, evaluated(composed(Evaluate, out=tmp_path / "whole", methods=methods, **given)))
 
 
 @pytest.mark.slow
@@ -270,15 +280,15 @@ def test_a_comparison_goes_on_from_its_dry_run_and_no_question_is_answered_by_th
     given |= {"n": 5, "candidates": 0, "shots": 0, "n_calibration": 12, "device": "cpu"}
     given["leave_out"] = ("rollout", "attribution")
     dry, out = DryRun(), tmp_path / "run"
-    compared(Compare(out=out, dry_run=True, **given), dry)
+    compared(composed(Compare, out=out, dry_run=True, **given), dry)
     assert not list(out.rglob("summary.json"))
     assert "before, answers" in dry.parts and "after, answers" not in dry.parts
     for side in ("before", "after"):
         assert (dry.parts[f"{side}, jsd"].whole, dry.parts[f"{side}, jsd"].measured) == (5, 2)
     answers = {side: by_measure(out / side)["answer"] for side in ("before", "after")}
     assert answers["after"] == answers["before"] and len(answers["before"]) < 12
-    compared(Compare(out=out, **given))
-    compared(Compare(out=tmp_path / "whole", **given))
+    compared(composed(Compare, out=out, **given))
+    compared(composed(Compare, out=tmp_path / "whole", **given))
     for run in ("before", "after", "calibration"):
         assert by_measure(out / run) == by_measure(tmp_path / "whole" / run)
     assert close(read_run(out)[1], read_run(tmp_path / "whole")[1])
@@ -288,12 +298,12 @@ def test_a_comparison_goes_on_from_its_dry_run_and_no_question_is_answered_by_th
 def test_triplets_go_on_from_their_dry_run(taught_checkpoint, own_data, tmp_path, small_steps):
     given = {"ckpt": str(taught_checkpoint), "data": (str(own_data / "open.jsonl"),), "shots": 0, "device": "cpu"}
     dry, out = DryRun(), tmp_path / "t.jsonl"
-    built(Triplets(out=out, dry_run=True, **given), dry)
+    built(composed(Triplets, out=out, dry_run=True, **given), dry)
     assert not out.exists() and not answers_beside(out).exists()
     answers, wrong = dry.parts.values()
     assert (answers.measured, answers.whole, wrong.measured) == (6, 12, 2) and 2 < wrong.whole <= 12
-    made = built(Triplets(out=out, **given)).read_text()
-    assert made == built(Triplets(out=tmp_path / "whole.jsonl", **given)).read_text()
+    made = built(composed(Triplets, out=out, **given)).read_text()
+    assert made == built(composed(Triplets, out=tmp_path / "whole.jsonl", **given)).read_text()
     assert by_measure(tmp_path / "t.jsonl.run") == by_measure(tmp_path / "whole.jsonl.run")
 
 
@@ -339,13 +349,13 @@ def test_a_training_with_its_diagnoses_goes_on_from_its_dry_run(
 ):
     given = short | {"ckpt": str(taught_checkpoint), "diagnose": 4, "triplets": triplet_file, "updates": 4}
     dry, out = DryRun(), tmp_path / "run"
-    advice.trained(Advice(out=out, dry_run=True, **given), dry)
+    advice.trained(composed(Advice, out=out, dry_run=True, **given), dry)
     assert not list(out.rglob("summary.json")) and not list(out.rglob("*.png"))
     times = {name: part.times for name, part in dry.parts.items()}
     assert times["updates"] == times["before, answers"] == 1 and times["before and after, jsd"] == 2
     assert {part.times for name, part in dry.parts.items() if name.endswith("read")} == {2}
-    advice.trained(Advice(out=out, **given))
-    whole = advice.trained(Advice(out=tmp_path / "whole" / "run", **given))
+    advice.trained(composed(Advice, out=out, **given))
+    whole = advice.trained(composed(Advice, out=tmp_path / "whole" / "run", **given))
     for run in ("before", "after", "calibration"):
         assert by_measure(out / "compare" / run) == by_measure(whole / "compare" / run)
     assert close(read_run(out / "compare" / "before")[1], read_run(whole / "compare" / "before")[1])
@@ -355,12 +365,14 @@ def test_a_training_with_its_diagnoses_goes_on_from_its_dry_run(
 def test_an_ablation_goes_on_from_its_dry_run(short, triplet_file, own_data, tmp_path):
     given = short | {"updates": 4, "triplets": triplet_file, "data": (str(own_data / "open.jsonl"),), "n": 6}
     dry, out = DryRun(), tmp_path / "run"
-    ablated(Ablation(out=out, dry_run=True, **given), dry)
+    ablated(composed(Ablation, out=out, dry_run=True, **given), dry)
     assert dry.parts["updates"].times == len(ROWS) and dry.parts["updates"].measured == 3
     assert {part.times for name, part in dry.parts.items() if name.endswith("answer")} == {1 + len(ROWS)}
     assert not list(out.rglob("summary.json"))
-    summary = read_run(ablated(Ablation(out=out, **given)))[1]
-    assert close(summary["ablation"], read_run(ablated(Ablation(out=tmp_path / "whole", **given)))[1]["ablation"])
+    summary = read_run(ablated(composed(Ablation, out=out, **given)))[1]
+    assert close(
+        summary["ablation"], read_run(ablated(composed(Ablation, out=tmp_path / "whole", **given)))[1]["ablation"]
+    )
 
 
 # What is printed

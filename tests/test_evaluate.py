@@ -15,9 +15,14 @@ from interp.calibration import rule_named
 from interp.datasets.questions import is_right, loaded_questions
 from interp.errors import UserError
 from interp.instruments import masking
-from interp.methods import Answered, Sampling, answered_and_read, hidden, read, sampled
+from interp.methods.base import Answered, Draws
+from interp.methods.default import answered_and_read, read
+from interp.methods.question_only import hidden
+from interp.methods.self_consistency import sampled
 from interp.models.setting import Case
-from interp.pipelines.evaluate import APART, SHARED, Evaluate, _parts, evaluated
+from interp.options import composed
+from interp.pipelines.evaluate import APART, SHARED, _parts, evaluated
+from interp.pipelines.evaluation import Evaluate
 from interp.run.runs import read_records, read_run
 
 ALL = ("default", "self-consistency", "p-true", "sequence", "question-only")
@@ -26,7 +31,9 @@ ALL = ("default", "self-consistency", "p-true", "sequence", "question-only")
 def options(ckpt, data, out: Path, **more) -> Evaluate:
     ckpts = (ckpt,) if isinstance(ckpt, str | Path) else ckpt
     datas = (data,) if isinstance(data, str | Path) else data
-    return Evaluate(ckpt=tuple(map(str, ckpts)), data=tuple(map(str, datas)), out=out, **({"device": "cpu"} | more))
+    return composed(
+        Evaluate, ckpt=tuple(map(str, ckpts)), data=tuple(map(str, datas)), out=out, **({"device": "cpu"} | more)
+    )
 
 
 def table(folder: Path) -> dict:
@@ -87,7 +94,7 @@ def test_an_answers_likelihood_is_taken_whole_and_by_the_token_with_the_end_of_i
 def test_question_only_hides_the_answer_as_masking_does(tiny_setting, open_questions):
     setting = tiny_setting("llama")
     put = [(open_questions[0], "Kitten"), (open_questions[7], "Asunción")]
-    found = hidden(setting, [Answered(*one) for one in put], Sampling())
+    found = hidden(setting, [Answered(*one) for one in put], Draws())
     for record, masked in zip(found, masking.measured(setting, [Case(*one) for one in put]), strict=True):
         assert record["probability"] == pytest.approx(masked["masked"]["neutral"]["probability"], abs=1e-5)
         assert record["expected"] != pytest.approx(masked["seen"]["expected"], abs=1e-3)
@@ -110,7 +117,7 @@ def test_a_prompt_is_read_once_for_its_answer_and_the_confidence_in_it(taught_se
     both, (told, at_hand) = fed_tokens(model, lambda: answered_and_read(setting, open_questions, free=free))
     asked, told_alone = fed_tokens(model, lambda: asked_for(setting, open_questions, free=free))
     answered = [Answered(q, one["answer"]) for q, one in zip(open_questions, told, strict=True) if one["answer"]]
-    read_alone, plain = fed_tokens(model, lambda: read(setting, answered, Sampling()))
+    read_alone, plain = fed_tokens(model, lambda: read(setting, answered, Draws()))
     assert told == told_alone and len(answered) > 6
     assert list(at_hand) and at_hand.keys() == {one.question.id for one in answered}
     for one, record in zip(answered, plain, strict=True):
@@ -129,11 +136,11 @@ def test_a_prompt_is_read_once_for_its_answer_and_the_confidence_in_it(taught_se
 
 def test_samples_are_read_below_their_prompts_to_the_same_numbers(taught_setting, open_questions, monkeypatch):
     put = [Answered(question, "") for question in open_questions[:6]]
-    records = sampled(taught_setting, put, Sampling(samples=4))
+    records = sampled(taught_setting, put, Draws(samples=4))
     assert sum(len(record["samples"]) for record in records) > 8
     for one, record in zip(put, records, strict=True):
         answers = [sample["answer"] for sample in record["samples"]]
-        plain = read(taught_setting, [Answered(one.question, answer) for answer in answers], Sampling())
+        plain = read(taught_setting, [Answered(one.question, answer) for answer in answers], Draws())
         for sample, alone in zip(record["samples"], plain, strict=True):
             assert sample["probability"] == pytest.approx(alone["probability"], abs=1e-5)
             assert sample["logprob"] == pytest.approx(alone["logprob"], abs=1e-4)
@@ -275,7 +282,9 @@ def test_the_users_own_confidences_need_no_model(own_data, tmp_path):
     for number, row in enumerate(rows):
         row |= {"response": row["answers"][0] if number % 3 else "no idea", "confidence": 0.8 if number % 2 else 1}
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    folder = evaluated(Evaluate(data=(str(tmp_path / "own.jsonl"),), methods=("given",), out=tmp_path / "run"))
+    folder = evaluated(
+        composed(Evaluate, data=(str(tmp_path / "own.jsonl"),), methods=("given",), out=tmp_path / "run")
+    )
     numbers = table(folder)["given"]["own"]["given"]["given"]
     right, confidence = np.arange(12) % 3 > 0, np.where(np.arange(12) % 2, 0.8, 1)
     assert numbers["brier"]["value"] == pytest.approx(((right - confidence) ** 2).mean())
@@ -285,7 +294,7 @@ def test_the_users_own_confidences_need_no_model(own_data, tmp_path):
     rows[5].pop("confidence")
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(UserError, match=f"question '{rows[5]['id']}' of .* lacks response or confidence"):
-        evaluated(Evaluate(data=(str(tmp_path / "own.jsonl"),), methods=("given",), out=tmp_path / "other"))
+        evaluated(composed(Evaluate, data=(str(tmp_path / "own.jsonl"),), methods=("given",), out=tmp_path / "other"))
 
 
 def test_questions_that_share_an_answer_with_the_training_data_are_reported_apart(
@@ -307,7 +316,7 @@ def test_a_third_of_the_triviaqa_test_questions_shares_an_answer_with_the_traini
     test, train = map(loaded_questions, names)
     letter_for_letter = {answer for question in train for answer in question.answers}
     same = {q.id for q in test if letter_for_letter & set(q.answers)}
-    parts = _parts(test, Evaluate(trained_on=names[1]))
+    parts = _parts(test, composed(Evaluate, trained_on=names[1]))
     assert list(parts) == ["", SHARED, APART] and parts[""] == test
     assert len(same) == 351 and same <= {q.id for q in parts[SHARED]}
     assert (len(parts[SHARED]), len(parts[APART])) == (352, 661), "one more but for an accent, none for a picture"
@@ -374,7 +383,7 @@ def test_another_rule_is_another_number_and_is_named(whole, taught_checkpoint, d
 )
 def test_bad_options_are_one_sentence(wrong, sentence):
     with pytest.raises(UserError, match=sentence):
-        Evaluate(**wrong)
+        composed(Evaluate, **wrong)
 
 
 def test_two_checkpoints_of_one_name_are_refused(tiny_checkpoint, data, tmp_path):

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,13 +13,18 @@ import pytest
 from matplotlib.figure import Figure
 
 from figures import attribution, jsd, likelihood, masking, rollout, tokens
-from figures.captions import Subject, digits, subject_of
+from figures.captions import Page, RunData, Subject, digits, subject_of
+from figures.report import pages_of
 from figures.style import SINGLE, paper, printable, saved
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.instruments.jsd import values as jsd_values
+from interp.instruments.masking import HIDDEN
+from interp.instruments.registry import INSTRUMENTS as REGISTRY
+from interp.instruments.registry import floors_of
+from interp.options import composed
 from interp.pipelines.diagnose import Diagnose, summary_of
-from interp.run.runs import Run
+from interp.run.runs import Run, averaged
 
 INSTRUMENTS = ("jsd", "rollout", "masking", "attribution")
 SUBJECT = Subject("a-model", "weights were quantised to 4 bits", "facts", 64, 35, "ScoreNumber")
@@ -151,6 +157,7 @@ def _attribution(spans: list[str], count: int, answer: int, refused: bool, rando
         for i, span in enumerate(spans)
     ]
     values = {f"{span}.effect": by["neutral"] for span, by in effects.items()}
+    values |= {f"{span}.effect_mean": by["mean"] for span, by in effects.items()}
     values |= {"answer.completeness_gap": 1e-4, "answer.rank": int(random.integers(3, 30)), "refused": float(refused)}
     head = {"score": "expected", "range": 1.0, "path": "answer", "value": 0.7, "effects": effects}
     return head | {"answer": spread, "tokens": shown, "values": values}
@@ -158,8 +165,8 @@ def _attribution(spans: list[str], count: int, answer: int, refused: bool, rando
 
 def made_run(folder: Path, *, instruments: tuple[str, ...] = INSTRUMENTS, sets: int = 1, questions: int = 12) -> Path:
     """A finished run on disk with made records, summarised as a real one is."""
-    options = Diagnose(n=questions, shot_sets=sets)
-    identity = {"format": options.format, "shot_sets": sets, "instruments": list(instruments)}
+    options = composed(Diagnose, n=questions, shot_sets=sets)
+    identity = {"format": options.asked.format, "shot_sets": sets, "instruments": list(instruments)}
     with Run(folder, identity) as run:
         for record in made_records(questions, sets):
             if record["measure"] in (*instruments, "answer", "sample"):
@@ -177,6 +184,23 @@ def with_values(*values: dict) -> list[dict]:
     return [{"id": str(i), "set": 0, "values": one} for i, one in enumerate(values)]
 
 
+def run_of(*records: list[dict], measure: str = "", subject: Subject = SUBJECT) -> RunData:
+    """What figures are drawn from, for records of our own; measure: of those that name none."""
+    found = [{"measure": measure, **record} for part in records for record in part]
+    floors = floors_of(found)
+    estimates = dict(floors)
+    for name, instrument in REGISTRY.items():
+        if own := [record for record in found if record["measure"] == name]:
+            estimates |= instrument.estimates(averaged(own), floors)
+    return RunData(found, estimates, subject)
+
+
+def drawn_pages(run: RunData) -> list[Page]:
+    """All figures of a run, and some of its prompts."""
+    pages = [page for instrument in REGISTRY.values() for page in pages_of(instrument, run)]
+    return [*pages, *tokens.pages(run.records, run.subject)]
+
+
 @pytest.fixture
 def ax():
     with paper():
@@ -184,7 +208,9 @@ def ax():
 
 
 def test_a_question_without_a_wrong_answer_is_counted_and_stands_in_no_bar(ax):
-    data = jsd.divergences(with_values({"jsd": None, "hint": 0.3}, {"jsd": 0.1}, {"jsd": 0.0}, {"jsd": 0.2}))
+    data = jsd.divergences(
+        run_of(with_values({"jsd": None, "hint": 0.3}, {"jsd": 0.1}, {"jsd": 0.0}, {"jsd": 0.2}), measure="jsd")
+    )
     spread = data.spreads["jsd"]
     assert sum(spread.counts) == 3
     assert (spread.near_zero.n, spread.near_zero.left_out) == (3, 1)
@@ -197,19 +223,19 @@ def test_a_question_without_a_wrong_answer_is_counted_and_stands_in_no_bar(ax):
 
 def test_wrong_answers_of_each_source_and_pairs_have_bars_of_their_own():
     values = ({"jsd": 0.2, "branched": 0.001, "foil": 0.01}, {"branched": 0.3, "foil": 0.02}, {"branched": 0.002})
-    data = jsd.divergences(with_values(*values))
+    data = jsd.divergences(run_of(with_values(*values), measure="jsd"))
     assert {kind: sum(spread.counts) for kind, spread in data.spreads.items()} == {"jsd": 1, "branched": 3, "foil": 2}
     assert [spread.near_zero.value for spread in data.spreads.values()] == [0.0, pytest.approx(2 / 3), 1.0]
     assert data.medians["branched"].value == 0.002 and "candidates" not in data.medians
     records = measured("jsd", questions=8, sets=2)
-    pairs = jsd.divergences(records).spreads["pairs"]
+    pairs = jsd.divergences(run_of(records, measure="jsd")).spreads["pairs"]
     assert sum(pairs.counts) == sum(record["values"]["pairs"] for record in records) == 2 * 6 * 3
     assert (pairs.near_zero.n, pairs.near_zero.left_out) == (6, 2)
 
 
 def test_every_wrong_answer_is_a_mark_at_its_likelihood_and_divergence(ax):
     records = measured("jsd", questions=8)
-    data = likelihood.likelihoods(records)
+    data = likelihood.likelihoods(run_of(records))
     assert {source: len(points) for source, points in data.points.items()} == {"jsd": 12, "branched": 16, "foil": 8}
     assert data.points["foil"][3] == (records[3]["answers"]["foil"][0]["logprob"], records[3]["values"]["foil"])
     assert {source: one.n for source, one in data.correlations.items()} == {"jsd": 6, "branched": 8, "foil": 8}
@@ -220,7 +246,7 @@ def test_every_wrong_answer_is_a_mark_at_its_likelihood_and_divergence(ax):
 
 
 def test_a_divergence_of_exactly_a_tenth_stands_left_of_the_line_and_zero_in_the_first_bin():
-    data = jsd.divergences(with_values({"jsd": 0.1}, {"jsd": 0.100001}, {"jsd": 0.0}))
+    data = jsd.divergences(run_of(with_values({"jsd": 0.1}, {"jsd": 0.100001}, {"jsd": 0.0}), measure="jsd"))
     line, spread = jsd.EDGES.index(pytest.approx(0.1)), data.spreads["jsd"]
     assert spread.counts[line - 1] == 1
     assert spread.counts[line] == 1
@@ -229,7 +255,7 @@ def test_a_divergence_of_exactly_a_tenth_stands_left_of_the_line_and_zero_in_the
 
 def test_a_question_counts_once_however_many_sets_of_examples_it_was_asked_with():
     records = [r | {"id": "same", "set": i} for i, r in enumerate(with_values({"jsd": 0.2}, {"jsd": 0.4}))]
-    data = jsd.divergences(records)
+    data = jsd.divergences(run_of(records, measure="jsd"))
     assert sum(data.spreads["jsd"].counts) == 1
     assert data.medians["jsd"].value == pytest.approx(0.3)
 
@@ -241,7 +267,7 @@ def test_rollout_stands_beside_its_null_and_both_are_the_means_over_questions(ax
     records = with_values(one | ends, two | ends)
     for record, share in zip(records, (0.25, 0.75), strict=True):
         record |= {"layers": 4, "windows": {"0-3": {"question": 1 - share, "answer": share}}}
-    data = rollout.rollouts(records)
+    data = rollout.rollouts(run_of(records, measure="rollout"))
     (pair,) = data.mass
     assert (pair.rollout.value, pair.null.value) == pytest.approx((0.2, 0.3))
     # two tokens of the first answer and three of the second share the null's 0.2 and 0.4
@@ -256,20 +282,20 @@ def test_figure_3_takes_the_answers_view_of_the_question_from_the_answers_row():
     records = measured("rollout", questions=3)
     for record in records:
         record["values"]["from_answer.question.mass"] = 0.125
-    flows = dict(zip(rollout.FLOWS, rollout.rollouts(records).flows, strict=True))
+    flows = dict(zip(rollout.FLOWS, rollout.rollouts(run_of(records, measure="rollout")).flows, strict=True))
     assert flows["answer", "question"].rollout.value == pytest.approx(0.125)
     assert flows["confidence", "question"].rollout.value != pytest.approx(0.125)
 
 
 def test_windows_fill_the_width_because_a_rollout_row_sums_to_one(ax):
-    data = rollout.rollouts(measured("rollout"))
+    data = rollout.rollouts(run_of(measured("rollout")))
     rollout.draw_windows(data, ax)
     assert sum(bar.get_width() for bar in ax.patches) == pytest.approx(len(data.windows))
 
 
 def test_refused_attributions_are_counted_and_not_drawn(ax):
     answers = measured("answer", questions=10)
-    data = attribution.attributions(measured("attribution", questions=10), answers)
+    data = attribution.attributions(run_of(measured("attribution", questions=10), answers))
     assert data.refused == 2
     assert len(data.answers) == 8
     attribution.draw_answers(data, ax)
@@ -279,7 +305,7 @@ def test_refused_attributions_are_counted_and_not_drawn(ax):
 
 
 def test_tokens_that_pull_both_ways_are_stacked_to_both_sides_of_zero(ax):
-    data = attribution.attributions(measured("attribution", questions=1), measured("answer", questions=1))
+    data = attribution.attributions(run_of(measured("attribution", questions=1), measured("answer", questions=1)))
     one = attribution.AnswerTokens("x", (0.3, -0.2, 0.1))
     data = attribution.Attributions(**{**vars(data), "answers": (one,)})
     attribution.draw_answers(data, ax)
@@ -293,15 +319,16 @@ def test_along_the_whole_prompt_only_the_answers_tokens_are_cut_out():
     whole = [float(span == "answer") for span in spans]
     record["path"] = "prompt"
     record["answer"] = {"zero": {"attribution": whole, "gap": 0.0, "nodes": 8, "refused": False}}
-    data = attribution.attributions([record], [answer])
+    data = attribution.attributions(run_of([record], [answer]))
     assert data.answers[0].attribution == (1.0,) * spans.count("answer")
 
 
-def test_effects_are_means_over_questions_for_each_filler():
+def test_effects_are_means_over_questions_for_each_replacement():
     records = measured("attribution", questions=2)
     for record, x in zip(records, (0.1, 0.3), strict=True):
         record["effects"] = {"question": {"neutral": x, "mean": 2 * x}}
-    effects = attribution.attributions(records, measured("answer", questions=2)).effects
+        record["values"] |= {"question.effect": x, "question.effect_mean": 2 * x}
+    effects = attribution.attributions(run_of(records, measured("answer", questions=2))).effects
     assert {name: one.value for name, one in effects["question"].items()} == pytest.approx(
         {"neutral": 0.2, "mean": 0.4}
     )
@@ -316,7 +343,9 @@ def test_masking_pairs_questions_and_averages_distributions(ax):
         seen, masked = said(before), {"neutral": said(after)}
         values = {"seen": seen["expected"], "neutral.masked": masked["neutral"]["expected"], "neutral.drop": 0.4}
         records.append({"id": str(i), "set": 0, "seen": seen, "masked": masked, "values": values})
-    (hidden,) = masking.maskings(records, "ScoreLetter").hidden
+    (hidden,) = masking.maskings(
+        run_of(records, measure="masking", subject=replace(SUBJECT, format="ScoreLetter")), HIDDEN
+    ).hidden
     assert np.array(hidden.pairs) == pytest.approx(np.array([(0.9, 0.5), (0.5, 0.1)]))
     assert hidden.before == pytest.approx((0.25, 0, 0, 0, 0.75))
     assert hidden.after == pytest.approx((0.75, 0, 0, 0, 0.25))
@@ -327,7 +356,7 @@ def test_masking_pairs_questions_and_averages_distributions(ax):
 
 def test_no_confidence_distribution_is_cut_off_whichever_way_of_hiding_peaks_highest():
     with paper():
-        (page,) = masking.pages(made_records(6), SUBJECT)
+        (page,) = pages_of(REGISTRY["masking"], run_of(made_records(6)))
         page.figure.draw_without_rendering()
     for ax in (one for one in page.figure.axes if one.get_xlabel() == "confidence level"):
         assert ax.get_ylim()[0] == 0
@@ -336,7 +365,7 @@ def test_no_confidence_distribution_is_cut_off_whichever_way_of_hiding_peaks_hig
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_levels_of_every_format_have_labels_that_do_not_overlap(form):
-    data = masking.maskings(measured("masking", form=form), form)
+    data = masking.maskings(run_of(measured("masking", form=form), subject=replace(SUBJECT, format=form)), HIDDEN)
     with paper():
         figure = Figure((SINGLE / 2, 2), layout="constrained")
         ax = masking.draw_levels(data.hidden[0], data.levels, figure.subplots())
@@ -383,16 +412,15 @@ def test_drawing_leaves_matplotlibs_settings_as_they_were(tmp_path):
     before = dict(mpl.rcParams)
     with paper():
         assert dict(mpl.rcParams) != before
-        for module in (jsd, rollout, attribution):
-            for page in module.pages(made_records(6), SUBJECT):
-                saved(page.figure, tmp_path, page.name, page.caption)
+        for page in drawn_pages(run_of(made_records(6))):
+            saved(page.figure, tmp_path, page.name, page.caption)
     assert dict(mpl.rcParams) == before
 
 
 def test_every_caption_says_how_to_read_it_whose_numbers_they_are_how_many_and_what_was_left_out():
     records = made_records(8)
     with paper():
-        pages = [p for m in (jsd, likelihood, rollout, attribution, masking, tokens) for p in m.pages(records, SUBJECT)]
+        pages = drawn_pages(run_of(records))
     assert len(pages) == 5 + tokens.SHOWN
     for page in pages:
         said = " ".join(page.caption.split())
@@ -423,15 +451,13 @@ def test_a_caption_counts_what_was_asked_and_of_that_what_was_right():
 def test_instruments_that_a_run_does_not_hold_have_no_figure():
     records = [record for record in made_records(4) if record["measure"] in ("answer", "jsd")]
     with paper():
-        found = [
-            p.name for m in (jsd, likelihood, rollout, attribution, masking, tokens) for p in m.pages(records, SUBJECT)
-        ]
+        found = [page.name for page in drawn_pages(run_of(records))]
     assert found == ["figure_2_jsd", "jsd_likelihood"]
 
 
 def test_a_run_in_which_no_question_has_a_wrong_answer_still_has_its_figure():
     with paper():
-        (page,) = jsd.pages([r | {"measure": "jsd"} for r in with_values({"jsd": None, "hint": None})], SUBJECT)
+        (page,) = pages_of(REGISTRY["jsd"], run_of(with_values({"jsd": None, "hint": None}), measure="jsd"))
     assert "no question has a sampled wrong answer" in page.caption
 
 
@@ -442,7 +468,7 @@ def test_tokens_of_a_question_that_was_not_measured_are_refused_by_name():
 
 def test_a_figure_is_kept_as_sharp_image_as_document_with_its_fonts_and_with_its_caption(tmp_path):
     with paper():
-        page = next(iter(jsd.pages(made_records(4), SUBJECT)))
+        page = next(iter(pages_of(REGISTRY["jsd"], run_of(made_records(4)))))
     saved(page.figure, tmp_path, "one", page.caption)
     width = int.from_bytes((tmp_path / "one.png").read_bytes()[16:20], "big")
     assert width >= 200 * page.figure.get_figwidth()

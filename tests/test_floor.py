@@ -10,10 +10,10 @@ import torch
 from conftest import FAMILIES
 
 from figures.captions import NOT_MEASURABLE, in_words, marked
+from interp.divergence import jensen_shannon
 from interp.formats import FORMATS
 from interp.instruments import floor, rollout
-from interp.instruments.floor import floors_of, with_floors
-from interp.instruments.jsd import jensen_shannon
+from interp.instruments.registry import INSTRUMENTS, floors_of
 from interp.intervals import Estimate
 from interp.models.checkpoints import Checkpoint
 from interp.models.prefix import SharedPrefix
@@ -52,7 +52,7 @@ def test_the_floor_of_a_rollout_is_what_it_differs_by_alone_and_in_two_passes(
     for dtype in (torch.float32, torch.bfloat16):
         model = copy.deepcopy(tiny_model(family)).to(dtype)
         setting = prepared(Checkpoint("tiny", model, tiny_tokenizer()), FORMATS["ScoreNumber"], shots=2)
-        records = floor.rollouts(setting, cases)
+        records = rollout.repeated(setting, cases)
         sides = [rollout.measured(setting, cases), [rollout.measured(setting, [one], passes=2)[0] for one in cases]]
         for record, one, other in zip(records, *sides, strict=True):
             assert record["values"] == {
@@ -146,17 +146,30 @@ KEYS = {
 }
 
 
+def estimate(key: str, value: float, floors: dict[str, Estimate], *, floored: bool = True) -> Estimate:
+    """A number of one value, by its key, with its floor."""
+    instrument = INSTRUMENTS[key.partition(".")[0]]
+    (metric,) = (one for one in instrument.metrics if one.key == key)
+    alone = replace(instrument, metrics=(replace(metric, of="x", statistic=np.mean, needs=""),))
+    return alone.estimates([{"values": {"x": value}}], floors, floored=floored)[key]
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_each_number_has_the_floor_of_its_kind_or_none(key):
     floors = {"floor.jsd": Estimate(1e-3, 1e-4, 2e-3, 9), "floor.expected": Estimate(-1e-3, -4e-3, 2e-3, 9)}
     floors["floor.rollout.answer.mass"] = Estimate(2e-3, -1e-3, 3e-3, 9)
     sizes = {"jsd": 2e-3, "expected": 4e-3, "rollout.answer.mass": 3e-3, None: None}  # the ends farthest from 0
     for value, measurable in ((0.0015, False), (-0.0015, False), (0.5, True), (-0.5, True)):
-        found = with_floors({key: Estimate(value, None, None, 5)}, floors)[key]
+        found = estimate(key, value, floors)
         assert found.floor == sizes[KEYS[key]]
         assert found.measurable is (measurable or KEYS[key] is None)
-    stated = with_floors({key: Estimate(0.5, None, None, 5)}, floors, score="stated")[key]
-    assert stated.floor == (None if key.startswith("attribution") else sizes[KEYS[key]])
+    assert estimate(key, 0.5, floors, floored=False).floor is None
+
+
+def test_only_the_effects_on_the_expected_confidence_have_a_floor():
+    attribution = INSTRUMENTS["attribution"]
+    assert attribution.has_floor({"score": "expected"}) and not attribution.has_floor({"score": "stated"})
+    assert all(one.has_floor({}) for name, one in INSTRUMENTS.items() if name != "attribution")
 
 
 def test_a_number_within_its_floor_is_marked_wherever_it_is_shown():

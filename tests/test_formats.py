@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.formats import FORMAT_NAMES, FORMATS, ConfidenceFormat
+from interp.formats import FORMATS, ConfidenceFormat
 
-LETTER, NUMBER, TEXT, PERCENT, FLOAT = (FORMATS[name] for name in FORMAT_NAMES)
+LETTER, NUMBER, TEXT, PERCENT, FLOAT = (FORMATS[name] for name in FORMATS)
 any_format = st.sampled_from(list(FORMATS.values()))
 any_level = any_format.flatmap(lambda form: st.tuples(st.just(form), st.integers(0, len(form.levels) - 1)))
 blanks = st.text(" \t\n", max_size=3)

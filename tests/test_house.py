@@ -14,6 +14,8 @@ import pytest
 import yaml
 from reached import ROOMS, unreached
 
+from interp.version import VERSION
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DATA = ROOT / "interp" / "data"
@@ -41,7 +43,7 @@ def test_the_citation_names_the_version_and_the_licence_of_the_package_and_the_p
     assert said["cff-version"] == "1.2.0" and said["message"] and said["authors"]
     assert (said["title"], said["version"], said["license"]) == (
         PROJECT["name"],
-        PROJECT["version"],
+        VERSION,
         PROJECT["license"],
     )
     paper = said["preferred-citation"]
@@ -126,7 +128,7 @@ WHEEL = [
     "interp/data/advice/adapter_model.safetensors",
     "interp/data/advice/README.md",
     "figures/style.py",
-    "advice_calibration-0.1.0.dist-info/licenses/LICENSE",
+    "advice_calibration-0.2.0.dist-info/licenses/LICENSE",
 ]
 
 

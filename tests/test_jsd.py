@@ -12,18 +12,16 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
 from interp.datasets.questions import may_be_right, normalised
+from interp.divergence import LIMIT, NEAR_ZERO, divergence, jensen_shannon
+from interp.instruments.base import estimates
 from interp.instruments.jsd import (
-    LIMIT,
-    NEAR_ZERO,
-    columns,
-    divergence,
+    METRICS,
     foils,
     hint,
-    jensen_shannon,
     surface_variants,
     values,
 )
-from interp.intervals import estimated, estimated_columns
+from interp.intervals import estimated
 from interp.records import ConfidenceDistribution, Question
 
 LEVELS = st.integers(2, 12)
@@ -268,7 +266,7 @@ def test_candidates_are_the_mean_over_all_pairs_written_out(rows):
 
 def test_the_summary_counts_what_has_no_value_and_takes_the_edge_as_near_zero():
     rows = [{"jsd": v, "direction": d} for v, d in ((0.1, 0.2), (0.1 + 1e-9, -0.2), (0.05, 0.0), (None, None))]
-    found = estimated_columns(columns([{"values": row} for row in rows]))
+    found = estimates(METRICS, [{"values": row} for row in rows])
     share = found["jsd.near_zero_share"]
     assert (share.value, share.n, share.left_out) == (pytest.approx(2 / 3), 3, 1)
     assert found["jsd.direction.share_positive"].value == pytest.approx(1 / 3), "no difference is not a positive one"
@@ -279,7 +277,7 @@ def test_the_summary_counts_what_has_no_value_and_takes_the_edge_as_near_zero():
 def test_the_share_of_pairs_is_that_of_all_pairs_and_its_interval_draws_questions():
     # by hand: 6 of 6, 0 of 3 and 1 of 1 pairs at most 0.1; a question without a pair is left out
     rows = [{"pairs": pairs, "near_zero_pairs": near} for pairs, near in ((6, 6), (3, 0), (1, 1), (0, 0))]
-    found = estimated_columns(columns([{"values": row} for row in rows]))
+    found = estimates(METRICS, [{"values": row} for row in rows])
     share = found["jsd.pairs.near_zero_share"]
     assert (share.value, share.n, share.left_out) == (0.7, 3, 1)
     assert found["jsd.pairs.number"].value == 10
@@ -301,7 +299,7 @@ def test_results_of_each_source_stand_apart():
         },
         {"jsd": None, "branched": 0.04, "branched_direction": -0.3, "foil": 0.2, "foil_direction": 0.4},
     ]
-    found = {key: estimate.value for key, estimate in estimated_columns(columns([{"values": r} for r in rows])).items()}
+    found = {key: estimate.value for key, estimate in estimates(METRICS, [{"values": r} for r in rows]).items()}
     assert (found["jsd.median"], found["jsd.branched.median"], found["jsd.foil"]) == (0.3, 0.03, 0.125)
     keys = ("jsd.near_zero_share", "jsd.branched.near_zero_share", "jsd.same_relation.near_zero_share")
     assert [found[key] for key in keys] == [0.0, 1.0, 0.5]
@@ -313,14 +311,14 @@ def test_how_the_divergence_goes_with_the_likelihood_of_the_wrong_answer_is_a_ra
     rows = [
         {"branched": jsd, "branched_logprob": logprob} for jsd, logprob in ((0.1, -9), (0.2, -7), (0.4, -3), (0.3, -1))
     ]
-    found = estimated_columns(columns([{"values": row} for row in rows]))
+    found = estimates(METRICS, [{"values": row} for row in rows])
     assert found["jsd.branched.likelihood_correlation"].value == pytest.approx(0.8)  # 1 - 6 (0+0+1+1) / (4 (16 - 1))
     assert found["jsd.likelihood_correlation"].n == 0
 
 
 def test_a_run_without_a_source_has_no_number_of_it_and_one_without_sources_is_read_as_before():
     older = {"jsd": 0.2, "wrong_wrong": 0.1, "candidates": 0.3, "direction": 0.1, "outside": 0.1}
-    found = estimated_columns(columns([{"values": older}] * 3))
+    found = estimates(METRICS, [{"values": older}] * 3)
     assert (found["jsd.median"].value, found["jsd.candidates"].value) == (0.2, 0.3)
     assert found["jsd.pairs.near_zero_share"].n == found["jsd.pairs.number"].n == 0
     assert not any("branched" in key or "filled" in key for key in found)

@@ -6,16 +6,16 @@ import pytest
 import torch
 from conftest import written_levels
 
+from interp.instruments.base import estimates
 from interp.instruments.masking import (
     CUTS,
-    columns,
+    METRICS,
     filler_embeddings,
     measured,
     neutral_token,
     padding_token,
     variants,
 )
-from interp.intervals import estimated_columns
 from interp.models.checkpoints import Checkpoint
 from interp.models.hooks import HookedModel
 from interp.models.setting import Case, Setting
@@ -248,6 +248,6 @@ def test_the_mean_embedding_is_the_mean_of_what_the_layers_receive(tiny_model, f
 
 def test_the_summary_is_the_mean_over_questions():
     records = [{"values": {"seen": 0.5, "mean.drop": 0.1}}, {"values": {"seen": 0.7, "mean.drop": -0.3}}]
-    found = estimated_columns(columns(records))
+    found = estimates(METRICS, records)
     assert found["masking.seen"].value == pytest.approx(0.6)
     assert found["masking.mean.drop"].value == pytest.approx(-0.1)

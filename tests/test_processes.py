@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import UserError
-from interp.pipelines.evaluate import Evaluate, evaluated
+from interp.options import composed
+from interp.pipelines.evaluate import evaluated
+from interp.pipelines.evaluation import Evaluate
 from interp.run.processes import Processes, launched
 from interp.run.recording import recorded
 from interp.run.runs import Run, read_records, read_run
@@ -239,7 +241,9 @@ def test_shares_of_another_measure_wait_for_their_turn(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("asking", ["answer", "read"])
 def test_a_finished_cell_that_was_not_merged_is_merged_by_the_same_command(flags, tmp_path, asking):
-    asked = Evaluate(ckpt=(str(flags["ckpt"]),), data=(str(flags["data"]),), n=6, device="cpu", out=tmp_path / "run")
+    asked = composed(
+        Evaluate, ckpt=(str(flags["ckpt"]),), data=(str(flags["data"]),), n=6, device="cpu", out=tmp_path / "run"
+    )
     wanted = read_run(evaluated(asked))[1]
     records = list(read_records(tmp_path / "run"))
     apart = [one for one in records if one["measure"].endswith(asking)]

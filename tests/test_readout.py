@@ -11,7 +11,7 @@ from conftest import filler_tokens
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from interp.errors import UserError
-from interp.formats import FORMAT_NAMES, FORMATS, ConfidenceFormat
+from interp.formats import FORMATS, ConfidenceFormat
 from interp.models.checkpoints import Checkpoint
 from interp.models.head import Head, NextToken
 from interp.models.prefix import SharedPrefix
@@ -78,7 +78,7 @@ def setting_of(tokenizer, name: str, **prompting) -> Setting:
 
 
 @pytest.mark.parametrize("vocabulary", ["digits", "spaced", "pieces"])
-@pytest.mark.parametrize("name", FORMAT_NAMES)
+@pytest.mark.parametrize("name", FORMATS)
 def test_the_distribution_equals_the_slow_loop(tiny_tokenizer, open_questions, name, vocabulary):
     setting = setting_of(tiny_tokenizer(vocabulary), name)
     transcript = setting.prompter.transcript(open_questions[0], "Kitten")

@@ -12,6 +12,7 @@ from conftest import close, keys
 from interp.errors import UserError, ran_out_of_memory
 from interp.models import check
 from interp.models.prefix import SharedPrefix
+from interp.options import composed
 from interp.pipelines.diagnose import Diagnose, diagnosed
 from interp.run.runs import read_records, read_run
 
@@ -30,7 +31,9 @@ MESSAGES = (
 @pytest.fixture(scope="module")
 def options(taught_checkpoint, own_data):
     def made(out: Path, **more) -> Diagnose:
-        return Diagnose(ckpt=str(taught_checkpoint), data=str(own_data / "open.jsonl"), out=out, **(SMALL | more))
+        return composed(
+            Diagnose, ckpt=str(taught_checkpoint), data=str(own_data / "open.jsonl"), out=out, **(SMALL | more)
+        )
 
     return made
 
@@ -108,7 +111,7 @@ def hungry(self, input_ids=None, inputs_embeds=None, **rest):
 
 LlamaForCausalLM.forward = hungry
 given = json.loads(sys.argv[1])
-diagnosed(Diagnose(**given | {"out": Path(given["out"])}), ("jsd", "masking"), "diagnose")
+diagnosed(composed(Diagnose, **given | {"out": Path(given["out"])}), ("jsd", "masking"), "diagnose")
 """
 
 

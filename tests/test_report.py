@@ -14,7 +14,7 @@ from figures.grid import Column, Grid
 from figures.report import reported
 from figures.style import paper
 from figures.table import Row, Table, printed, printed_grid, table_of
-from figures.training import MEASURES, ablation_page
+from figures.training import COLUMNS, ablation_page
 from interp.errors import UserError
 from interp.intervals import Estimate
 from interp.plain import visible
@@ -62,7 +62,7 @@ def test_rows_of_an_instrument_that_did_not_run_are_absent(tmp_path):
         "Direction, wrong answer sampled (the paper's)",
         "Direction, wrong answer branched",
         "Direction, wrong answer of the same relation",
-        "Probability outside the levels",
+        "Off-scale mass",
     }
 
 
@@ -79,7 +79,7 @@ def test_the_printed_table_says_whose_numbers_they_are(tmp_path, capsys):
     assert subject_of(config, summary).sentence in printed
     assert "weights were quantised to 4 bits" in printed
     assert "4 asked, 4 answered right" in printed
-    assert "hint that it is wrong (control)" in printed
+    assert "hint that it is wrong (positive control)" in printed
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ HOSTILE = (
 def test_the_terminal_shows_a_name_as_it_is(name, capsys):
     value = Estimate(0.5, 0.25, 0.75, 4)
     printed_grid(Grid(("model",), (Column(name, name),), (((name,), (value,)),)), f"title {name}")
-    printed(Table((Row("section", "row", value),)), Subject(name, None, name, 1, 1, "ScoreNumber"))
+    printed(Table((Row("section", "row", value, "nats"),)), Subject(name, None, name, 1, 1, "ScoreNumber"))
     shown = capsys.readouterr().out
     assert f"title {visible(name)}" in shown and f"Model: {visible(name)}. Data: {visible(name)}," in shown
     assert shown.count(visible(name)) == 5
@@ -154,7 +154,7 @@ def test_the_terminal_shows_a_name_as_it_is(name, capsys):
 
 def evaluation(*checkpoints: str, data: str) -> dict:
     """A summary of an evaluation of these checkpoints by three methods."""
-    numbers = {key: Estimate(0.5, 0.25, 0.75, 4).as_record() for key in {m.key for m in MEASURES} | {"tokens"}}
+    numbers = {key: Estimate(0.5, 0.25, 0.75, 4).as_record() for key in {column.key for column in COLUMNS} | {"tokens"}}
     cell = numbers | {"n": 4, "unparsed": 0}
     methods = {name: {"ScoreNumber": cell} for name in ("default", "sequence", "p_true")}
     told = {"note": "", "name": "x"}

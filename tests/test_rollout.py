@@ -9,19 +9,20 @@ from conftest import FAMILIES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from figures.captions import Subject
-from figures.rollout import pages
+from figures.captions import RunData, Subject
 from figures.table import table_of
+from interp.instruments.base import estimates
 from interp.instruments.rollout import (
-    columns,
+    METRICS,
     measured,
+    pages,
     rollout_row,
     sink_mass,
     span_masses,
     uniform_rollout_row,
     without_first,
 )
-from interp.intervals import estimated, estimated_columns
+from interp.intervals import estimated
 from interp.models.attention import HeadMeans, head_means
 from interp.models.setting import Case
 from interp.run.runs import nested
@@ -263,9 +264,9 @@ def test_a_models_learned_sinks_are_a_span_of_their_own(tiny_setting, open_quest
         assert sum(masses.values()) == pytest.approx(1, abs=1e-6) and masses["sink"] > 0.001
     (without,) = measured(plain, [Case(open_questions[0], "Kitten")])
     for one, shown in ((record, True), (without, False)):
-        (page,) = pages(
-            [{**one, "measure": "rollout", "set": 0, "id": "a"}], Subject("m", None, "d", 1, 1, "ScoreNumber")
-        )
+        records = [{**one, "measure": "rollout", "set": 0, "id": "a"}]
+        subject = Subject("m", None, "d", 1, 1, "ScoreNumber")
+        (page,) = pages(RunData(records, estimates(METRICS, records), subject))
         texts = {text.get_text() for ax in page.figure.axes for text in ax.get_yticklabels()}
         said = " ".join(page.caption.split())
         assert ("sink" in texts) == ("confidence to sink: " in said) == ("have learned sinks" in said) == shown
@@ -282,6 +283,6 @@ def test_means_of_layers_are_kept_as_lower_triangles():
 
 def test_the_summary_is_the_mean_over_questions_and_counts_what_lacks_a_span():
     records = [{"values": {"answer.mass": 0.2, "shots.mass": 0.5}}, {"values": {"answer.mass": 0.4}}]
-    found = estimated_columns(columns(records))
+    found = estimates(METRICS, records)
     assert (found["rollout.answer.mass"].value, found["rollout.answer.mass"].n) == (pytest.approx(0.3), 2)
     assert (found["rollout.shots.mass"].value, found["rollout.shots.mass"].left_out) == (0.5, 1)

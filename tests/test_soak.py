@@ -12,8 +12,10 @@ import torch
 from conftest import close, keys
 from safetensors.torch import load_file
 
+from interp.options import composed
 from interp.pipelines.diagnose import Diagnose, diagnosed
-from interp.pipelines.evaluate import Evaluate, evaluated
+from interp.pipelines.evaluate import evaluated
+from interp.pipelines.evaluation import Evaluate
 from interp.run.runs import read_run
 from training import advice
 
@@ -24,12 +26,12 @@ SECONDS = 240
 
 
 def _diagnosed(out: Path, given: dict) -> None:
-    diagnosed(Diagnose(out=out, n=6, candidates=2, tries=32, n_attribution=2, **given), FOUR, "diagnose")
+    diagnosed(composed(Diagnose, out=out, n=6, candidates=2, tries=32, n_attribution=2, **given), FOUR, "diagnose")
 
 
 def _evaluated(out: Path, given: dict) -> None:
     methods = ("default", "self-consistency", "question-only")
-    evaluated(Evaluate(out=out, ckpt=(given["ckpt"],), data=(given["data"],), device="cpu", methods=methods))
+    evaluated(composed(Evaluate, out=out, ckpt=(given["ckpt"],), data=(given["data"],), device="cpu", methods=methods))
 
 
 def _trained(out: Path, given: dict) -> None:
@@ -43,7 +45,9 @@ def _trained(out: Path, given: dict) -> None:
         "shots": 0,
         "diagnose": 0,
     }
-    advice.trained(advice.Advice(out=out, ckpt=given["ckpt"], triplets=given["triplets"], device="cpu", **short))
+    advice.trained(
+        composed(advice.Advice, out=out, ckpt=given["ckpt"], triplets=given["triplets"], device="cpu", **short)
+    )
 
 
 def _in_a_process(work: Callable[[Path, dict], None], out: Path, given: dict) -> None:

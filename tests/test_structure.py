@@ -2,6 +2,8 @@
 
 import ast
 import importlib.util
+import subprocess
+import sys
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -10,10 +12,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("interp", "figures", "training")
+BOTTOM = ("errors", "plain", "version", "registry", "records", "formats", "intervals", "calibration", "divergence")
+DRAWINGS = (
+    *("style", "captions", "grid", "forest", "dryrun"),
+    *("jsd", "likelihood", "rollout", "masking", "attribution", "tokens", "contrast"),
+)
+"""They take arrays and estimates and lie below the instruments, which import them to draw."""
 LAYERS = (
-    ("interp.errors", "interp.plain", "interp.records", "interp.formats", "interp.intervals", "interp.calibration"),
+    tuple(f"interp.{name}" for name in BOTTOM),
     ("interp.datasets", "interp.run"),
     ("interp.models",),
+    tuple(f"figures.{name}" for name in DRAWINGS),
     ("interp.instruments", "interp.answers", "interp.methods", "interp.options"),
     ("interp.pipelines",),
     ("figures",),
@@ -69,9 +78,11 @@ def graph() -> dict[str, set[str]]:
 
 
 def layer(module: str) -> int:
-    for number, members in enumerate(LAYERS):
+    if module == "figures.__main__":
+        return len(LAYERS)
+    for number, members in enumerate(LAYERS):  # figures last: its drawings are named before
         if any(module == member or module.startswith(f"{member}.") for member in members):
-            return len(LAYERS) if module == "figures.__main__" else number
+            return number
     return len(LAYERS)
 
 
@@ -87,23 +98,32 @@ def test_imports_run_downwards_only():
     assert upward == set()
 
 
-def test_nothing_below_the_commands_draws():
+def test_below_the_commands_only_instruments_draw_and_only_when_they_are_asked_to():
     drawing = {
         name
         for name, names in graph().items()
-        if layer(name) < layer("figures") and any(imported.startswith("figures") for imported in names)
+        if layer(name) < layer("figures.report")
+        and not name.startswith("figures.")
+        and any(imported.startswith("figures") for imported in names)
     }
-    assert drawing == set()
+    assert drawing == {f"interp.instruments.{name}" for name in ("jsd", "rollout", "masking", "attribution")}
+    code = "import sys, interp.instruments.registry; print([n for n in sys.modules if n.partition('.')[0] in HEAVY])"
+    heavy = ("figures", "matplotlib", "torch")
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("HEAVY", repr(heavy))], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", sorted(name for name in modules() if layer(name) == len(LAYERS) and "." in name))
+@pytest.mark.parametrize(
+    "module", sorted(name for name in modules() if layer(name) == len(LAYERS) and name.startswith("interp."))
+)
 def test_an_entry_point_defines_nothing_so_that_it_may_run_beside_what_it_starts(module):
-    if module == "figures.__main__":
-        return
     body = ast.parse(Path(str(importlib.util.find_spec(module).origin)).read_text(encoding="utf-8")).body
     assert [type(node) for node in body] == [ast.Expr, ast.ImportFrom, ast.If], "a docstring, one import, the call"
 
 
 def test_an_import_inside_a_function_or_by_name_is_seen():
     assert "figures.report" in graph()["interp.cli.command"]
-    assert "interp.instruments.jsd" in graph()["interp.pipelines.diagnose"]
+    assert "figures.jsd" in graph()["interp.instruments.jsd"]
+    assert "interp.cli.advice" not in graph()["interp.api"]

@@ -24,6 +24,7 @@ from interp.models.prompts import Prompter, Prompting, instruction, shot_set
 from interp.models.setting import Case, notes, prepared, stops, turn_ends
 from interp.models.templates import DIRECTIVES, ChatTemplate, calendar, refuse_no_day
 from interp.models.thoughts import without_thoughts
+from interp.options import composed
 from interp.pipelines.diagnose import Diagnose, _identity
 from interp.records import Question
 
@@ -373,7 +374,7 @@ def test_the_rendered_prompt_is_part_of_what_a_run_is(tiny_loaded, tiny_tokenize
     )
 
     def prompts(checkpoint: Checkpoint, **options) -> str:
-        return _identity(Diagnose(**options), [], checkpoint, [WHERE], 0)["prompts"]
+        return _identity(composed(Diagnose, **options), [], checkpoint, [WHERE], 0)["prompts"]
 
     before = prompts(dated)
     monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Later)

@@ -29,6 +29,7 @@ from interp.models.checkpoints import Loading, loaded_checkpoint
 from interp.models.head import next_token
 from interp.models.prompts import Prompting
 from interp.models.setting import prepared
+from interp.options import composed
 from interp.records import Question
 from interp.run.runs import read_records, read_run
 from training import adapters, advice, conftuner
@@ -197,11 +198,11 @@ def options(tiny_checkpoint, triplet_file, tmp_path):
     """options(**changes): a short training of a small model, without diagnoses."""
 
     def made(kind=Advice, **changes):
-        file = {"triplets": triplet_file} if issubclass(kind, Advice) else {"answers": answers_beside(triplet_file)}
+        file = {"triplets": triplet_file} if kind in (Advice, Ablation) else {"answers": answers_beside(triplet_file)}
         short = {"lr": 1e-2, "batch": 5, "accumulation": 2, "epochs": 3, "held_out": 2, "every": 2, "dropout": 0.1}
         quiet = {"shots": 0, "shot_sets": 1, "device": "cpu", "diagnose": 0, "report_to": ()}
         given = {"ckpt": str(tiny_checkpoint("llama")), "out": tmp_path / "run", **file, **short, **quiet}
-        return kind(**given | changes)
+        return composed(kind, **given | changes)
 
     return made
 
@@ -708,7 +709,7 @@ def test_the_experiment_goes_from_questions_to_the_comparison_of_methods(taught_
         (tmp_path / f"{name}.jsonl").write_text(text)
     tested = (tmp_path / "triviaqa_test.jsonl").read_text().splitlines(True)[:4]
     (tmp_path / "triviaqa_test.jsonl").write_text("".join(tested))
-    few = {"seeds": 1, "turned": 2, "held_out": 2, "updates": 1, "n": 6, "n_breadth": 4, "diagnose": 0}
+    few = {"seeds": 1, "greedy_wrong": 2, "held_out": 2, "updates": 1, "n": 6, "n_breadth": 4, "diagnose": 0}
     out = tmp_path / "runs"
     experiment(Experiment(data=tmp_path, ckpt=str(taught_checkpoint), out=out, device="cpu", **few))
     said = capsys.readouterr().out
@@ -754,7 +755,8 @@ def test_letter_case_and_final_punctuation_do_not_tell_right_from_wrong(right, w
 
 @pytest.mark.slow
 def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, own_data, tmp_path, open_questions):
-    options = Triplets(
+    options = composed(
+        Triplets,
         ckpt=str(taught_checkpoint),
         data=(str(own_data / "open.jsonl"),),
         out=tmp_path / "t.jsonl",
@@ -787,7 +789,7 @@ def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, 
 def test_branches_follow_the_sampled_wrong_answers_of_a_triplet_and_are_named(taught_checkpoint, own_data, tmp_path):
     def rows(**more) -> dict[str, dict]:
         where = {"ckpt": str(taught_checkpoint), "data": (str(own_data / "open.jsonl"),), "shots": 0, "device": "cpu"}
-        path = built(Triplets(**where, **more, top_p=0.95, tries=3, wrong=3))
+        path = built(composed(Triplets, **where, **more, top_p=0.95, tries=3, wrong=3))
         assert loaded_triplets(path)
         return {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
 
@@ -813,12 +815,12 @@ def test_what_is_tested_on_is_not_trained_on(taught_checkpoint, own_data, tmp_pa
     reworded = {"id": "other-id", "question": f"  {open_questions[0].text.upper()} ", "answers": ["x"]}
     tested.write_text(json.dumps(reworded) + "\n")
     where = {"ckpt": str(taught_checkpoint), "data": (str(own_data / "open.jsonl"),), "shots": 0, "device": "cpu"}
-    built(Triplets(**where, apart_from=(str(tested),), out=tmp_path / "t.jsonl"))
+    built(composed(Triplets, **where, apart_from=(str(tested),), out=tmp_path / "t.jsonl"))
     counts = read_run(tmp_path / "t.jsonl.run")[1]["triplets"]
     assert (counts["left_out_as_tested"], counts["asked"]) == (1, 11)
     assert open_questions[0].id not in {a.question.id for a in loaded_answers(answers_beside(tmp_path / "t.jsonl"))}
     with pytest.raises(UserError, match=r"--apart-from .*open.jsonl: all questions of --data stand there as well"):
-        built(Triplets(**where, apart_from=where["data"], out=tmp_path / "none.jsonl"))
+        built(composed(Triplets, **where, apart_from=where["data"], out=tmp_path / "none.jsonl"))
 
 
 @pytest.mark.slow

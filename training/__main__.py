@@ -2,20 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING
 
 from interp.cli.command import run_as_command
 from interp.errors import UserError
-from interp.formats import FORMAT_NAMES, FormatName
+from interp.formats import FORMATS
 from interp.models.embedded import EMBEDDED_NAME
-from interp.options import at_least
+from interp.options import at_least, changed, composed
 from interp.run.processes import launched
 
 if TYPE_CHECKING:
-    from interp.pipelines.evaluate import Evaluate
+    from interp.pipelines.evaluation import Evaluate
 
 Step = tuple[str, Callable[[], object]]
 SEEN, UNSEEN = "facts:test", "facts:unseen"
@@ -39,7 +39,7 @@ class Experiment:
     """ADVICE is trained with so many seeds."""
     sample: int = 8000
     """Questions asked for triplets: training relations of the facts, and TriviaQA."""
-    turned: int = 300
+    greedy_wrong: int = 300
     """So many questions of each of them that the model answers wrong are sampled for a right answer."""
     held_out: int = 64
     """Questions of them kept from training, for the learning curves."""
@@ -55,7 +55,7 @@ class Experiment:
     """cuda, mps or cpu."""
 
     def __post_init__(self) -> None:
-        at_least(0, "turned", self.turned)
+        at_least(0, "greedy_wrong", self.greedy_wrong)
         for name in ("seeds", "sample", "held_out", "n", "n_breadth"):
             at_least(1, name, getattr(self, name))
         for name in FILES:
@@ -63,22 +63,12 @@ class Experiment:
                 raise UserError(f"--data {self.data}: there is no {name} in it")
 
 
-class Shared(TypedDict):
-    """What all trainings are given."""
-
-    ckpt: str
-    device: str
-    updates: int | None
-    dtype: Literal["bfloat16"]
-    every: int
-    held_out: int
-
-
 def steps(options: Experiment) -> Iterator[Step]:
     """Name and body of each step, in order."""
     from figures.report import reported
     from figures.training import reported_ablation, reported_settings
-    from interp.pipelines.evaluate import Evaluate, evaluated
+    from interp.pipelines.evaluate import evaluated
+    from interp.pipelines.evaluation import Evaluate
     from training.ablation import Ablation, ablated
     from training.advice import Advice
     from training.advice import trained as advised
@@ -88,7 +78,7 @@ def steps(options: Experiment) -> Iterator[Step]:
 
     out, triplets = options.out, options.out / "triplets.jsonl"
     sources = ("facts:train", str(options.data / FILES[0]))
-    training: Shared = {
+    training = {
         "ckpt": options.ckpt,
         "device": options.device,
         "updates": options.updates,
@@ -97,18 +87,20 @@ def steps(options: Experiment) -> Iterator[Step]:
         "held_out": options.held_out,
     }
     first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
-    asked = Triplets(
+    asked = composed(
+        Triplets,
         ckpt=options.ckpt,
         device=options.device,
         data=sources,
         apart_from=(SEEN, UNSEEN, str(options.data / FILES[1])),
         sample=options.sample,
-        turned=options.turned,
+        greedy_wrong=options.greedy_wrong,
         out=triplets,
     )
     yield "triplets", lambda: built(asked)
     for seed in range(options.seeds):
-        one = Advice(
+        one = composed(
+            Advice,
             **training,
             triplets=triplets,
             seed=seed,
@@ -116,9 +108,9 @@ def steps(options: Experiment) -> Iterator[Step]:
             out=out / f"advice-{seed}",
         )
         yield f"advice, seed {seed}", partial(advised, one)
-    rival = ConfTuner(**training, answers=answers_beside(triplets), diagnose=0, out=tuner)
+    rival = composed(ConfTuner, **training, answers=answers_beside(triplets), diagnose=0, out=tuner)
     yield "conftuner", lambda: tuned(rival)
-    yield "advice + conftuner", lambda: tuned(replace(rival, ckpt=str(first), out=both))
+    yield "advice + conftuner", lambda: tuned(changed(rival, ckpt=str(first), out=both))
 
     def measured(evaluation: Evaluate) -> None:
         reported(evaluated(evaluation))
@@ -130,28 +122,29 @@ def steps(options: Experiment) -> Iterator[Step]:
     compared = [out / name for name in evaluations if name != "tokens"]
     yield "advice against conftuner", lambda: reported_settings(compared, (first.name, tuner.name), out)
     training["updates"] = options.updates or 50
-    grid = Ablation(**training, triplets=triplets, n=options.n_breadth, out=out / "ablation")
+    grid = composed(Ablation, **training, triplets=triplets, n=options.n_breadth, out=out / "ablation")
     yield "ablation", lambda: reported_ablation(ablated(grid))
 
 
 def _evaluations(options: Experiment, seeds: Sequence[Path], methods: Sequence[Path]) -> "dict[str, Evaluate]":
     """By its name, what is asked of the base beside the adapters. methods: ADVICE, ConfTuner, both."""
-    from interp.pipelines.evaluate import Evaluate
+    from interp.pipelines.evaluation import Evaluate
 
     def asked(ckpts: Sequence[Path]) -> Evaluate:
-        return Evaluate(ckpt=(options.ckpt, *map(str, ckpts)), device=options.device, n=options.n_breadth)
+        names = (options.ckpt, *map(str, ckpts))
+        return composed(Evaluate, ckpt=names, device=options.device, n=options.n_breadth)
 
-    trained: tuple[FormatName, ...] = ("ScoreNumber", "ScoreLetter")
+    trained = ("ScoreNumber", "ScoreLetter")
     source, triviaqa, *choices = (str(options.data / name) for name in FILES)
     facts, tokens = asked([*seeds, *methods[1:]]), asked(methods[:1])
     found = {
-        "facts": replace(facts, data=(SEEN, UNSEEN), methods=("default", "question-only"), n=options.n),
-        "formats": replace(asked(methods), data=(SEEN,), formats=FORMAT_NAMES),
-        "triviaqa": replace(asked(methods), data=(triviaqa,), formats=trained, trained_on=source),
-        "choices": replace(asked(methods), data=tuple(choices), formats=trained),
-        "tokens": replace(tokens, data=(SEEN,), methods=("default", "self-consistency")),
+        "facts": changed(facts, data=(SEEN, UNSEEN), methods=("default", "question-only"), n=options.n),
+        "formats": changed(asked(methods), data=(SEEN,), formats=tuple(FORMATS)),
+        "triviaqa": changed(asked(methods), data=(triviaqa,), formats=trained, trained_on=source),
+        "choices": changed(asked(methods), data=tuple(choices), formats=trained),
+        "tokens": changed(tokens, data=(SEEN,), methods=("default", "self-consistency")),
     }
-    return {name: replace(one, out=options.out / name) for name, one in found.items()}
+    return {name: changed(one, out=options.out / name) for name, one in found.items()}
 
 
 def experiment(options: Experiment) -> None:

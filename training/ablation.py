@@ -1,19 +1,18 @@
 """`python -m training.ablation`: ADVICE with some of its terms switched off, the seven rows of the paper's grid."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import tyro
-
 from interp.cli.command import run_as_command
-from interp.formats import FormatName
-from interp.options import at_least
-from interp.pipelines.diagnose import InstrumentName
-from interp.pipelines.evaluate import Evaluate, evaluated
-from interp.run.dryrun import DryRun, dry_run_of
+from interp.models.embedded import EMBEDDED_NAME
+from interp.options import Common, Computing, Output, Prompt, Tested, changed, dry_run_of, flat
+from interp.pipelines.evaluate import evaluated
+from interp.pipelines.evaluation import Evaluate
+from interp.run.dryrun import DryRun
 from interp.run.processes import launched
 from interp.run.runs import Record, Run, read_run
-from training.advice import Advice, trained
+from training.advice import Advice, Terms, trained
+from training.recipes import Around, Hyperparameters, refuse_untrainable, training_output, training_prompt
 
 ROWS: dict[str, tuple[str, ...]] = {
     "lm": ("jsd", "margin", "sum"),
@@ -28,63 +27,72 @@ ROWS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablation(Advice):
+class Ablation:
     """Train and evaluate the ablation grid."""
 
-    out: Path = Path("runs/ablation")
-    """Where the rows go, each an adapter of its own. An unfinished grid there is continued."""
-    updates: int | None = 50
-    """Updates of each row."""
-    diagnose: tyro.conf.Suppress[int] = 0
-    diagnose_data: tyro.conf.Suppress[str] = "facts:test"
-    leave_out: tyro.conf.Suppress[tuple[InstrumentName, ...]] = ()
-    data: tuple[str, ...] = ("facts:test",)
-    """What the rows are evaluated on; training must not have seen it."""
-    n: int = 200
-    """How many questions of each data set."""
-    formats: tuple[FormatName, ...] = ("ScoreLetter", "ScoreNumber")
-    """The formats that they are asked in."""
+    triplets: Path
+    """The file that `python -m training.triplets` wrote."""
+    ckpt: str = EMBEDDED_NAME
+    """The model to train: the embedded one, a directory, a .gguf file or a hub id (name@revision)."""
+    tested: Tested = field(default_factory=lambda: Tested(data=("facts:test",), formats=("ScoreLetter", "ScoreNumber")))
+    terms: Terms = field(default_factory=Terms)
+    recipe: Hyperparameters = field(default_factory=lambda: Hyperparameters(updates=50))
+    prompt: Prompt = field(default_factory=training_prompt)
+    output: Output = field(default_factory=lambda: training_output("ablation"))
+    common: Common = field(default_factory=Common)
+    computing: Computing = field(default_factory=Computing)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, "n", self.n)
+        refuse_untrainable(self.common, self.computing)
+
+    @property
+    def folder(self) -> Path:
+        """Where the rows go, each an adapter of its own."""
+        return self.output.out or Path("runs/ablation")
 
     def row(self, name: str) -> Advice:
         """The training of one row."""
-        shared = {one.name: getattr(self, one.name) for one in fields(Advice)}
-        return Advice(**shared | dict.fromkeys(ROWS[name], 0.0) | {"out": self.out / name, "diagnose": 0})
+        return Advice(
+            triplets=self.triplets,
+            ckpt=self.ckpt,
+            terms=changed(self.terms, **dict.fromkeys(ROWS[name], 0.0)),
+            recipe=self.recipe,
+            around=Around(diagnose=0),
+            prompt=self.prompt,
+            output=replace(self.output, out=self.folder / name),
+            common=self.common,
+            computing=self.computing,
+        )
 
 
-MACHINE_ONLY = ("out", "device", "trust_remote_code", "report_to", "leave_out", "dry_run")
+MACHINE_ONLY = ("out", "device", "trust_remote_code", "report_to", "dry_run")
 """Options that may change while a grid is continued."""
 
 
 def ablated(options: Ablation, dry: DryRun | None = None) -> Path:
     """Trains and evaluates every row, or what an earlier run has left, and returns the grid's directory."""
     dry = dry or dry_run_of(options)
-    kept = {name: value for name, value in asdict(options).items() if name not in MACHINE_ONLY}
-    rows = {name: options.row(name).out for name in ROWS}
+    kept = {name: value for name, value in flat(options).items() if name not in MACHINE_ONLY}
+    rows = {name: options.folder / name for name in ROWS}
     evaluation = Evaluate(
         ckpt=(options.ckpt, *map(str, rows.values())),
-        data=options.data,
-        formats=options.formats,
-        n=options.n,
-        shots=options.shots,
-        seed=options.seed,
-        device=options.device,
-        trust_remote_code=options.trust_remote_code,
-        out=options.out / "calibration",
+        tested=options.tested,
+        prompt=Prompt(shots=options.prompt.shots),
+        output=Output(out=options.folder / "calibration"),
+        common=options.common,
+        computing=Computing(device=options.computing.device),
     )
-    with Run(options.out, kept | {"triplets": str(options.triplets)}, launched(options.device), dry) as run:
+    processes = launched(options.computing.device)
+    with Run(options.folder, kept | {"triplets": str(options.triplets)}, processes, dry, kind="ablation") as run:
         if dry:
             _foreseen(options, evaluation, dry)
-            return options.out
+            return options.folder
         for name in ROWS:
             trained(options.row(name))
         found = evaluated(evaluation)
         last = {name: read_run(folder)[1]["training"]["curve"][-1] for name, folder in rows.items()}
         run.write_summary({"ablation": last, **_calibration(found)})
-    return options.out
+    return options.folder
 
 
 def _foreseen(options: Ablation, evaluation: Evaluate, dry: DryRun) -> None:
@@ -105,7 +113,7 @@ def _calibration(folder: Path) -> Record:
 def _body(options: Ablation) -> None:
     dry = dry_run_of(options)
     folder = ablated(options, dry)
-    if launched(options.device).first:
+    if launched(options.computing.device).first:
         from figures.report import reported
 
         reported(folder, dry=dry)

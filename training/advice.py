@@ -1,13 +1,23 @@
 """`python -m training.advice`: the contrastive LoRA fine-tuning that makes a stated confidence look at its answer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.cli.command import printing, run_as_command
 from interp.errors import UserError
+from interp.models.embedded import EMBEDDED_NAME
+from interp.options import Common, Computing, Output, Prompt
+from interp.pipelines.diagnose import LeftOut
 from interp.run.dryrun import DryRun
-from training.recipes import ADVICE_RECIPES, TrainingOptions
+from training.recipes import (
+    ADVICE_RECIPES,
+    Around,
+    Hyperparameters,
+    refuse_untrainable,
+    training_output,
+    training_prompt,
+)
 from training.triplets import FORMATS_TRAINED, loaded_triplets
 
 if TYPE_CHECKING:
@@ -15,12 +25,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Advice(TrainingOptions):
-    """Train an ADVICE adapter."""
+class Terms:
+    """What each term of the objective counts; what is left out is the preset's."""
 
-    triplets: Path
-    """The file that `python -m training.triplets` wrote."""
-    out: Path = Path("runs/advice")
     lm: float | None = None
     """Weight of the negative log-likelihood of the right answer; 0 switches a term off."""
     jsd: float | None = None
@@ -33,6 +40,27 @@ class Advice(TrainingOptions):
     """In nats; at most ln 2."""
     margin_wanted: float | None = None
     """On the scale of the levels' values; out of reach where those span less, as in ScoreLetter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """Train an ADVICE adapter."""
+
+    triplets: Path
+    """The file that `python -m training.triplets` wrote."""
+    ckpt: str = EMBEDDED_NAME
+    """The model to train: the embedded one, a directory, a .gguf file or a hub id (name@revision)."""
+    terms: Terms = field(default_factory=Terms)
+    recipe: Hyperparameters = field(default_factory=Hyperparameters)
+    around: Around = field(default_factory=Around)
+    instruments: LeftOut = field(default_factory=LeftOut)
+    prompt: Prompt = field(default_factory=training_prompt)
+    output: Output = field(default_factory=lambda: training_output("advice"))
+    common: Common = field(default_factory=Common)
+    computing: Computing = field(default_factory=Computing)
+
+    def __post_init__(self) -> None:
+        refuse_untrainable(self.common, self.computing)
 
 
 def trained(options: Advice, dry: DryRun | None = None) -> Path:

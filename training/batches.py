@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from interp.errors import UserError
-from interp.formats import FormatName
 from interp.records import Question
 from training.recipes import Recipe, TrainingOptions
 
@@ -20,7 +19,7 @@ class Example(Protocol):
         """The question."""
 
     @property
-    def format(self) -> FormatName:
+    def format(self) -> str:
         """The format of the confidence."""
 
     @property
@@ -51,14 +50,14 @@ def mini_batches(
     processes: how many take mini-batches from it in turn, each `accumulation` of them to an update."""
     found: list[MiniBatch[AnyExample]] = []
     for epoch in range(recipe.epochs):
-        draw = random.Random(f"{options.seed}-{epoch}")
+        draw = random.Random(f"{options.common.seed}-{epoch}")
         made = []
         for form in sorted({example.format for example in examples}):
             of_form = [example for example in examples if example.format == form]
             draw.shuffle(of_form)
             made += [tuple(of_form[i : i + recipe.batch]) for i in range(0, len(of_form), recipe.batch)]
         draw.shuffle(made)
-        found += [MiniBatch(one, draw.randrange(options.shot_sets), epoch) for one in made]
+        found += [MiniBatch(one, draw.randrange(options.prompt.shot_sets), epoch) for one in made]
     return found if recipe.updates is None else found[: recipe.updates * recipe.accumulation * processes]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from figures.captions import digits, in_words, interval
 from figures.grid import for_markdown
+from figures.table import metrics
+from interp.calibration import MEASURES
 from interp.errors import UserError
 from interp.intervals import Estimate
 from interp.plain import visible
@@ -17,25 +19,6 @@ TITLES = {
     "advice": "ADVICE (Seo, Lim and Kim 2026): the confidence after a right answer against that after a wrong one",
     "conftuner": "ConfTuner (Li et al. 2025): the tokenized Brier score on the model's own answers",
 }
-CARRIED = {
-    "jsd.near_zero_share": "JSD at most 0.1, share of questions, wrong answer sampled (the paper's)",
-    "jsd.branched.near_zero_share": "JSD at most 0.1, share of questions, wrong answer branched",
-    "jsd.same_relation.near_zero_share": "JSD at most 0.1, share of questions, wrong answer of the same relation",
-    "jsd.median": "JSD of right and wrong answer, sampled (the paper's), median",
-    "jsd.branched.median": "JSD of right and wrong answer, branched, median",
-    "jsd.foil": "JSD of right and wrong answer, same relation, median",
-    "jsd.wrong_wrong": "JSD of two wrong answers, sampled, median",
-    "jsd.branched.wrong_wrong": "JSD of two wrong answers, branched, median",
-    "jsd.noise_floor": "JSD of the same answer in other looks (noise floor), median",
-    "jsd.direction.share_positive": "higher after the right answer than after a sampled wrong one, share",
-    "jsd.branched.direction.share_positive": "higher after the right answer than after a branched wrong one, share",
-    "jsd.same_relation.direction.share_positive": "higher after the right answer than after one of its relation, share",
-    "masking.mean.drop": "drop when the answer is hidden (mean embedding)",
-    "attribution.answer.effect": "effect of the answer",
-    "attribution.answer.rank": "attribution rank of the answer, median",
-}
-"""What of a comparison stands in the card, in plain words."""
-CALIBRATION = ("accuracy", "ece", "nce_abs", "brier", "auroc", "auroc_within")
 
 
 def write_card(folder: Path, method: str) -> None:
@@ -112,12 +95,14 @@ def _compared(summary: Record) -> Iterator[str]:
     said = f"{data['right']} of {data['asked']} answered right and measured; {summary['format']}"
     yield f"Data: {for_markdown(data['name'])}, {said}."
     yield from ("", "| | before | after | difference | effect size |", "| --- | ---: | ---: | ---: | ---: |")
-    for key, words in CARRIED.items():
-        yield from _row(words, summary["comparison"].get(key))
+    for metric in metrics():
+        if metric.place == "headline":
+            yield from _row(metric.title, summary["comparison"].get(metric.key))
     for data_name, by_method in summary.get("calibration", {}).items():
         for form, measures in by_method["default"].items():
-            for name in CALIBRATION:
-                yield from _row(f"{name}, {data_name}, {form}", measures.get(name))
+            for name, measure in MEASURES.items():
+                if measure.place == "headline":
+                    yield from _row(f"{measure.title}, {data_name}, {form}", measures.get(name))
 
 
 def _row(words: str, numbers: Record | None) -> Iterator[str]:

@@ -1,13 +1,23 @@
 """`python -m training.conftuner`: ADVICE's strongest rival, the tokenized Brier score on a model's own answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.cli.command import printing, run_as_command
 from interp.errors import UserError
+from interp.models.embedded import EMBEDDED_NAME
+from interp.options import Common, Computing, Output, Prompt
+from interp.pipelines.diagnose import LeftOut
 from interp.run.dryrun import DryRun
-from training.recipes import CONFTUNER_RECIPES, TrainingOptions
+from training.recipes import (
+    CONFTUNER_RECIPES,
+    Around,
+    Hyperparameters,
+    refuse_untrainable,
+    training_output,
+    training_prompt,
+)
 from training.triplets import FORMATS_TRAINED, loaded_answers
 
 if TYPE_CHECKING:
@@ -15,14 +25,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfTuner(TrainingOptions):
+class ConfTuner:
     """Train a ConfTuner adapter."""
 
-    ckpt: str = TrainingOptions.ckpt
-    """The model to train, or an ADVICE adapter on it: what is saved then is both in one."""
     answers: Path
     """The file of answers that `python -m training.triplets` wrote beside its triplets."""
-    out: Path = Path("runs/conftuner")
+    ckpt: str = EMBEDDED_NAME
+    """The model to train, or an ADVICE adapter on it: what is saved then is both in one."""
+    recipe: Hyperparameters = field(default_factory=Hyperparameters)
+    around: Around = field(default_factory=Around)
+    instruments: LeftOut = field(default_factory=LeftOut)
+    prompt: Prompt = field(default_factory=training_prompt)
+    output: Output = field(default_factory=lambda: training_output("conftuner"))
+    common: Common = field(default_factory=Common)
+    computing: Computing = field(default_factory=Computing)
+
+    def __post_init__(self) -> None:
+        refuse_untrainable(self.common, self.computing)
 
 
 def trained(options: ConfTuner, dry: DryRun | None = None) -> Path:

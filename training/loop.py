@@ -349,12 +349,12 @@ def train(
         weight_decay=0.0,
         logging_steps=5,
         save_strategy="steps",
-        save_steps=options.every,
+        save_steps=options.recipe.every,
         save_total_limit=2,
-        report_to=list(options.report_to) if processes.first else [],
+        report_to=list(options.recipe.report_to) if processes.first else [],
         remove_unused_columns=False,
         dataloader_pin_memory=False,
-        seed=options.seed,
+        seed=options.common.seed,
         bf16=model.dtype == torch.bfloat16,
         use_cpu=model.device.type == "cpu",
     )
@@ -373,12 +373,12 @@ def train(
         updates.kept = int(begun.name.rpartition("-")[2]) if begun else 0
         updates.whole = arguments.max_steps
         curve.kept = sum(measure == "curve" for measure, *_ in run.done)
-        curve.whole = 1 + math.ceil(arguments.max_steps / options.every)
-    trainer.add_callback(Watch(trainer, held_out, options.every, processes))
+        curve.whole = 1 + math.ceil(arguments.max_steps / options.recipe.every)
+    trainer.add_callback(Watch(trainer, held_out, options.recipe.every, processes))
     if begun:
         refuse_unreadable(begun)
     trainer.train(resume_from_checkpoint=str(begun) if begun else None)
     if run.dry and (left := last_state(states)):
         size = sum(file.stat().st_size for file in left.rglob("*") if file.is_file())
-        run.dry.disk["states, until it is trained"] = size * min(3, 1 + arguments.max_steps // options.every)
+        run.dry.disk["states, until it is trained"] = size * min(3, 1 + arguments.max_steps // options.recipe.every)
         run.dry.disk["the adapter"] = 2 * sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from interp.calibration import Scored, measures_of, rule_named
-from interp.formats import FORMATS, FormatName
+from interp.divergence import NEAR_ZERO
+from interp.formats import FORMATS
 from interp.instruments.attribution import Scorer, rank_of_best
-from interp.instruments.jsd import NEAR_ZERO
 from interp.instruments.masking import filler_embeddings
 from interp.intervals import Estimate, estimated
 from interp.models.checkpoints import Checkpoint
@@ -49,7 +49,7 @@ class Objective(ABC, Generic[AnyExample]):
         self.prompting = prompting
         self.setting = cache(self._setting)
 
-    def _setting(self, form: FormatName, shot_seed: int) -> Setting:
+    def _setting(self, form: str, shot_seed: int) -> Setting:
         return prepared(
             self.checkpoint,
             FORMATS[form],
@@ -76,7 +76,7 @@ class Objective(ABC, Generic[AnyExample]):
     def point_of(self, model: torch.nn.Module, examples: Sequence[AnyExample]) -> dict[str, Estimate]:
         """What it shows of examples of one format, each of a question of its own or nearly so."""
 
-    def row(self, form: FormatName, shot_seed: int, put: Sequence[tuple[Question, str]]) -> Inputs:
+    def row(self, form: str, shot_seed: int, put: Sequence[tuple[Question, str]]) -> Inputs:
         """Questions with answers as one packed row, with the values of its levels."""
         setting = self.setting(form, shot_seed)
         transcripts = [setting.prompter.transcript(question, answer) for question, answer in put]

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from interp.errors import UserError
-from interp.models.embedded import EMBEDDED_NAME
-from interp.models.prompts import LevelsRead, Prompting
-from interp.models.templates import DATE, refuse_no_day
-from interp.options import at_least, template_arguments
-from interp.pipelines.diagnose import InstrumentName
+from interp.options import Common, Computing, Output, Prompt, at_least, flat
+from interp.pipelines.diagnose import LeftOut
 
 PresetName = Literal["auto", "paper", "mistral", "small"]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -122,11 +119,9 @@ CONFTUNER_RECIPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """Options of every training command; those left out are the preset's."""
+class Hyperparameters:
+    """How the adapter is trained; what is left out is the preset's."""
 
-    ckpt: str = EMBEDDED_NAME
-    """The model to train: the embedded one, a directory, a .gguf file or a hub id (name@revision)."""
     preset: PresetName = "auto"
     """auto: mistral for Mistral, small for models under a billion parameters, else paper."""
     lr: float | None = None
@@ -156,63 +151,13 @@ class TrainingOptions:
     """Questions kept from training, on which the learning curve is measured."""
     every: int = 20
     """Updates between two points of the learning curve, and between two checkpoints."""
-    shots: int | None = None
-    """Worked examples in the prompt; by default what the checkpoint's preset says."""
-    template: Literal["chat", "plain"] = "chat"
-    """chat: the checkpoint's own chat template; plain: for base models without one."""
-    template_args: tuple[str, ...] = ()
-    """Arguments of the chat template, such as enable_thinking=false."""
-    date: str = DATE
-    """The day, YYYY-MM-DD, that chat templates which write today's date are given: no clock enters a prompt."""
-    levels: LevelsRead = "whole"
-    """whole: what is trained is whole levels with their ends. token: the first token on which the levels part."""
-    shot_sets: int = 8
-    """Sets of examples, of which each mini-batch has one: a confidence must not be copied from an example."""
-    diagnose: int = 48
-    """Questions that all instruments and calibration are measured on before the first and after the last update; 0:
-    none."""
-    diagnose_data: str = "facts:test"
-    """Where those questions come from; training must not have seen them."""
-    leave_out: tuple[InstrumentName, ...] = ()
-    """Instruments that are not run on them."""
     report_to: tuple[str, ...] = ("tensorboard",)
     """Where transformers' Trainer reports to: tensorboard, wandb, mlflow, ...; none for nowhere."""
-    seed: int = 0
-    """Decides the order of the examples and the adapter's first weights."""
-    device: str = "auto"
-    """cuda, mps or cpu."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the passes; the adapter's weights stay float32. auto: bfloat16 on cuda, float32 elsewhere; what is
-    measured before and after is measured in float32 where that fits."""
-    trust_remote_code: bool = False
-    """Run the code that a checkpoint brings along. Read it first."""
-    dry_run: bool = False
-    """Measure three updates only, and the first questions of what is measured before, and say the time, memory and disk
-    that the whole takes; what was done is kept, and the same command without this option goes on from there."""
-    out: Path = Path("runs/training")
-    """Where the adapter goes, and all that was measured. An unfinished run there is continued."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "batch",
-            "accumulation",
-            "updates",
-            "rank",
-            "alpha",
-            "last_layers",
-            "every",
-            "held_out",
-            "shot_sets",
-        ):
+        for name in ("epochs", "batch", "accumulation", "updates", "rank", "alpha", "last_layers", "every", "held_out"):
             if getattr(self, name) is not None:
                 at_least(1, name, getattr(self, name))
-        template_arguments(self.template_args)
-        refuse_no_day(self.date)
-        for name in ("diagnose", "seed"):
-            at_least(0, name, getattr(self, name))
-        if self.seed >= 2**32:
-            raise UserError(f"--seed {self.seed}: must be less than 2**32, which is what Trainer takes")
         if self.lr is not None and not self.lr > 0:
             raise UserError(f"--lr {self.lr}: must be more than 0")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -220,16 +165,85 @@ class TrainingOptions:
         if self.targets == ():
             raise UserError("--targets: names at least one projection")
 
+
+@dataclass(frozen=True, kw_only=True)
+class Around:
+    """What is measured before the first and after the last update."""
+
+    diagnose: int = 48
+    """Questions that all instruments and calibration are measured on before the first and after the last update; 0:
+    none."""
+    diagnose_data: str = "facts:test"
+    """Where those questions come from; training must not have seen them."""
+
+    def __post_init__(self) -> None:
+        at_least(0, "diagnose", self.diagnose)
+
+
+def training_output(name: str) -> Output:
+    """Where an adapter goes by default, and all that was measured."""
+    return Output(out=Path("runs") / name)
+
+
+def training_prompt() -> Prompt:
+    """Sets of worked examples for training: a confidence must not be copied from an example."""
+    return Prompt(shot_sets=8)
+
+
+@runtime_checkable
+class TrainingOptions(Protocol):
+    """What the options of every training command hold."""
+
     @property
-    def prompting(self) -> Prompting:
-        """How prompts are made and confidences are read."""
-        return Prompting(self.template, template_arguments(self.template_args), self.date, self.levels)
+    def ckpt(self) -> str:
+        """The model to train."""
+
+    @property
+    def recipe(self) -> Hyperparameters:
+        """How."""
+
+    @property
+    def around(self) -> Around:
+        """What is measured before and after."""
+
+    @property
+    def instruments(self) -> LeftOut:
+        """Which instruments are."""
+
+    @property
+    def prompt(self) -> Prompt:
+        """How questions are put."""
+
+    @property
+    def output(self) -> Output:
+        """Where the adapter goes."""
+
+    @property
+    def common(self) -> Common:
+        """The source of chance, and trust."""
+
+    @property
+    def computing(self) -> Computing:
+        """Where the model runs."""
+
+
+def refuse_untrainable(common: Common, computing: Computing) -> None:
+    """Errors: UserError for what transformers' Trainer does not take."""
+    if common.seed >= 2**32:
+        raise UserError(f"--seed {common.seed}: must be less than 2**32, which is what Trainer takes")
+    if computing.dtype == "float16":
+        raise UserError("--dtype float16: a training takes bfloat16 or float32")
+
+
+def folder_of(options: TrainingOptions) -> Path:
+    """Where the adapter goes."""
+    return options.output.out or Path("runs/training")
 
 
 def preset_for(options: TrainingOptions, model_type: str, parameters: int) -> PresetName:
     """The preset that the options ask for, or that fits a model of this type and size."""
-    if options.preset != "auto":
-        return options.preset
+    if options.recipe.preset != "auto":
+        return options.recipe.preset
     if parameters < SMALL:
         return "small"
     return "mistral" if "mistral" in model_type else "paper"
@@ -237,5 +251,6 @@ def preset_for(options: TrainingOptions, model_type: str, parameters: int) -> Pr
 
 def filled_in(recipe: AnyRecipe, options: TrainingOptions) -> AnyRecipe:
     """The recipe with the options that were given in its place."""
-    given = {one.name: getattr(options, one.name, None) for one in fields(recipe)}
+    names, given = {one.name for one in fields(recipe)}, flat(options)
+    given = {name: value for name, value in given.items() if name in names}
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})

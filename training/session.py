@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Generic
 
 from interp.datasets.questions import fingerprint, loaded_questions
 from interp.errors import UserError
+from interp.options import Asked, Output, dry_run_of, flat
 from interp.plain import visible
-from interp.run.dryrun import DryRun, dry_run_of
+from interp.run.dryrun import DryRun
 from interp.run.processes import Processes, launched
 from interp.run.runs import Record, Run
 from training.batches import AnyExample, mini_batches, split
-from training.recipes import Recipe, TrainingOptions, filled_in, preset_for
+from training.recipes import Recipe, TrainingOptions, filled_in, folder_of, preset_for
 
 if TYPE_CHECKING:
     from interp.models.checkpoints import Checkpoint, Source
@@ -47,16 +48,18 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
     """Measures, trains, measures again and writes the card; returns the adapter's directory.
 
     What an earlier run has left there is taken up. dry: where a dry run is part of another's. Errors: UserError."""
-    dry = dry or dry_run_of(options)
-    train_on, held_out = split(task.examples, options.held_out, options.seed)
-    _refuse_unknown(options.report_to)
-    if options.device.startswith("cuda:"):
-        raise UserError(f"--device {options.device}: Trainer takes the first GPU; choose it by CUDA_VISIBLE_DEVICES")
-    if options.diagnose:
-        loaded_questions(options.diagnose_data)
+    dry, folder = dry or dry_run_of(options), folder_of(options)
+    train_on, held_out = split(task.examples, options.recipe.held_out, options.common.seed)
+    _refuse_unknown(options.recipe.report_to)
+    if options.computing.device.startswith("cuda:"):
+        raise UserError(
+            f"--device {options.computing.device}: Trainer takes the first GPU; choose it by CUDA_VISIBLE_DEVICES"
+        )
+    if options.around.diagnose:
+        loaded_questions(options.around.diagnose_data)
     from interp.models.checkpoints import source_of
 
-    source = source_of(options.ckpt, remote_code=options.trust_remote_code)
+    source = source_of(options.ckpt, remote_code=options.common.trust_remote_code)
     if source.adapter and not task.on_adapters:
         base = source.base_name
         raise UserError(f"--ckpt {options.ckpt}: already carries an adapter; train on its base {base}")
@@ -64,14 +67,14 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
         from training.adapters import plain_lora
 
         plain_lora(source.adapter)  # another kind is said before anything is measured
-    processes, comparing = launched(options.device), _comparison(options)
+    processes, comparing = launched(options.computing.device), _comparison(options)
     if dry:
         _trained(options, task, source, train_on, held_out, processes, dry)
         if comparing:
             from interp.pipelines.compare import foreseen
 
             foreseen(comparing, dry)
-        return options.out
+        return folder
     if comparing:
         from interp.pipelines.compare import compared, diagnosed_before
 
@@ -86,10 +89,10 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
 
         if compared_in:
             reported(compared_in)
-        reported_curve(options.out)
-        write_card(options.out, task.name)
+        reported_curve(folder)
+        write_card(folder, task.name)
     processes.wait()
-    return options.out
+    return folder
 
 
 def _refuse_unknown(report_to: Sequence[str]) -> None:
@@ -103,25 +106,18 @@ def _refuse_unknown(report_to: Sequence[str]) -> None:
 def _comparison(options: TrainingOptions) -> "Compare | None":
     from interp.pipelines.compare import Compare
 
-    if not options.diagnose:
+    if not options.around.diagnose:
         return None
     return Compare(
         before=options.ckpt,
-        after=str(options.out),
-        data=options.diagnose_data,
-        n=options.diagnose,
-        n_calibration=4 * options.diagnose,
-        leave_out=options.leave_out,
-        shots=options.shots,
-        template=options.template,
-        template_args=options.template_args,
-        date=options.date,
-        levels=options.levels,
-        seed=options.seed,
-        device=options.device,
-        dtype="float32" if options.dtype == "float32" else "auto",
-        trust_remote_code=options.trust_remote_code,
-        out=options.out / "compare",
+        after=str(folder_of(options)),
+        n_calibration=4 * options.around.diagnose,
+        asked=Asked(data=options.around.diagnose_data, n=options.around.diagnose),
+        prompt=replace(options.prompt, shot_sets=1),
+        instruments=options.instruments,
+        output=Output(out=folder_of(options) / "compare"),
+        common=options.common,
+        computing=replace(options.computing, dtype="float32" if options.computing.dtype == "float32" else "auto"),
     )
 
 
@@ -139,16 +135,17 @@ def _trained(
     from training.adapters import saved_adapter
     from training.loop import forget_states, train, with_adapter
 
-    device, code = processes.device(options.device), options.trust_remote_code
-    loading = Loading(device, options.dtype, training=True, remote_code=code)
+    folder = folder_of(options)
+    device, code = processes.device(options.computing.device), options.common.trust_remote_code
+    loading = Loading(device, options.computing.dtype, training=True, remote_code=code)
     checkpoint = loaded_checkpoint(options.ckpt, loading)
     if processes.first:
         _warn_of_others(task, checkpoint, source)
     preset = preset_for(options, checkpoint.model.config.model_type, checkpoint.model.num_parameters())
     recipe = filled_in(task.recipes[preset], options)
     batches = mini_batches(train_on, recipe, options, processes.count)
-    shots = checkpoint.shots if options.shots is None else options.shots
-    kept = {name: value for name, value in asdict(options).items() if name not in MACHINE_ONLY}
+    shots = options.prompt.shots_of(checkpoint.shots)
+    kept = {name: value for name, value in flat(options).items() if name not in MACHINE_ONLY}
     identity = {name: str(value) if isinstance(value, Path) else value for name, value in kept.items()}
     identity |= {
         "method": task.name,
@@ -163,21 +160,21 @@ def _trained(
         "prompts": _prompts(checkpoint, options, shots, task.examples),
         "processes": processes.count,
     }
-    with _opened(options.out, identity, processes, dry) as run:
-        if not ((options.out / WEIGHTS).exists() and any(run.records("trained"))):
-            model = with_adapter(checkpoint, recipe, options.seed)
+    with _opened(folder, identity, processes, dry) as run:
+        if not ((folder / WEIGHTS).exists() and any(run.records("trained"))):
+            model = with_adapter(checkpoint, recipe, options.common.seed)
             objective = task.objective()(
                 replace(checkpoint, model=model),
                 shots,
                 recipe,
-                options.prompting,
+                options.prompt.prompting(),
             )
             train(objective, batches, held_out, recipe, options, run, processes)
             if processes.first and not dry:
-                saved_adapter(model, options.out, source.base_name, source.adapter)
+                saved_adapter(model, folder, source.base_name, source.adapter)
                 run.append({"measure": "trained", "set": 0, "id": ""})
         if processes.first and not dry:
-            forget_states(options.out)
+            forget_states(folder)
             run.write_summary({"training": _summary(run, task, train_on, held_out, identity)})
 
 
@@ -188,16 +185,16 @@ def _prompts(checkpoint: "Checkpoint", options: TrainingOptions, shots: int, exa
 
     forms = sorted({example.format for example in examples})
     return fingerprint(
-        prompter_for(checkpoint, FORMATS[form], options.prompting, shots=shots, shot_seed=number).frame
+        prompter_for(checkpoint, FORMATS[form], options.prompt.prompting(), shots=shots, shot_seed=number).frame
         for form in forms
-        for number in range(options.shot_sets)
+        for number in range(options.prompt.shot_sets)
     )
 
 
 @contextmanager
 def _opened(folder: Path, identity: Record, processes: Processes, dry: DryRun | None) -> Iterator[Run]:
     """The run; the other processes read from it, when the first has it open, and never write."""
-    run = Run(folder, identity, dry=dry)
+    run = Run(folder, identity, dry=dry, kind="training")
     if processes.first:
         with run:
             processes.wait()

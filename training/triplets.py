@@ -3,35 +3,45 @@
 import json
 import string
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from interp.cli.command import printing, run_as_command
 from interp.datasets.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
 from interp.errors import UserError
-from interp.formats import FORMATS, FormatName
+from interp.formats import FORMATS
 from interp.models.embedded import EMBEDDED_NAME
-from interp.options import CommonOptions, at_least
+from interp.options import (
+    Common,
+    Computing,
+    Engine,
+    Output,
+    Prompt,
+    Sampling,
+    at_least,
+    dry_run_of,
+    identity_of,
+    loading_of,
+)
 from interp.plain import plain_json
 from interp.records import Question
-from interp.run.dryrun import DryRun, dry_run_of
+from interp.run.dryrun import DryRun
 from interp.run.processes import launched
 from interp.run.runs import Record, Run
 
 if TYPE_CHECKING:
     from interp.models.setting import Setting
 
-DISTINCT, TURNED_TRIES = 12, 24
+DISTINCT, GREEDY_WRONG_TRIES = 12, 24
 """How many distinct answers a missed question is sampled for, and how often at most."""
 Row = TypeVar("Row")
-FORMATS_TRAINED: tuple[FormatName, ...] = ("ScoreLetter", "ScoreNumber")
+FORMATS_TRAINED: tuple[str, ...] = ("ScoreLetter", "ScoreNumber")
 """Each triplet is written in both, as in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Triplets(CommonOptions):
+class Triplets:
     """Build training triplets."""
 
     ckpt: str = EMBEDDED_NAME
@@ -42,28 +52,27 @@ class Triplets(CommonOptions):
     """Data that will be tested on: a question that also stands there, in the same words, is not trained on."""
     sample: int = 4000
     """How many questions are asked, over all data."""
-    top_p: float = 0.9
-    """The nucleus from which wrong answers are sampled."""
-    tries: int = 48
-    """Samples drawn for a question before it counts as one without a wrong answer."""
     wrong: int = 4
     """Distinct wrong answers looked for: every pass of a training takes the next, a control compares two."""
     wrong_from: Literal["sampled", "branched"] = "sampled"
     """sampled: the paper's way alone; branched: where samples give too few, answers found by branching follow them (the
     likeliest first tokens, each continued greedily, then second tokens)."""
-    turned: int = 0
+    greedy_wrong: int = 0
     """So many questions of each data set that the model answers wrong are sampled for a right answer, which then stands
     beside the wrong greedy one. None in the paper, where the likeliest answer is always the right one."""
-    out: Path | None = Path("triplets.jsonl")
-    """The file. Beside it: all answers, right and wrong, in NAME.answers.jsonl, and the records in OUT.run."""
+    sampling: Sampling = field(default_factory=Sampling)
+    prompt: Prompt = field(default_factory=Prompt)
+    output: Output = field(default_factory=lambda: Output(out=Path("triplets.jsonl")))
+    common: Common = field(default_factory=Common)
+    computing: Computing = field(default_factory=Computing)
+    engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("sample", "tries", "wrong"):
+        for name in ("sample", "wrong"):
             at_least(1, name, getattr(self, name))
-        at_least(0, "turned", self.turned)
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"--top-p {self.top_p}: must lie in (0, 1]")
+        at_least(0, "greedy_wrong", self.greedy_wrong)
+        if self.prompt.shot_sets > 1:
+            raise UserError("--shot-sets: triplets are asked for with one set of worked examples")
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ class Triplet:
     """The model's greedy answer, which is right."""
     wrong: str
     """An answer of the model, sampled or found by branching, which is wrong."""
-    format: FormatName
+    format: str
     """The format of the confidence."""
     others: tuple[str, ...] = ()
     """Further wrong answers of the model, all distinct."""
@@ -98,7 +107,7 @@ class GradedAnswer:
     """The model's greedy answer."""
     right: bool
     """Whether it is."""
-    format: FormatName
+    format: str
     """The format of the confidence."""
     model: str = ""
     """Name and fingerprint of the model that gave the answer."""
@@ -182,32 +191,35 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
     """Asks and samples what is not on record yet, writes the file, and returns it."""
     dry = dry or dry_run_of(options)
     questions, left_out = _questions(options)
-    out = options.out or Path("triplets.jsonl")
+    out = options.output.out or Path("triplets.jsonl")
     from interp.models.checkpoints import loaded_checkpoint, source_of
 
-    source = source_of(options.ckpt, remote_code=options.trust_remote_code)
+    source = source_of(options.ckpt, remote_code=options.common.trust_remote_code)
     from interp.models.setting import prepared, prompter_for
-    from interp.pipelines.diagnose import asked_on_record
+    from interp.pipelines.elicit import asked_on_record
 
-    checkpoint = loaded_checkpoint(options.ckpt, replace(options.loading, training=True))
-    shots = checkpoint.shots if options.shots is None else options.shots
+    loading = replace(loading_of(options.common, options.computing, options.engine), training=True)
+    checkpoint = loaded_checkpoint(options.ckpt, loading)
+    shots = options.prompt.shots_of(checkpoint.shots)
     form = FORMATS["ScoreNumber"]
-    identity = options.identity | {
+    identity = identity_of(options) | {
         "shots": shots,
         "model": checkpoint.fingerprint,
         "note": checkpoint.note,
         "questions": fingerprint(questions),
-        "prompts": fingerprint([prompter_for(checkpoint, form, options.prompting, shots=shots).frame]),
+        "prompts": fingerprint([prompter_for(checkpoint, form, options.prompt.prompting(), shots=shots).frame]),
     }
-    with Run(out.with_name(f"{out.name}.run"), identity, launched(options.device), dry) as run:
+    with Run(
+        out.with_name(f"{out.name}.run"), identity, launched(options.computing.device), dry, kind="triplets"
+    ) as run:
         setting = prepared(
             checkpoint,
             form,
             shots=shots,
-            prompting=options.prompting,
-            seed=options.seed,
-            batch_tokens=options.batch_tokens,
-            check_long=options.check == "long",
+            prompting=options.prompt.prompting(),
+            seed=options.common.seed,
+            batch_tokens=options.engine.batch_tokens,
+            check_long=options.engine.check == "long",
         )
         if dry:
             _foreseen(run, setting, questions, options, dry)
@@ -215,11 +227,14 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
         told = asked_on_record(run, setting, questions, free=False)
         right, missed = [q for q in questions if told[q.id]["right"]], _missed(questions, told, options)
         found = _sampled(run, setting, right, missed, options)
-        known, turned = list(_triplets(right, told, found, options.wrong)), list(_turned(missed, told, found))
-        quantised = "" if options.quantization == "none" else f" in {options.quantization}"
+        known, greedy_wrong = (
+            list(_triplets(right, told, found, options.wrong)),
+            list(_greedy_wrong(missed, told, found)),
+        )
+        quantised = "" if options.engine.quantization == "none" else f" in {options.engine.quantization}"
         model = {"model": f"{source.base_name} {checkpoint.fingerprint}{quantised}"}
         if run.processes.first:
-            _write(out, [row | model for row in (*known, *turned)])
+            _write(out, [row | model for row in (*known, *greedy_wrong)])
             _write(answers_beside(out), [row | model for row in _graded(questions, told)])
         counts = {
             "left_out_as_tested": left_out,
@@ -231,7 +246,7 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
             // len(FORMATS_TRAINED),
             "vetoed": sum(found[q.id]["vetoed"] for q in right),
             "sampled_for_a_right_answer": len(missed),
-            "turned": len(turned) // len(FORMATS_TRAINED),
+            "greedy_wrong": len(greedy_wrong) // len(FORMATS_TRAINED),
         }
         run.write_summary({"triplets": counts})
     if run.processes.first:
@@ -243,19 +258,27 @@ def _sampled(
     run: Run, setting: "Setting", right: Sequence[Question], missed: Sequence[Question], options: Triplets
 ) -> dict[str, Record]:
     """The record of the sampled answers to each of these questions, by its id."""
-    from interp.pipelines.diagnose import sampled_on_record
+    from interp.pipelines.candidates import Search
+    from interp.pipelines.elicit import sampled_on_record
 
-    sampled = partial(sampled_on_record, run, setting, seed=options.seed, top_p=options.top_p)
-    branching = options.wrong_from == "branched"
-    sampled(right, wrong=options.wrong, distinct=0, tries=options.tries, branching=branching)
-    return sampled(missed, wrong=0, distinct=DISTINCT, tries=TURNED_TRIES, branching=False)
+    search = Search(
+        wrong=options.wrong,
+        distinct=0,
+        seed=options.common.seed,
+        top_p=options.sampling.top_p,
+        tries=options.sampling.tries,
+        branching=options.wrong_from == "branched",
+    )
+    sampled_on_record(run, setting, right, search)
+    for_right = replace(search, wrong=0, distinct=DISTINCT, tries=GREEDY_WRONG_TRIES, branching=False)
+    return sampled_on_record(run, setting, missed, for_right)
 
 
 def _foreseen(run: Run, setting: "Setting", questions: Sequence[Question], options: Triplets, dry: DryRun) -> None:
     """Measures what a dry run has to: the first questions, and wrong answers to the first of them that are right.
 
     Questions that are sampled for a right answer are taken to be as much work as the others."""
-    from interp.pipelines.diagnose import ASKED_AT_ONCE, asked_on_record
+    from interp.pipelines.elicit import ASKED_AT_ONCE, asked_on_record
 
     dry.know_lengths(setting.prompter, questions)
     before = sum(measure == "answer" for measure, *_ in run.done)
@@ -264,24 +287,24 @@ def _foreseen(run: Run, setting: "Setting", questions: Sequence[Question], optio
     right = [q for q in first if told[q.id]["right"]]
     dry.named("answers").whole = len(questions)
     share = len(right) / len(first)
-    turned = min(options.turned * len(options.data), (1 - share) * len(questions))
+    sampled_for_right = min(options.greedy_wrong * len(options.data), (1 - share) * len(questions))
     if right:
         _sampled(run, setting, right[: dry.enough(run, len(right))], [], options)
-        dry.named("wrong answers").whole = share * len(questions) + turned
+        dry.named("wrong answers").whole = share * len(questions) + sampled_for_right
 
 
 def _questions(options: Triplets) -> tuple[list[Question], int]:
     """As many questions from all data sets as there is room for, in an order that the seed decides; and how many were
     left out because they are tested on."""
     tested = {normalised(q.text) for data in options.apart_from for q in loaded_questions(data)}
-    parts = [shuffled(loaded_questions(data), options.seed) for data in options.data]
+    parts = [shuffled(loaded_questions(data), options.common.seed) for data in options.data]
     for data, part in zip(options.data, parts, strict=True):
         refuse_mixed(part, data)
         if part[0].choices:
             raise UserError(f"--data {data}: triplets are made of open questions; these have choices")
     found = [q for part in parts for q in part]
     apart = [q for q in found if normalised(q.text) not in tested]
-    questions = shuffled(apart, options.seed)[: options.sample]
+    questions = shuffled(apart, options.common.seed)[: options.sample]
     if not questions:
         raise UserError(f"--apart-from {' '.join(options.apart_from)}: all questions of --data stand there as well")
     if len({q.id for q in questions}) < len(questions):
@@ -315,10 +338,10 @@ def _missed(questions: Sequence[Question], told: dict[str, Record], options: Tri
     """Questions with a wrong greedy answer, as many as wanted of each data set."""
     wrong = [q for q in questions if told[q.id]["answer"] and not told[q.id]["right"]]
     sources = [{q.id for q in loaded_questions(data)} for data in options.data]
-    return [q for ids in sources for q in [q for q in wrong if q.id in ids][: options.turned]]
+    return [q for ids in sources for q in [q for q in wrong if q.id in ids][: options.greedy_wrong]]
 
 
-def _turned(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
+def _greedy_wrong(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
     from interp.pipelines.candidates import wrong_for_sure
 
     for question in questions:

@@ -1,14 +1,15 @@
-"""`advice NAME` is `python -m` of the module behind that name."""
+"""`advice NAME` is `python -m` of the module behind that name, or an instrument."""
 
 import runpy
 import sys
 
+from interp.cli import diagnose
+from interp.errors import UserError
+from interp.instruments.registry import INSTRUMENTS
+from interp.plain import visible
+
 COMMANDS = {
-    "diagnose": ("interp.diagnose", "answer-independence with four instruments, Figures 2 and 3"),
-    "jsd": ("interp.jsd", "divergence of the confidences after right and wrong answers"),
-    "rollout": ("interp.rollout", "attention rollout by span"),
-    "attribution": ("interp.attribution", "integrated gradients of the answer"),
-    "masking": ("interp.masking", "confidence with the answer hidden"),
+    "diagnose": ("interp.diagnose", "answer-independence with all instruments, Figures 2 and 3"),
     "evaluate": ("interp.evaluate", "calibration, Figures 1 and 5"),
     "compare": ("interp.compare", "two checkpoints, question by question"),
     "prompts": ("interp.prompts", "a prompt with its tokens coloured by span"),
@@ -19,18 +20,31 @@ COMMANDS = {
     "ablation": ("training.ablation", "the paper's ablation"),
     "experiment": ("training", "ADVICE and its rival on the embedded model, whole"),
 }
-"""By name: the module and what it is for."""
+"""By name: the module and what it is for. Every instrument is a command beside them."""
 
 
 def main() -> None:
     """Runs the command that is named first. Exit code 2 and one sentence where it is none."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    try:
+        _run(name)
+    except UserError as error:  # another package's instrument that cannot be imported
+        print(f"error: {visible(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _run(name: str) -> None:
     if name in ("-h", "--help"):
+        about = {known: words for known, (_, words) in COMMANDS.items()}
+        about |= {known: instrument.about for known, instrument in INSTRUMENTS.items()}
         print("usage: advice NAME [options]; advice NAME --help lists them\n")
-        print("\n".join(f"  {known:12} {words}" for known, (_, words) in COMMANDS.items()))
+        print("\n".join(f"  {known:12} {words}" for known, words in about.items()))
         return
-    if name not in COMMANDS:
-        print(f"error: advice {name}: no such command; there are {', '.join(COMMANDS)}", file=sys.stderr)
-        raise SystemExit(2)
     sys.argv = [f"advice {name}", *sys.argv[2:]]
-    runpy.run_module(COMMANDS[name][0], run_name="__main__")
+    if name in COMMANDS:
+        runpy.run_module(COMMANDS[name][0], run_name="__main__")
+    elif name in INSTRUMENTS:
+        diagnose.run(name)
+    else:
+        known = ", ".join((*COMMANDS, *INSTRUMENTS))
+        raise UserError(f"advice {name}: no such command; there are {known}")

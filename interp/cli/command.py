@@ -2,19 +2,20 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import tyro
 
 from interp.errors import UserError, ran_out_of_memory
+from interp.options import AnyCommand, dry_run_of
 from interp.plain import HALF, visible
-from interp.run.dryrun import AnyAsked, DryRun, dry_run_of
+from interp.run.dryrun import DryRun
 from interp.run.processes import launched
 
 T = TypeVar("T")
-Work = Callable[[AnyAsked, DryRun | None], Path]
+Work = Callable[[AnyCommand, DryRun | None], Path]
 """What a command does, dry or not; it returns the directory of its run."""
 
 
@@ -28,7 +29,8 @@ def run_as_command(options: type[T], body: Callable[[T], None], *, description: 
             raise UserError(f"{odd}: not UTF-8 text")
         told = sys.modules["__main__"].__spec__
         prog = f"python -m {told.name.removesuffix('.__main__')}" if told else None
-        body(tyro.cli(options, prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)))
+        arguments = list(_with_new_names(sys.argv[1:]))
+        body(tyro.cli(options, prog=prog, description=description, args=arguments, config=(tyro.conf.OmitArgPrefixes,)))
     except UserError as error:
         _end(str(error))
     except OSError as error:
@@ -43,13 +45,30 @@ def run_as_command(options: type[T], body: Callable[[T], None], *, description: 
         raise SystemExit(130) from None
 
 
-def drawing(work: Work[AnyAsked]) -> Callable[[AnyAsked], None]:
+RENAMED = {"--turned": "--greedy-wrong"}
+"""Options by their names in version 0.1."""
+RENAMED_VALUES = {("--wrong", "foil"): "distractor"}
+"""Values of options by their names in version 0.1."""
+
+
+def _with_new_names(arguments: Sequence[str]) -> Iterator[str]:
+    """The command line with what version 0.1 called otherwise by its name now; says so."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        name, equals, value = argument.partition("=")
+        new = RENAMED.get(name, name) + equals + RENAMED_VALUES.get((name, value), value)
+        new = RENAMED_VALUES.get((before, argument), new)
+        if new != argument:
+            print(f"note: {argument} is now called {new}; from version 0.3 on only that is known", file=sys.stderr)
+        yield new
+
+
+def drawing(work: Work[AnyCommand]) -> Callable[[AnyCommand], None]:
     """The body of a command that prints its run's table and draws its figures; of a dry run, what that foresees."""
 
-    def body(options: AnyAsked) -> None:
+    def body(options: AnyCommand) -> None:
         dry = dry_run_of(options)
         folder = work(options, dry)
-        if launched(options.device).first:
+        if launched(options.computing.device).first:
             from figures.report import reported
 
             reported(folder, dry=dry)
@@ -57,10 +76,10 @@ def drawing(work: Work[AnyAsked]) -> Callable[[AnyAsked], None]:
     return body
 
 
-def printing(work: Work[AnyAsked]) -> Callable[[AnyAsked], None]:
+def printing(work: Work[AnyCommand]) -> Callable[[AnyCommand], None]:
     """The body of a command that prints where its work is; of a dry run, what that foresees."""
 
-    def body(options: AnyAsked) -> None:
+    def body(options: AnyCommand) -> None:
         dry = dry_run_of(options)
         done = work(options, dry)
         if dry:

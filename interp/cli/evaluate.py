@@ -1,7 +1,8 @@
 """The command that measures calibration."""
 
 from interp.cli.command import drawing, run_as_command
-from interp.pipelines.evaluate import Evaluate, evaluated
+from interp.pipelines.evaluate import evaluated
+from interp.pipelines.evaluation import Evaluate
 
 
 def run() -> None:

@@ -1,13 +1,12 @@
 """The command that prints prompts, their tokens coloured by span."""
 
 import sys
-from dataclasses import dataclass
-
-import tyro
+from dataclasses import dataclass, field
 
 from interp.cli.command import run_as_command
+from interp.models.embedded import EMBEDDED_NAME
 from interp.models.prompts import Prompter, shot_set
-from interp.options import Options, refuse_sets_of_nothing
+from interp.options import Asked, Common, Prompt, refuse_sets_of_nothing
 from interp.plain import visible
 from interp.records import Span, Transcript
 
@@ -40,12 +39,14 @@ def coloured(transcript: Transcript, *, colour: bool = True) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowPrompts(Options):
+class ShowPrompts:
     """Print prompts with their tokens coloured by span, answered right with the highest confidence."""
 
-    n: int = 1
-    """How many prompts to print."""
-    dry_run: tyro.conf.Suppress[bool] = False
+    ckpt: str = EMBEDDED_NAME
+    """The embedded model, a directory, a .gguf file, a hub id (name@revision), or a directory with a LoRA adapter."""
+    asked: Asked = field(default_factory=lambda: Asked(n=1))
+    prompt: Prompt = field(default_factory=Prompt)
+    common: Common = field(default_factory=Common)
 
 
 def show(options: ShowPrompts) -> None:
@@ -54,21 +55,21 @@ def show(options: ShowPrompts) -> None:
     from interp.formats import FORMATS
     from interp.models.checkpoints import loaded_tokenizer
 
-    tokenizer, shots = loaded_tokenizer(options.ckpt, remote_code=options.trust_remote_code)
-    questions = shuffled(loaded_questions(options.data), options.seed)[: options.n]
-    confidence, choices = FORMATS[options.format], bool(questions[0].choices)
-    count = shots if options.shots is None else options.shots
-    refuse_sets_of_nothing(options.shot_sets, count)
-    for number in range(options.shot_sets):
-        examples = shot_set(count, confidence, seed=number, choices=choices)
+    tokenizer, preset = loaded_tokenizer(options.ckpt, remote_code=options.common.trust_remote_code)
+    questions = shuffled(loaded_questions(options.asked.data), options.common.seed)[: options.asked.n]
+    confidence, choices = FORMATS[options.asked.format], bool(questions[0].choices)
+    shots, prompting = options.prompt.shots_of(preset), options.prompt.prompting()
+    refuse_sets_of_nothing(options.prompt.shot_sets, shots)
+    for number in range(options.prompt.shot_sets):
+        examples = shot_set(shots, confidence, seed=number, choices=choices)
         prompter = Prompter(
             tokenizer,
             confidence,
             examples,
             choices,
-            options.template,
-            options.template_arguments,
-            date=options.date,
+            prompting.template,
+            prompting.template_args,
+            date=prompting.date,
         )
         for question in questions:
             answer = question.response or question.answers[0]

@@ -1,6 +1,6 @@
 """Integrated gradients: which tokens moved the stated confidence, and how far down the list is the answer?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from interp.errors import UserError
-from interp.instruments.masking import filler_embeddings
-from interp.intervals import Columns
+from interp.instruments.base import Instrument, Metric
+from interp.instruments.floor import READINGS, of_score
+from interp.instruments.masking import REPLACED, filler_embeddings
 from interp.records import READ_SPANS, Span, Transcript
 from interp.run.runs import Record, chunks
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from figures.captions import Page, RunData
     from interp.models.prefix import SharedPrefix, TokenTree
     from interp.models.readout import LevelPlan
     from interp.models.setting import Case, Setting
@@ -322,7 +325,7 @@ def _of_case(
     whole = Whole(seen, max(floor, abs(seen - again)), score_range)
     record: Record = {"score": score, "range": score_range, "path": path, "value": seen, "effects": effects}
     if path == "prompt":
-        return record | _along_prompt(setting, scorer, whole)
+        return record | _along_prompt(setting, scorer, whole, effects)
     answer = transcript.positions("answer")
     filler = fillers[baseline]
     spread = _of_answer(scorer, answer, filler, effects["answer"][baseline], whole)
@@ -335,8 +338,7 @@ def _of_case(
     else:
         tokens = _token_effects(scorer, filler, seen)
     values: dict[str, float | None] = {f"{span}.effect": effects[span][baseline] for span in spans}
-    other = "neutral" if baseline == "mean" else "mean"
-    values |= {f"{span}.effect_{other}": effects[span][other] for span in spans}
+    values |= {f"{span}.effect_{name}": effects[span][name] for span in spans for name in fillers if name != baseline}
     values["answer.rank"] = rank_of_best(tokens, answer)
     if len(answer) > 1:  # of a single token the attribution is its effect, without an integral
         values["answer.completeness_gap"] = abs(spread.gap)
@@ -381,7 +383,7 @@ def _of_answer(scorer: Scorer, answer: Sequence[int], filler: "Tensor", effect: 
     return integrated_gradients(scored, len(answer), effect=effect, score_range=whole.score_range, floor=floor)
 
 
-def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole) -> Record:
+def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole, effects: dict[Span, dict[str, float]]) -> Record:
     """The paper's path: every token of the prompt at once, from the pad token's embedding and from zero."""
     ids = scorer.transcript.ids
     pad = setting.checkpoint.tokenizer.pad_token_id
@@ -408,6 +410,7 @@ def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole) -> Record:
         for span in READ_SPANS
         if span in scorer.transcript.spans
     }
+    values |= {f"{span}.effect_{name}": left for span, by_name in effects.items() for name, left in by_name.items()}
     values["answer.completeness_gap"] = abs(first.gap)
     values["answer.rank"] = None if first.refused else rank_of_best(first.attribution, answer)
     values["refused"] = float(first.refused)
@@ -443,12 +446,103 @@ def _token_effects(scorer: Scorer, filler: "Tensor", seen: float) -> list[float 
     return effects
 
 
-def columns(records: Sequence[Record]) -> Columns:
-    """The values by their key in summary.json; the rank's number is a median."""
-    found: Columns = {}
-    always = ("answer.completeness_gap", "refused")
-    for name in dict.fromkeys([*(name for record in records for name in record["values"]), *always]):
-        column = [record["values"].get(name) for record in records]
-        key = "refused_share" if name == "refused" else name
-        found[f"attribution.{key}"] = column, np.median if name == "answer.rank" else np.mean
-    return found
+@dataclass(frozen=True)
+class AttributionOptions:
+    """What only attribution is asked."""
+
+    n_attribution: int = 8
+    """How many of the questions to attribute, which costs some fifty times more than the rest."""
+    score: ScoreName = "expected"
+    """What is attributed: the expected confidence, or the log-probability of the stated level."""
+    path: PathName = "answer"
+    """What moves along the path of integrated gradients: the answer; each span token by token; or, as in the paper, the
+    whole prompt."""
+    baseline: BaselineName = "mean"
+    """What attribution replaces tokens by: the vocabulary's mean embedding, or a neutral token. Spans show both."""
+
+    def __post_init__(self) -> None:
+        if self.n_attribution < 1:
+            raise UserError(f"--n-attribution {self.n_attribution}: must be at least 1")
+
+
+def _measure(
+    setting: "Setting", cases: Sequence["Case"], options: AttributionOptions, repeated: Sequence[Record]
+) -> list[Record]:
+    floor = of_score(repeated, options.score)
+    return measured(setting, cases, score=options.score, path=options.path, baseline=options.baseline, floor=floor)
+
+
+EFFECT, OTHERS, ANSWER = (
+    "Effect on the score at the confidence",
+    "The same with another replacement",
+    "Attribution of the answer",
+)
+
+
+def _effect(span: Span, name: str = "") -> Metric:
+    """name: of another replacement than the baseline."""
+    key = f"{span}.effect_{name}" if name else f"{span}.effect"
+    return Metric(
+        f"attribution.{key}",
+        OTHERS if name else EFFECT,
+        f"{span}, {REPLACED[name]}" if name else span,
+        "score",
+        key,
+        place="headline" if key == "answer.effect" else "listed",
+        floor="floor.expected",
+    )
+
+
+METRICS = (
+    *(_effect(span) for span in READ_SPANS),
+    *(_effect(span, name) for span in READ_SPANS for name in REPLACED),
+    Metric(
+        "attribution.answer.rank",
+        ANSWER,
+        "rank of its best token, median",
+        "rank",
+        "answer.rank",
+        np.median,
+        "headline",
+        always=True,
+    ),
+    Metric(
+        "attribution.answer.completeness_gap",
+        ANSWER,
+        "completeness gap",
+        "score",
+        "answer.completeness_gap",
+        always=True,
+    ),
+    Metric("attribution.refused_share", ANSWER, "refused, gap too large", "share", "refused", always=True),
+)
+
+
+def pages(run: "RunData") -> "Iterator[Page]":
+    """The attribution figure."""
+    from figures.attribution import attribution_page
+
+    yield attribution_page(run, REPLACED)
+
+
+def compared(before: "RunData", after: "RunData") -> "tuple[Figure, str]":
+    """The effect of every span, of both runs."""
+    from figures.attribution import compared_effects
+
+    return compared_effects(before, after)
+
+
+ATTRIBUTION = Instrument(
+    name="attribution",
+    about="Integrated gradients of the answer, and what replacing each part of the prompt takes away.",
+    metrics=METRICS,
+    measure=_measure,
+    chunk=1,
+    options=AttributionOptions,
+    most=lambda options: options.n_attribution,
+    check=refuse_without_gradients,
+    repeated=READINGS,
+    has_floor=lambda record: record["score"] == "expected",
+    pages=pages,
+    compared=compared,
+)

@@ -2,26 +2,27 @@
 
 `python -m interp.jsd` measures it on its own; `python -m interp.diagnose` beside the other instruments."""
 
-from collections.abc import Sequence
-from itertools import combinations
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from interp.datasets.questions import may_be_right
-from interp.intervals import Columns, Statistic, Value, rank_correlation, share_of_sum
-from interp.records import ConfidenceDistribution, Question, Source, Transcript
+from interp.divergence import NEAR_ZERO, jensen_shannon, pairwise_divergences
+from interp.instruments.base import Instrument, Metric, Place, Unit, Values, without_options
+from interp.instruments.floor import READINGS
+from interp.intervals import Value, rank_correlation, share_of_sum
+from interp.records import Question, Source, Transcript
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from figures.captions import Page, RunData
     from interp.models.readout import Reading
     from interp.models.setting import Case, Setting
 
-LIMIT = float(np.log(2))
-"""The divergence of two distributions that share no level."""
-NEAR_ZERO = 0.1
-"""The paper's line: at most this much is called answer-independent."""
 CANDIDATE_ROLES: dict[Source, str] = {
     "sampled": "candidate",
     "both": "candidate",
@@ -29,30 +30,6 @@ CANDIDATE_ROLES: dict[Source, str] = {
     "branched": "filled",
 }
 """The role of a candidate answer by its source: sampled, as in the paper, or found by branching alone."""
-
-
-def jensen_shannon(
-    p: Float[np.ndarray, "*batch levels"], q: Float[np.ndarray, "*batch levels"]
-) -> Float[np.ndarray, "*batch"]:
-    """Jensen-Shannon divergence in nats, the mean of both divergences from the equal mixture (Lin 1991).
-
-    0: the confidence is distributed the same after either answer. ln 2: the two share no level. Not its square root,
-    which is a distance and what scipy's `jensenshannon` returns; not the mean of KL(p, q) and KL(q, p), which has no
-    upper bound. Not comparable between formats with different numbers of levels."""
-    mixture = (p + q) / 2
-    found: np.ndarray = np.maximum((_relative_entropy(p, mixture) + _relative_entropy(q, mixture)) / 2, 0)[..., 0]
-    return found
-
-
-def _relative_entropy(p: np.ndarray, m: np.ndarray) -> np.ndarray:
-    ratio = np.divide(p, m, out=np.ones_like(p), where=(p > 0) & (m > 0))  # half of the least number is 0
-    found: np.ndarray = (p * np.log(ratio)).sum(-1, keepdims=True)
-    return found
-
-
-def divergence(a: ConfidenceDistribution, b: ConfidenceDistribution) -> float:
-    """`jensen_shannon` of two confidence distributions."""
-    return float(jensen_shannon(np.array(a.probability), np.array(b.probability)))
 
 
 def surface_variants(answer: str) -> tuple[str, ...]:
@@ -171,18 +148,14 @@ def _against(right: list[Record], wrong: list[Record]) -> dict[str, float]:
 
 def _of_pairs(by_role: dict[str, list[Record]], roles: Sequence[str]) -> dict[str, float | None]:
     """The mean divergence over all pairs of answers in these roles, how many they are, and how many at most 0.1."""
-    divergences = pair_divergences(by_role, roles)
+    answers = [answer["probability"] for role in roles for answer in by_role.get(role, [])]
+    divergences = pairwise_divergences(answers)
     count = len(divergences)
     return {
         "candidates": float(divergences.mean()) if count else None,
         "pairs": count,
         "near_zero_pairs": int((divergences <= NEAR_ZERO).sum()),
     }
-
-
-def pair_divergences(by_role: dict[str, list[Record]], roles: Sequence[str]) -> np.ndarray:
-    """The divergence of every pair of answers to one question in these roles, [pairs]."""
-    return _divergences(list(combinations([answer for role in roles for answer in by_role.get(role, [])], 2)))
 
 
 def _divergences(pairs: Sequence[tuple[Record, Record]]) -> np.ndarray:
@@ -192,61 +165,170 @@ def _divergences(pairs: Sequence[tuple[Record, Record]]) -> np.ndarray:
     return jensen_shannon(*sides)
 
 
-MEDIANS = ("noise_floor", "wrong_wrong", "foreign", "foil", "candidates", "hint")
-BRANCHED_MEDIANS = {
-    "branched": "branched.median",
-    "branched_wrong_wrong": "branched.wrong_wrong",
-    "filled_candidates": "filled.candidates",
-}
-"""Medians of what branching found, by their name in a record: their key."""
+def _share(name: str, holds: Callable[[float, float], bool], edge: float) -> Callable[[Values], Value]:
+    """1 for a question whose value of this name holds against the edge, else 0; None where it has no such value."""
+    return lambda values: None if (value := values.get(name)) is None else float(holds(value, edge))
 
 
-def columns(records: Sequence[Record]) -> Columns:
-    """The columns behind the numbers of a run, by their key in summary.json.
+def _together(*names: str) -> Callable[[Values], Value]:
+    """Several values of a question that belong together; None where it lacks one."""
 
-    Keys that name no source are the paper's: the wrong answer was sampled, or is another letter of multiple choice.
-    What branching found is absent where no question has any."""
-    found: Columns = {"jsd.median": (_column(records, "jsd"), np.median)}
-    found |= {f"jsd.{name}": (_column(records, name), np.median) for name in MEDIANS}
-    found |= _of_source(records, "", "jsd", "jsd") | _of_all_pairs(records, "", "jsd.pairs")
-    found |= _of_source(records, "foil_", "foil", "jsd.same_relation")
-    if any(record["values"].get("branched") is not None for record in records):
-        found |= {f"jsd.{key}": (_column(records, name), np.median) for name, key in BRANCHED_MEDIANS.items()}
-        found |= _of_source(records, "branched_", "branched", "jsd.branched")
-        found |= _of_all_pairs(records, "filled_", "jsd.filled.pairs")
-    found["jsd.outside"] = _column(records, "outside"), np.mean
-    found["jsd.flagged_share"] = _share(records, "outside", np.greater, 0.5)
-    return found
+    def together(values: Values) -> Value:
+        there = tuple(value for name in names if (value := values.get(name)) is not None)
+        return there if len(there) == len(names) else None
+
+    return together
 
 
-def _column(records: Sequence[Record], name: str) -> list[Any]:
-    return [record["values"].get(name) for record in records]
+def _near_zero_pairs(prefix: str) -> Callable[[Values], Value]:
+    """(pairs at most `NEAR_ZERO`, pairs) of a question; None where it has no pair."""
+    together = _together(f"{prefix}near_zero_pairs", f"{prefix}pairs")
+    return lambda values: together(values) if values.get(f"{prefix}pairs") else None
 
 
-def _share(records: Sequence[Record], name: str, holds: "np.ufunc", edge: float) -> tuple[list[Value], Statistic]:
-    return [None if v is None else float(holds(v, edge)) for v in _column(records, name)], np.mean
+MEDIANS = "JSD of the confidence, median (nats)"
+SHARES = "JSD at most 0.1, share"
+PAIRS = "JSD, number of pairs"
+CORRELATIONS = "JSD and likelihood of the wrong answer, rank correlation"
+OFF_SCALE = "Off-scale mass"
+JSD_FLOOR, EXPECTED_FLOOR = "floor.jsd", "floor.expected"
 
 
-def _together(records: Sequence[Record], one: str, other: str) -> list[Value]:
-    """Two numbers of each question; None where it lacks one."""
-    pairs = zip(_column(records, one), _column(records, other), strict=True)
-    return [None if a is None or b is None else (a, b) for a, b in pairs]
+def _median(key: str, of: str, words: str, place: Place = "listed", needs: str = "") -> Metric:
+    return Metric(
+        f"jsd.{key}", MEDIANS, words, "nats", of, np.median, place, always=not needs, needs=needs, floor=JSD_FLOOR
+    )
 
 
-def _of_source(records: Sequence[Record], prefix: str, divergence_name: str, key: str) -> Columns:
-    """What is said of every kind of wrong answer."""
-    return {
-        f"{key}.near_zero_share": _share(records, divergence_name, np.less_equal, NEAR_ZERO),
-        f"{key}.direction.mean": (_column(records, f"{prefix}direction"), np.mean),
-        f"{key}.direction.share_positive": _share(records, f"{prefix}direction", np.greater, 0.0),
-        f"{key}.direction.share_likelier": _share(records, f"{prefix}likelihood_gap", np.greater, 0.0),
-        f"{key}.direction.share_shorter": _share(records, f"{prefix}length_gap", np.greater, 0.0),
-        f"{key}.likelihood_correlation": (_together(records, f"{prefix}logprob", divergence_name), rank_correlation),
-    }
+def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: str = "") -> tuple[Metric, ...]:
+    """What is said of each source of wrong answers, the median apart."""
+    section = f"Direction, wrong answer {words}"
+
+    def metric(
+        name: str, section: str, words: str, unit: Unit, of: str | Callable[[Values], Value], **more: Any
+    ) -> Metric:
+        return Metric(f"{key}.{name}", section, words, unit, of, always=not needs, needs=needs, **more)
+
+    return (
+        metric(
+            "near_zero_share",
+            SHARES,
+            f"questions, wrong answer {words}",
+            "share",
+            _share(divergence_name, operator.le, NEAR_ZERO),
+            place="headline",
+        ),
+        metric(
+            "direction.mean",
+            section,
+            "confidence, right minus wrong",
+            "confidence",
+            f"{prefix}direction",
+            floor=EXPECTED_FLOOR,
+        ),
+        metric(
+            "direction.share_positive",
+            section,
+            "higher after the right answer",
+            "share",
+            _share(f"{prefix}direction", operator.gt, 0.0),
+            place="headline",
+        ),
+        metric(
+            "direction.share_likelier",
+            section,
+            "right answer likelier",
+            "share",
+            _share(f"{prefix}likelihood_gap", operator.gt, 0.0),
+        ),
+        metric(
+            "direction.share_shorter",
+            section,
+            "right answer shorter",
+            "share",
+            _share(f"{prefix}length_gap", operator.gt, 0.0),
+        ),
+        metric(
+            "likelihood_correlation",
+            CORRELATIONS,
+            words,
+            "correlation",
+            _together(f"{prefix}logprob", divergence_name),
+            statistic=rank_correlation,
+        ),
+    )
 
 
-def _of_all_pairs(records: Sequence[Record], prefix: str, key: str) -> Columns:
+def _of_all_pairs(key: str, prefix: str, words: str, needs: str = "") -> tuple[Metric, ...]:
     """How many pairs of answers there are, and the share of them at most 0.1: the paper's Figure 2."""
-    near, counts = (_column(records, f"{prefix}{name}") for name in ("near_zero_pairs", "pairs"))
-    shares: list[Value] = [(a, b) if a is not None and b else None for a, b in zip(near, counts, strict=True)]
-    return {f"{key}.number": (counts, np.sum), f"{key}.near_zero_share": (shares, share_of_sum)}
+    more: dict[str, Any] = {"always": not needs, "needs": needs}
+    return (
+        Metric(f"{key}.number", PAIRS, f"of {words}", "count", f"{prefix}pairs", np.sum, **more),
+        Metric(
+            f"{key}.near_zero_share",
+            SHARES,
+            f"pairs of {words}",
+            "share",
+            _near_zero_pairs(prefix),
+            share_of_sum,
+            **more,
+        ),
+    )
+
+
+SAMPLED, BRANCHED, SAME_RELATION = "sampled (the paper's)", "branched", "of the same relation"
+METRICS = (
+    _median("median", "jsd", f"right and wrong answer, {SAMPLED}", "headline"),
+    _median("branched.median", "branched", f"right and wrong answer, {BRANCHED}", "headline", needs="branched"),
+    _median("foil", "foil", f"right and wrong answer, {SAME_RELATION}", "headline"),
+    _median("wrong_wrong", "wrong_wrong", "two wrong answers, sampled", "headline"),
+    _median("branched.wrong_wrong", "branched_wrong_wrong", "two wrong answers, branched", "headline", "branched"),
+    _median("candidates", "candidates", "all pairs of sampled answers (the paper's)"),
+    _median("filled.candidates", "filled_candidates", "all pairs, sampled and branched", needs="branched"),
+    _median("foreign", "foreign", "right answer and the answer to another question"),
+    _median("noise_floor", "noise_floor", "same answer, surface-form variant (noise floor)", "headline"),
+    _median("hint", "hint", "hint that it is wrong (positive control)"),
+    *_of_source("jsd", "", "jsd", SAMPLED),
+    *_of_source("jsd.branched", "branched_", "branched", BRANCHED, "branched"),
+    *_of_source("jsd.same_relation", "foil_", "foil", SAME_RELATION),
+    *_of_all_pairs("jsd.pairs", "", "sampled answers (the paper's)"),
+    *_of_all_pairs("jsd.filled.pairs", "filled_", "sampled and branched answers", "branched"),
+    Metric("jsd.outside", OFF_SCALE, "mean", "share", "outside", always=True),
+    Metric(
+        "jsd.flagged_share",
+        OFF_SCALE,
+        "questions with more than half",
+        "share",
+        _share("outside", operator.gt, 0.5),
+        always=True,
+    ),
+)
+"""Keys that name no source are the paper's: the wrong answer was sampled, or is another letter of multiple choice."""
+
+
+def pages(run: "RunData") -> "Iterator[Page]":
+    """Figure 2, and the scatter of divergence and likelihood."""
+    from figures.jsd import figure_2
+    from figures.likelihood import likelihood_pages
+
+    yield figure_2(run)
+    yield from likelihood_pages(run)
+
+
+def compared(before: "RunData", after: "RunData") -> "tuple[Figure, str]":
+    """Figure 2 of both runs."""
+    from figures.jsd import compared_divergences
+
+    return compared_divergences(before, after)
+
+
+JSD = Instrument(
+    name="jsd",
+    about="Divergence of the confidences after right and wrong answers, per question.",
+    metrics=METRICS,
+    measure=without_options(measured),
+    needs_wrong_answers=True,
+    repeated=READINGS,
+    pages=pages,
+    compared=compared,
+)

@@ -1,19 +1,20 @@
 """Answer masking: does the stated confidence change when the answer is hidden from it?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from interp.intervals import Columns
+from interp.instruments.base import Instrument, Metric, without_options
+from interp.instruments.floor import READINGS
 from interp.records import ConfidenceDistribution, Span, Transcript
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from figures.captions import Page, RunData
     from interp.models.checkpoints import Checkpoint
     from interp.models.prefix import TokenTree
     from interp.models.readout import LevelPlan
@@ -148,7 +149,56 @@ def _record(said: dict[str, ConfidenceDistribution]) -> Record:
     return {"seen": seen, "masked": masked, "values": values}
 
 
-def columns(records: Sequence[Record]) -> Columns:
-    """Expected confidence as it is and masked, and the drop, by their key in summary.json."""
-    names = list(dict.fromkeys(name for record in records for name in record["values"]))
-    return {f"masking.{name}": ([r["values"].get(name) for r in records], np.mean) for name in names}
+REPLACED = {"neutral": "neutral token", "mean": "mean embedding", "pad": "pad token"}
+"""What replaces the answer's tokens, in words."""
+KNOCKED_OUT = {
+    "confidence_to_answer": "attention knockout, confidence to answer",
+    "later_to_answer": "attention knockout, all later to answer",
+}
+HIDDEN = REPLACED | KNOCKED_OUT
+"""Every way of hiding the answer, by its name in the records, in words."""
+CONFIDENCE, DROP = "Expected confidence", "Its drop when the answer is hidden"
+METRICS = (
+    Metric("masking.seen", CONFIDENCE, "answer seen", "confidence", "seen"),
+    *(
+        Metric(f"masking.{name}.masked", CONFIDENCE, f"answer hidden: {words}", "confidence", f"{name}.masked")
+        for name, words in HIDDEN.items()
+    ),
+    *(
+        Metric(
+            f"masking.{name}.drop",
+            DROP,
+            words,
+            "confidence",
+            f"{name}.drop",
+            place="headline" if name == "mean" else "listed",
+            floor="floor.expected",
+        )
+        for name, words in HIDDEN.items()
+    ),
+)
+
+
+def pages(run: "RunData") -> "Iterator[Page]":
+    """The masking figure."""
+    from figures.masking import masking_page
+
+    yield masking_page(run, HIDDEN)
+
+
+def compared(before: "RunData", after: "RunData") -> "tuple[Figure, str]":
+    """The confidence with the answer in sight and hidden, of both runs."""
+    from figures.masking import compared_levels
+
+    return compared_levels(before, after, HIDDEN)
+
+
+MASKING = Instrument(
+    name="masking",
+    about="Expected confidence with the answer hidden from it.",
+    metrics=METRICS,
+    measure=without_options(measured),
+    repeated=READINGS,
+    pages=pages,
+    compared=compared,
+)

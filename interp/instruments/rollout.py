@@ -1,17 +1,25 @@
 """Attention rollout by span: what the place where confidence is decided has gathered from where (Figure 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from interp.intervals import Columns
+from interp.instruments.base import Instrument, Metric, Repeated, Values, without_options
+from interp.instruments.floor import SECTION
+from interp.intervals import Value
 from interp.models.prompts import common_length
-from interp.records import READ_SPANS, MassSpan, Span, Transcript
+from interp.records import MASS_SPANS, READ_SPANS, MassSpan, Span, Transcript
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from figures.captions import Page, RunData
     from interp.models.attention import HeadMeans
     from interp.models.setting import Case, Setting
 
@@ -143,7 +151,113 @@ def _span_values(weights: np.ndarray, null: np.ndarray, spans: Sequence[Span]) -
     return values | per_token
 
 
-def columns(records: Sequence[Record]) -> Columns:
-    """Every reading by span, by its key in summary.json."""
-    names = sorted({name for record in records for name in record["values"]})
-    return {f"rollout.{name}": ([r["values"].get(name) for r in records], np.mean) for name in names}
+def repeated(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
+    """One record for each case: every reading of its rollout among others, less the same where its prompt is alone and
+    read in two passes."""
+    together = measured(setting, cases)
+    alone = [measured(setting, [case], passes=2)[0] for case in cases]
+    return [
+        {"values": {name: value - other["values"][name] for name, value in one["values"].items() if "null" not in name}}
+        for one, other in zip(together, alone, strict=True)
+    ]
+
+
+def _per_token_null(span: MassSpan, prefix: str) -> Callable[[Values], Value]:
+    """The null's mean over a span's tokens, whose number is what the mass is of the mean."""
+
+    def per_token_null(values: Values) -> Value:
+        mass, null, per_token = (values.get(f"{prefix}{span}.{name}") for name in ("mass", "null", "per_token"))
+        return float(null * per_token / mass) if mass and null is not None and per_token is not None else None
+
+    return per_token_null
+
+
+READINGS = {
+    "mass": ("Rollout mass", ""),
+    "null": ("Rollout mass", ", uniform attention"),
+    "without_first": ("Rollout mass, first token left out", ""),
+    "without_first_null": ("Rollout mass, first token left out", ", uniform attention"),
+    "per_token": ("Rollout mass per token", ""),
+    "per_token_null": ("Rollout mass per token", ", uniform attention"),
+}
+"""By the end of their key: heading, and what is said beside from where to where."""
+ASKED_FIRST = {
+    *(f"rollout.{span}.{reading}" for span in READ_SPANS for reading in ("mass", "null")),
+    *(f"rollout.{span}.{reading}" for span in ("question", "answer") for reading in READINGS),
+    *("rollout.sink.mass", "rollout.from_answer.question.mass", "rollout.from_answer.question.null"),
+}
+"""The numbers of the printed table."""
+
+
+def _metrics() -> Iterator[Metric]:
+    for reading, (section, words) in READINGS.items():
+        for prefix, where in (("", "confidence"), ("from_answer.", "answer")):
+            for span in MASS_SPANS:
+                name = f"{prefix}{span}.{reading}"
+                if span == "sink" and reading != "mass":  # uniform attention knows no sinks, and they are no token
+                    continue
+                to = "learned sinks" if span == "sink" else span
+                yield Metric(
+                    f"rollout.{name}",
+                    section,
+                    f"{where} to {to}{words}",
+                    "mass",
+                    _per_token_null(span, prefix) if reading == "per_token_null" else name,
+                    place="listed" if f"rollout.{name}" in ASKED_FIRST else "kept",
+                    floor=None if "null" in reading else f"floor.rollout.{name}",
+                )
+
+
+METRICS = tuple(_metrics())
+REPEATED = Repeated(
+    name="rollout_floor",
+    label="numerical floor of rollout",
+    measure=repeated,
+    most=8,
+    chunk=4,
+    metrics=tuple(
+        replace(
+            metric,
+            key=metric.floor,
+            section=SECTION,
+            words=f"rollout, {metric.words}, mean difference",
+            place="listed" if metric.key == "rollout.answer.mass" else "kept",
+            floor=None,
+        )
+        for metric in METRICS
+        if metric.floor
+    ),
+)
+
+
+def pages(run: "RunData") -> "Iterator[Page]":
+    """Figure 3."""
+    from figures.rollout import figure_3
+
+    yield figure_3(run)
+
+
+def compared(before: "RunData", after: "RunData") -> "tuple[Figure, str]":
+    """Masses and their nulls, of both runs."""
+    from figures.rollout import compared_masses
+
+    return compared_masses(before, after)
+
+
+def _check(model: "PreTrainedModel | PeftModel") -> None:
+    from interp.models.attention import refuse_hidden_attention
+
+    refuse_hidden_attention(model)
+
+
+ROLLOUT = Instrument(
+    name="rollout",
+    about="Attention rollout by span: where the confidence has gathered what it rests on.",
+    metrics=METRICS,
+    measure=without_options(measured),
+    chunk=4,
+    check=_check,
+    repeated=REPEATED,
+    pages=pages,
+    compared=compared,
+)

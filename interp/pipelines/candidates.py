@@ -44,28 +44,36 @@ class CandidateAnswers:
     """How many distinct ones were right, too close to right to be used as wrong, or words of the question."""
 
 
-def candidate_answers(
-    setting: "Setting",
-    questions: Sequence[Question],
-    *,
-    wrong: int,
-    distinct: int,
-    seed: int,
-    top_p: float,
-    tries: int,
-    branching: bool = True,
-) -> list[CandidateAnswers]:
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is looked for, and how."""
+
+    wrong: int
+    """Usable wrong answers, among samples and again among branches."""
+    distinct: int
+    """Distinct answers, right or wrong, of both together."""
+    seed: int
+    """The source of chance."""
+    top_p: float
+    """The nucleus that samples are drawn from."""
+    tries: int
+    """Samples drawn for a question, at most."""
+    branching: bool = True
+    """Branches are followed as well."""
+
+
+def candidate_answers(setting: "Setting", questions: Sequence[Question], search: Search) -> list[CandidateAnswers]:
     """For each question, top-p samples until `wrong` usable wrong answers and `distinct` distinct ones are found, at
     most `tries`; then branches until `wrong` of them are wrong and there are `distinct` distinct answers in all.
 
     Every question has at least a round of branches, whatever its samples gave, so that what is measured with them is
     measured on all questions. Choices need neither: the other letters are the wrong answers."""
     if setting.prompter.choices:
-        return [_letters(setting, question, seed) for question in questions]
-    samples = _sampled(setting, questions, wrong=wrong, distinct=distinct, seed=seed, top_p=top_p, tries=tries)
+        return [_letters(setting, question, search.seed) for question in questions]
+    samples = _sampled(setting, questions, search)
     nothing = [_Branches() for _ in questions]
     texts = [said for said, _ in samples]
-    branches = _branched(setting, questions, texts, wrong=wrong, distinct=distinct) if branching else nothing
+    branches = _branched(setting, questions, texts, search) if search.branching else nothing
     unlike = [_distinct([*said, *found.texts]) for said, found in zip(texts, branches, strict=True)]
     unread = [
         (question, text)
@@ -123,16 +131,7 @@ def _usable(setting: "Setting", question: Question, said: Continuation) -> bool:
     return said.finished and bool(normalised(said.text)) and setting.prompter.speakable(question, said.text)
 
 
-def _sampled(
-    setting: "Setting",
-    questions: Sequence[Question],
-    *,
-    wrong: int,
-    distinct: int,
-    seed: int,
-    top_p: float,
-    tries: int,
-) -> list[tuple[list[str], int]]:
+def _sampled(setting: "Setting", questions: Sequence[Question], search: Search) -> list[tuple[list[str], int]]:
     """For each question its distinct samples, and how many were drawn."""
     texts: list[list[str]] = [[] for _ in questions]
     drawn = [0] * len(questions)
@@ -141,16 +140,17 @@ def _sampled(
         short = [
             i
             for i, question in enumerate(questions)
-            if drawn[i] < tries and not _enough(question, texts[i], texts[i], wrong=wrong, distinct=distinct)
+            if drawn[i] < search.tries and not _enough(question, texts[i], texts[i], search)
         ]
         if not short:
             return list(zip(texts, drawn, strict=True))
-        wanted = [i for i in short for _ in range(min(_draws(distinct - len(texts[i]), drawn[i]), tries - drawn[i]))]
+        most = {i: search.tries - drawn[i] for i in short}
+        wanted = [i for i in short for _ in range(min(_draws(search.distinct - len(texts[i]), drawn[i]), most[i]))]
         draws = []
         for i in wanted:
-            draws.append(source_of_chance(seed, questions[i], drawn[i]))
+            draws.append(source_of_chance(search.seed, questions[i], drawn[i]))
             drawn[i] += 1
-        samples = setting.generator.sampled([prompts[i] for i in wanted], draws, top_p=top_p)
+        samples = setting.generator.sampled([prompts[i] for i in wanted], draws, top_p=search.top_p)
         for i, said in zip(wanted, samples, strict=True):
             if _usable(setting, questions[i], said):
                 texts[i] = _distinct([*texts[i], said.text])
@@ -161,9 +161,10 @@ def _draws(missing: int, drawn: int) -> int:
     return max(8, 4 * missing) if drawn else max(4, missing)
 
 
-def _enough(question: Question, texts: Sequence[str], candidates: Sequence[str], *, wrong: int, distinct: int) -> bool:
-    """There are `wrong` wrong ones among the texts, and `distinct` candidates."""
-    return len(candidates) >= distinct and sum(wrong_for_sure(question, text) for text in texts) >= wrong
+def _enough(question: Question, texts: Sequence[str], candidates: Sequence[str], search: Search) -> bool:
+    """There are enough wrong ones among the texts, and enough candidates."""
+    wrong = sum(wrong_for_sure(question, text) for text in texts)
+    return len(candidates) >= search.distinct and wrong >= search.wrong
 
 
 class _Branches:
@@ -200,7 +201,7 @@ class _Branches:
 
 
 def _branched(
-    setting: "Setting", questions: Sequence[Question], sampled: Sequence[Sequence[str]], *, wrong: int, distinct: int
+    setting: "Setting", questions: Sequence[Question], sampled: Sequence[Sequence[str]], search: Search
 ) -> list[_Branches]:
     """For each question the answers by branching: a round at least, then until `wrong` of them are wrong and there are
     `distinct` candidates together with what was sampled."""
@@ -212,9 +213,7 @@ def _branched(
             i
             for i, question in enumerate(questions)
             if not found[i].followed
-            or not _enough(
-                question, found[i].texts, _distinct([*sampled[i], *found[i].texts]), wrong=wrong, distinct=distinct
-            )
+            or not _enough(question, found[i].texts, _distinct([*sampled[i], *found[i].texts]), search)
         ]
         begun = [(i, start) for i in short for start in found[i].starts(count)]
         branches = setting.generator.branched([prompts[i] for i, _ in begun], [start for _, start in begun])

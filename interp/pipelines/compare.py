@@ -2,88 +2,110 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from interp.instruments.floor import floors_of, with_floors
-from interp.intervals import Estimate, difference, effect_size, estimated_columns
+from interp.instruments.registry import INSTRUMENTS, floors_of, repeated_by
+from interp.intervals import Estimate, difference, effect_size
 from interp.models.checkpoints import EXAMPLE_NAME
 from interp.models.embedded import EMBEDDED_NAME
-from interp.options import CommonOptions, Positional, at_least
-from interp.pipelines.diagnose import (
-    FLOOR_PARTS,
-    Diagnose,
-    InstrumentName,
-    averaged,
-    columns_of,
-    diagnosed,
-    refuse_unfit,
+from interp.options import (
+    Asked,
+    Common,
+    Computing,
+    Engine,
+    Output,
+    Positional,
+    Prompt,
+    Replies,
+    Tested,
+    at_least,
+    dry_run_of,
+    identity_of,
+    loading_of,
+    refuse_sets_of_nothing,
 )
-from interp.pipelines.evaluate import Evaluate, evaluated, short_names
-from interp.run.dryrun import DryRun, dry_run_of
+from interp.pipelines.diagnose import Diagnose, LeftOut, OfInstruments, diagnosed, instrument_options, refuse_unfit
+from interp.pipelines.elicit import WrongAnswers
+from interp.pipelines.evaluate import evaluated, short_names
+from interp.pipelines.evaluation import Evaluate
+from interp.run.dryrun import DryRun
 from interp.run.processes import launched
-from interp.run.runs import Record, Run, read_records, read_run
+from interp.run.runs import Record, Run, averaged, read_records, read_run
 
-INSTRUMENTS: tuple[InstrumentName, ...] = ("jsd", "rollout", "masking", "attribution")
 SideName = Literal["before", "after"]
 SIDES: tuple[SideName, SideName] = ("before", "after")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Diagnose):
+class Compare:
     """Compare two checkpoints."""
 
     before: Annotated[Positional[str], tyro.conf.arg(metavar="BEFORE")] = EMBEDDED_NAME
     """The checkpoint before training; its questions and answers are put to both."""
     after: Annotated[Positional[str], tyro.conf.arg(metavar="AFTER")] = EXAMPLE_NAME
     """The checkpoint after it; an adapter on the same base shares the base's memory."""
-    ckpt: tyro.conf.Suppress[str] = EMBEDDED_NAME
-    cases: tyro.conf.Suppress[Path | None] = None
-    data: str = "facts:test"
-    """facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, or a JSONL file; training must not have seen it."""
     n_calibration: int = 200
     """How many questions of the data calibration is measured on, each checkpoint with its own answers; 0: none."""
+    asked: Asked = field(default_factory=lambda: Asked(data="facts:test"))
+    prompt: Prompt = field(default_factory=Prompt)
+    replies: Replies = field(default_factory=Replies)
+    wrong_answers: WrongAnswers = field(default_factory=WrongAnswers)
+    instruments: LeftOut = field(default_factory=LeftOut)
+    of_instruments: OfInstruments = field(default_factory=instrument_options)
+    output: Output = field(default_factory=Output)
+    common: Common = field(default_factory=Common)
+    computing: Computing = field(default_factory=Computing)
+    engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         at_least(0, "n_calibration", self.n_calibration)
+        refuse_sets_of_nothing(self.prompt.shot_sets, self.prompt.shots)
 
     @property
     def folder(self) -> Path:
         """The directory of the comparison, which holds those of its runs."""
-        return self.out or Path("results/compare")
+        return self.output.out or Path("results/compare")
 
     def side(self, name: SideName) -> Diagnose:
         """The diagnosis of one of the two."""
-        shared = {one.name: getattr(self, one.name) for one in fields(Diagnose)}
-        cases = None if name == "before" else self.folder / "before"
-        return Diagnose(**shared | {"ckpt": getattr(self, name), "cases": cases, "out": self.folder / name})
+        return Diagnose(
+            ckpt=self.before if name == "before" else self.after,
+            cases=None if name == "before" else self.folder / "before",
+            asked=self.asked,
+            prompt=self.prompt,
+            replies=self.replies,
+            wrong_answers=self.wrong_answers,
+            instruments=self.instruments,
+            of_instruments=self.of_instruments,
+            output=replace(self.output, out=self.folder / name),
+            common=self.common,
+            computing=self.computing,
+            engine=self.engine,
+        )
 
     @property
     def calibration(self) -> Evaluate:
         """The evaluation of both."""
-        shared = {name: getattr(self, name) for name in SHARED}
         return Evaluate(
-            **shared,
             ckpt=(self.before, self.after),
-            data=(self.data,),
-            formats=(self.format,),
             methods=("default", "question-only"),
-            n=self.n_calibration,
-            out=self.folder / "calibration",
+            tested=Tested(data=(self.asked.data,), formats=(self.asked.format,), n=self.n_calibration),
+            prompt=self.prompt,
+            replies=self.replies,
+            output=replace(self.output, out=self.folder / "calibration"),
+            common=self.common,
+            computing=self.computing,
+            engine=self.engine,
         )
-
-
-SHARED = {one.name for one in fields(CommonOptions)} - {"ckpt", "data", "out"} | {"free"}
-"""Options that a comparison hands on to its evaluation."""
 
 
 def diagnosed_before(options: Compare) -> None:
     """Measures what can be measured before there is an adapter; `compared` takes it up."""
-    diagnosed(options.side("before"), INSTRUMENTS, "compare")
+    diagnosed(options.side("before"), list(INSTRUMENTS), "compare")
 
 
 def foreseen(options: Compare, dry: DryRun) -> None:
@@ -91,8 +113,8 @@ def foreseen(options: Compare, dry: DryRun) -> None:
 
     It takes over answers and wrong answers of the first; all else is taken to be as it is there."""
     with dry.within("before"):
-        diagnosed(options.side("before"), INSTRUMENTS, "compare", dry=dry)
-    for name in (*INSTRUMENTS, *FLOOR_PARTS.values()):
+        diagnosed(options.side("before"), list(INSTRUMENTS), "compare", dry=dry)
+    for name in (*INSTRUMENTS, *(one.label for one in repeated_by(INSTRUMENTS))):
         dry.repeat(f"before, {name}", f"before and after, {name}")
     if options.n_calibration:
         evaluated(options.calibration, dry, to_come=(options.after,))
@@ -104,16 +126,15 @@ def compared(options: Compare, dry: DryRun | None = None) -> Path:
     names = list(short_names("ckpt", (options.before, options.after)))
     from interp.models.checkpoints import each_checkpoint, loaded_checkpoint, source_of
 
-    bases = [
-        source_of(ckpt, remote_code=options.trust_remote_code).base_name for ckpt in (options.before, options.after)
-    ]
+    code, loading = options.common.trust_remote_code, loading_of(options.common, options.computing, options.engine)
+    bases = [source_of(ckpt, remote_code=code).base_name for ckpt in (options.before, options.after)]
     if bases[0] != bases[1]:  # on one base the first diagnosis says for both what cannot be measured
-        refuse_unfit(loaded_checkpoint(options.after, options.loading), options.instruments_of(INSTRUMENTS))
-    with Run(options.folder, options.identity | {"cases": None}, launched(options.device), dry) as run:
-        loaded = each_checkpoint([options.before, options.after], options.loading)
+        refuse_unfit(loaded_checkpoint(options.after, loading), options.instruments.chosen(list(INSTRUMENTS)))
+    with Run(options.folder, identity_of(options), launched(options.computing.device), dry, kind="compare") as run:
+        loaded = each_checkpoint([options.before, options.after], loading)
         for name in SIDES:
             with dry.within(name) if dry else nullcontext():
-                diagnosed(options.side(name), INSTRUMENTS, "compare", next(loaded), dry)
+                diagnosed(options.side(name), list(INSTRUMENTS), "compare", next(loaded), dry)
         del loaded
         calibrated = evaluated(options.calibration, dry) if options.n_calibration else None
         if dry is None:
@@ -145,20 +166,23 @@ def paired(folder: Path, instrument: str) -> Record:
     return paired_records([list(read_records(folder / side)) for side in SIDES], instrument)
 
 
-def paired_records(records: Sequence[Sequence[Record]], instrument: str) -> Record:
+def paired_records(records: Sequence[Sequence[Record]], name: str) -> Record:
     """The same from the records of both runs, before and after."""
-    sides = [{r["id"]: r for r in averaged([r for r in own if r["measure"] == instrument])} for own in records]
+    instrument = INSTRUMENTS[name]
+    measured = [[record for record in own if record["measure"] == name] for own in records]
+    sides = [{record["id"]: record for record in averaged(own)} for own in measured]
     both = [key for key in sides[0] if key in sides[1]]
-    before, after = (columns_of(instrument, [side[key] for key in both]) for side in sides)
-    score = next((r["score"] for own in records for r in own if r["measure"] == "attribution"), "expected")
-    found = [
-        with_floors(estimated_columns(columns), floors_of(own), score=score)
-        for columns, own in zip((before, after), records, strict=True)
+    floored = all(instrument.has_floor(record) for own in measured for record in own)
+    questions = [[side[key] for key in both] for side in sides]
+    estimates = [
+        instrument.estimates(side, floors_of(own), floored=floored)
+        for side, own in zip(questions, records, strict=True)
     ]
+    before, after = (instrument.columns(side) for side in questions)
     changes = {
         key: difference(values, after[key][0], statistic) for key, (values, statistic) in before.items() if key in after
     }
-    return {key: _row(found[0][key], found[1][key], change) for key, change in changes.items()}
+    return {key: _row(estimates[0][key], estimates[1][key], change) for key, change in changes.items()}
 
 
 def _row(before: Estimate, after: Estimate, change: Estimate) -> Record:

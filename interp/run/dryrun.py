@@ -11,12 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
-
-from interp.errors import UserError
-from interp.run.processes import launched
 
 if TYPE_CHECKING:
     from interp.models.prompts import Prompter
@@ -234,33 +231,6 @@ class DryRun:
     def start(self) -> int | float:
         """Seconds so far that went into no part: imports, loading, checks, prompts."""
         return self.clock() - self.began - sum(chunk.seconds for part in self.parts.values() for chunk in part.chunks)
-
-
-@runtime_checkable
-class Asked(Protocol):
-    """The options of a command that can foresee what it takes."""
-
-    @property
-    def dry_run(self) -> bool:
-        """Whether it shall."""
-
-    @property
-    def device(self) -> str:
-        """Where its model runs."""
-
-
-AnyAsked = TypeVar("AnyAsked", bound=Asked)
-
-
-def dry_run_of(options: Asked) -> DryRun | None:
-    """What fills with what a dry run measures; None where a whole run was asked for.
-
-    Errors: UserError where several processes were launched: each would stop at another question."""
-    if not options.dry_run:
-        return None
-    if launched(options.device).count > 1:
-        raise UserError("--dry-run measures in one process; several share the time that it says")
-    return DryRun()
 
 
 def peak_memory() -> Mapping[str, int]:

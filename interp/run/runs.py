@@ -9,12 +9,15 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from interp.errors import UserError
 from interp.plain import plain_json
 from interp.run.processes import Processes
 from interp.run.shares import Key, Shares, key_of, left_shares, share_of, whole_bytes, whole_lines
+from interp.version import VERSION
 
 if TYPE_CHECKING:
     from interp.run.dryrun import DryRun
@@ -22,6 +25,16 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """One line of records.jsonl: plain JSON, the boundary beyond which no model is needed."""
 
+RunKind = Literal["diagnose", "evaluate", "compare", "training", "ablation", "triplets"]
+_NUMBERS: dict[str, RunKind] = {
+    "training": "training",
+    "ablation": "ablation",
+    "comparison": "compare",
+    "calibration": "evaluate",
+    "triplets": "triplets",
+    "model": "diagnose",
+}
+"""What only the summary of such a run holds, by which runs of version 0.1 are told apart."""
 RECORDS = "records.jsonl"
 PACKAGES = ("torch", "transformers", "transformer-lens", "captum", "peft", "numpy")
 
@@ -33,12 +46,18 @@ class Run:
     finds such files, left by processes that died."""
 
     def __init__(
-        self, folder: Path, identity: Record, processes: Processes | None = None, dry: "DryRun | None" = None
+        self,
+        folder: Path,
+        identity: Record,
+        processes: Processes | None = None,
+        dry: "DryRun | None" = None,
+        *,
+        kind: RunKind = "diagnose",
     ) -> None:
         """identity: what must be equal for a run to continue; differing, UserError with the difference.
 
         processes: those that measure together; by default this one alone. dry: what a dry run measures goes there."""
-        self.folder = folder
+        self.folder, self.kind = folder, kind
         self.dry = dry
         self.written = 0
         """Bytes of records that were appended here."""
@@ -85,9 +104,10 @@ class Run:
     def _take_up(self) -> None:
         config = self.folder / "config.json"
         if config.exists():
-            self._refuse_another(_identity(config))
+            self._refuse_another(*_begun(config))
         else:
-            self._write(config, {"identity": self.identity, "made_with": surroundings()})
+            head = {"kind": self.kind, "version": VERSION}
+            self._write(config, head | {"identity": self.identity, "made_with": surroundings()})
         for path in left_shares(self.folder):
             with path.open("a") as stream:
                 self._alone(stream)  # a process of a launch that died may still be at work
@@ -130,12 +150,16 @@ class Run:
         self.processes.wait()
         self._look()
 
-    def _refuse_another(self, before: Record) -> None:
+    def _refuse_another(self, kind: RunKind | None, before: Record) -> None:
+        """kind: of the run that was begun; None for one of version 0.1, which did not say."""
+        if kind not in (None, self.kind):
+            raise UserError(f"--out {self.folder} holds a run of another kind, {kind}; give another --out")
         keys = sorted(set(before) | set(self.identity))
         unlike = [k for k in keys if before.get(k) != self.identity.get(k)]
         if unlike:
             shown = "; ".join(f"{k}: {before.get(k)!r} there, {self.identity.get(k)!r} now" for k in unlike)
-            raise UserError(f"--out {self.folder} holds a run of another configuration ({shown}); give another --out")
+            what = "a run of another configuration" if kind else "a run of version 0.1 or of another configuration"
+            raise UserError(f"--out {self.folder} holds {what} ({shown}); give another --out")
 
     def append(self, record: Record) -> None:
         """Writes one record to disk, whole or not at all as far as a later reader is concerned."""
@@ -177,12 +201,20 @@ class Run:
             raise UserError(f"{path}: {error.strerror}; the records beside it are kept") from None
 
 
-def _identity(config: Path) -> Record:
+def _begun(config: Path) -> tuple[RunKind | None, Record]:
+    """Kind and identity of a run that was begun."""
     try:
-        read = plain_json(config.read_bytes())
-        return {**read["identity"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        begun = plain_json(config.read_bytes())
+        return begun.get("kind"), {**begun["identity"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"--out {config.parent}: its config.json cannot be read; give another --out") from None
+
+
+def kind_of(config: Record, summary: Record) -> RunKind | None:
+    """What kind of run it is; None where its summary holds no numbers of any."""
+    held = [kind for name, kind in _NUMBERS.items() if isinstance(summary.get(name), dict)]
+    kind: RunKind | None = config.get("kind", held[0] if held else None)
+    return kind if kind in held and "identity" in config else None
 
 
 def read_records(folder: Path) -> Iterator[Record]:
@@ -256,6 +288,20 @@ def nested(flat: dict[str, Any]) -> Record:
             node = node.setdefault(name, {})
         node[leaf] = value
     return tree
+
+
+def averaged(records: Sequence[Record]) -> list[Record]:
+    """One record per question: its values averaged over the sets of worked examples that have one."""
+    by_question: dict[str, list[Record]] = {}
+    for record in records:
+        by_question.setdefault(record["id"], []).append(record["values"])
+    return [{"id": key, "values": dict(_means(values))} for key, values in by_question.items()]
+
+
+def _means(values: Sequence[Record]) -> Iterator[tuple[str, float | None]]:
+    for name in dict.fromkeys(name for of_set in values for name in of_set):
+        there = [of_set[name] for of_set in values if of_set.get(name) is not None]
+        yield name, float(np.mean(there)) if there else None
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

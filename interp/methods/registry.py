@@ -1,0 +1,25 @@
+"""Every method, by its name: the package's own, then those of other packages."""
+
+from functools import cache
+
+from interp.methods.base import GROUP, Asking, Method, Score, Verdict
+from interp.methods.default import DEFAULT
+from interp.methods.p_true import P_TRUE
+from interp.methods.question_only import QUESTION_ONLY
+from interp.methods.self_consistency import SELF_CONSISTENCY
+from interp.methods.sequence import SEQUENCE
+from interp.registry import Registry
+
+GIVEN = Method(
+    name="given",
+    about="The answers and confidences in the data, which need no model.",
+    asking=None,
+    scores=(Score("given", "given", lambda record, confidence, answer: Verdict(answer or "", record["confidence"])),),
+)
+METHODS = Registry(GROUP, Method, lambda: (DEFAULT, SELF_CONSISTENCY, P_TRUE, SEQUENCE, QUESTION_ONLY, GIVEN))
+
+
+@cache
+def scores() -> dict[str, tuple[Asking | None, Score]]:
+    """Every row that a table can have, by its key, with what it is read from."""
+    return {score.key: (method.asking, score) for method in METHODS.values() for score in method.scores}

@@ -1,0 +1,97 @@
+"""What an evaluation is asked: its options, and the cells of its table."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from interp.calibration import rule_named
+from interp.methods.base import Asking, Score
+from interp.methods.registry import METHODS
+from interp.models.embedded import EMBEDDED_NAME
+from interp.options import (
+    Common,
+    Computing,
+    Engine,
+    Output,
+    Prompt,
+    Replies,
+    Tested,
+    at_least,
+    name_of,
+    names_each_once,
+    refuse_no_nucleus,
+    refuse_sets_of_nothing,
+    refuse_unknown,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure calibration."""
+
+    ckpt: tuple[str, ...] = (EMBEDDED_NAME,)
+    """One or several: the embedded model, directories, .gguf files, hub ids (name@revision), LoRA adapters."""
+    methods: Annotated[tuple[str, ...], name_of(METHODS, several=True)] = ("default",)
+    """How a confidence is had. given: the answers and confidences in the data, without a model."""
+    samples: int = 5
+    """Samples for self-consistency."""
+    top_p: float = 1.0
+    """The nucleus that they are drawn from."""
+    rule: str = "10-right"
+    """How the calibration error is binned: levels, or bins and kind as in 10-right, 15-left, 10-mass."""
+    trained_on: str | None = None
+    """Data that a checkpoint was trained on: questions that share an answer with it are also reported apart."""
+    tested: Tested = field(default_factory=Tested)
+    prompt: Prompt = field(default_factory=Prompt)
+    replies: Replies = field(default_factory=Replies)
+    output: Output = field(default_factory=Output)
+    common: Common = field(default_factory=Common)
+    computing: Computing = field(default_factory=Computing)
+    engine: Engine = field(default_factory=Engine)
+
+    def __post_init__(self) -> None:
+        at_least(1, "samples", self.samples)
+        rule_named(self.rule)
+        refuse_no_nucleus(self.top_p)
+        refuse_sets_of_nothing(self.prompt.shot_sets, self.prompt.shots)
+        names_each_once("ckpt", self.ckpt)
+        names_each_once("methods", self.methods)
+        for name in self.methods:
+            refuse_unknown("methods", name, METHODS)
+
+    @property
+    def asks_a_model(self) -> bool:
+        """Some method needs a checkpoint."""
+        return bool(self.rows)
+
+    @property
+    def rows(self) -> dict[str, tuple[Asking, Score]]:
+        """The table's rows that come from a model, by their key in summary.json."""
+        return {
+            score.key: (asking, score)
+            for name in self.methods
+            if (asking := METHODS[name].asking)
+            for score in METHODS[name].scores
+        }
+
+    @property
+    def askings(self) -> dict[str, Asking]:
+        """What has to be asked for them, by name."""
+        return {asking.name: asking for asking, _ in self.rows.values()}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One checkpoint on one data set in one format: where its records stand."""
+
+    checkpoint: str
+    """The checkpoint's short name."""
+    data: str
+    """The data set's short name."""
+    format: str
+    """The format."""
+    examples: int = 0
+    """Which set of worked examples."""
+
+    def key(self, asking: str) -> tuple[str, int]:
+        """Measure and set of the records of one asking."""
+        return f"{self.checkpoint}|{self.data}|{self.format}|{asking}", self.examples

@@ -1,0 +1,211 @@
+"""Another package's instrument, method and format: declared once, found by every command, table and figure."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interp.formats import FORMATS, ConfidenceFormat
+from interp.instruments.base import Metric
+from interp.instruments.registry import INSTRUMENTS
+from interp.methods.registry import METHODS, scores
+from interp.registry import Registry
+
+THEIRS = '''
+"""What another package adds: how long answers are, a confidence of one half, and three levels."""
+
+from dataclasses import dataclass
+
+from interp.formats import ConfidenceFormat
+from interp.instruments.base import Instrument, Metric
+from interp.methods.base import Method, Score, Verdict
+from interp.methods.default import READ
+
+
+@dataclass(frozen=True)
+class LengthOptions:
+    scale: int = 1
+    """What lengths are multiplied by."""
+
+
+def measure(setting, cases, options, repeated):
+    return [{"values": {"letters": options.scale * len(case.answer), "answers": len(case.wrong)}} for case in cases]
+
+
+LENGTH = Instrument(
+    name="length",
+    about="How many letters an answer has.",
+    metrics=(
+        Metric("length.letters", "Length of the answer", "letters, mean", "count", "letters", place="headline"),
+        Metric("length.answers", "Length of the answer", "wrong answers, mean", "count", "answers", always=True),
+    ),
+    measure=measure,
+    options=LengthOptions,
+    needs_wrong_answers=True,
+)
+HALF = Method(
+    name="half",
+    about="One half, whatever the answer.",
+    asking=READ,
+    scores=(Score("half", "one half", lambda record, confidence, answer: answer and Verdict(answer, 0.5)),),
+)
+THIRDS = ConfidenceFormat("ScoreThirds", ("low", "mid", "high"), (0.0, 0.5, 1.0), "one of: low, mid, high")
+'''
+ENTRY_POINTS = """\
+[advice.instruments]
+length = theirs:LENGTH
+[advice.methods]
+half = theirs:HALF
+[advice.formats]
+thirds = theirs:THIRDS
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """A folder with their package in it, as an installer leaves it."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "theirs.py").write_text(THEIRS)
+    about = folder / "theirs-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(ENTRY_POINTS)
+    return folder
+
+
+def advice(site: Path, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The console script where their package is installed."""
+    given = ["advice", *map(str, arguments)]
+    code = f"import sys; sys.argv = {given!r}; from interp.cli.advice import main; sys.exit(main())"
+    paths = os.pathsep.join((str(site), os.environ.get("PYTHONPATH", "")))
+    environment = os.environ | {"PYTHONPATH": paths, "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_their_instrument_method_and_format_are_found_by_every_command_table_and_figure(
+    site, taught_checkpoint, own_data, tmp_path
+):
+    given = ("--ckpt", taught_checkpoint, "--data", own_data / "open.jsonl", "--device", "cpu", "--shots", 0)
+    listed = advice(site, tmp_path, "--help")
+    assert "  length       How many letters an answer has." in listed.stdout
+    helped = advice(site, tmp_path, "diagnose", "--help").stdout
+    assert "--scale INT" in helped and "ScoreThirds" in helped and "attribution,length}" in helped
+
+    # the command, its option, summary, table, caption and figure, in their format
+    few = ("--n", 4, "--candidates", 2, "--format", "ScoreThirds")
+    done = advice(site, tmp_path, "length", *given, *few, "--scale", 3, "--out", "alone")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "alone" / "summary.json").read_text())
+    records = [json.loads(line) for line in (tmp_path / "alone" / "records.jsonl").read_text().splitlines()]
+    lengths = [3 * len(r["answer"]) for r in records if r["measure"] == "answer" and r["right"]][:4]
+    assert summary["length"]["letters"]["value"] == sum(lengths) / 4 and summary["length"]["letters"]["n"] == 4
+    assert summary["format"] == "ScoreThirds" and summary["length"]["answers"]["n"] == 4
+    assert "Length of the answer" in done.stdout and "letters, mean" in done.stdout
+    caption = (tmp_path / "alone" / "figures" / "length.txt").read_text()
+    assert (tmp_path / "alone" / "figures" / "length.png").exists()
+    assert "How many letters an answer has." in caption and "Length of the answer: letters, mean" in caption
+
+    # left out, and refused with another configuration
+    config = json.loads((tmp_path / "alone" / "config.json").read_text())["identity"]
+    assert config["scale"] == 3 and config["instruments"] == ["length"]
+    other = advice(site, tmp_path, "length", *given, *few, "--scale", 2, "--out", "alone")
+    assert other.returncode == 2 and "scale: 3 there, 2 now" in other.stderr
+    nothing = advice(site, tmp_path, "length", *given, "--leave-out", "length")
+    assert nothing.returncode == 2 and "no instrument is left" in nothing.stderr
+
+    # their method in the calibration table, on the terminal and as CSV, Markdown and LaTeX
+    done = advice(
+        site, tmp_path, "evaluate", *given, "--n", 6, "--methods", "default", "half", "--formats", "ScoreThirds",
+        "--out", "evaluated",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "evaluated" / "table.csv").read_text().splitlines()))
+    (row,) = (row for row in rows if row["method"] == "one half")
+    assert float(row["confidence"]) == 0.5 and row["format"] == "ScoreThirds" and "one half" in done.stdout
+    assert "one half" in (tmp_path / "evaluated" / "table.tex").read_text()
+
+    # the comparison, its LaTeX and its figure, and the rows of a model card
+    others = ("--leave-out", "jsd", "rollout", "masking", "attribution", "--n-calibration", 0)
+    after = shutil.copytree(taught_checkpoint, tmp_path / "after")
+    done = advice(site, tmp_path, "compare", taught_checkpoint, after, *given[2:], *few, *others, "--out", "both")
+    assert done.returncode == 0, done.stderr
+    compared = json.loads((tmp_path / "both" / "summary.json").read_text())
+    assert compared["comparison"]["length.letters"]["difference"]["value"] == 0
+    assert "letters, mean" in (tmp_path / "both" / "instruments.tex").read_text()
+    assert (tmp_path / "both" / "figures" / "compare_length.png").exists()
+    card = (
+        "import json; from training.card import _compared; "
+        "print(*_compared(json.load(open('both/summary.json'))), sep='\\n')"
+    )
+    paths = os.pathsep.join((str(site), os.environ.get("PYTHONPATH", "")))
+    shown = subprocess.run(
+        [sys.executable, "-c", card],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "| Length of the answer: letters, mean | " in shown.stdout and "wrong answers, mean" not in shown.stdout
+
+
+def test_what_another_package_cannot_bring_is_one_sentence(site, tmp_path):
+    (site / "broken.py").write_text("raise RuntimeError('half installed')\n")
+    about = site / "broken-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    for point, said in (
+        ("broken:X", "broken:X, cannot be imported: half installed; mend or uninstall that package"),
+        ("theirs:THIRDS", "theirs:THIRDS, is a ConfidenceFormat, not one of Instrument"),
+        ("interp.instruments.jsd:JSD", "takes the name 'jsd', which there is already"),
+    ):
+        (about / "entry_points.txt").write_text(f"[advice.instruments]\nx = {point}\n")
+        done = advice(site, tmp_path, "jsd")
+        assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+        assert done.stderr.startswith("error: the entry point 'x' of advice.instruments, ") and said in done.stderr
+
+
+def test_a_registry_asks_for_its_own_only_when_a_name_is_looked_up():
+    asked = []
+    form = ConfidenceFormat("Two", ("no", "yes"), (0.0, 1.0), "no or yes")
+    registry = Registry("advice.none", ConfidenceFormat, lambda: asked.append(1) or [form])
+    assert not asked
+    assert registry["Two"] is form and list(registry) == ["Two"] and len(registry) == 1 and asked == [1]
+    with pytest.raises(KeyError):
+        registry["Three"]
+
+
+def test_the_packages_own_stand_first_in_their_order():
+    assert list(INSTRUMENTS)[:4] == ["jsd", "rollout", "masking", "attribution"]
+    assert list(METHODS)[:6] == ["default", "self-consistency", "p-true", "sequence", "question-only", "given"]
+    assert list(FORMATS)[:5] == ["ScoreLetter", "ScoreNumber", "ScoreText", "ScorePercent", "ScoreFloat"]
+    assert len({*scores()}) == len([score for method in METHODS.values() for score in method.scores])
+
+
+def test_every_number_has_a_key_and_a_title_of_its_own_and_begins_with_its_instrument():
+    metrics = [metric for instrument in INSTRUMENTS.values() for metric in instrument.metrics]
+    metrics += [metric for one in INSTRUMENTS.values() if one.repeated for metric in one.repeated.metrics][:7]
+    assert len({metric.key for metric in metrics}) == len({metric.title for metric in metrics}) == len(metrics)
+    for name, instrument in INSTRUMENTS.items():
+        assert all(metric.key.startswith(f"{name}.") for metric in instrument.metrics)
+
+
+def test_a_number_that_no_question_has_is_absent_unless_it_always_stands_there():
+    from interp.instruments.base import columns
+
+    metrics = (
+        Metric("x.a", "X", "a", "count", "a"),
+        Metric("x.b", "X", "b", "count", "b", always=True),
+        Metric("x.c", "X", "c", "count", "c", needs="d"),
+    )
+    assert columns(metrics, [{"values": {}}]).keys() == {"x.b"}
+    assert columns(metrics, [{"values": {"a": 0, "d": None}}]).keys() == {"x.a", "x.b"}
+    assert columns(metrics, [{"values": {"d": 1}}, {"values": {}}]).keys() == {"x.b", "x.c"}
