@@ -117,19 +117,19 @@ def readout(options: Benchmarks) -> dict:
     transcripts = [setting.prompter.transcript(question, answer) for answer in answers]
     stops = setting.stops
     nothing = SharedPrefix(setting.checkpoint.model, ())
-    opening = setting.prompter.transcript(question).ids
+    shared_prefix = setting.prompter.transcript(question).ids
 
     def each_in_full() -> list:
         alone = ConfidenceReader(nothing, setting.prompter, stops)
         return [alone.readings([transcript])[0].distribution.probability for transcript in transcripts]
 
     def together() -> list:
-        reader = ConfidenceReader(nothing.extended(opening), setting.prompter, stops)
+        reader = ConfidenceReader(nothing.extended(shared_prefix), setting.prompter, stops)
         return [reading.distribution.probability for reading in reader.readings(transcripts)]
 
     gap = max(abs(a - b) for p, q in zip(each_in_full(), together(), strict=True) for a, b in zip(p, q, strict=True))
     seconds, share = timed_with_share({"naive": each_in_full, "ours": together}, setting, options.repeats)
-    length = len(opening)
+    length = len(shared_prefix)
     nodes = [len(setting.reader.plan(transcript, 0)[0].tokens) for transcript in transcripts]
     own = statistics.mean(nodes) - length
     ideal = (length + own) / (length / len(answers) + own)
@@ -247,7 +247,7 @@ def masking(options: Benchmarks) -> dict:
     """Masking of 8 questions, against a pass over the whole prompt for each question and variant."""
     import dataclasses
 
-    from interp.instruments.masking import CUTS, distributions, filler_embeddings, measured, variants
+    from interp.instruments.masking import KNOCKOUTS, distributions, measured, replacement_embeddings, variants
     from interp.models.prefix import SharedPrefix
     from interp.models.readout import ConfidenceReader
     from interp.models.setting import Case
@@ -256,16 +256,16 @@ def masking(options: Benchmarks) -> dict:
     cases = [Case(question, question.answers[0]) for question in _questions(options)[:8]]
     nothing = SharedPrefix(setting.checkpoint.model, ())
     reader = ConfidenceReader(nothing, setting.prompter, setting.stops)
-    alone, fillers = dataclasses.replace(setting, prefix=nothing, reader=reader), filler_embeddings(setting)
+    alone, replacements = dataclasses.replace(setting, prefix=nothing, reader=reader), replacement_embeddings(setting)
 
     def each_in_full() -> list[float]:
         found = []
         for case in cases:
             transcript = setting.prompter.transcript(case.question, case.answer)
-            for name in ("seen", *fillers, *CUTS):
-                own = {name: fillers[name]} if name in fillers else {}
-                cuts = [name] if name in CUTS else []
-                made = variants(alone, transcript, 0, fillers=own, cuts=cuts, seen=not own)
+            for name in ("seen", *replacements, *KNOCKOUTS):
+                own = {name: replacements[name]} if name in replacements else {}
+                knockouts = [name] if name in KNOCKOUTS else []
+                made = variants(alone, transcript, 0, replacements=own, knockouts=knockouts, seen=not own)
                 found.append(distributions(alone, 0, [made], own)[0][name].expected)
         return found
 
@@ -330,25 +330,27 @@ def attribution(options: Benchmarks) -> dict:
     from captum.attr import IntegratedGradients
 
     from interp.instruments.attribution import Scorer, integrated_gradients
-    from interp.instruments.masking import filler_embeddings
+    from interp.instruments.masking import replacement_embeddings
 
     setting, question = _setting(options), _question()
     transcript = setting.prompter.transcript(question, "Ciudad de Lima")
     values = torch.tensor(setting.prompter.confidence.values)
     scorer = Scorer(setting, transcript, lambda levels: levels.softmax(-1) @ values)
-    filler = filler_embeddings(setting)["mean"]
+    replacement = replacement_embeddings(setting)["mean"]
     answer, everything = transcript.positions("answer"), list(range(len(transcript.ids)))
-    (seen,) = scorer.replaced([((), filler)])
-    masked, blank = scorer.replaced([(answer, filler), (everything, filler)])
+    (seen,) = scorer.replaced([((), replacement)])
+    masked, blank = scorer.replaced([(answer, replacement), (everything, replacement)])
     gaps = {}
 
     def ours() -> None:
-        found = integrated_gradients(scorer.along(answer, filler), len(answer), effect=seen - masked, score_range=1.0)
+        found = integrated_gradients(
+            scorer.along(answer, replacement), len(answer), effect=seen - masked, score_range=1.0
+        )
         gaps["ours"] = abs(found.gap)
 
     def captum_32() -> None:
         here = torch.ones(1, len(everything))
-        found = IntegratedGradients(scorer.along(everything, filler)).attribute(
+        found = IntegratedGradients(scorer.along(everything, replacement)).attribute(
             here, here * 0, n_steps=32, method="gausslegendre", internal_batch_size=8
         )
         gaps["captum"] = abs(found.sum().item() - (seen - blank))

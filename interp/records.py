@@ -87,7 +87,7 @@ class ConfidenceDistribution:
     """The value in [0, 1] of each level."""
     probability: tuple[float, ...]
     """Probability of each level given that one of them is stated; sums to 1."""
-    outside: float
+    off_scale: float
     """Probability that the model writes anything but a level. 0: always a level. 1: never."""
 
     def __post_init__(self) -> None:
@@ -95,8 +95,8 @@ class ConfidenceDistribution:
             raise ValueError("levels, values and probabilities differ in number")
         if not (abs(sum(self.probability) - 1) <= 1e-4 and min(self.probability) >= 0):  # so that NaN is refused too
             raise ValueError(f"the levels' probabilities sum to {sum(self.probability)}, not to 1")
-        if not -1e-4 <= self.outside <= 1 + 1e-4:
-            raise ValueError(f"the mass outside the levels is {self.outside}")
+        if not -1e-4 <= self.off_scale <= 1 + 1e-4:
+            raise ValueError(f"the mass outside the levels is {self.off_scale}")
 
     @property
     def expected(self) -> float:
@@ -116,9 +116,9 @@ class ConfidenceDistribution:
             f"<small>{level}</small></div>"
             for level, p in zip(self.levels, self.probability, strict=True)
         )
-        return f"<div>{bars}</div><small>expected {self.expected:.3f}, off the scale {self.outside:.1%}</small>"
+        return f"<div>{bars}</div><small>expected {self.expected:.3f}, off the scale {self.off_scale:.1%}</small>"
 
     @property
     def flagged(self) -> bool:
         """Less than half of the probability lies on the levels: the distribution says little about the model."""
-        return self.outside > 0.5
+        return self.off_scale > 0.5

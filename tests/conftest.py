@@ -403,7 +403,9 @@ def taught_checkpoint(tmp_path_factory: pytest.TempPathFactory, open_questions: 
         model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, **ends, max_position_embeddings=1024))
         optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
         for step in range(steps):
-            start = 0 if step >= steps - whole else len(prompter.opening) - 4  # most steps leave the instruction out
+            start = (
+                0 if step >= steps - whole else len(prompter.shared_prefix) - 4
+            )  # most steps leave the instruction out
             examples = []
             for _ in range(rows):
                 question, right = chance.choice(open_questions), chance.random() < 0.6

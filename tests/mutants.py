@@ -259,7 +259,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("pairs-are-of-branched-answers-too", "", "('candidate',)", "('candidate', 'filled')"),
         (
             "foils-that-may-be-right",
-            "foils",
+            "distractors",
             ("kind not in found and fits and (other.id != question.id) and (not may_be_right(question, answer))"),
             "kind not in found and fits and (other.id != question.id)",
         ),
@@ -328,7 +328,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ["test_hooks.py"],
         ("what-is-merged-into-the-head-reaches-the-embeddings", "_merged", "_untie(copied)", ""),
         ("the-adapter-is-left-out", "_merged", "peft.merge_and_unload", "peft.unload"),
-        ("cut-in-the-first-layer-only", "HookedModel.attention_cut", "self.layers", "1"),
+        ("cut-in-the-first-layer-only", "HookedModel.attention_knocked_out", "self.layers", "1"),
     ),
     *_of(
         "interp/models/prompts.py",
@@ -486,7 +486,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "the-check-cuts-nothing",
             "_by_engine",
-            "alone.cuts.append((tuple(range(answer[-1] + 1, len(alone.tokens))), tuple(answer)))",
+            "alone.knockouts.append((tuple(range(answer[-1] + 1, len(alone.tokens))), tuple(answer)))",
             "",
         ),
         ("allowed-whatever-the-noise", "_compared", "NOISES * noise", "1.0"),
@@ -583,8 +583,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "flagged-where-levels-are-stated",
             "ConfidenceDistribution.flagged",
-            "self.outside > 0.5",
-            "self.outside < 0.5",
+            "self.off_scale > 0.5",
+            "self.off_scale < 0.5",
         ),
     ),
     *_of(
@@ -661,7 +661,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "one['expected'] - seen['expected']",
         ),
         ("levels-still-see-the-answer", "variants", "(*looking, *levels)", "(*looking,)"),
-        ("what-lies-between-is-cut-too", "variants", "len(ids) - 1 if name == CUTS[0] else after", "after"),
+        ("what-lies-between-is-cut-too", "variants", "len(ids) - 1 if name == KNOCKOUTS[0] else after", "after"),
         (
             "pad-that-ends-a-turn-is-a-filler",
             "padding_token",
@@ -854,8 +854,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "the-answer-is-not-hidden",
             "hidden",
-            "variants(setting, t, length, fillers=fillers, seen=False)",
-            "variants(setting, t, length, fillers=fillers, seen=False, span='tail')",
+            "variants(setting, t, length, replacements=replacements, seen=False)",
+            "variants(setting, t, length, replacements=replacements, seen=False, span='tail')",
         ),
     ),
     *_of(
@@ -916,11 +916,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("what-others-wrote-is-not-merged", "Run.gather", "self._merged", "True"),
     ),
     *_of(
-        "interp/run/shares.py",
+        "interp/run/shards.py",
         MERGED,
-        ("merged-in-the-order-of-the-files", "Shares.taken", "keys", "list(self.places)"),
+        ("merged-in-the-order-of-the-files", "Shards.taken", "keys", "list(self.places)"),
         ("the-last-record-is-lost", "whole_lines", "line.endswith(b'\\n')", "stream.peek(1)"),
-        ("a-share-is-read-from-its-start-again", "Shares.look", "self._read[path] = start = stop", "start = stop"),
+        ("a-share-is-read-from-its-start-again", "Shards.look", "self._read[path] = start = stop", "start = stop"),
     ),
     *_of(
         "interp/run/dryrun.py",
@@ -969,8 +969,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "interp/run/processes.py",
         ["test_processes.py::test_the_shares_of_all_processes_are_the_items_each_once"],
-        ("every-process-has-all", "Processes.share", "items[self.index::self.count]", "items"),
-        ("shares-overlap", "Processes.share", "items[self.index::self.count]", "items[self.index:]"),
+        ("every-process-has-all", "Processes.shard", "items[self.index::self.count]", "items"),
+        ("shares-overlap", "Processes.shard", "items[self.index::self.count]", "items[self.index:]"),
     ),
     *_of(
         "interp/run/recording.py",

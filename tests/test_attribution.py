@@ -24,7 +24,7 @@ from interp.instruments.attribution import (
     token_by_token,
 )
 from interp.instruments.base import estimates
-from interp.instruments.masking import filler_embeddings, neutral_token
+from interp.instruments.masking import neutral_token, replacement_embeddings
 from interp.models.setting import Case, Setting
 from interp.records import READ_SPANS, Transcript
 
@@ -60,10 +60,10 @@ def own_embeds(setting: Setting, transcript) -> torch.Tensor:
 
 
 @torch.no_grad()
-def replaced_by_hand(setting: Setting, transcript, positions, filler, stated: int | None = None) -> float:
+def replaced_by_hand(setting: Setting, transcript, positions, replacement, stated: int | None = None) -> float:
     embeds = own_embeds(setting, transcript).clone()
     for position in positions:
-        embeds[0, position] = filler
+        embeds[0, position] = replacement
     return plain_score(setting, transcript, embeds, stated).item()
 
 
@@ -94,38 +94,38 @@ def test_the_effect_of_every_span_equals_plain_forward_passes(tiny_setting, open
     seen = replaced_by_hand(setting, transcript, (), 0)
     assert found["value"] == pytest.approx(seen, abs=1e-5)
     assert list(found["effects"]) == [span for span in READ_SPANS if span in transcript.spans]
-    fillers = filler_embeddings(setting)
-    for span, by_filler in found["effects"].items():
-        for name, effect in by_filler.items():
-            left = replaced_by_hand(setting, transcript, transcript.positions(span), fillers[name])
+    replacements = replacement_embeddings(setting)
+    for span, by_replacement in found["effects"].items():
+        for name, effect in by_replacement.items():
+            left = replaced_by_hand(setting, transcript, transcript.positions(span), replacements[name])
             assert effect == pytest.approx(seen - left, abs=2e-5)
-    assert max(abs(effect) for by_filler in found["effects"].values() for effect in by_filler.values()) > 0.01
+    assert max(abs(effect) for by_replacement in found["effects"].values() for effect in by_replacement.values()) > 0.01
 
 
 def test_the_effect_of_each_token_equals_a_plain_forward_pass(llama, record, transcript):
-    opening, filler = len(llama.prefix.opening), filler_embeddings(llama)["mean"]
-    by_hand = effects_by_hand(llama, transcript, filler)
+    shared_prefix, replacement = len(llama.prefix.shared_prefix), replacement_embeddings(llama)["mean"]
+    by_hand = effects_by_hand(llama, transcript, replacement)
     measured_ones = [i for i, effect in enumerate(record["tokens"]) if effect is not None]
     assert set(measured_ones) >= {*transcript.positions("answer"), *transcript.positions("tail")}
-    assert any(i < opening for i in measured_ones)
+    assert any(i < shared_prefix for i in measured_ones)
     assert [record["tokens"][i] for i in measured_ones] == pytest.approx(by_hand[measured_ones].tolist(), abs=2e-5)
     exact, found = rank_of_best(by_hand.tolist(), transcript.positions("answer")), record["values"]["answer.rank"]
     assert found == exact or attribution.COUNTED < found < exact
 
 
 @functools.cache
-def effects_by_hand(setting: Setting, transcript, filler) -> np.ndarray:
+def effects_by_hand(setting: Setting, transcript, replacement) -> np.ndarray:
     """What replacing each token takes away from the score, a plain forward pass for each."""
     seen = replaced_by_hand(setting, transcript, (), 0)
     everywhere = range(len(transcript.ids))
-    return np.array([seen - replaced_by_hand(setting, transcript, (i,), filler) for i in everywhere])
+    return np.array([seen - replaced_by_hand(setting, transcript, (i,), replacement) for i in everywhere])
 
 
 class Told(Scorer):
     """A scorer that is told what to say."""
 
     def __init__(self, transcript, replaced, bound):
-        self.transcript, self.replaced, self.first_order_bound = transcript, replaced, lambda filler: bound
+        self.transcript, self.replaced, self.first_order_bound = transcript, replaced, lambda replacement: bound
 
 
 @pytest.mark.parametrize(("larger", "asked_for", "rank"), [((), 44, 1), ((3, 30), 44, 3), (range(20, 44), 24, 25)])
@@ -170,16 +170,16 @@ def test_where_the_answer_matters_more_than_all_bounds_nothing_but_answer_and_ta
 
 
 def test_first_order_effects_are_gradients_of_a_plain_forward_pass(llama, transcript):
-    filler = filler_embeddings(llama)["mean"].float()
+    replacement = replacement_embeddings(llama)["mean"].float()
     scorer = Scorer(llama, transcript, attribution._score(llama, "expected", transcript))
     embeds = own_embeds(llama, transcript).clone().requires_grad_()
     (gradient,) = torch.autograd.grad(plain_score(llama, transcript, embeds).sum(), embeds)
-    away = (embeds[0] - filler).detach()
+    away = (embeds[0] - replacement).detach()
     expected = (gradient[0] * away).sum(-1)
     assert abs(expected).max() > 0.001
-    assert scorer.first_order(filler) == pytest.approx(expected.numpy(), abs=1e-5)
+    assert scorer.first_order(replacement) == pytest.approx(expected.numpy(), abs=1e-5)
     bound = gradient[0].square().sum(-1).sqrt() * away.square().sum(-1).sqrt()
-    assert scorer.first_order_bound(filler) == pytest.approx(bound.numpy(), abs=1e-5)
+    assert scorer.first_order_bound(replacement) == pytest.approx(bound.numpy(), abs=1e-5)
     assert (bound >= abs(expected)).all(), "no direction does more than the steepest"
 
 
@@ -188,39 +188,39 @@ def test_first_order_effects_are_gradients_of_a_plain_forward_pass(llama, transc
 
 def test_embeddings_are_made_when_their_batch_is_read(llama, transcript, monkeypatch):
     scorer = Scorer(llama, transcript, attribution._score(llama, "expected", transcript))
-    filler = filler_embeddings(llama)["mean"]
+    replacement = replacement_embeddings(llama)["mean"]
     held, most = weakref.WeakSet(), []
     made = attribution.Rest.replaced
 
-    def spy(rest, positions, filler):
-        embeds = made(rest, positions, filler)
+    def spy(rest, positions, replacement):
+        embeds = made(rest, positions, replacement)
         held.add(embeds)
         most.append(len(held))
         return embeds
 
     monkeypatch.setattr(attribution.Rest, "replaced", spy)
-    whole = scorer.replaced([((i,), filler) for i in range(len(transcript.ids) - 8, len(transcript.ids))] * 4)
+    whole = scorer.replaced([((i,), replacement) for i in range(len(transcript.ids) - 8, len(transcript.ids))] * 4)
     assert len(most) == 32 and max(most) == 32, "one batch holds all"
     monkeypatch.setattr(llama.prefix, "batch_tokens", 64)
     scorer, most[:] = Scorer(llama, transcript, scorer.score), []
-    again = scorer.replaced([((i,), filler) for i in range(len(transcript.ids) - 8, len(transcript.ids))] * 4)
+    again = scorer.replaced([((i,), replacement) for i in range(len(transcript.ids) - 8, len(transcript.ids))] * 4)
     assert len(most) == 32 and max(most) <= 8, "no batch knows of another's"
     assert again == pytest.approx(whole, abs=1e-5)
 
 
 def test_in_bfloat16_a_paths_points_lie_on_the_line_as_near_as_the_dtype_allows(tiny_half, transcript):
     scorer = Scorer(tiny_half, transcript, attribution._score(tiny_half, "expected", transcript))
-    filler, answer = filler_embeddings(tiny_half)["mean"], list(transcript.positions("answer"))
+    replacement, answer = replacement_embeddings(tiny_half)["mean"], list(transcript.positions("answer"))
     fed = []
     hook = tiny_half.checkpoint.model.register_forward_pre_hook(
         lambda module, args, inputs: fed.append(inputs.get("inputs_embeds")), with_kwargs=True
     )
     try:
-        scorer.along(answer, filler)(torch.full((1, len(answer)), 0.3))
+        scorer.along(answer, replacement)(torch.full((1, len(answer)), 0.3))
     finally:
         hook.remove()
     own = tiny_half.prefix.embedded(transcript.ids)[answer].double()
-    line = (filler.double() + 0.3 * (own - filler.double())).bfloat16()
+    line = (replacement.double() + 0.3 * (own - replacement.double())).bfloat16()
     points = {tuple(row) for row in fed[-1][0].tolist()}
     assert fed[-1].dtype == torch.bfloat16 and {tuple(row) for row in line.tolist()} <= points
 
@@ -230,7 +230,7 @@ def test_the_floor_is_what_packings_differ_by_and_the_effect_is_that_of_the_path
     0.004 too steep, as if a node's reading were off."""
     scorer = Told(None, None, None)
     slope = 0.23 + 0.004
-    scorer.along = lambda answer, filler: attribution.PathScore(
+    scorer.along = lambda answer, replacement: attribution.PathScore(
         lambda c: torch.where((c == 1).all(-1), 0.52, torch.where((c == 0).all(-1), 0.29, slope * c.mean(-1))), 1, 64
     )
     found = attribution._of_answer(scorer, (3, 4), None, 0.2, attribution.Whole(0.5, 0.001, 1.0))
@@ -267,7 +267,7 @@ def tiny_half(tiny_checkpoint, open_questions) -> Setting:
 def test_the_answers_attribution_equals_captums_on_whole_plain_forward_passes(llama, record, transcript):
     embeds, answer = own_embeds(llama, transcript), transcript.positions("answer")
     baseline = embeds.clone()
-    baseline[0, list(answer)] = filler_embeddings(llama)["mean"].float()
+    baseline[0, list(answer)] = replacement_embeddings(llama)["mean"].float()
     expected = (
         IntegratedGradients(lambda e: plain_score(llama, transcript, e))
         .attribute(embeds, baseline, n_steps=200, method="riemann_middle", internal_batch_size=8)[0]
@@ -288,8 +288,8 @@ def test_from_a_neutral_token_it_equals_captums_layer_integrated_gradients(llama
     ids = torch.tensor([transcript.ids])
     baseline = ids.clone()
     baseline[0, answer] = neutral_token(llama.checkpoint)
-    fillers, stops = filler_tokens(llama.checkpoint.tokenizer), list(llama.stops)
-    suffixes = torch.tensor([[*s, one] for s in llama.prompter.level_suffixes(transcript) for one in fillers])
+    replacements, stops = filler_tokens(llama.checkpoint.tokenizer), list(llama.stops)
+    suffixes = torch.tensor([[*s, one] for s in llama.prompter.level_suffixes(transcript) for one in replacements])
     values, before = torch.tensor(llama.prompter.confidence.values), len(transcript.ids)
 
     def score(ids):
@@ -297,8 +297,8 @@ def test_from_a_neutral_token_it_equals_captums_layer_integrated_gradients(llama
         said = model(whole, use_cache=False).logits.log_softmax(-1)
         tokens = said[:, before - 1 : -1].gather(-1, whole[:, before:, None])[..., 0]
         ends = said[..., stops].logsumexp(-1)  # [rows, tokens]
-        at_once = (tokens[:, :-1].sum(-1) + ends[:, -2]).reshape(len(ids), -1, len(fillers))[..., :1]
-        later = (tokens.sum(-1) + ends[:, -1]).reshape(len(ids), -1, len(fillers))
+        at_once = (tokens[:, :-1].sum(-1) + ends[:, -2]).reshape(len(ids), -1, len(replacements))[..., :1]
+        later = (tokens.sum(-1) + ends[:, -1]).reshape(len(ids), -1, len(replacements))
         return torch.cat([at_once, later], -1).logsumexp(-1).softmax(-1) @ values
 
     embedded = LayerIntegratedGradients(score, model.get_input_embeddings())  # its output has a row for each level
@@ -330,7 +330,9 @@ def test_the_stated_levels_logprob_is_another_score(llama, open_questions, trans
     stated = llama.reader.readings([transcript])[0].distribution.stated
     seen = replaced_by_hand(llama, transcript, (), 0, stated)
     assert found["value"] == pytest.approx(seen, abs=1e-4) and found["value"] < 0
-    left = replaced_by_hand(llama, transcript, transcript.positions("answer"), filler_embeddings(llama)["mean"], stated)
+    left = replaced_by_hand(
+        llama, transcript, transcript.positions("answer"), replacement_embeddings(llama)["mean"], stated
+    )
     assert found["effects"]["answer"]["mean"] == pytest.approx(seen - left, abs=1e-3)
     assert abs(seen - left) > 0.1 and (found["score"], found["range"]) == ("stated", 1.0)
 
@@ -423,13 +425,15 @@ def test_token_by_token_telescopes_and_each_leg_is_a_difference_of_plain_forward
 ):
     setting = tiny_setting(family)
     transcript = setting.prompter.transcript(open_questions[0], LONG)
-    filler = filler_embeddings(setting)["neutral"]
+    replacement = replacement_embeddings(setting)["neutral"]
     scorer = Scorer(setting, transcript, attribution._score(setting, "expected", transcript))
     for span in ("answer", "question"):
         positions = transcript.positions(span)
         seen = replaced_by_hand(setting, transcript, (), 0)
-        found = token_by_token(scorer, positions, filler, seen)
-        by_hand = [replaced_by_hand(setting, transcript, positions[i:], filler) for i in range(len(positions))] + [seen]
+        found = token_by_token(scorer, positions, replacement, seen)
+        by_hand = [replaced_by_hand(setting, transcript, positions[i:], replacement) for i in range(len(positions))] + [
+            seen
+        ]
         legs = [after - before for before, after in itertools.pairwise(by_hand)]
         assert found.attribution == pytest.approx(legs, abs=2e-5)
         assert sum(found.attribution) == pytest.approx(found.effect, abs=1e-9)
@@ -455,8 +459,8 @@ def test_the_papers_path_reports_its_gap_and_shows_no_token_that_it_refused(
     assert list(found["answer"]) == ["pad", "zero"]
     pad = found["answer"]["pad"]
     everywhere = range(len(transcript.ids))
-    filler = llama.prefix.embedded([llama.checkpoint.tokenizer.pad_token_id])[0]
-    effect = replaced_by_hand(llama, transcript, (), 0) - replaced_by_hand(llama, transcript, everywhere, filler)
+    replacement = llama.prefix.embedded([llama.checkpoint.tokenizer.pad_token_id])[0]
+    effect = replaced_by_hand(llama, transcript, (), 0) - replaced_by_hand(llama, transcript, everywhere, replacement)
     assert pad["effect"] == pytest.approx(effect, abs=1e-4)
     assert sum(pad["attribution"]) - pad["effect"] == pytest.approx(pad["gap"], abs=1e-6)
     assert found["values"]["answer.completeness_gap"] == abs(pad["gap"])

@@ -83,7 +83,7 @@ def test_branches_are_the_likeliest_first_tokens_each_continued_greedily(tiny_se
     asked = [prompt for prompt in prompts for _ in range(count)]
     starts = [Start(rank=rank) for _ in prompts for rank in range(count)]
     for batch_tokens in (1, 150, 4096):
-        prefix = SharedPrefix(setting.checkpoint.model, setting.prefix.opening, batch_tokens=batch_tokens)
+        prefix = SharedPrefix(setting.checkpoint.model, setting.prefix.shared_prefix, batch_tokens=batch_tokens)
         found = Generator(prefix, setting.prompter, stops).branched(asked, starts, most=most)
         assert [(branch.said.text, branch.said.tokens) for branch in found] == expected
         for number, branch in enumerate(found):

@@ -63,11 +63,11 @@ def test_an_engine_whose_branches_or_cuts_are_misread_is_refused(checkpoint, mon
     """A check of one path alone would let both pass."""
 
     def uncut(tree: TokenTree, layer=None):
-        cuts, tree.cuts = tree.cuts, []
+        knockouts, tree.knockouts = tree.knockouts, []
         try:
             return sight(tree, layer)
         finally:
-            tree.cuts = cuts
+            tree.knockouts = knockouts
 
     sight = TokenTree.sight
     if fault == "cuts":
@@ -81,7 +81,7 @@ def test_an_engine_whose_branches_or_cuts_are_misread_is_refused(checkpoint, mon
 def _causal(trees, sight, layer):
     import numpy as np
 
-    if any(tree.cuts for tree in trees) or len(trees) > 1:
+    if any(tree.knockouts for tree in trees) or len(trees) > 1:
         return _side_by_side(trees, layer)
     return np.tri(len(trees[0].tokens), dtype=bool)
 

@@ -33,7 +33,7 @@ NUMBERS = (
     + [f"attribution.{span}.effect" for span in SPANS]
     + ["attribution.answer.completeness_gap", "attribution.answer.rank", "attribution.refused_share"]
     + ["masking.seen"]
-    + [f"masking.{filler}.{kind}" for filler in ("neutral", "mean") for kind in ("drop", "masked")]
+    + [f"masking.{replacement}.{kind}" for replacement in ("neutral", "mean") for kind in ("drop", "masked")]
     + [f"masking.{cut}.drop" for cut in ("confidence_to_answer", "later_to_answer")]
 )
 """What other programs may look for in summary.json."""

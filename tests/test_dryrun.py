@@ -99,7 +99,9 @@ def test_questions_of_unlike_length_are_extrapolated_by_their_tokens(tmp_path):
     clock, asked = Clock(), []
     dry, items = DryRun(clock), letters(40)
     tokens = {identity: 2 if number < 12 else 20 for number, identity in enumerate(items)}
-    prompter = SimpleNamespace(opening=(0,) * 5, transcript=lambda q: SimpleNamespace(ids=(0,) * (5 + tokens[q.id])))
+    prompter = SimpleNamespace(
+        shared_prefix=(0,) * 5, transcript=lambda q: SimpleNamespace(ids=(0,) * (5 + tokens[q.id]))
+    )
     dry.know_lengths(prompter, [SimpleNamespace(id=identity) for identity in items])
     by_text = {text: tokens[identity] for identity, text in items.items()}
     with Run(tmp_path, {}, dry=dry) as run:

@@ -129,7 +129,8 @@ def test_a_prompt_is_read_once_for_its_answer_and_the_confidence_in_it(taught_se
             name: record[name] for name in ("stated", "answer_tokens", "level_tokens")
         }
     prompts = sum(
-        len(setting.prompter.transcript(question).ids) - len(setting.prefix.opening) for question in open_questions
+        len(setting.prompter.transcript(question).ids) - len(setting.prefix.shared_prefix)
+        for question in open_questions
     )
     assert both - asked < read_alone - 0.5 * prompts, "what is read after the answers is fed without their prompts"
 

@@ -68,20 +68,20 @@ def test_the_floor_of_a_rollout_is_what_it_differs_by_alone_and_in_two_passes(
 
 
 def test_the_second_reading_has_read_all_up_to_the_answer_before(tiny_setting, open_questions, monkeypatch):
-    """Read below the same opening as the first one it would share most of its packing, and so of its rounding."""
-    setting, openings = tiny_setting("llama"), []
+    """Read below the same shared prefix as the first one it would share most of its packing, and so of its rounding."""
+    setting, shared_prefixes = tiny_setting("llama"), []
     cases = [Case(question, question.answers[0]) for question in open_questions[:3]]
     logits = SharedPrefix.logits
 
     def seen(self, *given):
-        openings.append(self.opening)
+        shared_prefixes.append(self.shared_prefix)
         return logits(self, *given)
 
     monkeypatch.setattr(SharedPrefix, "logits", seen)
     floor.measured(setting, cases)
     prompts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
-    assert openings == [
-        setting.prefix.opening,
+    assert shared_prefixes == [
+        setting.prefix.shared_prefix,
         *(prompt.ids[: prompt.positions("answer")[0]] for prompt in prompts),
     ]
 
@@ -101,7 +101,7 @@ def test_the_floor_of_a_median_is_the_median_and_of_a_mean_the_signed_mean():
 
 
 def test_the_stated_levels_log_probability_is_that_among_all_that_the_model_may_say():
-    sides = [Reading(ConfidenceDistribution(("0", "1"), (0.0, 1.0), p, outside), -1.0, 1) for p, outside in SIDES]
+    sides = [Reading(ConfidenceDistribution(("0", "1"), (0.0, 1.0), p, off_scale), -1.0, 1) for p, off_scale in SIDES]
     assert floor._record(*sides)["values"]["stated_logprob"] == pytest.approx(math.log(0.4) - math.log(0.2))
 
 

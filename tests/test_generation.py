@@ -56,7 +56,7 @@ def test_greedy_answers_are_those_of_transformers_one_by_one(tiny_setting, open_
     expected = [by_transformers(setting, prompt, stops, most=12) for prompt in prompts]
     assert len(set(map(len, prompts))) > 3
     for batch_tokens in (1, 150, 4096):
-        prefix = SharedPrefix(setting.checkpoint.model, setting.prefix.opening, batch_tokens=batch_tokens)
+        prefix = SharedPrefix(setting.checkpoint.model, setting.prefix.shared_prefix, batch_tokens=batch_tokens)
         found = Generator(prefix, setting.prompter, stops).greedy(prompts, most=12)
         assert [(said.text, said.tokens) for said in found] == [(as_text(setting, ids), len(ids)) for ids in expected]
         ended = [ids[-1] in stops or "\n" in setting.checkpoint.tokenizer.decode(ids[-1:]) for ids in expected]

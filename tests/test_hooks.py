@@ -58,7 +58,7 @@ def test_the_model_under_study_is_bit_identical_afterwards(tiny_loaded, tmp_path
     with torch.no_grad():
         said = model(IDS).logits
     twin = HookedModel(model)
-    cut = twin.attention_cut([20], [3, 4])
+    cut = twin.attention_knocked_out([20], [3, 4])
     replaced = twin.activation_replaced("blocks.1.hook_resid_pre", [5], torch.zeros(1, 48))
     with cut, replaced, pytest.raises(ZeroDivisionError):
         twin.logits(IDS)
@@ -116,7 +116,7 @@ def test_a_model_in_half_precision_is_hooked_in_float32(tiny_checkpoint, tiny_ad
 def test_nothing_stays_hooked_after_an_exception(hooked):
     before = hooked.logits(IDS)
     for changed in (
-        lambda: hooked.attention_cut([20, 30], [3, 4]),
+        lambda: hooked.attention_knocked_out([20, 30], [3, 4]),
         lambda: hooked.activation_replaced("blocks.1.hook_resid_pre", [5], torch.zeros(1, 48)),
     ):
         with pytest.raises(KeyError), changed():
@@ -188,7 +188,7 @@ def patterns(hooked: HookedModel, ids: torch.Tensor = IDS) -> list[np.ndarray]:
 def test_a_cut_leaves_no_mass_where_it_cuts_and_touches_no_other_row(hooked, layers):
     before = patterns(hooked)
     looking, looked_at = [20, 33], [3, 4, 5, 20]
-    with hooked.attention_cut(looking, looked_at, layers):
+    with hooked.attention_knocked_out(looking, looked_at, layers):
         after = patterns(hooked)
     cut = np.ix_(looking, looked_at)
     for layer in range(3):
@@ -210,7 +210,7 @@ def test_a_cut_renormalises_each_heads_row_over_what_is_left(hooked):
     hooked.bridge.run_with_hooks(IDS, fwd_hooks=names)
     (before,) = patterns.values()
     patterns.clear()
-    with hooked.attention_cut([30], [2, 3], [0]):
+    with hooked.attention_knocked_out([30], [2, 3], [0]):
         hooked.bridge.run_with_hooks(IDS, fwd_hooks=names)
     (after,) = patterns.values()
     left = before[0, :, 30].clone()

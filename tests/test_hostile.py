@@ -29,7 +29,7 @@ from interp.options import OURS, template_arguments
 from interp.plain import CONTROL, plain_json, visible
 from interp.records import Question, Transcript
 from interp.run.runs import Run, read_records, read_run
-from interp.run.shares import KEY
+from interp.run.shards import KEY
 from training.triplets import GradedAnswer, Triplet, loaded_answers, loaded_triplets
 
 IN_ONE_PLACE = [HealthCheck.function_scoped_fixture]
@@ -376,7 +376,7 @@ def test_a_damaged_checkpoint_or_adapter_can_be_asked_or_is_one_error(
         checkpoint = loaded_checkpoint(str(folder), Loading(device="cpu"))
         prompter = Prompter(checkpoint.tokenizer, FORMATS["ScoreNumber"], max_length=checkpoint.context)
         transcript = prompter.transcript(Question("q", "Why?", ("so",)), "so")
-        assert prompter.opening and len(prompter.level_suffixes(transcript)) == 10 and checkpoint.eos_ids
+        assert prompter.shared_prefix and len(prompter.level_suffixes(transcript)) == 10 and checkpoint.eos_ids
         with torch.no_grad():
             checkpoint.model(input_ids=torch.tensor([transcript.ids]))
     except UserError as error:

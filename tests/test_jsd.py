@@ -16,7 +16,7 @@ from interp.divergence import LIMIT, NEAR_ZERO, divergence, jensen_shannon
 from interp.instruments.base import estimates
 from interp.instruments.jsd import (
     METRICS,
-    foils,
+    distractors,
     hint,
     surface_variants,
     values,
@@ -97,29 +97,29 @@ def test_a_batch_is_its_rows_one_by_one(batch):
     assert jensen_shannon(p, q).tolist() == [jensen_shannon(a, b) for a, b in zip(p, q, strict=True)]
 
 
-def said(*probability: float, outside: float = 0.0) -> ConfidenceDistribution:
+def said(*probability: float, off_scale: float = 0.0) -> ConfidenceDistribution:
     steps = tuple(i / (len(probability) - 1) for i in range(len(probability)))
-    return ConfidenceDistribution(tuple("abcdefghij"[: len(probability)]), steps, probability, outside)
+    return ConfidenceDistribution(tuple("abcdefghij"[: len(probability)]), steps, probability, off_scale)
 
 
 def test_of_two_confidence_distributions_it_compares_the_levels_and_not_what_lies_outside():
     assert divergence(said(1.0, 0.0), said(0.5, 0.5)) == pytest.approx(0.2157615543388357)
-    assert divergence(said(0.2, 0.8, outside=0.1), said(0.2, 0.8, outside=0.9)) == 0
+    assert divergence(said(0.2, 0.8, off_scale=0.1), said(0.2, 0.8, off_scale=0.9)) == 0
 
 
 def test_a_distribution_knows_what_it_expects_and_what_it_would_state():
-    one = said(0.2, 0.5, 0.3, outside=0.6)
+    one = said(0.2, 0.5, 0.3, off_scale=0.6)
     assert (one.expected, one.stated, one.flagged) == (pytest.approx(0.55), 1, True)
-    assert not said(0.2, 0.5, 0.3, outside=0.5).flagged
+    assert not said(0.2, 0.5, 0.3, off_scale=0.5).flagged
 
 
 @pytest.mark.parametrize("probability", [(0.5, 0.4), (1.2, -0.2), (float("nan"), 0.5)])
 def test_a_distribution_that_does_not_sum_to_one_cannot_be_made(probability):
     with pytest.raises(ValueError):
         said(*probability)
-    for outside in (-0.1, 1.1, float("nan")):
+    for off_scale in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError):
-            said(0.5, 0.5, outside=outside)
+            said(0.5, 0.5, off_scale=off_scale)
 
 
 # The answers between which it is measured
@@ -143,7 +143,7 @@ def test_surface_variants_are_another_case_and_a_full_stop(answer, variants):
 def test_a_foil_shares_the_relation_and_a_foreign_answer_does_not(open_questions):
     by_answer = {answer: question for question in open_questions for answer in question.answers}
     for question in open_questions:
-        found = foils(question, open_questions, seed=0)
+        found = distractors(question, open_questions, seed=0)
         assert found.keys() == {"foil", "foreign"}
         assert by_answer[found["foil"]].relation == question.relation
         assert by_answer[found["foreign"]].relation != question.relation
@@ -156,18 +156,18 @@ def test_neither_foil_nor_foreign_answer_may_be_right():
         Question(f"{relation}-{s}", "?", (s,), relation=relation) for s in spellings for relation in ("capital", "x")
     ]
     for seed in range(5):
-        assert foils(asked, pool, seed=seed) == {}
+        assert distractors(asked, pool, seed=seed) == {}
         usable = [*pool, Question("p", "?", ("Paris",), relation="capital"), Question("i", "?", ("Ink",), relation="x")]
-        assert foils(asked, usable, seed=seed) == {"foil": "Paris", "foreign": "Ink"}
+        assert distractors(asked, usable, seed=seed) == {"foil": "Paris", "foreign": "Ink"}
 
 
 def test_foils_depend_on_the_seed_and_the_question_only(open_questions):
     one = open_questions[0]
-    seeds = [foils(one, open_questions, seed=seed) for seed in range(8)]
-    assert seeds == [foils(one, open_questions, seed=seed) for seed in range(8)]
+    seeds = [distractors(one, open_questions, seed=seed) for seed in range(8)]
+    assert seeds == [distractors(one, open_questions, seed=seed) for seed in range(8)]
     assert len({tuple(found.values()) for found in seeds}) > 2
     same = [
-        foils(question, open_questions, seed=0)["foreign"]
+        distractors(question, open_questions, seed=0)["foreign"]
         for question in open_questions
         if question.relation == "young"
     ]
@@ -176,12 +176,12 @@ def test_foils_depend_on_the_seed_and_the_question_only(open_questions):
 
 def test_without_relations_every_other_answer_is_foreign():
     pool = [Question(f"q{i}", "?", (name,)) for i, name in enumerate(("Milk", "Iron", "Wool"))]
-    assert {tuple(foils(pool[0], pool, seed=seed)) for seed in range(5)} == {("foreign",)}
+    assert {tuple(distractors(pool[0], pool, seed=seed)) for seed in range(5)} == {("foreign",)}
 
 
 def test_for_choices_a_foil_is_left_to_the_other_letters(choice_questions):
     metal = choice_questions[0]
-    found = [foils(metal, choice_questions, seed=seed) for seed in range(10)]
+    found = [distractors(metal, choice_questions, seed=seed) for seed in range(10)]
     texts = {question.answers[-1] for question in choice_questions if question.relation != metal.relation}
     assert all(kinds.keys() == {"foreign"} and kinds["foreign"] in texts for kinds in found)
     assert not any(may_be_right(metal, kinds["foreign"]) for kinds in found)
@@ -194,8 +194,14 @@ def test_the_hint_names_the_answer_and_calls_it_wrong():
 # The numbers made of a record
 
 
-def spoken(*probability: float, logprob: float = -1.0, tokens: int = 1, outside: float = 0.1) -> dict:
-    record = {"answer": "x", "probability": list(probability), "outside": outside, "logprob": logprob, "tokens": tokens}
+def spoken(*probability: float, logprob: float = -1.0, tokens: int = 1, off_scale: float = 0.1) -> dict:
+    record = {
+        "answer": "x",
+        "probability": list(probability),
+        "outside": off_scale,
+        "logprob": logprob,
+        "tokens": tokens,
+    }
     return record | {"expected": probability[-1]}
 
 
@@ -205,7 +211,7 @@ HALF_WAY = 0.2157615543388357
 
 def test_each_number_compares_the_answers_that_it_names():
     by_role = {
-        "right": [spoken(*SURE, logprob=-1.0, tokens=1, outside=0.2)],
+        "right": [spoken(*SURE, logprob=-1.0, tokens=1, off_scale=0.2)],
         "wrong": [spoken(*EVEN, logprob=-3.0, tokens=4), spoken(*UNSURE)],
         "branched": [spoken(*UNSURE, logprob=-5.0, tokens=2), spoken(*EVEN)],
         "noise": [spoken(*SURE), spoken(*EVEN)],

@@ -1,4 +1,4 @@
-"""Answer masking: exactly the answer is hidden, by fillers and by cuts, and the drop is what the model then says."""
+"""Answer masking: exactly the answer is hidden, by replacements and knockouts, and the drop is what is then said."""
 
 from types import SimpleNamespace
 
@@ -8,12 +8,12 @@ from conftest import written_levels
 
 from interp.instruments.base import estimates
 from interp.instruments.masking import (
-    CUTS,
+    KNOCKOUTS,
     METRICS,
-    filler_embeddings,
     measured,
     neutral_token,
     padding_token,
+    replacement_embeddings,
     variants,
 )
 from interp.models.checkpoints import Checkpoint
@@ -43,14 +43,14 @@ def said_after(setting: Setting, transcript, forward) -> torch.Tensor:
     return torch.stack(found).softmax(-1)
 
 
-def with_filler(setting: Setting, transcript, filler: torch.Tensor):
+def with_replacement(setting: Setting, transcript, replacement: torch.Tensor):
     """A plain forward pass in which the answer's embeddings were replaced by hand."""
 
     @torch.no_grad()
     def forward(ids):
         embeds = setting.checkpoint.model.get_input_embeddings()(ids).clone()
         for position in transcript.positions("answer"):
-            embeds[0, position] = filler
+            embeds[0, position] = replacement
         return setting.checkpoint.model(inputs_embeds=embeds, use_cache=False).logits
 
     return forward
@@ -66,10 +66,10 @@ def test_a_filler_stands_for_exactly_the_answers_tokens(tiny_setting, open_quest
         with torch.no_grad():
             seen = said_after(setting, transcript, lambda ids: setting.checkpoint.model(ids, use_cache=False).logits)
         assert record["seen"]["probability"] == pytest.approx(seen.tolist(), abs=1e-4)
-        fillers = filler_embeddings(setting)
-        assert list(fillers) == ["neutral", "mean", "pad"]
-        for name, filler in fillers.items():
-            expected = said_after(setting, transcript, with_filler(setting, transcript, filler))
+        replacements = replacement_embeddings(setting)
+        assert list(replacements) == ["neutral", "mean", "pad"]
+        for name, replacement in replacements.items():
+            expected = said_after(setting, transcript, with_replacement(setting, transcript, replacement))
             assert record["masked"][name]["probability"] == pytest.approx(expected.tolist(), abs=1e-4)
             assert (expected - seen).abs().max() > 0.005, "the answer matters to this model"
 
@@ -77,26 +77,26 @@ def test_a_filler_stands_for_exactly_the_answers_tokens(tiny_setting, open_quest
 def test_tokens_of_the_question_are_left_untouched(tiny_setting, open_questions):
     setting = tiny_setting("gemma3")
     transcript = setting.prompter.transcript(open_questions[0], "Asunción")
-    length, filler = len(setting.prefix.opening), torch.full((48,), 0.25)
-    made = variants(setting, transcript, length, fillers=["flat"])
-    embeds, own = made.embeds(setting, {"flat": filler}), setting.prefix.embedded(made.tree.tokens)
+    length, replacement = len(setting.prefix.shared_prefix), torch.full((48,), 0.25)
+    made = variants(setting, transcript, length, replacements=["flat"])
+    embeds, own = made.embeds(setting, {"flat": replacement}), setting.prefix.embedded(made.tree.tokens)
     assert len(made.hidden["flat"]) == len(transcript.positions("answer"))
     for node in range(len(made.tree.tokens)):
-        assert torch.equal(embeds[node], filler if node in made.hidden["flat"] else own[node])
+        assert torch.equal(embeds[node], replacement if node in made.hidden["flat"] else own[node])
 
 
 def test_what_variants_have_in_common_stands_once(tiny_setting, open_questions):
     setting = tiny_setting("llama")
     transcript = setting.prompter.transcript(open_questions[0], "Kitten")
-    length = len(setting.prefix.opening)
-    made = variants(setting, transcript, length, fillers=["neutral", "mean"], cuts=CUTS)
+    length = len(setting.prefix.shared_prefix)
+    made = variants(setting, transcript, length, replacements=["neutral", "mean"], knockouts=KNOCKOUTS)
     answer, rest = transcript.positions("answer"), len(transcript.ids) - length
     levels = len(setting.reader.plan(transcript, length)[0].tokens) - rest
     after = len(transcript.ids) - answer[-1] - 1
-    apart = [rest, after + len(answer), after + len(answer), 1, after]  # as it is, two fillers, two cuts
+    apart = [rest, after + len(answer), after + len(answer), 1, after]  # as it is, two replacements, two cuts
     assert len(made.tree.tokens) == sum(apart) + len(apart) * levels
-    assert list(made.plans) == ["seen", "neutral", "mean", *CUTS]
-    alone = variants(setting, transcript, length, fillers=["neutral"], seen=False)
+    assert list(made.plans) == ["seen", "neutral", "mean", *KNOCKOUTS]
+    alone = variants(setting, transcript, length, replacements=["neutral"], seen=False)
     assert list(alone.plans) == ["neutral"] and len(alone.tree.tokens) == rest + levels
 
 
@@ -124,15 +124,15 @@ def test_a_cut_equals_transformer_lens_knockout(tiny_setting, open_questions, fa
     (record,) = measured(setting, [case])
     transcript = setting.prompter.transcript(case.question, case.answer)
     hooked, answer = HookedModel(setting.checkpoint.model), transcript.positions("answer")
-    for name, first in zip(CUTS, (len(transcript.ids) - 1, answer[-1] + 1), strict=True):
+    for name, first in zip(KNOCKOUTS, (len(transcript.ids) - 1, answer[-1] + 1), strict=True):
 
         def cut(ids, first=first):
-            with hooked.attention_cut(list(range(first, ids.shape[1])), answer):
+            with hooked.attention_knocked_out(list(range(first, ids.shape[1])), answer):
                 return hooked.logits(ids)
 
         expected = said_after(setting, transcript, cut)
         assert record["masked"][name]["probability"] == pytest.approx(expected.tolist(), abs=2e-3)
-    direct, later = (record["masked"][name]["expected"] for name in CUTS)
+    direct, later = (record["masked"][name]["expected"] for name in KNOCKOUTS)
     assert direct != pytest.approx(record["seen"]["expected"], abs=1e-3), "the cut does something"
     assert direct != pytest.approx(later, abs=5e-5), "what stands between passes the answer on"
 
@@ -140,15 +140,15 @@ def test_a_cut_equals_transformer_lens_knockout(tiny_setting, open_questions, fa
 def test_the_direct_cut_blinds_the_rows_that_are_read_and_the_other_one_all_that_follow(tiny_setting, open_questions):
     setting = tiny_setting("llama")
     transcript = setting.prompter.transcript(open_questions[0], "Kitten")
-    length = len(setting.prefix.opening)
-    made = variants(setting, transcript, length, fillers=["neutral"], cuts=CUTS)
+    length = len(setting.prefix.shared_prefix)
+    made = variants(setting, transcript, length, replacements=["neutral"], knockouts=KNOCKOUTS)
     sight, tree = made.tree.sight(), made.tree
-    assert len(tree.cuts) == 2
+    assert len(tree.knockouts) == 2
     path = tree.insert(transcript.ids[length:])
     answer = [path[i - length] for i in transcript.positions("answer")]
     levels = len(setting.reader.plan(transcript, length)[0].tokens) - len(path)
-    for name, (looking, looked_at) in zip(CUTS, tree.cuts, strict=True):
-        blind = 1 + levels if name == CUTS[0] else len(path) - path.index(answer[-1]) - 1 + levels
+    for name, (looking, looked_at) in zip(KNOCKOUTS, tree.knockouts, strict=True):
+        blind = 1 + levels if name == KNOCKOUTS[0] else len(path) - path.index(answer[-1]) - 1 + levels
         assert len(looking) == blind and list(looked_at) == answer
         for node in looking:
             above, seen = node, set()
@@ -156,8 +156,8 @@ def test_the_direct_cut_blinds_the_rows_that_are_read_and_the_other_one_all_that
                 seen.add(above)
                 above = tree.parents[above]
             assert set(sight[node].nonzero()[0]) == seen - set(answer) and seen > set(answer)
-    others = set(range(len(sight))) - {node for looking, _ in tree.cuts for node in looking}
-    tree.cuts.clear()
+    others = set(range(len(sight))) - {node for looking, _ in tree.knockouts for node in looking}
+    tree.knockouts.clear()
     whole = tree.sight()
     assert all((sight[node] == whole[node]).all() for node in others), "all others see what they saw"
 
@@ -170,7 +170,7 @@ def test_a_cue_in_the_answers_length_is_seen_by_divergence_and_not_by_hiding_its
     for record in (right, other_length):
         for name in record["masked"]:
             assert record["values"][f"{name}.drop"] == record["seen"]["expected"] - record["masked"][name]["expected"]
-            assert abs(record["values"][f"{name}.drop"]) < 0.1, "fillers and cuts leave every token where it was"
+            assert abs(record["values"][f"{name}.drop"]) < 0.1, "replacements and cuts leave every token where it was"
 
 
 def test_cases_together_equal_cases_alone(tiny_setting, open_questions):
@@ -182,7 +182,7 @@ def test_cases_together_equal_cases_alone(tiny_setting, open_questions):
     assert together[0]["values"] != pytest.approx(together[1]["values"], abs=1e-3)
 
 
-# Fillers
+# Replacements
 
 
 def checkpoint_of(tokenizer, *, stops=(4,)) -> SimpleNamespace:
@@ -211,7 +211,7 @@ def test_a_pad_that_ends_the_turn_is_left_out_of_the_record(tiny_setting, open_q
         setting.checkpoint.model.generation_config, "eos_token_id", [setting.checkpoint.tokenizer.pad_token_id]
     )
     (record,) = measured(setting, [case])
-    assert list(record["masked"]) == ["neutral", "mean", *CUTS]
+    assert list(record["masked"]) == ["neutral", "mean", *KNOCKOUTS]
 
 
 @pytest.mark.parametrize("vocabulary", ["digits", "spaced", "pieces"])

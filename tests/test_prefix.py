@@ -57,7 +57,7 @@ def one_tree(paths) -> tuple[TokenTree, list[tuple[int, ...]]]:
 
 
 def held(prefix: SharedPrefix) -> list[torch.Tensor]:
-    """A copy of what the prefix holds of its opening: keys and values of every layer."""
+    """A copy of what the prefix holds of its shared prefix: keys and values of every layer."""
     return [x.clone() for kv in prefix._keys_values for x in kv]
 
 
@@ -72,30 +72,30 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 @pytest.mark.parametrize(("family", "adapter"), KINDS, ids=IDS)
 def test_a_tree_over_a_shared_prefix_equals_separate_forward_passes(tiny_loaded, monkeypatch, family, adapter):
     model = tiny_loaded(family, adapter).model
-    opening = some_tokens(60)
-    prefix = SharedPrefix(model, opening)
+    shared_prefix = some_tokens(60)
+    prefix = SharedPrefix(model, shared_prefix)
     paths = continuations()
     tree, nodes = one_tree(paths)
-    assert len(opening) > WINDOW and len(tree.tokens) < sum(map(len, paths))
-    (found,) = read_whole(prefix, len(opening), [tree])
+    assert len(shared_prefix) > WINDOW and len(tree.tokens) < sum(map(len, paths))
+    (found,) = read_whole(prefix, len(shared_prefix), [tree])
     for path, at in zip(paths, nodes, strict=True):
-        assert apart(found[list(at)], plain(model, opening + path)[len(opening) :]) < TOLERANCE
+        assert apart(found[list(at)], plain(model, shared_prefix + path)[len(shared_prefix) :]) < TOLERANCE
     if family in WINDOWED:  # positive control: without its windows the model says something else
         monkeypatch.setattr(prefix, "windows", dict.fromkeys(prefix.windows))
-        (unwindowed,) = read_whole(prefix, len(opening), [tree])
+        (unwindowed,) = read_whole(prefix, len(shared_prefix), [tree])
         assert apart(unwindowed, found) > 0.1
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3"])
 @pytest.mark.parametrize("length", [0, 1, WINDOW - 1, WINDOW, 45])
 def test_any_part_of_the_opening_can_be_continued(tiny_model, family, length):
-    model, opening = tiny_model(family), some_tokens(60)
-    prefix = SharedPrefix(model, opening)
+    model, shared_prefix = tiny_model(family), some_tokens(60)
+    prefix = SharedPrefix(model, shared_prefix)
     paths = [some_tokens(n, seed=n) for n in (1, 5, 40)]
     tree, nodes = one_tree(paths)
     (found,) = read_whole(prefix, length, [tree])
     for path, at in zip(paths, nodes, strict=True):
-        assert apart(found[list(at)], plain(model, opening[:length] + path)[length:]) < TOLERANCE
+        assert apart(found[list(at)], plain(model, shared_prefix[:length] + path)[length:]) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
@@ -120,7 +120,7 @@ def test_reading_on_equals_reading_at_once_and_leaves_the_shorter_prefix_as_it_w
     tree, _ = one_tree(continuations(4))
     (step_by_step,) = read_whole(longer, 50, [tree])
     assert apart(step_by_step, read_whole(SharedPrefix(model, ids), 50, [tree])[0]) < TOLERANCE
-    assert (short.opening, longer.opening) == (tuple(ids[:20]), tuple(ids))
+    assert (short.shared_prefix, longer.shared_prefix) == (tuple(ids[:20]), tuple(ids))
     assert unchanged(before, short)
     with pytest.raises(ValueError, match="does not begin with the shorter"):
         longer.extended([*ids[:30], 7, *ids[31:], 8])
@@ -130,8 +130,8 @@ def test_reading_on_equals_reading_at_once_and_leaves_the_shorter_prefix_as_it_w
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
 def test_a_fork_that_grows_leaves_the_prefix_as_it_was(tiny_model, family):
-    model, opening = tiny_model(family), some_tokens(40)
-    prefix = SharedPrefix(model, opening)
+    model, shared_prefix = tiny_model(family), some_tokens(40)
+    prefix = SharedPrefix(model, shared_prefix)
     before = held(prefix)
     tree, _ = one_tree(continuations(6))
     (first,) = read_whole(prefix, 40, [tree])
@@ -163,12 +163,12 @@ def test_trees_side_by_side_do_not_see_each_other(tiny_model, monkeypatch, famil
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
 @pytest.mark.parametrize(("batch_tokens", "row_tokens"), [(1, 384), (60, 384), (4096, 1), (4096, 30), (4096, 384)])
 def test_the_size_of_batches_and_rows_changes_no_number(tiny_model, monkeypatch, family, batch_tokens, row_tokens):
-    model, opening, paths = tiny_model(family), some_tokens(30), continuations(12)
+    model, shared_prefix, paths = tiny_model(family), some_tokens(30), continuations(12)
     monkeypatch.setattr(engine, "ROW_TOKENS", row_tokens)
-    prefix = SharedPrefix(model, opening, batch_tokens=batch_tokens)
+    prefix = SharedPrefix(model, shared_prefix, batch_tokens=batch_tokens)
     trees = [one_tree([path])[0] for path in paths]
     for path, found in zip(paths, read_whole(prefix, 30, trees), strict=True):
-        assert apart(found, plain(model, opening + path)[30:]) < TOLERANCE
+        assert apart(found, plain(model, shared_prefix + path)[30:]) < TOLERANCE
 
 
 def test_logits_come_in_the_order_in_which_nodes_were_asked_for(tiny_model):
@@ -186,15 +186,15 @@ def test_logits_come_in_the_order_in_which_nodes_were_asked_for(tiny_model):
 def test_a_cut_between_nodes_equals_transformer_lens_knockout(tiny_model, family):
     from interp.models.hooks import HookedModel
 
-    model, opening, path = tiny_model(family), some_tokens(20), some_tokens(10, seed=5)
-    prefix = SharedPrefix(model, opening)
+    model, shared_prefix, path = tiny_model(family), some_tokens(20), some_tokens(10, seed=5)
+    prefix = SharedPrefix(model, shared_prefix)
     tree, _ = one_tree([path])
     (uncut,) = read_whole(prefix, 20, [tree])
-    tree.cuts.append(((6, 8, 9), (2, 3, 4)))
+    tree.knockouts.append(((6, 8, 9), (2, 3, 4)))
     (cut,) = read_whole(prefix, 20, [tree])
     hooked = HookedModel(model)
-    with hooked.attention_cut([26, 28, 29], [22, 23, 24]):
-        expected = hooked.logits(torch.tensor([opening + path]))[0, 20:]
+    with hooked.attention_knocked_out([26, 28, 29], [22, 23, 24]):
+        expected = hooked.logits(torch.tensor([shared_prefix + path]))[0, 20:]
     assert apart(cut, expected) < 1e-3  # another attention kernel
     assert apart(cut[:6], uncut[:6]) < 1e-5
     assert apart(cut[6], uncut[6]) > 0.01 and apart(cut[9], uncut[9]) > 0.01, "the cut does something"
@@ -202,12 +202,12 @@ def test_a_cut_between_nodes_equals_transformer_lens_knockout(tiny_model, family
 
 @pytest.mark.parametrize(("family", "adapter"), KINDS, ids=IDS)
 def test_a_cut_in_some_layers_equals_a_mask_put_in_by_hand_there(tiny_loaded, family, adapter):
-    model, opening, path = tiny_loaded(family, adapter).model, some_tokens(20), some_tokens(10, seed=5)
-    prefix = SharedPrefix(model, opening)
+    model, shared_prefix, path = tiny_loaded(family, adapter).model, some_tokens(20), some_tokens(10, seed=5)
+    prefix = SharedPrefix(model, shared_prefix)
     trees = [one_tree([path])[0] for _ in range(4)]
-    trees[1].cuts_in_layer = {1: [((6, 8, 9), (2, 3, 4))], 2: [((9,), (2,))]}
-    trees[2].cuts_in_layer = {key: [((6, 8, 9), (2, 3, 4))] for key in range(3)}
-    trees[3].cuts.append(((6, 8, 9), (2, 3, 4)))
+    trees[1].knockouts_in_layer = {1: [((6, 8, 9), (2, 3, 4))], 2: [((9,), (2,))]}
+    trees[2].knockouts_in_layer = {key: [((6, 8, 9), (2, 3, 4))] for key in range(3)}
+    trees[3].knockouts.append(((6, 8, 9), (2, 3, 4)))
     uncut, some, every, whole = read_whole(prefix, 20, trees)
     assert apart(every, whole) < 1e-5 and apart(uncut[9], whole[9]) > 0.01
     assert apart(some[:6], uncut[:6]) < 1e-5 < 0.001 < min(apart(some[9], uncut[9]), apart(some[9], whole[9]))
@@ -231,7 +231,7 @@ def test_a_cut_in_some_layers_equals_a_mask_put_in_by_hand_there(tiny_loaded, fa
     given = masks[""] if len(windows) == 1 else {k: m for k, m in masks.items() if k}
     try:
         with torch.no_grad():
-            expected = model(torch.tensor([opening + path]), attention_mask=given, use_cache=False).logits[0, 20:]
+            expected = model(torch.tensor([shared_prefix + path]), attention_mask=given, use_cache=False).logits[0, 20:]
     finally:
         for hook in hooks:
             hook.remove()
@@ -251,13 +251,13 @@ def test_the_hooks_of_layer_masks_are_gone_also_after_an_exception(tiny_model):
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_gradients_along_a_path_equal_those_of_a_plain_forward_pass(tiny_model, family):
-    model, opening, path = tiny_model(family), some_tokens(20), some_tokens(6, seed=5)
-    prefix = SharedPrefix(model, opening)
+    model, shared_prefix, path = tiny_model(family), some_tokens(20), some_tokens(6, seed=5)
+    prefix = SharedPrefix(model, shared_prefix)
     tree, _ = one_tree([path])
     steps = torch.stack([prefix.embedded(path) * scale for scale in (0.3, 0.7, 1.0)])
     ours, whole = steps.clone().requires_grad_(), steps.clone().requires_grad_()
     found = prefix.path_logits(20, tree, [5, 2], ours).logits()
-    before = prefix.embedded(opening).expand(3, -1, -1)
+    before = prefix.embedded(shared_prefix).expand(3, -1, -1)
     expected = model(inputs_embeds=torch.cat([before, whole], 1), use_cache=False).logits[:, [25, 22]]
     assert apart(found, expected) < TOLERANCE
     (one,) = torch.autograd.grad(found[..., 7].sum(), ours)
@@ -295,7 +295,7 @@ def test_a_path_may_go_on_below_a_node_and_a_cut_takes_only_what_is_named():
     tree, ((a, b),) = one_tree([[1, 2]])
     assert tree.insert([3, 4], after=a) == (2, 3)
     assert tree.insert([2, 3], after=a) == (b, 4)
-    tree.cuts.append(((3, 4), (a, b)))
+    tree.knockouts.append(((3, 4), (a, b)))
     assert tree.sight().astype(int).tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
@@ -316,9 +316,15 @@ def test_batches_hold_every_item_once_and_at_most_so_many_tokens_after_padding(s
 
 @given(st.lists(TOKENS, min_size=1, max_size=5), TOKENS)
 @examples(200)
-def test_what_is_shared_is_the_longest_common_beginning_that_leaves_each_a_token(sequences, opening):
-    shared = SharedPrefix.shared_length(SimpleNamespace(opening=tuple(opening)), [tuple(s) for s in sequences])
-    fits = [n for n in range(len(opening) + 1) if all(len(s) > n and list(s[:n]) == opening[:n] for s in sequences)]
+def test_what_is_shared_is_the_longest_common_beginning_that_leaves_each_a_token(sequences, shared_prefix):
+    shared = SharedPrefix.shared_length(
+        SimpleNamespace(shared_prefix=tuple(shared_prefix)), [tuple(s) for s in sequences]
+    )
+    fits = [
+        n
+        for n in range(len(shared_prefix) + 1)
+        if all(len(s) > n and list(s[:n]) == shared_prefix[:n] for s in sequences)
+    ]
     assert shared == max(fits)
 
 
@@ -345,12 +351,12 @@ def test_layers_of_an_unknown_kind_are_refused_by_name(tiny_model):
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3"])
 @pytest.mark.parametrize("row_tokens", [1, 30, 384])
 def test_copies_that_grow_side_by_side_equal_plain_forward_passes(tiny_model, monkeypatch, family, row_tokens):
-    model, opening = tiny_model(family), some_tokens(20)
+    model, shared_prefix = tiny_model(family), some_tokens(20)
     monkeypatch.setattr(engine, "ROW_TOKENS", row_tokens)
-    prompts = [opening + some_tokens(n, seed=n) for n in (3, 9, 25)]
+    prompts = [shared_prefix + some_tokens(n, seed=n) for n in (3, 9, 25)]
     copies = [0, 1, 0, 2, 1, 0]
     texts = [list(prompts[number]) for number in copies]
-    branches = Branches(SharedPrefix(model, opening), len(opening), prompts, copies)
+    branches = Branches(SharedPrefix(model, shared_prefix), len(shared_prefix), prompts, copies)
     for text, found in zip(texts, branches.logits, strict=True):
         assert apart(found, plain(model, text)[-1]) < TOLERANCE
     draw = random.Random(2)
@@ -368,10 +374,10 @@ def test_copies_that_grow_side_by_side_equal_plain_forward_passes(tiny_model, mo
 def test_what_was_read_of_prompts_can_be_continued_from_any_of_their_tokens(
     tiny_model, monkeypatch, family, row_tokens, batch_tokens
 ):
-    model, opening = tiny_model(family), some_tokens(20)
+    model, shared_prefix = tiny_model(family), some_tokens(20)
     monkeypatch.setattr(engine, "ROW_TOKENS", row_tokens)
-    prefix = SharedPrefix(model, opening, batch_tokens=batch_tokens)
-    prompts = [opening + some_tokens(length, seed) for seed, length in enumerate((6, 9, 4, 12), 50)]
+    prefix = SharedPrefix(model, shared_prefix, batch_tokens=batch_tokens)
+    prompts = [shared_prefix + some_tokens(length, seed) for seed, length in enumerate((6, 9, 4, 12), 50)]
     branches = Branches(prefix, 20, prompts, [0, 1, 2, 3, 1])
     read = branches.read()
     branches.grown(np.arange(5), [7, 8, 9, 10, 11])  # what was read stays as it was
@@ -389,13 +395,13 @@ def test_what_was_read_of_prompts_can_be_continued_from_any_of_their_tokens(
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
 def test_trees_of_one_batch_may_continue_more_or_less_of_the_opening(tiny_model, family):
-    model, opening, paths = tiny_model(family), some_tokens(30), continuations(4)
-    prefix, trees = SharedPrefix(model, opening), [one_tree([path])[0] for path in paths]
+    model, shared_prefix, paths = tiny_model(family), some_tokens(30), continuations(4)
+    prefix, trees = SharedPrefix(model, shared_prefix), [one_tree([path])[0] for path in paths]
     lengths = [30, 0, 17, 4]
     reads = [range(len(tree.tokens)) for tree in trees]
     found = dict(prefix.logits(lengths, trees, reads))
     for i, (length, path) in enumerate(zip(lengths, paths, strict=True)):
-        assert apart(found[i].logits(), plain(model, opening[:length] + path)[length:]) < TOLERANCE
+        assert apart(found[i].logits(), plain(model, shared_prefix[:length] + path)[length:]) < TOLERANCE
 
 
 def test_a_branch_is_shared_with_no_other_path():

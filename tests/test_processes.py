@@ -20,7 +20,7 @@ from interp.pipelines.evaluation import Evaluate
 from interp.run.processes import Processes, launched
 from interp.run.recording import recorded
 from interp.run.runs import Run, read_records, read_run
-from interp.run.shares import left_shares, share_of
+from interp.run.shards import left_shards, shard_of
 
 LAUNCH = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
 LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m")
@@ -62,7 +62,7 @@ def alone(flags, tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_two_processes_diagnose_what_one_does_in_the_same_order(alone, flags, tmp_path):
     done = finished(command("interp.diagnose", tmp_path / "run", flags | DIAGNOSE, together=True))
-    assert keys(tmp_path / "run") == keys(alone) and not left_shares(tmp_path / "run")
+    assert keys(tmp_path / "run") == keys(alone) and not left_shards(tmp_path / "run")
     assert close(read_run(tmp_path / "run")[1], read_run(alone)[1])
     assert done.stdout.count("JSD at most 0.1, share") == 1, "the table is printed once"
 
@@ -140,17 +140,17 @@ def test_a_process_that_is_killed_is_said_and_the_same_command_or_one_process_fi
         told, env=environment(), cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not (share_of(out, 1).exists() and b'"jsd"' in share_of(out, 1).read_bytes()):
+    while not (shard_of(out, 1).exists() and b'"jsd"' in shard_of(out, 1).read_bytes()):
         assert time.monotonic() < deadline and begun.poll() is None, begun.communicate()[1][-3000:]
         time.sleep(0.02)
     os.kill(worker(begun.pid, "1"), signal.SIGKILL)
     _, errors = begun.communicate(timeout=120)
     assert begun.returncode != 0 and "SIGKILL" in errors and not (out / "summary.json").exists()
-    assert left_shares(out), "what was measured is there"
+    assert left_shards(out), "what was measured is there"
     finished(command("interp.diagnose", out, flags | DIAGNOSE, together=together))
     assert sorted(keys(out)) == sorted(keys(alone)) and len(set(keys(out))) == len(keys(out))
     assert close(read_run(out)[1], read_run(alone)[1])
-    assert not left_shares(out)
+    assert not left_shards(out)
 
 
 def worker(launcher: int, rank: str) -> int:
@@ -171,9 +171,9 @@ def worker(launcher: int, rank: str) -> int:
 
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 5))
 def test_the_shares_of_all_processes_are_the_items_each_once(items, count):
-    shares = [Processes(count, index).share(items) for index in range(count)]
-    assert sorted(item for share in shares for item in share) == sorted(items)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    shards = [Processes(count, index).shard(items) for index in range(count)]
+    assert sorted(item for share in shards for item in share) == sorted(items)
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 def test_without_a_launcher_there_is_one_process(monkeypatch):
@@ -202,7 +202,7 @@ def record(identity: str, measure: str = "jsd") -> dict:
 def write_share(folder: Path, index: int, records: list[dict], torn: str = "") -> None:
     folder.mkdir(exist_ok=True)
     text = "".join(json.dumps(one) + "\n" for one in records)
-    share_of(folder, index).write_text(text + torn)
+    shard_of(folder, index).write_text(text + torn)
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_shares_of_a_launch_that_died_are_merged_in_the_questions_order(tmp_path
                 run.append(record(identity))
         run.gather("jsd", 0, list("abcdef"))
         assert [one["id"] for one in run.records("jsd")] == list("abcdef")
-    assert not left_shares(folder) and list(read_records(folder)) == [record(i) for i in "abcdef"]
+    assert not left_shards(folder) and list(read_records(folder)) == [record(i) for i in "abcdef"]
 
 
 def test_shares_of_another_measure_wait_for_their_turn(tmp_path):
@@ -232,7 +232,7 @@ def test_shares_of_another_measure_wait_for_their_turn(tmp_path):
     with Run(tmp_path, IDENTITY) as run:
         run.gather("answer", 0, ["a"])
         assert not list(run.records("jsd")), "else they would not stand in the questions' order"
-    assert left_shares(tmp_path), "nothing is removed that was not merged"
+    assert left_shards(tmp_path), "nothing is removed that was not merged"
     with Run(tmp_path, IDENTITY) as run:
         run.gather("jsd", 0, ["a", "b"])
     assert [key[::2] for key in keys(tmp_path)] == [("answer", "a"), ("jsd", "a"), ("jsd", "b")]
@@ -253,7 +253,7 @@ def test_a_finished_cell_that_was_not_merged_is_merged_by_the_same_command(flags
     )
     write_share(tmp_path / "run", 1, apart)
     assert close(read_run(evaluated(asked))[1], wanted)
-    assert not left_shares(tmp_path / "run") and sorted(keys(tmp_path / "run")) == sorted(
+    assert not left_shards(tmp_path / "run") and sorted(keys(tmp_path / "run")) == sorted(
         (one["measure"], one["set"], one["id"]) for one in records
     )
 
@@ -273,7 +273,7 @@ def test_records_that_do_not_arrive_are_said_and_nothing_is_removed(tmp_path):
         run.gather("jsd", 0, ["a", "b"])
         assert run.done == {("jsd", 0, "a")}, "what was not seen is not done"
         write_share(tmp_path, 1, [record("b")])
-    assert share_of(tmp_path, 1).exists(), "what came late is not removed"
+    assert shard_of(tmp_path, 1).exists(), "what came late is not removed"
 
 
 def test_nobody_writes_before_all_have_seen_what_is_there(tmp_path):
@@ -291,7 +291,7 @@ def test_nobody_writes_before_all_have_seen_what_is_there(tmp_path):
 
 def test_a_share_that_is_no_share_is_named(tmp_path):
     write_share(tmp_path, 1, [record("a")])
-    with share_of(tmp_path, 1).open("a") as stream:
+    with shard_of(tmp_path, 1).open("a") as stream:
         stream.write('{"measure": "jsd", "set": 0, "id": ["b"]}\n')
     with pytest.raises(UserError, match=r"records\.1\.jsonl, line 2: not a record"), Run(tmp_path, IDENTITY):
         pass
@@ -301,7 +301,7 @@ def test_a_straggler_of_another_launch_is_not_written_over(tmp_path):
     import fcntl
 
     write_share(tmp_path, 1, [record("a")])
-    with share_of(tmp_path, 1).open("a") as straggler:
+    with shard_of(tmp_path, 1).open("a") as straggler:
         fcntl.flock(straggler, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is writing to it"), Run(tmp_path, IDENTITY):
             pass

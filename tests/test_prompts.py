@@ -370,12 +370,12 @@ def test_a_tokenizer_that_merges_the_slot_with_a_level_is_refused(tiny_tokenizer
 @SHARED
 def test_the_opening_begins_every_questions_prompt(tiny_tokenizer, kind, text, context):
     prompter = any_prompter(tiny_tokenizer, *kind)
-    opening = prompter.opening
+    shared_prefix = prompter.shared_prefix
     questions = [PARIS, Question("q", text, ("x",)), Question("r", text, ("x",), context=context)]
     for question in questions:
         transcript = prompter.transcript(question)
-        assert transcript.ids[: len(opening)] == opening
-        assert transcript.positions("question")[0] == len(opening), "more could be shared"
+        assert transcript.ids[: len(shared_prefix)] == shared_prefix
+        assert transcript.positions("question")[0] == len(shared_prefix), "more could be shared"
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=5))

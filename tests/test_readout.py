@@ -57,7 +57,7 @@ def slow_loop(setting: Setting, transcript) -> list[float]:
 
 def level_logprobs(setting: Setting, transcript) -> torch.Tensor:
     """What the reader's plan makes of one transcript, before it is renormalised."""
-    length = len(setting.prefix.opening)
+    length = len(setting.prefix.shared_prefix)
     tree, reads, plan = setting.reader.plan(transcript, length)
     ((_, logits),) = setting.prefix.logits(length, [tree], [reads])
     return plan.level_logprobs(logits, setting.reader.stops)
@@ -89,7 +89,7 @@ def test_the_distribution_equals_the_slow_loop(tiny_tokenizer, open_questions, n
     expected = [math.exp(one) / mass for one in slow]
     assert reading.distribution.probability == pytest.approx(expected, rel=1e-3)
     assert max(expected) > 2 * min(expected), "the levels are not all the same"
-    assert reading.distribution.outside == pytest.approx(1 - mass, abs=1e-6)
+    assert reading.distribution.off_scale == pytest.approx(1 - mass, abs=1e-6)
     assert reading.distribution.levels == FORMATS[name].levels
 
 
@@ -107,7 +107,7 @@ def test_a_model_that_states_levels_has_its_mass_on_them_and_the_rest_outside(ta
         (reading,) = setting.reader.readings([transcript])
         slow = [math.exp(one) for one in slow_loop(setting, transcript)]
         assert 0.5 < sum(slow) < 0.999
-        assert reading.distribution.outside == pytest.approx(1 - sum(slow), abs=1e-5)
+        assert reading.distribution.off_scale == pytest.approx(1 - sum(slow), abs=1e-5)
         assert reading.distribution.probability == pytest.approx([one / sum(slow) for one in slow], abs=1e-5)
         values = FORMATS["ScoreNumber"].values
         expected = sum(value * one for value, one in zip(values, slow, strict=True)) / sum(slow)
@@ -133,7 +133,7 @@ def test_8_is_told_from_85_and_1_from_10_worked_by_hand():
         prompter=SimpleNamespace(confidence=SimpleNamespace(levels=("1", "10"), values=(0.1, 1.0)))
     )
     said = ConfidenceReader.distribution(reader, found.log())
-    assert said.outside == pytest.approx(1 - 0.18 - 0.15)
+    assert said.off_scale == pytest.approx(1 - 0.18 - 0.15)
     assert said.probability == pytest.approx((0.18 / 0.33, 0.15 / 0.33))
     both = plan.level_logprobs(following(torch.stack([after, after.roll(1, 0)])), torch.tensor([2, 3])).exp()
     assert both[0].tolist() == pytest.approx([0.18, 0.15]) and both[1, 0].item() == pytest.approx(0.1 * 0.1)
@@ -214,7 +214,7 @@ def test_the_papers_way_reads_the_first_token_on_which_the_levels_part(
         expected.append(sum(said[i, token].item() for i, token in enumerate(suffix)))
     assert level_logprobs(setting, transcript).tolist() == pytest.approx(expected, abs=2e-4)
     (reading,) = setting.reader.readings([transcript])
-    assert reading.distribution.outside == pytest.approx(1 - sum(map(math.exp, expected)), abs=1e-4)
+    assert reading.distribution.off_scale == pytest.approx(1 - sum(map(math.exp, expected)), abs=1e-4)
     whole = setting_of(tiny_tokenizer(vocabulary), name)
     assert level_logprobs(whole, transcript).tolist() < expected, "positive control: an end costs probability"
 
@@ -279,7 +279,7 @@ def test_a_reading_does_not_depend_on_what_is_read_beside_it(taught_setting, ope
     for one, other, third in zip(alone, together, backwards, strict=True):
         for found in (other, third):
             assert found.distribution.probability == pytest.approx(one.distribution.probability, abs=1e-5)
-            assert found.distribution.outside == pytest.approx(one.distribution.outside, abs=1e-5)
+            assert found.distribution.off_scale == pytest.approx(one.distribution.off_scale, abs=1e-5)
             assert (found.answer_logprob, found.answer_tokens) == (
                 pytest.approx(one.answer_logprob, abs=1e-4),
                 one.answer_tokens,
@@ -316,7 +316,7 @@ def test_packed_trees_hold_every_transcript_with_all_its_levels_once(taught_sett
 
 def test_plans_put_one_after_the_other_read_what_each_reads_by_itself(tiny_setting, tiny_tokenizer, open_questions):
     setting = tiny_setting("llama")
-    questions, length = open_questions[:3], len(setting.prefix.opening)
+    questions, length = open_questions[:3], len(setting.prefix.shared_prefix)
     transcripts = [setting.prompter.transcript(q, answer) for q, answer in zip(questions, ANSWERS, strict=True)]
     trees, _ = packed(transcripts, [setting.reader.paths(transcript) for transcript in transcripts], length)
     reads, plans = setting.reader.planned(trees[0], transcripts, length)

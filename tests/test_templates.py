@@ -172,8 +172,8 @@ def test_small_models_with_real_vocabularies_go_through_the_instruments(name):
 
 def test_a_template_that_opens_a_thought_before_the_answer_is_refused_with_the_remedy(tiny_tokenizer):
     opens, closes = "{% if add_generation_prompt %}<think>\n", "{% if enable_thinking is false %}</think>\n{% endif %}"
-    opening = f"{opens}{closes}{{% endif %}}"
-    prompter = prompter_of(with_template(tiny_tokenizer(), CHATML + opening))
+    shared_prefix = f"{opens}{closes}{{% endif %}}"
+    prompter = prompter_of(with_template(tiny_tokenizer(), CHATML + shared_prefix))
     with pytest.raises(UserError, match=r"opens a thought .*; pass --template-args enable_thinking=false"):
         prompter.transcript(WHERE, "Rome")
     quiet = prompter_of(prompter.tokenizer, template_args={"enable_thinking": False})

@@ -81,7 +81,7 @@ def whole_texts(setting, transcripts) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "form"), [*((kind, "ScoreLetter") for kind in KINDS), ("llama", "ScorePercent")])
 def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tiny_loaded, open_questions, family, form):
-    setting = prepared(tiny_loaded(family), FORMATS[form], shots=1, read_opening=False)
+    setting = prepared(tiny_loaded(family), FORMATS[form], shots=1, read_shared_prefix=False)
     transcripts = [
         setting.prompter.transcript(t.question, answer)
         for t in triplets_of(open_questions[:3])
@@ -113,7 +113,7 @@ def test_a_packed_row_gives_the_loss_and_the_gradients_of_separate_sequences(tin
 @pytest.mark.parametrize("levels", ["whole", "token"])
 def test_a_packed_row_reads_levels_as_the_measurement_does(tiny_loaded, open_questions, levels):
     setting = prepared(
-        tiny_loaded("llama"), FORMATS["ScoreNumber"], prompting=Prompting(levels=levels), read_opening=False
+        tiny_loaded("llama"), FORMATS["ScoreNumber"], prompting=Prompting(levels=levels), read_shared_prefix=False
     )
     transcripts = [setting.prompter.transcript(t.question, t.right) for t in triplets_of(open_questions[:3])]
     row = packed_row(setting, transcripts)
@@ -121,7 +121,7 @@ def test_a_packed_row_reads_levels_as_the_measurement_does(tiny_loaded, open_que
         found, _ = row.logprobs(next_token(setting.checkpoint.model, **row.inputs, use_cache=False).of_row(0))
     for one, reading in zip(found, setting.reader.readings(transcripts), strict=True):
         assert one.softmax(-1).tolist() == pytest.approx(reading.distribution.probability, abs=1e-5)
-        assert 1 - one.exp().sum().item() == pytest.approx(reading.distribution.outside, abs=1e-5)
+        assert 1 - one.exp().sum().item() == pytest.approx(reading.distribution.off_scale, abs=1e-5)
     assert levels == "whole" or row.plan.level_ends.numel() == 0
 
 
@@ -132,12 +132,12 @@ def test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_t
     recipe = replace(ADVICE_RECIPES["small"], mass=0.7)
     contrast = AdviceObjective(checkpoint, 1, recipe)
     put = [(t.question, answer) for t in triplets for answer in (t.right, t.wrong)]
-    setting = prepared(checkpoint, FORMATS[form], shots=1, read_opening=False)
+    setting = prepared(checkpoint, FORMATS[form], shots=1, read_shared_prefix=False)
     with torch.no_grad():
         levels, answers = whole_texts(setting, [setting.prompter.transcript(*one) for one in put])
         found = contrast.terms(checkpoint.model, contrast.inputs(MiniBatch(tuple(triplets), 0)))
     means = levels.softmax(-1) @ values
-    right, wrong, outside = means[0::2], means[1::2], -levels.logsumexp(-1)
+    right, wrong, off_scale = means[0::2], means[1::2], -levels.logsumexp(-1)
     assert torch.allclose(found["lm"], -recipe.lm * answers[0::2], atol=1e-4)
     assert torch.allclose(
         found["margin"], recipe.margin * (recipe.margin_wanted - right + wrong).clamp(min=0), atol=1e-4
@@ -145,7 +145,7 @@ def test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_t
     apart = jensenshannon(levels.softmax(-1)[0::2], levels.softmax(-1)[1::2], axis=-1) ** 2
     assert np.allclose(found["jsd"], recipe.jsd * (recipe.jsd_wanted - apart).clip(min=0), atol=1e-4)
     assert torch.allclose(found["sum"], recipe.sum * (1 - right - wrong).abs(), atol=1e-4)
-    assert torch.allclose(found["mass"], 0.7 * (outside[0::2] + outside[1::2]) / 2, atol=1e-4)
+    assert torch.allclose(found["mass"], 0.7 * (off_scale[0::2] + off_scale[1::2]) / 2, atol=1e-4)
     assert found["mass"].min() > 0 and (right - wrong).abs().max() > 1e-4
     parts = [found[name] for name in ("lm", "jsd", "margin", "sum", "mass")]
     assert torch.allclose(found["total"], sum(parts), atol=1e-5)
@@ -157,7 +157,7 @@ def test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_t
     outcome = torch.tensor([float(one.right) for one in graded])
     score = (levels.softmax(-1) * (outcome[:, None] - values) ** 2).sum(-1)
     assert torch.allclose(found["brier"], score, atol=1e-4)
-    assert torch.allclose(found["total"], score + 0.7 * outside, atol=1e-4)
+    assert torch.allclose(found["total"], score + 0.7 * off_scale, atol=1e-4)
 
 
 def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences(tiny_loaded, open_questions):

@@ -14,7 +14,7 @@ from interp.calibration import Scored, measures_of, rule_named
 from interp.divergence import NEAR_ZERO
 from interp.formats import FORMATS
 from interp.instruments.attribution import Scorer, rank_of_best
-from interp.instruments.masking import filler_embeddings
+from interp.instruments.masking import replacement_embeddings
 from interp.intervals import Estimate, estimated
 from interp.models.checkpoints import Checkpoint
 from interp.models.head import next_token
@@ -56,7 +56,7 @@ class Objective(ABC, Generic[AnyExample]):
             shots=self.shots,
             shot_seed=shot_seed,
             prompting=self.prompting,
-            read_opening=False,
+            read_shared_prefix=False,
         )
 
     @abstractmethod
@@ -126,12 +126,12 @@ class AdviceObjective(Objective[Triplet]):
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[Triplet]) -> dict[str, Estimate]:
         """How the confidence depends on the answer, and on which of two wrong ones; where the answer ranks."""
-        right, wrong, jsd, wrong_wrong, outside = [], [], [], [], []
+        right, wrong, jsd, wrong_wrong, off_scale = [], [], [], [], []
         for part in chunks(examples, self.recipe.batch):
             made = self.row(part[0].format, 0, [(t.question, a) for t in part for a in _three(t)])
             with torch.no_grad():
                 said = read(model, made["row"])
-            outside += (1 - said.mass.exp()).tolist()
+            off_scale += (1 - said.mass.exp()).tolist()
             first, second, third = (said.levels[i::3] for i in range(3))
             right += expected(first, made["values"]).tolist()
             wrong += expected(second, made["values"]).tolist()
@@ -146,7 +146,7 @@ class AdviceObjective(Objective[Triplet]):
             "jsd": estimated(jsd, np.median),
             "near_zero_share": estimated([float(value <= NEAR_ZERO) for value in jsd]),
             "wrong_wrong": estimated(wrong_wrong, np.median),
-            "outside": estimated(outside),
+            "outside": estimated(off_scale),
             "answer_rank": estimated([self._rank(triplet) for triplet in examples[:RANKED]], np.median),
         }
 
@@ -156,7 +156,7 @@ class AdviceObjective(Objective[Triplet]):
         transcript = setting.prompter.transcript(triplet.question, triplet.right)
         values = torch.tensor(setting.prompter.confidence.values, device=setting.prefix.model.device)
         scorer = Scorer(setting, transcript, lambda levels: expected(levels.log_softmax(-1), values))
-        effects = scorer.first_order(filler_embeddings(setting)["mean"])
+        effects = scorer.first_order(replacement_embeddings(setting)["mean"])
         return rank_of_best(effects.tolist(), transcript.positions("answer"))
 
 
@@ -181,12 +181,12 @@ class ConfTunerObjective(Objective[GradedAnswer]):
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[GradedAnswer]) -> dict[str, Estimate]:
         """The confidence after right and after wrong answers, and how well it ranks them."""
-        confidence, right, brier, outside = [], [], [], []
+        confidence, right, brier, off_scale = [], [], [], []
         for part in chunks(examples, self.recipe.batch):
             made = self.inputs(MiniBatch(tuple(part), 0))
             with torch.no_grad():
                 said = read(model, made["row"])
-            outside += (1 - said.mass.exp()).tolist()
+            off_scale += (1 - said.mass.exp()).tolist()
             confidence += expected(said.levels, made["values"]).tolist()
             brier += tokenized_brier(said.levels, made["right"], made["values"]).tolist()
             right += [example.right for example in part]
@@ -195,7 +195,7 @@ class ConfTunerObjective(Objective[GradedAnswer]):
             "right": estimated([c for c, r in zip(confidence, right, strict=True) if r]),
             "wrong": estimated([c for c, r in zip(confidence, right, strict=True) if not r]),
             "tokenized_brier": estimated(brier),
-            "outside": estimated(outside),
+            "outside": estimated(off_scale),
             "auroc": measured["auroc"],
             "ece": measured["ece"],
         }

@@ -11,7 +11,7 @@ import numpy as np
 from interp.errors import UserError
 from interp.instruments.base import Instrument, Metric
 from interp.instruments.floor import READINGS, of_score
-from interp.instruments.masking import REPLACED, filler_embeddings
+from interp.instruments.masking import REPLACED, replacement_embeddings
 from interp.records import READ_SPANS, Span, Transcript
 from interp.run.runs import Record, chunks
 
@@ -94,7 +94,7 @@ class Attribution:
 
 @dataclass(frozen=True)
 class PathScore:
-    """The score as a function of how far each token has come from the filler (0) to itself (1): [paths, tokens]."""
+    """The score as a function of how far each token is from its replacement (0) to itself (1): [paths, tokens]."""
 
     of: Callable[["Tensor"], "Tensor"]
     """[paths, tokens] -> [paths]."""
@@ -107,12 +107,12 @@ class PathScore:
         return self.of(coordinates)
 
     def ends(self, tokens: int) -> tuple[float, float]:
-        """The score of the tokens themselves and of the filler, read side by side as the points between them are."""
+        """The score of the tokens themselves and of the replacement, side by side as the points between are."""
         import torch
 
         with torch.no_grad():
-            itself, filler = self(torch.tensor([[1.0] * tokens, [0.0] * tokens])).tolist()
-        return itself, filler
+            itself, replacement = self(torch.tensor([[1.0] * tokens, [0.0] * tokens])).tolist()
+        return itself, replacement
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +141,10 @@ class Rest:
         """The nodes of the tokens at these positions."""
         return [self.nodes[position - self.start] for position in positions]
 
-    def replaced(self, positions: Sequence[int], filler: "Tensor") -> "Tensor":
+    def replaced(self, positions: Sequence[int], replacement: "Tensor") -> "Tensor":
         """The embeddings with those of some tokens replaced."""
         embeds = self.embeds.clone()  # layers may hand out their weights themselves
-        embeds[self.at(positions)] = filler.to(embeds)
+        embeds[self.at(positions)] = replacement.to(embeds)
         return embeds
 
 
@@ -176,14 +176,14 @@ class Scorer:
             scores[i] = self.score(levels).item()
         return scores
 
-    def along(self, positions: Sequence[int], filler: "Tensor") -> PathScore:
-        """The score on the way from the filler to the tokens at some positions.
+    def along(self, positions: Sequence[int], replacement: "Tensor") -> PathScore:
+        """The score on the way from the replacement to the tokens at some positions.
 
         The path is formed in float32 and cast to the model's dtype last, so that its points are as near to the
         straight line as that dtype allows."""
         rest = self._rest(min(positions))
         dtype, moved, here = rest.embeds.dtype, rest.at(positions), rest.embeds.float()
-        origin = filler.to(here)
+        origin = replacement.to(here)
         away = here[moved] - origin
 
         def scored(coordinates: "Tensor") -> "Tensor":
@@ -194,23 +194,23 @@ class Scorer:
 
         return PathScore(scored, len(rest.tree.tokens), rest.prefix.batch_tokens)
 
-    def first_order(self, filler: "Tensor") -> "np.ndarray":
+    def first_order(self, replacement: "Tensor") -> "np.ndarray":
         """What replacing each token would do to the score if the score were linear in it, [tokens]."""
-        gradient, away = self._slopes(filler)
+        gradient, away = self._slopes(replacement)
         effects: np.ndarray = (gradient * away).sum(-1).cpu().numpy()
         return effects
 
-    def first_order_bound(self, filler: "Tensor") -> "np.ndarray":
-        """The most that moving each token's embedding as far as the filler lies, in any direction, would do to the
+    def first_order_bound(self, replacement: "Tensor") -> "np.ndarray":
+        """The most that moving each token's embedding as far as the replacement lies, in any direction, would do to the
         score if the score were linear in it, [tokens].
 
         As a sign of what replacing the token does it is better than `first_order`, in which directions cancel."""
-        gradient, away = self._slopes(filler)
+        gradient, away = self._slopes(replacement)
         bounds: np.ndarray = (gradient.norm(dim=-1) * away.norm(dim=-1)).cpu().numpy()
         return bounds
 
-    def _slopes(self, filler: "Tensor") -> "tuple[Tensor, Tensor]":
-        """The score's gradient at each token's embedding, and the embedding less the filler; both [tokens, width]."""
+    def _slopes(self, replacement: "Tensor") -> "tuple[Tensor, Tensor]":
+        """The score's gradient at each token's embedding, and that less its replacement; both [tokens, width]."""
         import torch
 
         rest = self._rest(0)
@@ -220,7 +220,7 @@ class Scorer:
         score = self.score(rest.plan.level_logprobs(after, self.setting.reader.stops)).sum()
         (gradient,) = torch.autograd.grad(score, here)
         nodes = list(rest.nodes)
-        return gradient[nodes], here.detach()[nodes] - filler.to(here)
+        return gradient[nodes], here.detach()[nodes] - replacement.to(here)
 
     @cached_property
     def _whole(self) -> "SharedPrefix":
@@ -228,8 +228,8 @@ class Scorer:
         return self.setting.prefix.extended(self.transcript.ids[:-1])
 
     def _rest(self, start: int) -> Rest:
-        opening = self.setting.prefix
-        prefix = opening if start <= len(opening.opening) else self._whole
+        shared_prefix = self.setting.prefix
+        prefix = shared_prefix if start <= len(shared_prefix.shared_prefix) else self._whole
         tree, reads, plan = self.setting.reader.plan(self.transcript, start)
         nodes = tree.insert(self.transcript.ids[start:])
         return Rest(prefix, start, tree, reads, plan, nodes)
@@ -270,13 +270,13 @@ def integrated_gradients(
         nodes *= 2
 
 
-def token_by_token(scorer: Scorer, positions: Sequence[int], filler: "Tensor", seen: float) -> Attribution:
+def token_by_token(scorer: Scorer, positions: Sequence[int], replacement: "Tensor", seen: float) -> Attribution:
     """Integrated gradients along the path that replaces a span's tokens one after the other, the last one first.
 
     On each leg one token moves alone, so its attribution is the difference of the score between the leg's ends: exact
     for spans of any length, where straight paths through RMSNorm do not converge. It depends on the order."""
     steps = [positions[i:] for i in range(len(positions) - 1, -1, -1)]
-    scores = [seen, *scorer.replaced([(step, filler) for step in steps])]
+    scores = [seen, *scorer.replaced([(step, replacement) for step in steps])]
     legs = tuple(float(before - after) for before, after in pairwise(scores))[::-1]
     effect = seen - scores[-1]
     return Attribution(legs, effect, sum(legs) - effect, 0, False)
@@ -312,12 +312,12 @@ def _of_case(
 ) -> Record:
     transcript = setting.prompter.transcript(case.question, case.answer)
     scorer = Scorer(setting, transcript, _score(setting, score, transcript))
-    fillers = filler_embeddings(setting)
+    replacements = replacement_embeddings(setting)
     spans = [span for span in READ_SPANS if span in transcript.spans]
-    (seen,) = scorer.replaced([((), fillers["mean"])])
-    asked = [(span, name) for span in spans for name in fillers]
-    replacements = [(transcript.positions(span), fillers[name]) for span, name in asked]
-    again, *masked = scorer.replaced([((), fillers["mean"]), *replacements])
+    (seen,) = scorer.replaced([((), replacements["mean"])])
+    asked = [(span, name) for span in spans for name in replacements]
+    moved = [(transcript.positions(span), replacements[name]) for span, name in asked]
+    again, *masked = scorer.replaced([((), replacements["mean"]), *moved])
     effects: dict[Span, dict[str, float]] = {span: {} for span in spans}
     for (span, name), left in zip(asked, masked, strict=True):
         effects[span][name] = seen - left
@@ -327,18 +327,20 @@ def _of_case(
     if path == "prompt":
         return record | _along_prompt(setting, scorer, whole, effects)
     answer = transcript.positions("answer")
-    filler = fillers[baseline]
-    spread = _of_answer(scorer, answer, filler, effects["answer"][baseline], whole)
+    replacement = replacements[baseline]
+    spread = _of_answer(scorer, answer, replacement, effects["answer"][baseline], whole)
     if path == "tokens":
-        legs = {span: token_by_token(scorer, transcript.positions(span), filler, seen) for span in spans}
+        legs = {span: token_by_token(scorer, transcript.positions(span), replacement, seen) for span in spans}
         tokens: list[float | None] = [None] * len(transcript.ids)
         for span, found in legs.items():
             for position, value in zip(transcript.positions(span), found.attribution, strict=True):
                 tokens[position] = value
     else:
-        tokens = _token_effects(scorer, filler, seen)
+        tokens = _token_effects(scorer, replacement, seen)
     values: dict[str, float | None] = {f"{span}.effect": effects[span][baseline] for span in spans}
-    values |= {f"{span}.effect_{name}": effects[span][name] for span in spans for name in fillers if name != baseline}
+    values |= {
+        f"{span}.effect_{name}": effects[span][name] for span in spans for name in replacements if name != baseline
+    }
     values["answer.rank"] = rank_of_best(tokens, answer)
     if len(answer) > 1:  # of a single token the attribution is its effect, without an integral
         values["answer.completeness_gap"] = abs(spread.gap)
@@ -372,10 +374,12 @@ def _score(setting: "Setting", score: ScoreName, transcript: Transcript) -> Scor
     return lambda levels: levels.softmax(-1) @ values
 
 
-def _of_answer(scorer: Scorer, answer: Sequence[int], filler: "Tensor", effect: float, whole: Whole) -> Attribution:
+def _of_answer(
+    scorer: Scorer, answer: Sequence[int], replacement: "Tensor", effect: float, whole: Whole
+) -> Attribution:
     """The answer's attribution. Its effect is measured where the path's points are; each of the path's ends was read in
     another packing as well, and by how much that differs belongs to the floor."""
-    scored, floor = scorer.along(answer, filler), whole.floor
+    scored, floor = scorer.along(answer, replacement), whole.floor
     if len(answer) > 1:
         itself, replaced = scored.ends(len(answer))
         floor = max(floor, abs(itself - whole.value), abs(replaced - (whole.value - effect)))
@@ -390,9 +394,9 @@ def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole, effects: dic
     zero = setting.prefix.embedded([0])[0] * 0
     baselines = {"zero": zero} if pad is None else {"pad": setting.prefix.embedded([pad])[0], "zero": zero}
     positions, found = list(range(len(ids))), {}
-    for name, filler in baselines.items():
-        scored = scorer.along(positions, filler)
-        (left,) = scorer.replaced([(positions, filler + 1e-6)])  # RMSNorm is undefined at exactly zero
+    for name, replacement in baselines.items():
+        scored = scorer.along(positions, replacement)
+        (left,) = scorer.replaced([(positions, replacement + 1e-6)])  # RMSNorm is undefined at exactly zero
         found[name] = integrated_gradients(
             scored,
             len(ids),
@@ -418,7 +422,7 @@ def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole, effects: dic
     return {"answer": {name: one.as_record() for name, one in found.items()}, "tokens": tokens, "values": values}
 
 
-def _token_effects(scorer: Scorer, filler: "Tensor", seen: float) -> list[float | None]:
+def _token_effects(scorer: Scorer, replacement: "Tensor", seen: float) -> list[float | None]:
     """What replacing each token alone takes away from the score; None for tokens that are left out.
 
     The answer and the tail are replaced first. Then every token whose first-order bound says that it may matter more
@@ -430,13 +434,13 @@ def _token_effects(scorer: Scorer, filler: "Tensor", seen: float) -> list[float 
 
     def rank_with(positions: Sequence[int]) -> int:
         """Replaces these tokens too, and counts again."""
-        for position, left in zip(positions, scorer.replaced([((i,), filler) for i in positions]), strict=True):
+        for position, left in zip(positions, scorer.replaced([((i,), replacement) for i in positions]), strict=True):
             effects[position] = seen - left
         return rank_of_best(effects, answer) or 1
 
     rank = rank_with((*answer, *transcript.positions("tail")))
     best = max(abs(effects[i] or 0.0) for i in answer)
-    bound = scorer.first_order_bound(filler)
+    bound = scorer.first_order_bound(replacement)
     worth = bound / (tokens - np.arange(tokens))  # a token that stands before n others costs n + 1
     likely = [i for i in np.argsort(-worth).tolist() if bound[i] >= LEAST_BOUND * best and effects[i] is None]
     for part in chunks(likely, AT_ONCE):

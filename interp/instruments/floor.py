@@ -41,11 +41,11 @@ def _alone(setting: "Setting", transcript: Transcript) -> "Reading":
 def _record(one: "Reading", other: "Reading") -> Record:
     sides = (one.distribution, other.distribution)
     level = sides[0].stated
-    stated = [math.log(max(side.probability[level] * (1 - side.outside), TINY)) for side in sides]
+    stated = [math.log(max(side.probability[level] * (1 - side.off_scale), TINY)) for side in sides]
     values = {
         "jsd": divergence(*sides),
         "expected": sides[0].expected - sides[1].expected,
-        "outside": sides[0].outside - sides[1].outside,
+        "outside": sides[0].off_scale - sides[1].off_scale,
         "logprob": one.answer_logprob - other.answer_logprob,
         "stated": float(sides[0].stated != sides[1].stated),
         "stated_logprob": stated[0] - stated[1],

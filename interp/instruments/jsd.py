@@ -38,7 +38,7 @@ def surface_variants(answer: str) -> tuple[str, ...]:
     return tuple(v for v in (recased, answer.rstrip(".") + ".") if v != answer)
 
 
-def foils(question: Question, pool: Sequence[Question], *, seed: int) -> dict[str, str]:
+def distractors(question: Question, pool: Sequence[Question], *, seed: int) -> dict[str, str]:
     """Answers that belong to other questions: `foil` of the same relation, `foreign` of any other.
 
     An answer that is, or may be, right here too is passed over; a kind that the pool does not hold is absent."""
@@ -80,7 +80,7 @@ def _plan(setting: "Setting", case: "Case") -> list[tuple[str, str, Transcript]]
     put += [("wrong", answer) for answer in case.wrong[:2]]
     put += [("branched", answer) for answer in case.branched[:2]]
     put += [("noise", variant) for variant in surface_variants(case.answer)]
-    put += list(foils(case.question, setting.pool, seed=setting.seed).items())
+    put += list(distractors(case.question, setting.pool, seed=setting.seed).items())
     put += [(CANDIDATE_ROLES[source], answer) for answer, source in zip(case.candidates, case.sources, strict=True)]
     prompter = setting.prompter
     plan = [(role, answer, prompter.transcript(case.question, answer)) for role, answer in put]
@@ -93,7 +93,7 @@ def _spoken(answer: str, reading: "Reading") -> Record:
     return {
         "answer": answer,
         "probability": list(said.probability),
-        "outside": said.outside,
+        "outside": said.off_scale,
         "expected": said.expected,
         "logprob": reading.answer_logprob,
         "tokens": reading.answer_tokens,

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from interp.models.setting import Case, Setting
 
 NEUTRAL = (" ...", "...", " _", "_", " .", ".")
-"""Texts for the neutral filler; the first that is a single token is used."""
-CUTS = ("confidence_to_answer", "later_to_answer")
+"""Texts for the neutral replacement; the first that is a single token is used."""
+KNOCKOUTS = ("confidence_to_answer", "later_to_answer")
 """confidence_to_answer: the tokens whose logits are read cannot see the answer, those in between still can and may pass
 it on. later_to_answer: nothing after the answer can see it."""
 
@@ -42,12 +42,12 @@ def padding_token(tokenizer: "PreTrainedTokenizerBase", stops: Sequence[int]) ->
     return None if pad is None or pad in taken else pad
 
 
-def filler_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
-    """The input embedding [width] of each filler: neutral token, mean of the vocabulary, and pad where it is one."""
+def replacement_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
+    """Each replacement's input embedding [width]: neutral token, mean of the vocabulary, pad where it is one."""
     prefix, checkpoint = setting.prefix, setting.checkpoint
     neutral, pad = neutral_token(checkpoint), padding_token(checkpoint.tokenizer, setting.stops)
-    fillers = {"neutral": prefix.embedded([neutral])[0], "mean": checkpoint.mean_embedding}
-    return fillers if pad is None else fillers | {"pad": prefix.embedded([pad])[0]}
+    replacements = {"neutral": prefix.embedded([neutral])[0], "mean": checkpoint.mean_embedding}
+    return replacements if pad is None else replacements | {"pad": prefix.embedded([pad])[0]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +61,13 @@ class Variants:
     plans: dict[str, "LevelPlan"]
     """Where each variant's levels stand."""
     hidden: dict[str, tuple[int, ...]]
-    """The nodes that are fed a filler, by the filler's name."""
+    """The nodes that are fed a replacement, by the replacement's name."""
 
-    def embeds(self, setting: "Setting", fillers: dict[str, "Tensor"]) -> "Tensor":
+    def embeds(self, setting: "Setting", replacements: dict[str, "Tensor"]) -> "Tensor":
         """What is fed, [nodes, width]."""
         embeds = setting.prefix.embedded(self.tree.tokens).clone()
         for name, nodes in self.hidden.items():
-            embeds[list(nodes)] = fillers[name].to(embeds)
+            embeds[list(nodes)] = replacements[name].to(embeds)
         return embeds
 
 
@@ -76,17 +76,17 @@ def variants(
     transcript: Transcript,
     length: int,
     *,
-    fillers: Iterable[str] = (),
-    cuts: Sequence[str] = (),
+    replacements: Iterable[str] = (),
+    knockouts: Sequence[str] = (),
     seen: bool = True,
     span: Span = "answer",
 ) -> Variants:
-    """The transcript below its first `length` tokens: as it is (seen), with a span under fillers, and under cuts.
+    """The transcript below its first `length` tokens: as it is (seen), with a span under replacements, and under cuts.
 
                     ┌ answer ─ tail ─┬ last ─ levels      seen
     question ───────┤        │       └ last ─ levels      confidence_to_answer: these do not see the answer
                     │        └ tail ── last ─ levels      later_to_answer: none of these does
-                    └ filler ─ tail ── last ─ levels      for each filler"""
+                    └ replacement ─ tail ── last ─ levels      for each replacement"""
     from interp.models.prefix import TokenTree
 
     tree, ids = TokenTree(), transcript.ids[length:]
@@ -95,31 +95,31 @@ def variants(
     path = tree.insert(ids if seen else ids[:first])
     paths = {"seen": path} if seen else {}
     hidden = {}
-    for name in fillers:
+    for name in replacements:
         paths[name] = (*path[:first], *tree.branch(ids[first:], path[first - 1] if first else -1))
         hidden[name] = tuple(paths[name][i] for i in positions)
-    for name in cuts:
-        start = len(ids) - 1 if name == CUTS[0] else after
+    for name in knockouts:
+        start = len(ids) - 1 if name == KNOCKOUTS[0] else after
         paths[name] = (*path[:start], *tree.branch(ids[start:], path[start - 1]))
     reads: dict[int, int] = {}
     plans = {}
     for name, own in paths.items():
         before = len(tree.tokens)
         plans[name] = setting.reader.plan_at(tree, own, transcript, reads)
-        if name in cuts:
+        if name in knockouts:
             levels = range(before, len(tree.tokens))
             looking = [node for node in own if node not in path]
-            tree.cuts.append(((*looking, *levels), tuple(path[i] for i in positions)))
+            tree.knockouts.append(((*looking, *levels), tuple(path[i] for i in positions)))
     return Variants(tree, list(reads), plans, hidden)
 
 
 def distributions(
-    setting: "Setting", length: int, of_each: Sequence[Variants], fillers: dict[str, "Tensor"]
+    setting: "Setting", length: int, of_each: Sequence[Variants], replacements: dict[str, "Tensor"]
 ) -> list[dict[str, ConfidenceDistribution]]:
-    """What each transcript's variants say, by their name; `length`: what of the opening they continue."""
+    """What each transcript's variants say, by their name; `length`: what of the shared prefix they continue."""
     found: dict[int, dict[str, ConfidenceDistribution]] = {}
     trees, reads = [one.tree for one in of_each], [one.reads for one in of_each]
-    for i, after in setting.prefix.logits(length, trees, reads, lambda i: of_each[i].embeds(setting, fillers)):
+    for i, after in setting.prefix.logits(length, trees, reads, lambda i: of_each[i].embeds(setting, replacements)):
         found[i] = {
             name: setting.reader.distribution(plan.level_logprobs(after, setting.reader.stops))
             for name, plan in of_each[i].plans.items()
@@ -128,17 +128,20 @@ def distributions(
 
 
 def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
-    """One record for each case: the confidence as it is, under each filler and under each cut."""
-    fillers = filler_embeddings(setting)
+    """One record for each case: the confidence as it is, under each replacement and under each knockout."""
+    replacements = replacement_embeddings(setting)
     transcripts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
     length = setting.prefix.shared_length([transcript.ids for transcript in transcripts])
-    of_each = [variants(setting, transcript, length, fillers=fillers, cuts=CUTS) for transcript in transcripts]
-    return [_record(said) for said in distributions(setting, length, of_each, fillers)]
+    of_each = [
+        variants(setting, transcript, length, replacements=replacements, knockouts=KNOCKOUTS)
+        for transcript in transcripts
+    ]
+    return [_record(said) for said in distributions(setting, length, of_each, replacements)]
 
 
 def _record(said: dict[str, ConfidenceDistribution]) -> Record:
     found: dict[str, Record] = {
-        name: {"probability": list(one.probability), "outside": one.outside, "expected": one.expected}
+        name: {"probability": list(one.probability), "outside": one.off_scale, "expected": one.expected}
         for name, one in said.items()
     }
     seen = found["seen"]

@@ -70,7 +70,7 @@ def confidence_fields(setting: "Setting", transcript: Transcript, distribution: 
     """The plain fields of a confidence, and how many tokens its likeliest level takes."""
     return {
         "probability": list(distribution.probability),
-        "outside": distribution.outside,
+        "outside": distribution.off_scale,
         "expected": distribution.expected,
         "stated": distribution.stated,
         "level_tokens": len(setting.prompter.level_suffixes(transcript)[distribution.stated]) + 1,

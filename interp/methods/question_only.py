@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 def hidden(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> list[Record]:
     """The confidence with the answer's tokens replaced by a neutral one: what the question alone gives."""
-    from interp.instruments.masking import distributions, filler_embeddings, variants
+    from interp.instruments.masking import distributions, replacement_embeddings, variants
 
     transcripts = [setting.prompter.transcript(one.question, one.answer) for one in answered]
-    fillers = {"neutral": filler_embeddings(setting)["neutral"]}
+    replacements = {"neutral": replacement_embeddings(setting)["neutral"]}
     length = setting.prefix.shared_length([transcript.ids for transcript in transcripts])
-    of_each = [variants(setting, t, length, fillers=fillers, seen=False) for t in transcripts]
-    found = distributions(setting, length, of_each, fillers)
+    of_each = [variants(setting, t, length, replacements=replacements, seen=False) for t in transcripts]
+    found = distributions(setting, length, of_each, replacements)
     return [confidence_fields(setting, t, variants["neutral"]) for t, variants in zip(transcripts, found, strict=True)]
 
 

@@ -1,6 +1,6 @@
 """The check at the start: does the engine read this model as the model's own forward pass does?
 
-Two answers to one long question are read as branches of one tree, and once with all attention to the answer cut; the
+Two answers to one long question are read as branches of one tree, and once with attention to the answer knocked out; the
 model reads the same texts one by one, from the first token on. How far the two may differ is not guessed: it depends on
 what the model itself differs by when the same texts are read as one padded batch, or in two halves."""
 
@@ -187,7 +187,7 @@ def _by_engine(setting: "Setting", one: Transcript, other: Transcript) -> Tensor
         path += tree.insert(levels.lowest, path[-1])
         read += [path[levels.shared - len(levels.lowest) - 1], path[-1]]
     answer = [position - length for position in one.positions("answer")]
-    alone.cuts.append((tuple(range(answer[-1] + 1, len(alone.tokens))), tuple(answer)))
+    alone.knockouts.append((tuple(range(answer[-1] + 1, len(alone.tokens))), tuple(answer)))
     found = dict(prefix.logits(length, [both, alone], reads))
     rows = [_probabilities(setting, levels, found[tree], first, first + 1) for tree, first in ((0, 0), (0, 2), (1, 0))]
     return torch.stack(rows)

@@ -92,7 +92,7 @@ class Reply:
 
 
 class Generator:
-    """Writes the continuations of many prompts at once: the opening read once, like lengths together, finished rows
+    """Writes the continuations of many prompts at once: the shared prefix read once, like lengths together, rows
     dropped as they finish."""
 
     def __init__(

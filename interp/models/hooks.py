@@ -1,4 +1,4 @@
-"""The hooked model: cut attention, replace and cache activations. Everything that needs transformer-lens is here.
+"""The hooked model: knock out attention, replace and cache activations. Everything that needs transformer-lens is here.
 
 The model under study is never hooked itself, since hooking edits a model for good: a copy in float32 is, into which an
 adapter is merged there, where merging rounds next to nothing."""
@@ -55,12 +55,12 @@ class HookedModel:
 
     @torch.no_grad()
     def logits(self, prompts: Tensor) -> Tensor:
-        """Logits [prompts, tokens, vocabulary] of token ids [prompts, tokens], under whatever is cut or replaced."""
+        """Logits [prompts, tokens, vocabulary] of token ids [prompts, tokens], under what is knocked out or replaced."""
         logits: Tensor = self.bridge(prompts)
         return logits
 
     @contextmanager
-    def attention_cut(
+    def attention_knocked_out(
         self, looking: Sequence[int], looked_at: Sequence[int], layers: Sequence[int] | None = None
     ) -> Iterator[None]:
         """While open, tokens at positions `looking` cannot see those at `looked_at`, in the layers given or in all.

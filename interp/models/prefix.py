@@ -37,10 +37,10 @@ class TokenTree:
     """Index of each node's parent, -1 for a node that follows the prefix itself."""
     depths: list[int] = field(default_factory=list)
     """How many nodes stand between each node and the prefix: its position less the prefix's length."""
-    cuts: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    """Pairs of nodes (looking, looked at) between which attention is cut in every layer."""
-    cuts_in_layer: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
-    """Further pairs, by the one layer in which they are cut."""
+    knockouts: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    """Pairs of nodes (looking, looked at) between which attention is knocked out in every layer."""
+    knockouts_in_layer: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
+    """Further pairs, by the one layer in which they are knocked out."""
     _children: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def insert(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ class TokenTree:
         return tuple(path)
 
     def branch(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
-        """Nodes of a path below node `after` that is shared with no other: for other embeddings, or under a cut."""
+        """Nodes of a path below node `after`, shared with no other: for other embeddings, or under a knockout."""
         path = []
         for token in tokens:
             after = self._added(token, after)
@@ -68,14 +68,14 @@ class TokenTree:
         return len(self.tokens) - 1
 
     def sight(self, layer: int | None = None) -> np.ndarray:
-        """Which node sees which: itself and its ancestors, less what is cut. Shape [nodes, nodes], bool.
+        """Which node sees which: itself and its ancestors, less what is knocked out. Shape [nodes, nodes], bool.
 
-        layer: what is cut in this one alone is cut as well."""
+        layer: what is knocked out in this one alone is left out as well."""
         seen = np.eye(len(self.tokens), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 seen[node] |= seen[parent]
-        for looking, looked_at in self.cuts + ([] if layer is None else self.cuts_in_layer.get(layer, [])):
+        for looking, looked_at in self.knockouts + ([] if layer is None else self.knockouts_in_layer.get(layer, [])):
             seen[np.ix_(looking, looked_at)] = False
         return seen
 
@@ -89,7 +89,7 @@ class Forest:
     """What reading some trees left behind."""
 
     cache: DynamicCache
-    """Keys and values of the opening and of all nodes, a row for each row of trees."""
+    """Keys and values of the shared prefix and of all nodes, a row for each row of trees."""
     columns: np.ndarray
     """The position of each column of the cache, [rows, columns]."""
     places: list[tuple[int, np.ndarray]]
@@ -99,40 +99,40 @@ class Forest:
 
 
 class SharedPrefix:
-    """A model that has read the opening of all prompts, ready to read any number of continuations."""
+    """A model that has read the shared prefix of all prompts, ready to read any number of continuations."""
 
     def __init__(
-        self, model: "PreTrainedModel | PeftModel", opening: Sequence[int], *, batch_tokens: int = 2048
+        self, model: "PreTrainedModel | PeftModel", shared_prefix: Sequence[int], *, batch_tokens: int = 2048
     ) -> None:
         self.model = model
         self.batch_tokens = batch_tokens
         self.windows = attention_windows(model)
         self._keys_values: list[tuple[Tensor, Tensor]] = []
-        self.opening: tuple[int, ...] = ()
-        self._read(opening)
+        self.shared_prefix: tuple[int, ...] = ()
+        self._read(shared_prefix)
 
     def extended(self, ids: Sequence[int]) -> "SharedPrefix":
-        """The same model having read `ids`, which begin with the opening; only what is new is read."""
-        if tuple(ids[: len(self.opening)]) != self.opening:
-            raise ValueError("the longer opening does not begin with the shorter one")
+        """The same model having read `ids`, which begin with the shared prefix; only what is new is read."""
+        if tuple(ids[: len(self.shared_prefix)]) != self.shared_prefix:
+            raise ValueError("the longer shared prefix does not begin with the shorter one")
         longer = copy.copy(self)
         longer._read(ids)
         return longer
 
     def _read(self, ids: Sequence[int]) -> None:
-        """Reads what `ids` have beyond the opening; keys and values before are shared with whoever has read them."""
-        if len(ids) > len(self.opening):
+        """Reads what `ids` have beyond the shared prefix; keys and values before are shared with all who read them."""
+        if len(ids) > len(self.shared_prefix):
             tree = TokenTree()
-            path = tree.insert(ids[len(self.opening) :])
+            path = tree.insert(ids[len(self.shared_prefix) :])
             with torch.no_grad():
-                forest = self._forward([len(self.opening)], [tree], [path[-1:]])
+                forest = self._forward([len(self.shared_prefix)], [tree], [path[-1:]])
             self._keys_values = [(keys, values) for keys, values, _ in forest.cache]
-        self.opening = tuple(ids)
+        self.shared_prefix = tuple(ids)
 
     def shared_length(self, sequences: Sequence[Sequence[int]]) -> int:
-        """How many tokens of the opening all sequences begin with, leaving each at least one of its own."""
+        """How many tokens of the shared prefix all sequences begin with, leaving each at least one of its own."""
         shortest = min(map(len, sequences)) - 1
-        return min(common_length([self.opening, *sequences]), shortest)
+        return min(common_length([self.shared_prefix, *sequences]), shortest)
 
     def batches(self, sizes: Sequence[int]) -> Iterator[list[int]]:
         """Indices of items of like size, each batch at most `batch_tokens` after padding, longest first."""
@@ -155,7 +155,7 @@ class SharedPrefix:
     ) -> Iterator[tuple[int, NextToken]]:
         """(index of the tree, what comes next after its nodes that are read), batch by batch.
 
-        lengths: how much of the opening the trees continue, each as much or one number for all. embeds: gives what to
+        lengths: how much of the shared prefix the trees continue, each as much or one number for all. embeds: what to
         feed a tree instead of its tokens, [nodes, width]; it is asked when the tree's batch is read, so that no others
         are held. The cache of a batch is let go before the next one is read."""
         lengths = [lengths] * len(trees) if isinstance(lengths, int) else lengths
@@ -179,7 +179,7 @@ class SharedPrefix:
         return embedded
 
     def fork(self, length: int, rows: int) -> DynamicCache:
-        """A cache of the opening's first `length` tokens for `rows` rows; views, copied only when they grow.
+        """A cache of the shared prefix's first `length` tokens for `rows` rows; views, copied only when they grow.
 
         Every layer keeps all tokens, sliding ones too: windows are in the masks."""
         if not length:
@@ -193,7 +193,7 @@ class SharedPrefix:
         reads: Sequence[Sequence[int]],
         embeds: Sequence[Tensor] | None = None,
     ) -> "Forest":
-        """Reads trees, each below the opening's first so many tokens.
+        """Reads trees, each below the shared prefix's first so many tokens.
 
         Small trees stand side by side in a row, unseen by each other, so that the prefix is copied once a row and not
         once a tree."""
@@ -289,8 +289,8 @@ class SharedPrefix:
         share a mask."""
         trees = [tree for row in packed for tree, _ in row]
         by_cuts: dict[object, list[int]] = {}
-        for layer in sorted({layer for tree in trees for layer in tree.cuts_in_layer}):
-            own = tuple(tuple(tree.cuts_in_layer.get(layer, ())) for tree in trees)
+        for layer in sorted({layer for tree in trees for layer in tree.knockouts_in_layer}):
+            own = tuple(tuple(tree.knockouts_in_layer.get(layer, ())) for tree in trees)
             by_cuts.setdefault(own, []).append(layer)
         masks: dict[int, Tensor] = {}
         for layers in by_cuts.values():
@@ -364,13 +364,13 @@ class PromptsRead:
 class Branches:
     """Prompts that grow by a token at a time, in as many copies as wanted, side by side in few rows.
 
-    A copy is not a row of the cache but a set of columns that it sees, so that neither the opening nor a prompt is
+    A copy is not a row of the cache but a set of columns that it sees, so that neither shared prefix nor prompt is
     copied for it, and one that has ended costs nothing."""
 
     def __init__(
         self, prefix: SharedPrefix, length: int, prompts: Sequence[Sequence[int]], copies: Sequence[int]
     ) -> None:
-        """prompts: distinct ones that continue the opening's first `length` tokens; copies: the prompt of each copy."""
+        """prompts: distinct, continuing the shared prefix's first `length` tokens; copies: the prompt of each."""
         trees = [TokenTree() for _ in prompts]
         ends = [tree.insert(prompt[length:])[-1:] for tree, prompt in zip(trees, prompts, strict=True)]
         self._prefix = prefix

@@ -234,7 +234,7 @@ class Prompter:
         return self.transcript(PROBE, "x").text
 
     @property
-    def opening(self) -> tuple[int, ...]:
+    def shared_prefix(self) -> tuple[int, ...]:
         """The token ids that the prompts of all questions begin with: instruction and shots."""
         probe = self.transcript(PROBE)
         if not probe.positions("question"):

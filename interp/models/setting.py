@@ -131,20 +131,20 @@ def prepared(
     pool: Sequence[Question] = (),
     seed: int = 0,
     batch_tokens: int = 2048,
-    read_opening: bool = True,
+    read_shared_prefix: bool = True,
     check_long: bool = False,
 ) -> Setting:
-    """A setting whose model has read the opening of its prompts. shot_seed: which set of examples. check_long: the
-    engine is checked on texts longer than the model's window.
+    """A setting whose model has read the shared prefix of its prompts. shot_seed: which set of examples. check_long: it
+    is checked on texts longer than the model's window.
 
     read_opening: False for training, where what was read before a step is worth nothing after it."""
     prompting = prompting or Prompting()
     prompter = prompter_for(checkpoint, confidence, prompting, shots=shots, shot_seed=shot_seed, choices=choices)
     for note in notes(checkpoint, prompter):
         _say(note)
-    opening, ends = prompter.opening if read_opening else (), stops(checkpoint, prompter)
+    shared_prefix, ends = prompter.shared_prefix if read_shared_prefix else (), stops(checkpoint, prompter)
     with readable(checkpoint.model):
-        prefix = SharedPrefix(checkpoint.model, opening, batch_tokens=batch_tokens)
+        prefix = SharedPrefix(checkpoint.model, shared_prefix, batch_tokens=batch_tokens)
     reader = ConfidenceReader(prefix, prompter, ends, prompting.levels)
     reader.levels_of(prompter.transcript(PROBE, "x"))  # what cannot be told apart is said before anything is measured
     setting = Setting(
@@ -163,6 +163,6 @@ def prepared(
         tuple(pool),
         seed,
     )
-    if read_opening:
+    if read_shared_prefix:
         engine_checked(setting, long=check_long)
     return setting

@@ -146,7 +146,7 @@ class DryRun:
 
     def know_lengths(self, prompter: "Prompter", questions: "Sequence[Question]") -> None:
         """Measures the prompts of these questions: time is extrapolated by tokens, not by questions."""
-        shared = len(prompter.opening)
+        shared = len(prompter.shared_prefix)
         found = {q.id: len(prompter.transcript(q).ids) - shared for q in questions[:MEASURED_LENGTHS]}
         self._sizes = {identity: max(1, size) for identity, size in found.items()}
 

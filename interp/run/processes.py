@@ -50,7 +50,7 @@ class Processes:
             return wanted
         return f"cuda:{self.local}"
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
         """Every count-th of the items, from this process's own on: all shares together are the items, each once."""
         return items[self.index :: self.count]
 

@@ -38,7 +38,7 @@ def recorded(
     which measures no more of them than tell the time for all, foresees; without it those that are handed over, all of
     which are measured.
     Errors: UserError where a single item does not fit into memory."""
-    mine = run.processes.share(list(items))
+    mine = run.processes.shard(list(items))
     missing = [identity for identity in mine if (*key, identity) not in run.done]
     hidden = bar is not None or not run.processes.first
     part = run.dry.part(label or named(key), len(items), whole) if run.dry else None

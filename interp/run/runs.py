@@ -16,7 +16,7 @@ import numpy as np
 from interp.errors import UserError
 from interp.plain import plain_json
 from interp.run.processes import Processes
-from interp.run.shares import Key, Shares, key_of, left_shares, share_of, whole_bytes, whole_lines
+from interp.run.shards import Key, Shards, key_of, left_shards, shard_of, whole_bytes, whole_lines
 from interp.version import VERSION
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ class Run:
         try:
             if kind is None:
                 self.processes.wait()
-                self._shares.look()
-                if self.processes.first and not self._shares.places:
-                    for path in left_shares(self.folder):
+                self._shards.look()
+                if self.processes.first and not self._shards.places:
+                    for path in left_shards(self.folder):
                         path.unlink()
         finally:
             self._lock.close()
@@ -108,7 +108,7 @@ class Run:
         else:
             head = {"kind": self.kind, "version": VERSION}
             self._write(config, head | {"identity": self.identity, "made_with": surroundings()})
-        for path in left_shares(self.folder):
+        for path in left_shards(self.folder):
             with path.open("a") as stream:
                 self._alone(stream)  # a process of a launch that died may still be at work
 
@@ -118,13 +118,13 @@ class Run:
         """The records that are on disk."""
         self._read = 0
         self._look()
-        self._shares = Shares(self.folder)
-        self._shares.look()
-        self._merged = not self._shares.places and self.processes.count == 1
-        for key in self.done & self._shares.places.keys():
-            del self._shares.places[key]  # its process died between merging and removing
-        self.done |= self._shares.places.keys()
-        path = self.folder / RECORDS if self._merged else share_of(self.folder, self.processes.index)
+        self._shards = Shards(self.folder)
+        self._shards.look()
+        self._merged = not self._shards.places and self.processes.count == 1
+        for key in self.done & self._shards.places.keys():
+            del self._shards.places[key]  # its process died between merging and removing
+        self.done |= self._shards.places.keys()
+        path = self.folder / RECORDS if self._merged else shard_of(self.folder, self.processes.index)
         opened = _appended(path)
         self._alone(opened)
         return opened
@@ -143,9 +143,9 @@ class Run:
         self.processes.wait()
         keys = [(measure, number, identity) for identity in ids]
         if self.processes.first:
-            self._shares.look()
+            self._shards.look()
             with _appended(self.folder / RECORDS) as records:
-                for line in self._shares.taken(keys):
+                for line in self._shards.taken(keys):
                     self._put(records, line)
         self.processes.wait()
         self._look()

@@ -14,17 +14,17 @@ Place = tuple[Path, int, int]
 """A file, and from which byte to which a record stands in it."""
 
 
-def share_of(folder: Path, index: int) -> Path:
+def shard_of(folder: Path, index: int) -> Path:
     """The records file of one process."""
     return folder / f"records.{index}.jsonl"
 
 
-def left_shares(folder: Path) -> list[Path]:
+def left_shards(folder: Path) -> list[Path]:
     """The records files of processes that are at work, or that died at it."""
     return sorted(folder.glob("records.[0-9]*.jsonl"))
 
 
-class Shares:
+class Shards:
     """What stands in the processes' files and not yet in records.jsonl."""
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +35,7 @@ class Shares:
 
     def look(self) -> None:
         """Takes in what was written since the last look."""
-        for path in left_shares(self._folder):
+        for path in left_shards(self._folder):
             start = self._read.get(path, 0)
             for record, stop in whole_lines(path, start):
                 self.places[key_of(record)] = path, start, stop
