@@ -1,6 +1,6 @@
 """The check at the start: does the engine read this model as the model's own forward pass does?
 
-Two answers to one long question are read as branches of one tree, and once with attention to the answer knocked out; the
+Two answers to one long question are read as branches of one tree, and once without attention to the answer; the
 model reads the same texts one by one, from the first token on. How far the two may differ is not guessed: it depends on
 what the model itself differs by when the same texts are read as one padded batch, or in two halves."""
 

@@ -55,7 +55,7 @@ class HookedModel:
 
     @torch.no_grad()
     def logits(self, prompts: Tensor) -> Tensor:
-        """Logits [prompts, tokens, vocabulary] of token ids [prompts, tokens], under what is knocked out or replaced."""
+        """Logits [prompts, tokens, vocabulary] of token ids [prompts, tokens], as knocked out or replaced."""
         logits: Tensor = self.bridge(prompts)
         return logits
 
