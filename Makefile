@@ -66,7 +66,7 @@ coverage: $(DONE)
 
 docs: $(DONE)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
-	$(RUN) -W error::UserWarning -W error::RuntimeWarning -m pdoc -o build/api interp training figures
+	$(RUN) scripts/build_site.py
 
 # Builds the wheel and runs it in an environment of its own (some minutes, and two gigabytes for as long).
 wheel: $(DONE)

@@ -1,4 +1,6 @@
-"""What each part of the prompt does to the stated confidence, and how the answer's share spreads over its tokens."""
+"""What each part of the prompt does to the stated confidence, and how the answer's share spreads over its tokens.
+
+It draws from a run's records and estimates; like every drawing it needs no model and estimates nothing again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ class AnswerTokens:
     answer: str
     """Its text."""
     attribution: tuple[float, ...]
-    """What each of its tokens adds to the score, in the score's units."""
+    """What each of its tokens adds to the score, in the score's unit, [tokens of the answer]."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Attributions:
     refused: int
     """Questions whose completeness gap stayed too large; they are not drawn."""
     more: int
-    """Questions that could be attributed but are not drawn for want of room."""
+    """Questions that could be attributed but for which there is no room."""
     rank: Estimate
     """Median rank of the answer's best token among all tokens; 1: no token matters more. It is counted
     up to 20; a larger one says only that it lies beyond."""
@@ -78,7 +80,10 @@ def attributions(run: RunData) -> Attributions:
 
 
 def _effects(span: Span, record: Record, run: RunData) -> dict[str, Estimate]:
-    """What replacing a span takes away, by replacement; integrals along the whole prompt replace nothing."""
+    """What replacing a span takes away, by replacement.
+
+    The baseline's effect has the key `effect`, unless its integrals follow the whole prompt, where no span is
+    replaced; the other replacements' keys end in their name."""
     keys = {} if record["path"] == "prompt" else {next(iter(record["answer"])): f"attribution.{span}.effect"}
     keys |= {name: f"attribution.{span}.effect_{name}" for name in record["effects"].get(span, ()) if name not in keys}
     return {name: run.estimates[key] for name, key in keys.items() if key in run.estimates}
@@ -87,27 +92,28 @@ def _effects(span: Span, record: Record, run: RunData) -> dict[str, Estimate]:
 def _flat_answer(record: Record, baseline: str, spans: Sequence[Span]) -> Record:
     """One value per token of the answer, None where the attribution was refused.
 
-    Where the whole prompt moved along the path the answer's tokens are cut out, counted from the prompt's end: what
-    stands before the question has another length under other worked examples."""
-    found = record["answer"][baseline]
-    values = found["attribution"]
+    Where the path moves the whole prompt, the answer's tokens are cut out by their position counted from the prompt's
+    end: the part before the question has different lengths under different worked examples."""
+    attributed = record["answer"][baseline]
+    values = attributed["attribution"]
     if record["path"] == "prompt":
         values = [values[i - len(spans)] for i, span in enumerate(spans) if span == "answer"]
-    return {"id": record["id"], "values": {str(i): None if found["refused"] else x for i, x in enumerate(values)}}
+    return {"id": record["id"], "values": {str(i): None if attributed["refused"] else x for i, x in enumerate(values)}}
 
 
 def draw_effects(measurement: Attributions, ax: Axes) -> Axes:
-    """One row for each span, in it one mark with its interval for each replacement."""
+    """One row for each span; in it, one mark with its interval for each replacement."""
     spans = list(measurement.effects)
     ax.axvline(0, color=INK, lw=0.6)
     for row, span in enumerate(spans):
         effects = measurement.effects[span]
-        for number, (name, one) in enumerate(effects.items()):
+        for number, (name, estimate) in enumerate(effects.items()):
+            # marks of one row stand 0.24 apart around its middle
             at, colour = row + 0.24 * (number - (len(effects) - 1) / 2), SPAN_COLOURS[span]
-            if one.low is not None and one.high is not None:
-                ax.plot((one.low, one.high), (at, at), color=colour, lw=1.6, solid_capstyle="butt")
-            if one.value is not None:
-                ax.plot(one.value, at, REPLACEMENT_MARKERS[name], color=colour, mec="white", mew=0.5, ms=4.8)
+            if estimate.low is not None and estimate.high is not None:
+                ax.plot((estimate.low, estimate.high), (at, at), color=colour, lw=1.6, solid_capstyle="butt")
+            if estimate.value is not None:
+                ax.plot(estimate.value, at, REPLACEMENT_MARKERS[name], color=colour, mec="white", mew=0.5, ms=4.8)
     ax.set_yticks(range(len(spans)), spans)
     ax.set(ylim=(len(spans) - 0.5, -0.5), xlabel=f"effect on {measurement.score}")
     ax.grid(axis="x", color="#dddddd", lw=0.5)
@@ -116,17 +122,17 @@ def draw_effects(measurement: Attributions, ax: Axes) -> Axes:
 
 
 def draw_answers(measurement: Attributions, ax: Axes) -> Axes:
-    """One row for each question: the tokens of its answer as segments, what they add to the right of zero."""
+    """One row for each question: its answer's tokens as segments, right of zero where they raise the score."""
     colour = SPAN_COLOURS["answer"]
-    for row, one in enumerate(measurement.answers):
-        ends = {True: 0.0, False: 0.0}
-        for value in one.attribution:
+    for row, answer in enumerate(measurement.answers):
+        ends = {True: 0.0, False: 0.0}  # where the next positive, and the next other segment begins
+        for value in answer.attribution:
             ax.barh(row, value, left=ends[value > 0], height=0.68, color=colour, ec="white", lw=0.7)
             ends[value > 0] += value
-        ax.plot(sum(one.attribution), row, "D", mfc="white", mec=INK, mew=0.8, ms=3.4)
+        ax.plot(sum(answer.attribution), row, "D", mfc="white", mec=INK, mew=0.8, ms=3.4)
     ax.axvline(0, color=INK, lw=0.6)
     rows = len(measurement.answers)
-    ax.set_yticks(range(rows), [printable(_short(one.answer)) for one in measurement.answers])
+    ax.set_yticks(range(rows), [printable(_short(answer.answer)) for answer in measurement.answers])
     ax.set(ylim=(max(rows, 1) - 0.5, -0.5), xlabel=f"attribution to {measurement.score}")
     ax.tick_params(axis="y", length=0)
     if not rows:
@@ -169,7 +175,7 @@ def attribution_page(run: RunData, words: Mapping[str, str]) -> Page:
 def _numbers(data: Attributions, words: Mapping[str, str]) -> dict[str, str]:
     numbers = {"score": data.score}
     for span, effects in data.effects.items():
-        numbers |= {f"effect of {span}, {words[name]}": in_words(one) for name, one in effects.items()}
+        numbers |= {f"effect of {span}, {words[name]}": in_words(estimate) for name, estimate in effects.items()}
     numbers["rank of the answer's best token, counted up to 20"] = in_words(data.rank)
     numbers["(b) baseline"] = OF_PROMPT.get(data.baseline) or words[data.baseline]
     drawn = f"{len(data.answers)} drawn, {data.refused} refused for their gap, {data.more} left out for want of room"

@@ -1,4 +1,6 @@
-"""Figures 1 and 5: the confidence of right and wrong answers, reliability, and what calibration costs in tokens."""
+"""Figures 1 and 5: the confidence of right and wrong answers, reliability, and what calibration costs in tokens.
+
+Tables and figures come from the summary and records of `interp.evaluate`; no calibration measure is computed here."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +29,7 @@ COLUMNS = (
     Column("seconds", "seconds", 1.0, 2),
 )
 SHORT = (*(key for key, measure in MEASURES.items() if measure.place == "headline"), "outside")
-"""What the terminal shows; the files have all."""
+"""The columns that the terminal shows; the files have all."""
 LABELS = ("checkpoint", "data", "method", "format", "n", "unparsed")
 
 
@@ -42,23 +44,37 @@ def _method_style(key: str) -> tuple[str, str]:
 
 
 def cells(summary: Record, part: str = "calibration") -> Iterator[tuple[tuple[str, str, str, str], Record]]:
-    """((checkpoint, data, method, format), numbers) of every cell of a run's table, or of its `differences`."""
-    for checkpoint, of_checkpoint in summary[part].items():
-        for data, of_data in of_checkpoint.items():
-            for method, of_method in of_data.items():
-                for form, numbers in of_method.items():
+    """Every cell of a run's table.
+
+    Args:
+        summary: The run's summary.
+        part: `calibration`, or `differences` between checkpoints.
+
+    Yields:
+        ((checkpoint, data, method, format), numbers).
+    """
+    for checkpoint, by_data in summary[part].items():
+        for data, by_method in by_data.items():
+            for method, by_format in by_method.items():
+                for form, numbers in by_format.items():
                     yield (checkpoint, data, method, form), numbers
 
 
 def grid(summary: Record, keys: Sequence[str] | None = None, *, worst: bool = False) -> Grid:
-    """The run's table; worst: with unparsed replies counted as wrong answers of the highest confidence."""
+    """The run's table.
+
+    Args:
+        summary: The run's summary.
+        keys: The columns, by their keys in the summary; by default all.
+        worst: Whether unparsed replies count as wrong answers of the highest confidence.
+    """
     columns = tuple(column for column in COLUMNS if keys is None or column.key in keys)
     rows = []
     for (checkpoint, data, method, form), numbers in cells(summary):
         shown = numbers["worst"] if worst else numbers
-        found = (Estimate(**(shown.get(c.key) or numbers.get(c.key) or _NOTHING)) for c in columns)
+        estimates = (Estimate(**(shown.get(c.key) or numbers.get(c.key) or _NOTHING)) for c in columns)
         names = (checkpoint, data, method_words(method), form, str(shown["n"]), str(numbers["unparsed"]))
-        rows.append((names, tuple(found)))
+        rows.append((names, tuple(estimates)))
     return Grid(LABELS, columns, tuple(rows))
 
 
@@ -69,16 +85,16 @@ def spread(summary: Record, keys: Sequence[str] | None = None) -> Grid:
     for (checkpoint, data, method, form), numbers in cells(summary):
         if "shot_sets" not in numbers:
             continue
-        found = []
+        estimates = []
         for column in columns:
             values = [v for v in numbers["shot_sets"][column.key] if v is not None]
-            found.append(
+            estimates.append(
                 Estimate(sum(values) / len(values), min(values), max(values), len(values))
                 if values
                 else Estimate(**_NOTHING)
             )
         sets = str(len(numbers["shot_sets"]["accuracy"]))
-        rows.append(((checkpoint, data, method_words(method), form, sets), tuple(found)))
+        rows.append(((checkpoint, data, method_words(method), form, sets), tuple(estimates)))
     return Grid((*LABELS[:4], "sets"), columns, tuple(rows))
 
 
@@ -87,8 +103,8 @@ def differences(summary: Record, keys: Sequence[str] | None = None) -> Grid:
     columns = tuple(c for c in COLUMNS if c.key in MEASURES and (keys is None or c.key in keys))
     rows = []
     for (pair, data, method, form), numbers in cells(summary, "differences"):
-        found = tuple(Estimate(**numbers[column.key]) for column in columns)
-        rows.append(((pair, data, method_words(method), form, str(found[0].n)), found))
+        estimates = tuple(Estimate(**numbers[column.key]) for column in columns)
+        rows.append(((pair, data, method_words(method), form, str(estimates[0].n)), estimates))
     return Grid(("difference", *LABELS[1:5]), columns, tuple(rows))
 
 
@@ -97,7 +113,7 @@ _NOTHING: Record = {"value": None, "low": None, "high": None, "n": 0, "left_out"
 
 @dataclass(frozen=True)
 class Level:
-    """What became of one confidence level."""
+    """How many answers were given at one confidence level."""
 
     value: float
     """Its value in [0, 1]."""
@@ -127,33 +143,44 @@ class Reliability:
 
 
 def reliabilities(records: Sequence[Record], checkpoint: str) -> list[Reliability]:
-    """The stated confidences of the method Default, from a run's records."""
+    """The stated confidences of the method Default, from a run's records.
+
+    Only the first set of worked examples is counted, and no reply that states no level.
+
+    Args:
+        records: The run's records; their measures read `checkpoint|data|format|answer` and `...|read`.
+        checkpoint: The checkpoint's name.
+
+    Returns:
+        One for each data set and format, in the order of the records.
+    """
     by_measure: dict[str, list[Record]] = {}
     for record in records:
         by_measure.setdefault(record["measure"], []).append(record)
-    found = []
-    for measure, read in by_measure.items():
+    measured = []
+    for measure, replies in by_measure.items():
         if not (measure.startswith(f"{checkpoint}|") and measure.endswith("|read")):
             continue
         data, form, _ = measure.removeprefix(f"{checkpoint}|").rsplit("|", 2)  # either name may hold a bar itself
         right = {r["id"]: r["right"] for r in by_measure[f"{checkpoint}|{data}|{form}|answer"] if not r["set"]}
-        counts: dict[int, list[int]] = {}
-        for record in read:
+        counts: dict[int, list[int]] = {}  # by level: right and wrong answers
+        for record in replies:
             if record["stated"] is not None and not record["set"]:
                 counts.setdefault(record["stated"], [0, 0])[0 if right[record["id"]] else 1] += 1
         values = FORMATS[form].values
         levels = tuple(Level(values[index], *counts[index]) for index in sorted(counts))
-        found.append(Reliability(data, form, levels, values))
-    return found
+        measured.append(Reliability(data, form, levels, values))
+    return measured
 
 
 def draw_confidence(measurement: Reliability, ax: Axes) -> Axes:
-    """The share of right answers at each level upwards, of wrong ones downwards, and both means."""
+    """The share of right answers at each level drawn upwards, of wrong ones downwards, and both means."""
     rights, wrongs = (sum(getattr(level, kind) for level in measurement.levels) for kind in ("right", "wrong"))
     width = 0.8 * np.diff(measurement.values).min() if len(measurement.values) <= 11 else 0.04
     for kind, total, sign, colour in (("right", rights, 1, RIGHT), ("wrong", wrongs, -1, WRONG)):
         if not total:
             continue
+        # [levels that were stated] each: share of the right (or wrong) answers, and the level's value
         sizes = np.array([getattr(level, kind) for level in measurement.levels]) / total
         places = np.array([level.value for level in measurement.levels])
         ax.bar(places, sign * sizes, width, color=colour, ec="white", lw=0.4)
@@ -173,6 +200,7 @@ def draw_reliability(measurement: Reliability, ax: Axes) -> Axes:
     ax.plot((0, 1), (0, 1), color=INK, lw=0.6, ls="--")
     for level in measurement.levels:
         count = level.right + level.wrong
+        # at 0 and 1 the band is a point: a level that means what it says leaves nothing to chance there
         low, high = binom.interval(0.95, count, level.value) if 0 < level.value < 1 else (level.value * count,) * 2
         ax.plot((level.value,) * 2, (low / count, high / count), color="#bbbbbb", lw=3, solid_capstyle="butt", zorder=1)
     places = [level.value for level in measurement.levels]
@@ -198,15 +226,17 @@ class Cost:
 
 
 def draw_costs(costs: Sequence[Cost], ax: Axes) -> Axes:
-    """Calibration error against tokens written per question; good is low and left."""
-    step = 0.012 * max(one.tokens for one in costs)
-    for number, one in enumerate(costs):
-        across = one.tokens + step * (number % 3 - 1)  # so that marks of methods at one cost do not hide each other
-        colour, marker = _method_style(one.method)
-        if one.error.low is not None and one.error.high is not None:
-            ax.plot((across,) * 2, (100 * one.error.low, 100 * one.error.high), color=colour, lw=1)
-        if one.error.value is not None:
-            ax.plot(across, 100 * one.error.value, marker, color=colour, ms=4.5, mec="white", mew=0.5)
+    """Calibration error (per cent) against tokens written per question; lower left is better."""
+    step = 0.012 * max(cost.tokens for cost in costs)
+    for number, cost in enumerate(costs):
+        across = cost.tokens + step * (
+            number % 3 - 1
+        )  # so that marks of methods at the same cost do not hide each other
+        colour, marker = _method_style(cost.method)
+        if cost.error.low is not None and cost.error.high is not None:
+            ax.plot((across,) * 2, (100 * cost.error.low, 100 * cost.error.high), color=colour, lw=1)
+        if cost.error.value is not None:
+            ax.plot(across, 100 * cost.error.value, marker, color=colour, ms=4.5, mec="white", mew=0.5)
     ax.set(xlim=(0, None), ylim=(0, None))
     return ax
 
@@ -235,13 +265,13 @@ def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
     for number, checkpoint in enumerate(checkpoints, 1):
         suffix = "" if len(checkpoints) == 1 else f"_{stems[number - 1]}"
         suffix += f"_{number}" if stems.count(stems[number - 1]) > 1 else ""
-        found = reliabilities(records, checkpoint)
-        if found:
+        measured = reliabilities(records, checkpoint)
+        if measured:
             for name, draw, words, up, across in (
                 ("figure_1_confidence", draw_confidence, FIGURE_1, "share of answers", "stated confidence"),
                 ("figure_5_reliability", draw_reliability, FIGURE_5, "accuracy", "stated confidence"),
             ):
-                figure = _panels(found, draw, up, across)
+                figure = _panels(measured, draw, up, across)
                 if draw is draw_confidence:
                     handles = [Patch(color=RIGHT, label="right answers"), Patch(color=WRONG, label="wrong answers")]
                     figure.legend(handles=handles, loc="outside upper left", ncols=2)
@@ -250,22 +280,25 @@ def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
         yield page
 
 
-def _panels(found: Sequence[Reliability], draw: Callable[[Reliability, Axes], Axes], up: str, across: str) -> Figure:
-    data = list(dict.fromkeys(one.data for one in found))
-    forms = list(dict.fromkeys(one.format for one in found))
+def _panels(measured: Sequence[Reliability], draw: Callable[[Reliability, Axes], Axes], up: str, across: str) -> Figure:
+    data = list(dict.fromkeys(reliability.data for reliability in measured))
+    forms = list(dict.fromkeys(reliability.format for reliability in measured))
     height = 0.55 + (0.95 if draw is draw_confidence else 1.25) * len(data)
     width = DOUBLE if len(forms) > 2 else min(DOUBLE, 0.8 + 2.0 * len(forms))
     figure = Figure((width, height), layout="constrained")
     axes = figure.subplots(len(data), len(forms), squeeze=False, sharex=True, sharey=True)
     for ax in axes.flat:
         ax.set_visible(False)
-    for one in found:
-        ax = axes[data.index(one.data)][forms.index(one.format)]
+    for reliability in measured:
+        ax = axes[data.index(reliability.data)][forms.index(reliability.format)]
         ax.set_visible(True)
-        draw(one, ax)
-        ax.set_title(f"{printable(one.data)}, {one.format}" if len(forms) < 4 else one.format, fontsize=6.5)
+        draw(reliability, ax)
+        ax.set_title(
+            f"{printable(reliability.data)}, {reliability.format}" if len(forms) < 4 else reliability.format,
+            fontsize=6.5,
+        )
         if ax in axes[:, 0]:
-            ax.set_ylabel(printable(one.data) if len(forms) >= 4 else "")
+            ax.set_ylabel(printable(reliability.data) if len(forms) >= 4 else "")
     figure.supxlabel(across, fontsize=7)
     figure.supylabel(up, fontsize=7)
     return figure
@@ -317,18 +350,18 @@ def _caption(words: str, summary: Record, checkpoint: str | None, methods: Seque
 
 
 def _in_per_cent(number: Record) -> str:
-    one = Estimate(**number)
-    if one.value is None or one.low is None or one.high is None:
-        return "none" if one.value is None else f"{100 * one.value:.1f}"
-    return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+    estimate = Estimate(**number)
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "none" if estimate.value is None else f"{100 * estimate.value:.1f}"
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def subject(summary: Record) -> str:
-    """Whose numbers they are, in a sentence each."""
-    models = [f"{name} ({_about(one)})" if _about(one) else name for name, one in summary["models"].items()]
-    told = f"Models: {'; '.join(models)}. " if models else ""
+    """Whose numbers they are, by which rule and in which unit, in a sentence each."""
+    models = [f"{name} ({_about(model)})" if _about(model) else name for name, model in summary["models"].items()]
+    opening = f"Models: {'; '.join(models)}. " if models else ""
     rule = f"ECE by the rule {summary['rule']}. Intervals: 95 % bootstrap over questions."
-    return f"{told}{rule} In per cent, but for counts, tokens and seconds.{_floor(summary)}"
+    return f"{opening}{rule} In per cent, but for counts, tokens and seconds.{_floor(summary)}"
 
 
 def _about(model: Record) -> str:
@@ -339,10 +372,14 @@ def _about(model: Record) -> str:
 def _floor(summary: Record) -> str:
     """The numerical floor in a sentence: the largest of all cells."""
     by_checkpoint = summary.get("numerical_floor", {})
-    found = [one for by_data in by_checkpoint.values() for by_format in by_data.values() for one in by_format.values()]
-    if not found:
+    floors = [
+        floor for by_data in by_checkpoint.values() for by_format in by_data.values() for floor in by_format.values()
+    ]
+    if not floors:
         return ""
-    largest, changed = (max(one[f"floor.{name}"]["value"] for one in found) for name in ("expected_largest", "stated"))
+    largest, changed = (
+        max(floor[f"floor.{name}"]["value"] for floor in floors) for name in ("expected_largest", "stated")
+    )
     return (
         f" Numerical floor: the same answer read twice differs by at most {digits(largest)} in expected confidence, "
         f"and {percent(changed)} of them in their likeliest level."

@@ -1,4 +1,6 @@
-"""What stands below a figure: how to read it, its numbers with intervals, what was left out, and whose they are."""
+"""The text below a figure: how to read it, its numbers with intervals, what was left out, and whose they are.
+
+It holds the types that all drawings share, and knows no single figure."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -45,10 +47,10 @@ class Subject:
     @property
     def sentence(self) -> str:
         """The subject in words."""
-        said = f"{self.model} ({self.note})" if self.note else self.model
-        said += f", read in {self.dtype}" if self.dtype else ""
+        name = f"{self.model} ({self.note})" if self.note else self.model
+        name += f", read in {self.dtype}" if self.dtype else ""
         text = (
-            f"Model: {said}. Data: {self.data}, {self.asked} asked, {self.right} answered right. Format: {self.format}."
+            f"Model: {name}. Data: {self.data}, {self.asked} asked, {self.right} answered right. Format: {self.format}."
         )
         text += " Only the first token on which levels part is read." if self.levels == "token" else ""
         if self.chosen:
@@ -72,7 +74,7 @@ class RunData:
         return [record for record in self.records if record["measure"] == measure]
 
     def estimate(self, key: str) -> Estimate:
-        """One number; of nothing, where the run does not have it."""
+        """One number by its key; an estimate without a value where the run does not have it."""
         return self.estimates.get(key, Estimate(None, None, None, 0))
 
 
@@ -131,18 +133,18 @@ def in_words(estimate: Estimate, number: Number = digits) -> str:
     """Value, interval, count and what was left out."""
     if estimate.value is None:
         return f"no value (n = 0, {estimate.left_out} left out)"
-    said = f"{number(estimate.value)} {interval(estimate, number)} (n = {estimate.n}, {estimate.left_out} left out)"
+    text = f"{number(estimate.value)} {interval(estimate, number)} (n = {estimate.n}, {estimate.left_out} left out)"
     if estimate.measurable or estimate.floor is None:
-        return said
-    return f"{said}, not measurable at this precision (numerical floor {digits(estimate.floor)})"
+        return text
+    return f"{text}, not measurable at this precision (numerical floor {digits(estimate.floor)})"
 
 
 NOT_MEASURABLE = "≈"
-"""Stands in tables before a number that is within its numerical floor."""
+"""Marks a number in a table that is within its numerical floor."""
 WITHIN_FLOOR = (
     f"{NOT_MEASURABLE}: within the numerical floor, the same text read twice: not measurable at this precision."
 )
-"""What a table says of such numbers."""
+"""The line below a table that explains the mark."""
 
 
 def marked(estimate: Estimate, shown: str) -> str:
@@ -151,13 +153,19 @@ def marked(estimate: Estimate, shown: str) -> str:
 
 
 def caption(how_to_read: str, numbers: Mapping[str, str], subject: Subject) -> str:
-    """The caption's text, wrapped for a terminal: how to read, the numbers by name, and whose they are."""
+    """The caption's text, wrapped for a terminal.
+
+    Args:
+        how_to_read: How to read the figure.
+        numbers: Its numbers in words, by name.
+        subject: What the numbers are about.
+    """
     return written_caption(how_to_read, numbers, subject.sentence)
 
 
 def written_caption(how_to_read: str, numbers: Mapping[str, str], subject: str) -> str:
     """`caption` with the subject in words."""
-    listed = [_filled(f"{name}: {said}", "  ") for name, said in numbers.items()]
+    listed = [_filled(f"{name}: {words}", "  ") for name, words in numbers.items()]
     return "\n".join(
         (
             _filled(f"How to read it. {how_to_read}"),

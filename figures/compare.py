@@ -1,4 +1,6 @@
-"""Before and after a training, side by side on the same axes: each instrument's own drawing twice, and the table."""
+"""Before and after a training, side by side on the same axes: each instrument's own drawing twice, and the table.
+
+All numbers are in the summary of `interp.compare`; this module knows no single instrument."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -28,12 +30,16 @@ Pair = tuple[Sequence[Record], Sequence[Record]]
 
 
 def instruments_grid(summary: Record) -> Grid:
-    """The numbers of the instruments that a reader asks for first."""
-    found = summary["comparison"]
+    """The instruments' numbers, those that the table of a single run shows."""
+    numbers = summary["comparison"]
     return Grid(
         ("number", "of"),
         COLUMNS,
-        tuple(((one.section, one.words), _cells(found[one.key])) for one in metrics() if one.key in found),
+        tuple(
+            ((metric.section, metric.words), _cells(numbers[metric.key]))
+            for metric in metrics()
+            if metric.key in numbers
+        ),
     )
 
 
@@ -69,10 +75,20 @@ def sentence(summary: Record) -> str:
 def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iterator[Page]:
     """The figures of a comparison, of the instruments that both runs have measured.
 
-    questions: whose tokens are shown, by default the first two attributed ones."""
+    Args:
+        records: The records of the run before and of the run after training.
+        summary: The comparison's summary.
+        questions: Ids of the questions whose tokens are shown; by default the first two that both have attributed.
+
+    Yields:
+        A page for each instrument, then one for each question.
+
+    Raises:
+        UserError: where a question was not attributed in both runs.
+    """
     sides = [
-        RunData(own, _estimates(summary, side), _subject(summary))
-        for own, side in zip(records, SIDE_TITLES, strict=True)
+        RunData(side_records, _estimates(summary, side), _subject(summary))
+        for side_records, side in zip(records, SIDE_TITLES, strict=True)
     ]
     for instrument in INSTRUMENTS.values():
         if all(side.of(instrument.name) for side in sides):
@@ -81,12 +97,12 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
 
 
 def _estimates(summary: Record, side: str) -> dict[str, Estimate]:
-    """The numbers of one side, on the questions that both have measured."""
+    """The numbers of one side, over the questions that both sides have measured."""
     return {key: Estimate(**numbers[side]) for key, numbers in summary["comparison"].items()}
 
 
 def _subject(summary: Record) -> Subject:
-    """Whose numbers they are, as the drawings of single runs take it."""
+    """Whose numbers they are, in the form that the drawings of single runs take."""
     data = summary["data"]
     return Subject(
         summary["models"]["after"]["name"], None, data["name"], data["asked"], data["right"], summary["format"]
@@ -100,11 +116,12 @@ def _page(instrument: Instrument, before: RunData, after: RunData, summary: Reco
         figure, how = instrument.compared(before, after)
     else:
         unit = declared[0].unit
-        rows = [{one.title: side.estimate(one.key) for one in declared if one.unit == unit} for side in (before, after)]
+        in_unit = [metric for metric in declared if metric.unit == unit]
+        rows = [{metric.title: side.estimate(metric.key) for metric in in_unit} for side in (before, after)]
         figure, how = forest.compared_forest(rows, unit), f"{instrument.about} {forest.HOW_TO_READ}"
     numbers = {}
     for metric in declared:
-        words = [in_words(one) for one in _cells(summary["comparison"][metric.key])[:3]]
+        words = [in_words(estimate) for estimate in _cells(summary["comparison"][metric.key])[:3]]
         numbers[metric.title] = "before {}; after {}; difference {}".format(*words)
     return Page(f"compare_{instrument.name}", figure, written_caption(how, numbers, sentence(summary)))
 

@@ -12,6 +12,7 @@ from interp.records import ConfidenceDistribution
 
 def draw_distribution(confidence: ConfidenceDistribution, colour: str, ax: Axes) -> Axes:
     """One confidence distribution as bars over its levels, with the expected confidence as a line."""
+    # bars stand at 0, 1, ...; the line is placed between the first and the last by its value
     places = range(len(confidence.levels))
     ax.bar(places, confidence.probability, color=colour, width=0.8)
     low, high = confidence.values[0], confidence.values[-1]
@@ -25,7 +26,14 @@ def draw_distribution(confidence: ConfidenceDistribution, colour: str, ax: Axes)
 def drawn_contrast(
     answers: Sequence[str], confidences: Sequence[ConfidenceDistribution], jsd: float, noise: float | None
 ) -> Figure:
-    """The confidences after two answers under one another; the dashed line is the expected confidence."""
+    """The confidences after two answers, one above the other; the dashed line is the expected confidence.
+
+    Args:
+        answers: The two answers.
+        confidences: The confidence distribution after each.
+        jsd: Their divergence, in nats.
+        noise: The noise floor, in nats; None where it was not measured.
+    """
     with paper():
         figure = Figure((SINGLE, 2.6), layout="constrained")
         axes = figure.subplots(2, 1, sharex=True, sharey=True)

@@ -1,4 +1,4 @@
-"""What a dry run foresees, as a table on the terminal: a row for each part, then time, memory and disk of the whole."""
+"""The estimate of a dry run as a table on the terminal: a row for each part, then time, memory and disk in all."""
 
 from pathlib import Path
 
@@ -15,7 +15,12 @@ WIDTH = 110
 
 
 def printed_dry_run(dry: DryRun, folder: Path) -> None:
-    """Prints the table, a line each for time, memory and disk, and how to go on."""
+    """Prints the table, a line each for time, memory and disk, and how to go on.
+
+    Args:
+        dry: What was measured.
+        folder: The directory that keeps the measured part of the run.
+    """
     console = Console(highlight=False, width=WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, title in enumerate(COLUMNS):
@@ -30,7 +35,7 @@ def printed_dry_run(dry: DryRun, folder: Path) -> None:
 
 
 def cells(part: Part) -> tuple[str, ...]:
-    """The row of one part; a dash where nothing was measured that would tell."""
+    """The row of one part; a dash where nothing was measured from which to estimate."""
     name = part.name if part.times == 1 else f"{part.name} ({part.times:.0f} times)"
     counts = (f"{part.whole:.0f}", f"{part.kept + part.measured}", f"{part.measured}")
     if not part.chunks:
@@ -40,13 +45,13 @@ def cells(part: Part) -> tuple[str, ...]:
 
 def sentences(dry: DryRun) -> list[str]:
     """Time, memory and disk of the whole."""
-    least = "at least " if any(part.unknown for part in dry.parts.values()) else ""
+    minimum = "at least " if any(part.unknown for part in dry.parts.values()) else ""
     records = sum(part.written for part in dry.parts.values())
     disk = {"records": records} | dry.disk
     return [
-        f"Time: {least}{span(dry.seconds)} for the whole run, {span(dry.left)} for what is left with another start.",
-        f"Memory, at most: {', '.join(f'{size(held)} of {where}' for where, held in peak_memory().items())}.",
-        f"Disk: {', '.join(f'{size(held)} for {what}' for what, held in disk.items())}; figures apart.",
+        f"Time: {minimum}{span(dry.seconds)} for the whole run, {span(dry.left)} for what is left with another start.",
+        f"Memory, at most: {', '.join(f'{size(amount)} of {where}' for where, amount in peak_memory().items())}.",
+        f"Disk: {', '.join(f'{size(amount)} for {content}' for content, amount in disk.items())}; figures apart.",
     ]
 
 

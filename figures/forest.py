@@ -1,4 +1,4 @@
-"""Any numbers with their intervals, a row each: what an instrument looks like that draws no figure of its own."""
+"""Any numbers with their intervals, one in a row: the figure of an instrument that has no drawing of its own."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,11 +12,18 @@ from interp.intervals import Estimate
 ROW, MARGIN = 0.2, 0.8
 """Inches: the height of a row, and of title and axis together."""
 Rows = Mapping[str, Estimate]
-"""Numbers of one unit by what they are called, in the order in which they are read."""
+"""Numbers of one unit by their names, in the order of the rows."""
 
 
 def draw_forest(rows: Rows, unit: str, ax: Axes, number: int = 0) -> Axes:
-    """A dot with its interval for each number that has a value. number: decides the colour."""
+    """A dot with its interval for each number that has a value.
+
+    Args:
+        rows: The numbers by name.
+        unit: Their unit, which is written below the axis.
+        ax: Where they are drawn.
+        number: Decides the colour and the marker.
+    """
     colour, marker = nth_style(number)
     for row, estimate in enumerate(rows.values()):
         if estimate.low is not None and estimate.high is not None:
@@ -33,7 +40,7 @@ def draw_forest(rows: Rows, unit: str, ax: Axes, number: int = 0) -> Axes:
 
 
 def forest(by_unit: Mapping[str, Rows]) -> Figure:
-    """One panel for each unit, under one another on axes of their own."""
+    """One panel for each unit, below each other, each with its own axis."""
     heights = [ROW * len(rows) + MARGIN for rows in by_unit.values()]
     figure = Figure((DOUBLE * 0.72, sum(heights)), layout="constrained")
     axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]

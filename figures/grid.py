@@ -1,4 +1,6 @@
-"""A wide table, a row for each setting and a column for each measure, as text, CSV, Markdown and LaTeX."""
+"""A wide table, a row for each setting and a column for each measure, as text, CSV, Markdown and LaTeX.
+
+It holds finished estimates and knows neither measures nor runs."""
 
 import csv
 import io
@@ -28,7 +30,7 @@ class Column:
     title: str
     """Its heading."""
     scale: float = 100.0
-    """What values are multiplied by when they are shown: 100 for fractions, shown in per cent."""
+    """Factor by which values are multiplied when they are shown: 100 for fractions, shown in per cent."""
     places: int | None = 1
     """Digits after the point when they are shown; None: two or three significant ones, for measures of many sizes."""
 
@@ -38,7 +40,7 @@ class Grid:
     """Rows of estimates under headings."""
 
     labels: tuple[str, ...]
-    """Headings of what names a row."""
+    """Headings of the columns that name a row."""
     columns: tuple[Column, ...]
     """The measures."""
     rows: tuple[tuple[tuple[str, ...], tuple[Estimate, ...]], ...]
@@ -55,23 +57,23 @@ class Grid:
         return (*self.labels, *(column.title for column in self.columns))
 
     def shown(self, *, dash: str = "–") -> list[tuple[str, ...]]:
-        """Every row as it is read: value and interval, a dash where there is no value."""
+        """Every row as text: value and interval, `dash` where there is no value."""
         return [
-            (*names, *(_cell(one, column, dash) for one, column in zip(cells, self.columns, strict=True)))
+            (*names, *(_cell(estimate, column, dash) for estimate, column in zip(cells, self.columns, strict=True)))
             for names, cells in self.rows
         ]
 
     def csv(self) -> str:
-        """Full precision, with interval, count and what was left out of each measure in columns of their own.
+        """Full precision; interval, count and number left out of each measure have columns of their own.
 
-        A name that a spreadsheet would take for a formula has an apostrophe before it."""
+        A name that a spreadsheet would read as a formula is preceded by an apostrophe."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         fields = ("value", "low", "high", "n", "left_out")
         names = (c.key if f == "value" else f"{c.key}_{f}" for c in self.columns for f in fields)
         writer.writerow((*self.labels, *names))
         for labels, cells in self.rows:
-            writer.writerow((*map(_for_csv, labels), *(getattr(one, f) for one in cells for f in fields)))
+            writer.writerow((*map(_for_csv, labels), *(getattr(estimate, f) for estimate in cells for f in fields)))
         return out.getvalue()
 
     def markdown(self) -> str:
@@ -103,11 +105,11 @@ class Grid:
             (folder / f"{name}.{ending}").write_text(text, encoding="utf-8")
 
 
-def _cell(one: Estimate, column: Column, dash: str) -> str:
-    if one.value is None:
+def _cell(estimate: Estimate, column: Column, dash: str) -> str:
+    if estimate.value is None:
         return dash
-    value, low, high = (_written(v, column) for v in (one.value, one.low, one.high))
-    return marked(one, f"{value}" if low is None else f"{value} [{low}, {high}]")
+    value, low, high = (_written(v, column) for v in (estimate.value, estimate.low, estimate.high))
+    return marked(estimate, f"{value}" if low is None else f"{value} [{low}, {high}]")
 
 
 def _written(value: float | None, column: Column) -> str | None:
@@ -118,16 +120,18 @@ def _written(value: float | None, column: Column) -> str | None:
 
 
 def for_markdown(text: str) -> str:
-    """The text as Markdown that says it literally, in a cell or a line: no markup, link, entity or formula."""
+    """Markdown that renders as this text literally, in a cell or a line: no markup, link, entity or formula."""
     return re.sub(r"([\\`*_|<>&~$]|\](?=[(\[:]))", r"\\\1", visible(text.replace("\n", " ")))
 
 
 def _for_latex(text: str) -> str:
-    """The text literally; one that begins like the optional argument of the row's end before it begins with {}."""
+    """LaTeX that renders as this text literally.
+
+    A cell that begins with [ or * would be read as an argument of the `\\\\` before it, and is preceded by {}."""
     plain = "".join(LATEX.get(c, c) for c in visible(text.replace("\n", " ")))
     return f"{{}}{plain}" if plain.lstrip()[:1] in ("[", "*") else plain
 
 
 def _for_csv(text: str) -> str:
-    plain = text.replace("\r", r"\r")  # which Python's writer leaves unquoted, and readers take for a row's end
+    plain = text.replace("\r", r"\r")  # Python's writer does not quote it, and readers end the row there
     return f"'{plain}" if plain[:1] in ("=", "+", "-", "@", "\t") else plain

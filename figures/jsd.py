@@ -1,4 +1,6 @@
-"""Figure 2: how far the confidence moves when the right answer is replaced by a wrong one."""
+"""Figure 2: how far the confidence moves when the right answer is replaced by a wrong one.
+
+It bins the divergences of a run's records and draws the run's estimates; it needs no model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from interp.run.runs import Record, averaged
 LEAST = 1e-5
 """Smaller divergences are drawn in the first bin: on a logarithmic axis 0 has no place."""
 EDGES = (*np.geomspace(LEAST, NEAR_ZERO, 17).tolist(), *np.geomspace(NEAR_ZERO, LIMIT, 5).tolist()[1:])
-"""Bin edges in nats, each bin closed on the right, so that the paper's line, at most 0.1, is one."""
+"""Bin edges in nats. Each bin is closed on the right, and the paper's line, at most 0.1, is an edge."""
 TICKS = (LEAST, 1e-4, 1e-3, 1e-2, NEAR_ZERO, LIMIT)
 TICK_LABELS = ("≤10⁻⁵", "10⁻⁴", "10⁻³", "0.01", "0.1", "ln 2")
 
@@ -35,14 +37,14 @@ COMPARISONS = {
     "noise_floor": ("jsd.noise_floor", "same answer, surface form"),
     "hint": ("jsd.hint", "hint: the answer is wrong"),
 }
-"""What is compared, by its name in the records: the key of its median, and what it is called beside an axis."""
+"""The comparisons by their names in the records: the key of the median, and the label beside an axis."""
 KINDS = {
     "jsd": ("jsd.near_zero_share", "wrong answer sampled (paper)"),
     "branched": ("jsd.branched.near_zero_share", "wrong answer branched"),
     "foil": ("jsd.same_relation.near_zero_share", "wrong answer of the same relation"),
     "pairs": ("jsd.pairs.near_zero_share", "all pairs of sampled answers (paper)"),
 }
-"""Whose divergences are spread out in a histogram of their own: the key of its share at most 0.1, and its title."""
+"""The comparisons with a histogram of their own: the key of the share at most 0.1, and the histogram's title."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Spread:
     near_zero: Estimate
     """Share of them at most NEAR_ZERO, in [0, 1]; its n counts questions."""
     below: int
-    """How many are below the axis, drawn in its first bin."""
+    """How many lie below the axis and are drawn in the first bin."""
 
     def __post_init__(self) -> None:
         if len(self.counts) != len(EDGES) - 1:
@@ -66,7 +68,7 @@ class Divergences:
     """Per-question Jensen-Shannon divergences in nats, from 0 to ln 2, apart by where the wrong answer comes from."""
 
     spreads: dict[str, Spread]
-    """By the name in `KINDS`; what no question has is absent."""
+    """By the name in `KINDS`; a kind that no question has is absent."""
     hint_counts: tuple[int, ...]
     """Questions in each bin of EDGES: without and with the hint that the answer is wrong."""
     medians: dict[str, Estimate]
@@ -83,9 +85,9 @@ def divergences(run: RunData) -> Divergences:
     medians = {name: run.estimate(key) for name, (key, _) in COMPARISONS.items()}
     return Divergences(
         spreads={
-            kind: Spread(_binned(there), run.estimate(KINDS[kind][0]), sum(value <= LEAST for value in there))
-            for kind, there in values.items()
-            if there
+            kind: Spread(_binned(in_nats), run.estimate(KINDS[kind][0]), sum(value <= LEAST for value in in_nats))
+            for kind, in_nats in values.items()
+            if in_nats
         },
         hint_counts=_binned(_values(questions, "hint")),
         medians={name: median for name, median in medians.items() if median.value is not None},
@@ -98,22 +100,31 @@ def _values(questions: Sequence[Record], name: str) -> list[float]:
 
 
 def _of_pairs(records: Sequence[Record]) -> list[float]:
-    """Of every pair of sampled answers to a question, under every set of examples; none of runs that count no pairs."""
+    """The divergence of every pair of sampled answers to a question, under every set of worked examples.
+
+    Empty for runs whose records do not count pairs."""
     return [
         float(value)
         for record in records
         if record["values"].get("pairs")
-        for value in pairwise_divergences([one["probability"] for one in record["answers"].get("candidate", ())])
+        for value in pairwise_divergences([answer["probability"] for answer in record["answers"].get("candidate", ())])
     ]
 
 
 def _binned(values: Sequence[float]) -> tuple[int, ...]:
+    # "left": a value on an edge belongs to the bin below it; values beyond the axis are clipped to its end bins
     bins = np.clip(np.searchsorted(EDGES, values, side="left"), 1, len(EDGES) - 1) - 1
     return tuple(np.bincount(bins, minlength=len(EDGES) - 1).tolist())
 
 
 def draw_divergence(measurement: Divergences, ax: Axes, kind: str) -> Axes:
-    """The histogram of one kind filled, the hint outlined where questions are counted, the noise floor as a band."""
+    """The histogram of one kind, filled, over the noise floor as a band; outlined, that of the positive control.
+
+    Args:
+        measurement: The figure's data.
+        ax: Where it is drawn.
+        kind: A key of `KINDS`; for `pairs`, which counts no questions, the positive control is left out.
+    """
     draw_floor(measurement.medians.get("noise_floor"), ax.axvspan, ax.axvline)
     draw_numerical(measurement.numerical, ax)
     widths = np.diff(EDGES)
@@ -122,8 +133,8 @@ def draw_divergence(measurement: Divergences, ax: Axes, kind: str) -> Axes:
         ax.bar(EDGES[:-1], spread.counts, widths, align="edge", color=colours[kind], ec="white")
     if kind != "pairs":
         counts = measurement.hint_counts
-        hinted = ax.bar(EDGES[:-1], counts, widths, align="edge", fc="none", ec=colours["hint"], lw=1.1)
-        for empty in (bar for bar, count in zip(hinted, counts, strict=True) if not count):
+        bars = ax.bar(EDGES[:-1], counts, widths, align="edge", fc="none", ec=colours["hint"], lw=1.1)
+        for empty in (bar for bar, count in zip(bars, counts, strict=True) if not count):
             empty.set_visible(False)
     ax.axvline(NEAR_ZERO, color=INK, ls="--", lw=0.9)
     ax.set(xscale="log", xlim=(LEAST, LIMIT), xlabel="JSD of the confidence (nats)")
@@ -137,7 +148,11 @@ def draw_divergence(measurement: Divergences, ax: Axes, kind: str) -> Axes:
 def draw_floor(floor: Estimate | None, band: Callable[..., object], line: Callable[..., object]) -> None:
     """The noise floor's median as a line and its interval as a band.
 
-    band, line: the axes' methods that draw them across the axis of divergences."""
+    Args:
+        floor: The noise floor; nothing is drawn without a value.
+        band: The axes' method that draws a band across the axis of divergences.
+        line: The one that draws a line across it.
+    """
     if floor is None or floor.value is None:
         return
     colour = ROLE_COLOURS["noise_floor"]
@@ -156,11 +171,13 @@ def draw_comparisons(measurement: Divergences, ax: Axes) -> Axes:
     """The median of each comparison with its interval, on the histogram's axis."""
     names = [name for name in COMPARISONS if name in measurement.medians]
     for row, name in enumerate(names):
-        one, colour = measurement.medians[name], ROLE_COLOURS[name]
-        if one.low is not None and one.high is not None:
-            ax.plot((max(one.low, LEAST), max(one.high, LEAST)), (row, row), color=colour, lw=2, solid_capstyle="butt")
-        if one.value is not None:
-            ax.plot(max(one.value, LEAST), row, "o", color=colour, ms=4.5, mec="white", mew=0.5)
+        median, colour = measurement.medians[name], ROLE_COLOURS[name]
+        if median.low is not None and median.high is not None:
+            ax.plot(
+                (max(median.low, LEAST), max(median.high, LEAST)), (row, row), color=colour, lw=2, solid_capstyle="butt"
+            )
+        if median.value is not None:
+            ax.plot(max(median.value, LEAST), row, "o", color=colour, ms=4.5, mec="white", mew=0.5)
     draw_numerical(measurement.numerical, ax)
     ax.axvline(NEAR_ZERO, color=INK, ls="--", lw=0.9)
     ax.set(xscale="log", xlim=(LEAST, LIMIT), xlabel="median JSD (nats)", ylim=(max(len(names), 1) - 0.5, -0.5))
@@ -208,7 +225,7 @@ def figure_2(run: RunData) -> Page:
         numbers[f"{counted} drawn, and of them in the first bin, {KINDS[kind][1]}"] = (
             f"{sum(spread.counts)}, {spread.below}"
         )
-    numbers |= {f"median JSD, {COMPARISONS[name][1]}": in_words(one) for name, one in data.medians.items()}
+    numbers |= {f"median JSD, {COMPARISONS[name][1]}": in_words(median) for name, median in data.medians.items()}
     if data.numerical:
         numbers["numerical floor, median JSD of the same text read twice"] = in_words(data.numerical)
     if "jsd" not in data.spreads:
@@ -241,7 +258,7 @@ def _on_axis(floor: Estimate | None) -> bool:
 
 
 def compared_divergences(before: RunData, after: RunData) -> tuple[Figure, str]:
-    """Figure 2 of both sides, a row for each kind of comparison that both have; and how to read it."""
+    """Figure 2 of two runs, a row for each kind of comparison that both have; and how to read it."""
     sides = [divergences(run) for run in (before, after)]
     kinds = [kind for kind in sides[0].spreads if kind in sides[1].spreads] or ["jsd"]
     figure = Figure((DOUBLE, 0.7 + 1.15 * len(kinds)), layout="constrained")

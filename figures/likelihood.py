@@ -1,4 +1,6 @@
-"""How far a wrong answer moves the confidence, against how likely the model is to give it."""
+"""How far a wrong answer moves the confidence, against how likely the model is to give it.
+
+It draws the answers in a run's records; it needs no model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from interp.divergence import LIMIT, NEAR_ZERO, pairwise_divergences
 from interp.intervals import Estimate
 
 SOURCES = {"jsd": ("wrong", "jsd"), "branched": ("branched", "jsd.branched"), "foil": ("foil", "jsd.same_relation")}
-"""Of each source of wrong answers the role in a record, and how its keys begin."""
+"""For each source of wrong answers its role in a record, and the beginning of its keys."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Likelihoods:
 
 def likelihoods(run: RunData) -> Likelihoods:
     """The scatter's data, with every wrong answer of the run."""
+    # each wrong answer is compared with the right answer to its question under the same set of worked examples
     records = run.of("jsd")
     points = {
         source: tuple(
@@ -111,8 +114,8 @@ def _page(data: Likelihoods, subject: Subject) -> Page:
     ax.margins(x=0.03)
     numbers = {f"wrong answers drawn, {KINDS[name][1]}": str(len(points)) for name, points in data.points.items()}
     numbers |= {
-        f"rank correlation of likelihood and JSD, one {KINDS[name][1]} a question": in_words(one)
-        for name, one in data.correlations.items()
+        f"rank correlation of likelihood and JSD, one {KINDS[name][1]} a question": in_words(correlation)
+        for name, correlation in data.correlations.items()
     }
     if data.floor:
         numbers["noise floor, median JSD"] = in_words(data.floor)

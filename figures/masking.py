@@ -1,4 +1,6 @@
-"""What hiding the answer does to the confidence: question by question, and level by level."""
+"""What hiding the answer does to the confidence, for each question and for each level.
+
+It draws a run's records and estimates; how an answer is hidden is the instrument's business."""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +26,7 @@ class Hidden:
     name: str
     """The replacement or knockout, by its name in the records."""
     words: str
-    """What it is called."""
+    """Its name in the figure."""
     pairs: tuple[tuple[float, float], ...]
     """(seen, masked) expected confidence of each question that has both."""
     seen: Estimate
@@ -50,7 +52,15 @@ class Masking:
 
 
 def maskings(run: RunData, words: Mapping[str, str]) -> Masking:
-    """The figure's data. words: what each way of hiding the answer is called, by its name in the records."""
+    """The figure's data.
+
+    Args:
+        run: The run's records and estimates.
+        words: The title of each way of hiding the answer, by its name in the records.
+
+    Returns:
+        The ways of hiding the answer that the run has measured, in the order of `words`.
+    """
     records = run.of("masking")
     names = [name for name in words if any(name in record["masked"] for record in records)]
     levels = FORMATS[run.subject.format].levels
@@ -58,12 +68,12 @@ def maskings(run: RunData, words: Mapping[str, str]) -> Masking:
 
 
 def _hidden(name: str, words: str, records: Sequence[Record], run: RunData) -> Hidden:
-    both = [(q["values"]["seen"], q["values"].get(f"{name}.masked")) for q in averaged(records)]
+    confidences = [(q["values"]["seen"], q["values"].get(f"{name}.masked")) for q in averaged(records)]
     with_both = [record for record in records if name in record["masked"]]
     return Hidden(
         name=name,
         words=words,
-        pairs=tuple((seen, masked) for seen, masked in both if masked is not None),
+        pairs=tuple((seen, masked) for seen, masked in confidences if masked is not None),
         seen=run.estimate("masking.seen"),
         masked=run.estimate(f"masking.{name}.masked"),
         drop=run.estimate(f"masking.{name}.drop"),
@@ -73,6 +83,7 @@ def _hidden(name: str, words: str, records: Sequence[Record], run: RunData) -> H
 
 
 def _mean_distribution(records: Iterable[Record]) -> tuple[float, ...]:
+    """The mean probability of each level, [levels]: over sets of worked examples first, then over questions."""
     flat = [{"id": record["id"], "values": {str(i): p for i, p in enumerate(record["values"])}} for record in records]
     questions = [tuple(question["values"].values()) for question in averaged(flat)]
     return tuple(sum(level) / len(questions) for level in zip(*questions, strict=True))
@@ -83,9 +94,9 @@ def draw_pairs(hidden: Hidden, ax: Axes) -> Axes:
     colour = HIDDEN_COLOURS[hidden.name]
     lines = [((0, seen), (1, masked)) for seen, masked in hidden.pairs]
     ax.add_collection(LineCollection(lines, colors=colour, linewidths=0.5, alpha=0.35))
-    for x, one in enumerate((hidden.seen, hidden.masked)):
-        if one.low is not None and one.high is not None:
-            ax.plot((x, x), (one.low, one.high), color=INK, lw=1.8, solid_capstyle="butt", zorder=3)
+    for x, mean in enumerate((hidden.seen, hidden.masked)):
+        if mean.low is not None and mean.high is not None:
+            ax.plot((x, x), (mean.low, mean.high), color=INK, lw=1.8, solid_capstyle="butt", zorder=3)
     if hidden.seen.value is not None and hidden.masked.value is not None:
         means = (hidden.seen.value, hidden.masked.value)
         ax.plot((0, 1), means, "o-", color=INK, mfc=colour, mec=INK, mew=0.7, ms=4.5, lw=1.2, zorder=4)

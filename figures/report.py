@@ -1,4 +1,6 @@
-"""The summary of a run as a table on the terminal, and its figures."""
+"""The summary of a run as a table on the terminal, and its figures, whatever command the run is of.
+
+It chooses and saves drawings that are made elsewhere, and measures nothing."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -19,7 +21,15 @@ from interp.run.runs import Record, kind_of, read_records, read_run
 
 
 def pages_of(instrument: Instrument, run: RunData) -> Iterator[Page]:
-    """An instrument's figures, else a forest plot of its listed numbers; nothing where it did not run."""
+    """An instrument's figures.
+
+    Args:
+        instrument: The instrument.
+        run: The run's records and estimates.
+
+    Yields:
+        Its own pages, or a forest plot of its listed numbers where it draws none; nothing where it did not run.
+    """
     if not run.of(instrument.name):
         return
     if instrument.pages:
@@ -35,16 +45,21 @@ def pages_of(instrument: Instrument, run: RunData) -> Iterator[Page]:
 
 
 def run_data(config: Record, summary: Record, records: Sequence[Record]) -> RunData:
-    """What the figures of a run of `interp.diagnose` are drawn from."""
+    """The data from which the figures of a run of `interp.diagnose` are drawn."""
     return RunData(records, estimates_of(summary), subject_of(config, summary))
 
 
 def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = None) -> None:
     """Prints the summary of a finished run as a table and draws its figures into `folder`/figures.
 
-    questions: ids of those whose tokens are shown, by default the first few that were attributed. dry: of a dry run,
-    of which there are no numbers yet, what it foresees is printed alone. Errors: UserError where the folder is no
-    finished run, or a question was not measured."""
+    Args:
+        folder: The run's directory.
+        questions: Ids of the questions whose tokens are shown; by default the first few that were attributed.
+        dry: A dry run, which has no numbers yet: only its estimate of time, memory and disk is printed.
+
+    Raises:
+        UserError: where the folder holds no finished run, or a question was not measured.
+    """
     if dry:
         printed_dry_run(dry, folder)
         return

@@ -1,4 +1,6 @@
-"""Figure 3: from where the confidence, and from where the answer, has gathered what it rests on."""
+"""Figure 3: from which spans attention rollout says that the confidence, and the answer, gather information.
+
+It draws a run's records and estimates; rollout itself is computed by the instrument."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,20 +21,20 @@ FLOWS: tuple[tuple[str, Span], ...] = (
     ("confidence", "special"),
     ("answer", "question"),
 )
-"""(where it is read, where it comes from): the paper's Figure 3."""
+"""(where rollout is read, the span whose mass is taken): the pairs of the paper's Figure 3."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One reading of rollout beside its null."""
+    """One reading of rollout beside its value under uniform attention, the null."""
 
     span: MassSpan
     """Where the mass lies."""
     rollout: Estimate
     """Mean over questions, in [0, 1]."""
     null: Estimate
-    """The same under uniform attention, in a prompt of the same length and a model of the same depth; of nothing for
-    learned sinks, which uniform attention knows nothing of."""
+    """The same under uniform attention, in a prompt of the same length and a model of the same depth; without a value
+    for learned sinks, which uniform attention does not have."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Rollout:
     per_token: tuple[Pair, ...]
     """The same as a mean over the span's tokens."""
     without_first: tuple[Pair, ...]
-    """The sums with the prompt's first token left out of the reading and the rest renormalised."""
+    """The sums without the prompt's first token, renormalised over the rest."""
     flows: tuple[Pair, ...]
     """The masses of FLOWS, in that order, where the prompt has the span."""
     windows: dict[str, dict[MassSpan, float]]
@@ -58,19 +60,19 @@ class Rollout:
 def rollouts(run: RunData) -> Rollout:
     """The figure's data."""
     records = run.of("rollout")
-    there = [span for span in MASS_SPANS if f"rollout.{span}.mass" in run.estimates]
+    measured = [span for span in MASS_SPANS if f"rollout.{span}.mass" in run.estimates]
 
     def pair(span: MassSpan, reading: str, null: str) -> Pair:
         return Pair(span, run.estimate(f"rollout.{reading}"), run.estimate(f"rollout.{null}"))
 
     return Rollout(
-        mass=tuple(pair(span, f"{span}.mass", f"{span}.null") for span in there),
-        per_token=tuple(pair(span, f"{span}.per_token", f"{span}.per_token_null") for span in there),
-        without_first=tuple(pair(span, f"{span}.without_first", f"{span}.without_first_null") for span in there),
+        mass=tuple(pair(span, f"{span}.mass", f"{span}.null") for span in measured),
+        per_token=tuple(pair(span, f"{span}.per_token", f"{span}.per_token_null") for span in measured),
+        without_first=tuple(pair(span, f"{span}.without_first", f"{span}.without_first_null") for span in measured),
         flows=tuple(
             pair(span, f"{_prefix(source)}{span}.mass", f"{_prefix(source)}{span}.null")
             for source, span in FLOWS
-            if span in there
+            if span in measured
         ),
         windows=_windows(records),
         layers=records[0]["layers"],
@@ -83,26 +85,32 @@ def _prefix(source: str) -> str:
 
 
 def _windows(records: Sequence[Record]) -> dict[str, dict[MassSpan, float]]:
-    found: dict[str, dict[MassSpan, float]] = {}
+    """For each window of layers the mean mass of each span, over questions."""
+    masses: dict[str, dict[MassSpan, float]] = {}
     for window in records[0]["windows"]:
         questions = averaged([{"id": record["id"], "values": record["windows"][window]} for record in records])
         spans = [span for span in MASS_SPANS if span in questions[0]["values"]]
-        found[window] = {span: sum(q["values"][span] for q in questions) / len(questions) for span in spans}
-    return found
+        masses[window] = {span: sum(q["values"][span] for q in questions) / len(questions) for span in spans}
+    return masses
 
 
 def draw_pairs(pairs: Sequence[Pair], ax: Axes, labels: Mapping[int, str] | None = None) -> Axes:
     """One row for each pair on a logarithmic axis: a dot with its interval, and its null as a hollow diamond.
 
-    labels: what to call a row; by default its span."""
+    Args:
+        pairs: The readings; one that is 0 has no place on the axis and is not drawn.
+        ax: Where they are drawn.
+        labels: The label of a row by its number; by default its span.
+    """
     for row, pair in enumerate(pairs):
-        one, null, colour = pair.rollout, pair.null, SPAN_COLOURS[pair.span]
+        # the dot above the middle of the row, the diamond below it
+        mass, null, colour = pair.rollout, pair.null, SPAN_COLOURS[pair.span]
         if null.value:
             ax.plot(null.value, row + 0.2, "D", mfc="white", mec=ROLE_COLOURS["null"], mew=0.8, ms=3.6)
-        if one.low and one.high:
-            ax.plot((one.low, one.high), (row - 0.12, row - 0.12), color=colour, lw=2, solid_capstyle="butt")
-        if one.value:
-            ax.plot(one.value, row - 0.12, "o", color=colour, mec="white", mew=0.5, ms=5)
+        if mass.low and mass.high:
+            ax.plot((mass.low, mass.high), (row - 0.12, row - 0.12), color=colour, lw=2, solid_capstyle="butt")
+        if mass.value:
+            ax.plot(mass.value, row - 0.12, "o", color=colour, mec="white", mew=0.5, ms=5)
     names = [(labels or {}).get(row, pair.span) for row, pair in enumerate(pairs)]
     ax.set_yticks(range(len(pairs)), names)
     ax.set(xscale="log", ylim=(len(pairs) - 0.5, -0.5))

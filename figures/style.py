@@ -1,4 +1,6 @@
-"""How every figure looks, and how it is kept: colours, widths, fonts, files."""
+"""The look of every figure, and how it is saved: colours, widths, fonts, files.
+
+It knows no measure; colours and markers are chosen here so that one thing has one colour in every figure."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -56,7 +58,7 @@ ROLE_COLOURS = {
 """One colour per kind of comparison."""
 
 WRONG_MARKERS = {"jsd": "o", "branched": "s", "foil": "^"}
-"""Sources of wrong answers differ in colour and in form."""
+"""Sources of wrong answers differ in colour and in marker."""
 
 HIDDEN_COLOURS = {
     "neutral": _BLUE,
@@ -67,23 +69,28 @@ HIDDEN_COLOURS = {
 }
 """One colour for each way of hiding the answer."""
 REPLACEMENT_MARKERS = {"neutral": "o", "mean": "s", "pad": "^"}
-"""Replacements of tokens differ in form."""
+"""Replacements of tokens differ in marker."""
 
 RIGHT, WRONG = _BLUE, _ORANGE
 """Right and wrong answers."""
 _IN_TURN = (_BLUE, _SKY, _RED, _PINK, _GREEN, _BROWN, _YELLOW, _GREY, "#555555", _PURPLE, _ORANGE)
 _MARKS_IN_TURN = "oosDv^<XPhd"
 SIDE_TITLES = ("before", "after")
-"""What two runs side by side are called."""
+"""The titles of two runs side by side."""
 
 
 def nth_style(number: int) -> tuple[str, str]:
-    """(colour, marker) of the one with this number of several that are drawn together: they differ in both."""
+    """(colour, marker) of number `number` among several things drawn together; neighbours differ in both."""
     return _IN_TURN[number % len(_IN_TURN)], _MARKS_IN_TURN[number % len(_MARKS_IN_TURN)]
 
 
 def drawn_sides(draw: Callable[[int, Axes], object], height: float) -> Figure:
-    """Two axes side by side on one scale. draw: draws the first or the second run."""
+    """A figure with two axes side by side on one scale, titled before and after.
+
+    Args:
+        draw: Draws run 0 or 1 on the given axes.
+        height: The figure's height, in inches.
+    """
     figure = Figure((DOUBLE, height), layout="constrained")
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for number, ax in enumerate(axes):
@@ -135,7 +142,7 @@ monospaced text is as wide as its characters, at any resolution."""
 
 @contextmanager
 def paper() -> Iterator[None]:
-    """The style of all our figures, for as long as the block lasts; matplotlib's settings are then as before."""
+    """The style of all figures while the block lasts; afterwards matplotlib's settings are as before."""
     with mpl.rc_context(SETTINGS):
         yield
 
@@ -167,11 +174,18 @@ def logarithmic(axis: Axis) -> None:
 def saved(figure: Figure, folder: Path, name: str, caption: str) -> None:
     """Writes `name`.png, `name`.pdf and the caption as `name`.txt.
 
-    The files are the same, byte for byte, when the same records are drawn again."""
+    Drawing the same records again gives the same files, byte for byte.
+
+    Args:
+        figure: The figure; its layout is fixed by this call.
+        folder: Where the files go; it is made where it does not exist.
+        name: The file name without its ending.
+        caption: How to read the figure, and its numbers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with paper():
         figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # the layout is found; with an engine each file would have it found again
+        figure.set_layout_engine(None)  # the layout is now fixed; an engine would compute it again for each file
         figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")

@@ -1,4 +1,6 @@
-"""The summary of a run in plain words: one row for each number that a reader asks for first."""
+"""The summary of a run in plain words: one row for each number that a reader asks for first.
+
+Which numbers these are, the instruments declare; this module only lays them out."""
 
 import sys
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from interp.plain import visible
 from interp.run.runs import Record
 
 WIDTH = 120
-"""Columns where the output is no terminal, so that a log holds whole rows."""
+"""Columns where the output is not a terminal, so that a log holds whole rows."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Table:
     """The rows of a run's summary, in the order in which they are read."""
 
     rows: tuple[Row, ...]
-    """Only what the run has measured."""
+    """The rows; only of numbers that the run has measured."""
 
     def __post_init__(self) -> None:
         names = [(row.section, row.name) for row in self.rows]
@@ -50,7 +52,7 @@ class Table:
 
 
 def metrics() -> list[Metric]:
-    """Every number that is printed, in the order in which it is read: the instruments', then their numerical floors."""
+    """Every number that is printed, in the table's order: the instruments' numbers, then their numerical floors."""
     declared = [metric for instrument in INSTRUMENTS.values() for metric in instrument.metrics]
     declared += [metric for repeated in repeated_by(INSTRUMENTS) for metric in repeated.metrics]
     return [metric for metric in declared if metric.place != "kept"]
@@ -65,18 +67,26 @@ def table_of(summary: Record) -> Table:
             spread = tuple(v for v in sets.get(metric.key, {}).get("values", ()) if v is not None)
             row = Row(metric.section, metric.words, Estimate(**node), metric.unit, spread)
             rows.setdefault(metric.section, []).append(row)
-    return Table(tuple(row for of_section in rows.values() for row in of_section))
+    return Table(tuple(row for section_rows in rows.values() for row in section_rows))
 
 
 def estimates_of(summary: Record, above: str = "") -> dict[str, Estimate]:
-    """Every number of a run's summary, by its key."""
-    found: dict[str, Estimate] = {}
+    """Every number of a run's summary, by its key.
+
+    Args:
+        summary: The summary, or a part of it.
+        above: The key of that part with a final dot; empty for the whole.
+
+    Returns:
+        By dotted key, such as "jsd.median", every entry that is an estimate.
+    """
+    estimates: dict[str, Estimate] = {}
     for name, node in summary.items():
         if isinstance(node, dict) and name != "shot_sets":
             key = f"{above}{name}"
-            found |= {key: Estimate(**node)} if {"value", "low", "high", "n"} <= node.keys() else {}
-            found |= estimates_of(node, f"{key}.")
-    return found
+            estimates |= {key: Estimate(**node)} if {"value", "low", "high", "n"} <= node.keys() else {}
+            estimates |= estimates_of(node, f"{key}.")
+    return estimates
 
 
 def _at(summary: Record, key: str) -> Record | None:
@@ -87,7 +97,7 @@ def _at(summary: Record, key: str) -> Record | None:
 
 
 def printed(table: Table, subject: Subject) -> None:
-    """Prints the table under a header that says whose numbers they are."""
+    """Prints the table under a sentence that says whose numbers they are."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     console.print()
     console.print(_literal(subject.sentence))
@@ -122,13 +132,13 @@ def printed_grid(grid: Grid, title: str) -> None:
 
 
 def _literal(text: str) -> Text:
-    """The text as it is: no markup, no emoji in place of :names:, nothing that moves the cursor."""
+    """The text without interpretation: no markup, no emoji for :names:, nothing that moves the cursor."""
     return Text(visible(text))
 
 
 def _cells(row: Row, several: bool) -> tuple[str, ...]:
-    number, one = percent if row.unit == "share" else digits, row.estimate
-    value = "none" if one.value is None else marked(one, number(one.value))
-    cells = (f"  {row.name}", value, interval(one, number), str(one.n), str(one.left_out))
+    number, estimate = percent if row.unit == "share" else digits, row.estimate
+    value = "none" if estimate.value is None else marked(estimate, number(estimate.value))
+    cells = (f"  {row.name}", value, interval(estimate, number), str(estimate.n), str(estimate.left_out))
     spread = f"{number(min(row.sets))} to {number(max(row.sets))}" if row.sets else ""
     return (*cells, spread) if several else cells

@@ -1,4 +1,6 @@
-"""One question's prompt, its tokens shaded: what rollout says about them above, what attribution says below."""
+"""One question's prompt with shaded tokens: by attention rollout above, by attribution below.
+
+It lays out the tokens in a run's records; it needs no tokenizer and no model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,11 +22,11 @@ from interp.records import SPANS, Span
 from interp.run.runs import Record
 
 SHOWN = 2
-"""Questions that are drawn where none are named."""
+"""Number of questions that are drawn where the user names none."""
 COLUMNS = 112
 """Characters in a line."""
 KEPT = 16
-"""Tokens kept at both ends of the worked examples where they are long."""
+"""Tokens that are shown at each end of long worked examples."""
 LINE, TITLE, MARGIN = 0.125, 0.3, 0.08
 """Inches: height of a line, of a title, and the margin at the left."""
 POINTS = (DOUBLE - 2 * MARGIN) * 72 / COLUMNS / 0.602
@@ -43,13 +45,13 @@ class Shading:
     title: str
     """What the number is."""
     unit: str
-    """What the ends of the colour bar say."""
+    """The unit at the ends of the colour bar: "×" for factors, given as doublings; else empty."""
     values: tuple[float | None, ...]
-    """The numbers; None where a token has none, and is left unshaded."""
+    """The numbers, [tokens]; None for a token without one, which is not shaded."""
     limit: float
-    """The size at which the colour saturates."""
+    """The absolute value at which the colour saturates."""
     colours: Colormap
-    """From -limit to limit."""
+    """The colours from -limit to limit."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ class Placed:
     """A piece of the prompt on the page."""
 
     text: str
-    """What is written."""
+    """The text as it is shown."""
     line: int
     """Its line, from 0."""
     column: int
-    """Its first character's place in the line."""
+    """The column of its first character, from 0."""
     token: int | None
-    """Which token it is; None for the mark that stands for tokens left out."""
+    """The token's index; None for the mark that stands for tokens left out."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class ShadedPrompt:
     hidden: int
     """Tokens of the worked examples that are left out."""
     shadings: tuple[Shading, ...]
-    """What the instruments say about each token; one copy of the prompt is drawn for each."""
+    """The instruments' numbers for each token; the prompt is drawn once for each shading."""
 
     def __post_init__(self) -> None:
         for shading in self.shadings:
@@ -95,7 +97,13 @@ class ShadedPrompt:
 
 
 def shaded_prompt(answer: Record, rollout: Record | None, attribution: Record | None) -> ShadedPrompt:
-    """The figure's data from the records of one question under the first set of worked examples."""
+    """The figure's data from the records of one question under the first set of worked examples.
+
+    Args:
+        answer: The record of its answer, with the transcript.
+        rollout: The record of attention rollout; None leaves its shading out.
+        attribution: The record of attribution; None leaves its shading out.
+    """
     transcript = answer["transcript"]
     places, hidden = laid_out(transcript["tokens"], transcript["spans"])
     shadings = []
@@ -109,7 +117,7 @@ def shaded_prompt(answer: Record, rollout: Record | None, attribution: Record | 
 
 
 def _by_rollout(record: Record, tokens: int) -> Shading:
-    """How many times as much as under uniform attention, in doublings; a blank behind the prompt is no token of it."""
+    """log2 of rollout over its value under uniform attention; a blank after the prompt is not one of its tokens."""
     pairs = zip(record["weights"]["confidence"][:tokens], record["null"]["confidence"][:tokens], strict=True)
     doublings = [float(np.log2(weight / null)) if weight > 0 and null > 0 else None for weight, null in pairs]
     return Shading(
@@ -129,14 +137,24 @@ def _by_attribution(record: Record) -> Shading:
 
 
 def _limit(values: Sequence[float | None], percentile: float) -> float:
+    """The percentile of the absolute values at which colours saturate; 1 where there is none, or it is 0."""
     sizes = [abs(value) for value in values if value is not None]
     return float(np.percentile(sizes, percentile)) or 1.0 if sizes else 1.0
 
 
 def laid_out(tokens: Sequence[str], spans: Sequence[Span]) -> tuple[tuple[Placed, ...], int]:
-    """Where each token stands, wrapped at COLUMNS, and how many tokens of long worked examples are left out.
+    """Lays out the tokens in lines of COLUMNS characters.
 
-    A line's end is shown as ↵ and ends the line; a token longer than a line is cut."""
+    A line break is shown as ↵ and ends the line; a token longer than a line is cut. In long worked examples the tokens
+    between the first and the last KEPT are replaced by one mark.
+
+    Args:
+        tokens: The text of each token.
+        spans: The span of each token.
+
+    Returns:
+        The pieces in their places, and the number of tokens that are left out.
+    """
     shots = [i for i, span in enumerate(spans) if span == "shots"]
     first, last = (shots[0] + KEPT, shots[-1] + 1 - KEPT) if shots else (0, 0)
     hidden = range(first, last) if last - first > KEPT else range(0)
@@ -162,8 +180,15 @@ def laid_out(tokens: Sequence[str], spans: Sequence[Span]) -> tuple[tuple[Placed
 
 
 def draw_tokens(prompt: ShadedPrompt, shading: Shading, ax: Axes) -> Axes:
-    """The prompt's text with one shade per token, and a line in the span's colour under it."""
+    """The prompt's text with one shade per token, and below each token a line in the colour of its span.
+
+    Args:
+        prompt: The prompt as it is laid out.
+        shading: The numbers that its tokens are shaded by.
+        ax: Where it is drawn; one unit is a character across and a line down.
+    """
     norm = Normalize(-shading.limit, shading.limit)
+    # two layers of characters [lines][COLUMNS], drawn line by line in two colours: tokens with and without a number
     shaded, plain = ([[" "] * COLUMNS for _ in range(prompt.lines)] for _ in range(2))
     boxes: list[Rectangle] = []
     shades: list[ColorType] = []
@@ -201,9 +226,19 @@ line's end."""
 
 
 def pages(records: Sequence[Record], subject: Subject, chosen: Sequence[str] = ()) -> Iterator[Page]:
-    """A figure for each of the chosen questions, by default the first ones that both instruments have measured.
+    """A figure for each chosen question.
 
-    Errors: UserError where a chosen question has not been measured."""
+    Args:
+        records: The run's records.
+        subject: What the run's numbers are about.
+        chosen: Ids of questions; by default the first `SHOWN` that both instruments have measured.
+
+    Yields:
+        A page for each question.
+
+    Raises:
+        UserError: where neither instrument has measured a chosen question.
+    """
     by_key = {(record["measure"], record["id"]): record for record in records if record["set"] == 0}
     both = [key for name, key in by_key if name == "attribution" and ("rollout", key) in by_key]
     for number, key in enumerate(chosen or both[:SHOWN], 1):
@@ -215,7 +250,7 @@ def pages(records: Sequence[Record], subject: Subject, chosen: Sequence[str] = (
 
 
 def figure_of(prompt: ShadedPrompt) -> Figure:
-    """The panels under one another at their exact heights, so that a character is a column wide."""
+    """The panels below each other at exact sizes, so that a character of the text is one column wide."""
     panel = TITLE + prompt.lines * LINE
     height = len(prompt.shadings) * panel + TITLE
     figure = Figure((DOUBLE, height))
@@ -247,6 +282,7 @@ def _ends(shading: Shading) -> tuple[str, str]:
 
 
 def numbers_of(prompt: ShadedPrompt, key: str) -> dict[str, str]:
+    """The caption's numbers of one question; key: the question's id."""
     numbers = {"question": f"{prompt.question} ({key})", "answer": prompt.answer}
     for shading in prompt.shadings:
         low, high = _ends(shading)

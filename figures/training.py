@@ -1,4 +1,6 @@
-"""How a training went: the learning curve of answer-dependence, and the ablation of its terms."""
+"""The course of a training: the learning curve of answer-dependence, and the ablation of the objective's terms.
+
+Everything is drawn from the summaries of finished runs; this module does not import `training`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +25,7 @@ PANELS: dict[str, dict[str, str]] = {
     "outside levels": {"outside": INK},
     "median rank": {"answer_rank": SPAN_COLOURS["answer"]},
 }
-"""What the curve's panels show, each line in its colour; a panel without a line in the run is left out."""
+"""The panels of the curve, with the colour of each line; a panel is left out where the run lacks one of its lines."""
 NAMES = {
     "right": "right",
     "wrong": "wrong",
@@ -50,18 +52,27 @@ that training did not see, bars 95 % intervals over questions; the dashed line i
 COLUMNS = tuple(Column(key, measure.title) for key, measure in MEASURES.items() if measure.place == "headline")
 DRAWN = ("ece", "brier", "auroc")
 BETTER = ("ece", "nce_abs", "brier", "auroc")
-"""What two methods are compared by: less is better, but for AUROC."""
+"""The measures by which two methods are compared: less is better, except for AUROC."""
 
 
 def draw_curve(points: Sequence[Record], form: str, lines: dict[str, str], ax: Axes) -> Axes:
-    """One line with its band for each name, over updates. points: a run's `curve` in summary.json."""
+    """One line with its band for each name, over updates.
+
+    Args:
+        points: The run's `curve` in summary.json.
+        form: Name of the format that is drawn.
+        lines: The colour of each line, by the name of its numbers in a point.
+        ax: Where they are drawn.
+    """
     for name, colour in lines.items():
-        found = [(point["update"], Estimate(**point["formats"][form][name])) for point in points]
-        line = [(at, one.value) for at, one in found if one.value is not None]
-        ax.plot([at for at, _ in line], [value for _, value in line], color=colour, label=NAMES[name])
-        if band := [(at, one.low, one.high) for at, one in found if one.low is not None]:
-            at, low, high = zip(*band, strict=True)
-            ax.fill_between(at, low, high, color=colour, alpha=0.18, lw=0)
+        estimates = [(point["update"], Estimate(**point["formats"][form][name])) for point in points]
+        line = [(update, estimate.value) for update, estimate in estimates if estimate.value is not None]
+        ax.plot([update for update, _ in line], [value for _, value in line], color=colour, label=NAMES[name])
+        if band := [
+            (update, estimate.low, estimate.high) for update, estimate in estimates if estimate.low is not None
+        ]:
+            updates, low, high = zip(*band, strict=True)
+            ax.fill_between(updates, low, high, color=colour, alpha=0.18, lw=0)
     ax.locator_params("x", integer=True)
     return ax
 
@@ -114,15 +125,16 @@ def ablation_page(summary: Record) -> Page:
     for ax, key in zip(figure.subplots(1, len(DRAWN), sharey=True), DRAWN, strict=True):
         column = [c.key for c in COLUMNS].index(key)
         for (name, *setting), cells in grid.rows:
-            one, number = cells[column], settings.index(tuple(setting))
-            if one.value is None:
+            estimate, number = cells[column], settings.index(tuple(setting))
+            if estimate.value is None:
                 continue
             if name == summary["base"]:
-                ax.axvline(one.value, color=colours[tuple(setting)], ls="--", lw=0.8)
+                ax.axvline(estimate.value, color=colours[tuple(setting)], ls="--", lw=0.8)
+            # settings stand 0.2 apart around the middle of the row
             row = checkpoints.index(name) + 0.2 * (number - (len(settings) - 1) / 2)
-            if one.low is not None:
-                ax.plot((one.low, one.high), (row, row), color=colours[tuple(setting)], lw=1.4)
-            ax.plot(one.value, row, "o", color=colours[tuple(setting)], mec="white", mew=0.5, ms=4.5)
+            if estimate.low is not None:
+                ax.plot((estimate.low, estimate.high), (row, row), color=colours[tuple(setting)], lw=1.4)
+            ax.plot(estimate.value, row, "o", color=colours[tuple(setting)], mec="white", mew=0.5, ms=4.5)
         ax.set(title=COLUMNS[column].title, ylim=(len(checkpoints) - 0.5, -0.5))
         ax.set_yticks(range(len(checkpoints)), [printable(name) for name in checkpoints])
         ax.tick_params(axis="y", length=0)
@@ -137,39 +149,52 @@ def ablation_page(summary: Record) -> Page:
 
 
 def settings_grid(summaries: Sequence[Record], pair: tuple[str, str]) -> Grid:
-    """Two checkpoints side by side in every setting that any of the evaluations measured: data, format and measure.
+    """Two checkpoints side by side in every setting: data, format and measure.
 
-    What several measured is taken from the first."""
-    found: dict[tuple[str, str, str], tuple[Estimate, ...]] = {}
+    Args:
+        summaries: Summaries of evaluations; a setting that several have measured is taken from the first.
+        pair: Names of the two checkpoints in them.
+    """
+    settings: dict[tuple[str, str, str], tuple[Estimate, ...]] = {}
     for summary in summaries:
-        one, other = (summary["calibration"][name] for name in pair)
-        for data, by_method in one.items():
+        first, second = (summary["calibration"][name] for name in pair)
+        for data, by_method in first.items():
             for form, numbers in by_method["default"].items():
-                sides = (numbers, other[data]["default"][form])
+                sides = (numbers, second[data]["default"][form])
                 for key in BETTER:
                     title = MEASURES[key].title
-                    found.setdefault((data, form, title), tuple(Estimate(**side[key]) for side in sides))
-    return Grid(("data", "format", "measure"), tuple(Column(name, name) for name in pair), tuple(found.items()))
+                    settings.setdefault((data, form, title), tuple(Estimate(**side[key]) for side in sides))
+    return Grid(("data", "format", "measure"), tuple(Column(name, name) for name in pair), tuple(settings.items()))
 
 
 def ahead(grid: Grid) -> dict[str, tuple[int, int]]:
-    """By measure, in how many settings the first of the two does better, and in how many both have a value."""
+    """By measure, in how many settings the first of two columns is better, and in how many both have a value.
+
+    Args:
+        grid: As `settings_grid` makes it.
+    """
     counts: dict[str, tuple[int, int]] = {}
-    for (*_, title), (one, other) in grid.rows:
-        if one.value is not None and other.value is not None:
-            better, of = counts.get(title, (0, 0))
-            wins = one.value > other.value if title == MEASURES["auroc"].title else one.value < other.value
-            counts[title] = better + wins, of + 1
+    for (*_, title), (first, second) in grid.rows:
+        if first.value is not None and second.value is not None:
+            better, both = counts.get(title, (0, 0))
+            wins = first.value > second.value if title == MEASURES["auroc"].title else first.value < second.value
+            counts[title] = better + wins, both + 1
     return counts
 
 
 def reported_settings(folders: Sequence[Path], pair: tuple[str, str], out: Path) -> None:
-    """Writes `settings` into `out` from finished evaluations, and prints in how many the first of the pair is ahead."""
+    """Writes the table `settings`, and prints in how many settings the first of the pair does better.
+
+    Args:
+        folders: Directories of finished evaluations.
+        pair: Names of two checkpoints that all of them evaluated.
+        out: The directory of the table.
+    """
     grid = settings_grid([read_run(folder)[1] for folder in folders], pair)
     grid.written(out, "settings")
     counts = ahead(grid)
-    told = ", ".join(f"{title} in {better} of {of}" for title, (better, of) in counts.items())
-    print(f"{pair[0]} does better than {pair[1]} by {told} settings; see {out / 'settings'}.md")
+    wins = ", ".join(f"{title} in {better} of {of}" for title, (better, of) in counts.items())
+    print(f"{pair[0]} does better than {pair[1]} by {wins} settings; see {out / 'settings'}.md")
 
 
 def reported_curve(folder: Path) -> None:

@@ -6,6 +6,8 @@ imported when they are first used, so that `--help` stays fast."""
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.api import Calibration as Calibration
+    from interp.api import Comparison as Comparison
     from interp.api import Contrast as Contrast
     from interp.api import Model as Model
     from interp.api import Result as Result
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from interp.api import questions as questions
     from interp.api import read_run as read_run
 
-PUBLIC = ("Contrast", "Model", "Result", "load", "questions", "read_run")
+PUBLIC = ("Calibration", "Comparison", "Contrast", "Model", "Result", "load", "questions", "read_run")
 """What `interp.api` offers under the package's own name."""
 
 

@@ -1,4 +1,6 @@
-"""What a model answers, in slots or in a reply of its own, and whether that is right."""
+"""Asks for a model's answers, in the answer's slot or as free replies, and records whether they are right.
+
+The module makes records and does not write them; nothing here reads a confidence from the model."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 def _replies(
     setting: "Setting", questions: Sequence[Question], heard: "Heard | None" = None, *, free: bool
 ) -> "list[Reply]":
+    """The model's replies, in the order of the questions."""
     from interp.models.elicitation import free_replies, slot_replies
 
     return (free_replies if free else slot_replies)(setting.generator, setting.prompter, questions, heard)
@@ -23,15 +26,24 @@ def _replies(
 def asked_for(
     setting: "Setting", questions: Sequence[Question], heard: "Heard | None" = None, *, free: bool
 ) -> list[Record]:
-    """A record of each question's answer, the user's response or the model's own, and of whether it is right.
+    """A record of each question's answer, and of whether it is right.
 
-    heard: told of each batch of the questions that have no response, in their order."""
-    asked = [question for question in questions if question.response is None]
-    written = dict(zip([q.id for q in asked], _replies(setting, asked, heard, free=free), strict=True))
+    Args:
+        setting: the model and its prompts.
+        questions: those to answer. A question with a user's response keeps it; the model answers the others.
+        heard: called with each batch of the model's replies; it numbers the questions that have no response, in order.
+        free: whether the model writes whole replies; otherwise it fills the answer's slot.
+
+    Returns:
+        One record for each question. With a reply of the model it holds `tokens`; `reply` where that differs from the
+        answer; of free replies also the level that it states.
+    """
+    unanswered = [question for question in questions if question.response is None]
+    replies = dict(zip([q.id for q in unanswered], _replies(setting, unanswered, heard, free=free), strict=True))
     records = []
     for question in questions:
-        said = written.get(question.id)
-        answer = answer_of(setting, question, question.response if said is None else said.answer)
+        reply = replies.get(question.id)
+        answer = answer_of(setting, question, question.response if reply is None else reply.answer)
         records.append(
             {
                 "id": question.id,
@@ -40,20 +52,20 @@ def asked_for(
                 "accepted": list(question.answers),
                 "answer": answer,
                 "right": answer is not None and is_right(question, answer),
-                "tokens": said.tokens if said else None,
+                "tokens": reply.tokens if reply else None,
             }
         )
-        if said and said.text != answer:
-            records[-1]["reply"] = said.text
-        if said and free:
-            records[-1] |= {"reply": said.text, "stated": said.level, "parsed": said.parsed}
+        if reply and reply.text != answer:
+            records[-1]["reply"] = reply.text
+        if reply and free:
+            records[-1] |= {"reply": reply.text, "stated": reply.level, "parsed": reply.parsed}
     return records
 
 
 def answer_of(setting: "Setting", question: Question, answer: str | None) -> str | None:
-    """An answer as it is put to the model; None where it cannot be.
+    """An answer in the form in which the prompt holds it; None where the prompt cannot hold it.
 
-    Of a choice that is named in more words the letter alone, so that right and wrong answers have one form."""
-    named = choice_index(answer, question.choices) if answer and question.choices else None
-    answer = answer if named is None else LETTERS[named]
+    A choice that is named in more words becomes its letter, so that right and wrong answers have the same form."""
+    choice = choice_index(answer, question.choices) if answer and question.choices else None
+    answer = answer if choice is None else LETTERS[choice]
     return None if answer is None or not setting.prompter.speakable(question, answer) else answer

@@ -3,6 +3,7 @@
 It lies above pipelines and figures and adds nothing to what they measure."""
 
 import hashlib
+import json
 import sys
 import tempfile
 from collections import Counter
@@ -26,6 +27,8 @@ from interp.options import composed
 from interp.pipelines.compare import paired_records
 from interp.pipelines.diagnose import Diagnose, diagnosed
 from interp.pipelines.elicit import WrongAnswers, WrongName
+from interp.pipelines.evaluate import evaluated
+from interp.pipelines.evaluation import Evaluate
 from interp.records import ConfidenceDistribution, Question
 from interp.run import runs
 from interp.run.runs import Record
@@ -179,6 +182,7 @@ class Model:
         candidates: int = 8,
         seed: int = 0,
         out: str | Path | None = None,
+        cases: "Result | str | Path | None" = None,
         **options: Any,
     ) -> "Result":
         """What the instruments measure on the first questions that the model answers right.
@@ -192,7 +196,9 @@ class Model:
             seed: decides everything that is drawn by chance.
             out: the run's directory, so that it can be continued, redrawn and compared later; by default nothing is
                 left on disk.
-            **options: any other option of `python -m interp.diagnose`, such as `n_attribution` or `cases`.
+            cases: an earlier result, or its directory, of another model on the same questions: its right and wrong
+                answers are put to this one, so that `compare` pairs both answer by answer.
+            **options: any other option of `python -m interp.diagnose`, such as `n_attribution`.
 
         Raises:
             TypeError: for an option that the command does not have.
@@ -218,11 +224,60 @@ class Model:
                 wrong=wrong,
                 candidates=sought,
                 seed=seed,
-                out=Path(out or folder),
+                out=Path(out or Path(folder) / "run"),
+                cases=cases._written(Path(folder) / "cases") if isinstance(cases, Result) else cases and Path(cases),
             )
             checkpoint = self._identified(out is not None)
             ordered = [name for name in INSTRUMENTS if name in chosen]
-            return read_run(diagnosed(command, ordered, "diagnose", checkpoint, questions=asked))
+            folder_of_run = diagnosed(command, ordered, "diagnose", checkpoint, questions=asked)
+            config, summary, records = runs.read_run(folder_of_run)
+            return Result(config, summary, tuple(records))
+
+    def evaluate(
+        self,
+        data: "str | Iterable[Question | Mapping[str, Any]] | DataFrame",
+        *,
+        methods: str | Sequence[str] = "default",
+        formats: str | Sequence[str] | None = None,
+        n: int = 200,
+        seed: int = 0,
+        out: str | Path | None = None,
+        **options: Any,
+    ) -> "Calibration":
+        """How well this model's confidences agree with what turns out right, on its own answers.
+
+        Args:
+            data: as `interp.questions` takes them.
+            methods: which of default, self-consistency, p-true, sequence, question-only and those of other packages.
+            formats: how confidence is stated; by default in the model's format.
+            n: how many questions, at most.
+            seed: decides everything that is drawn by chance.
+            out: the run's directory, so that it can be continued and redrawn later; by default nothing is left on disk.
+            **options: any other option of `python -m interp.evaluate`, such as `samples` or `rule`.
+
+        Raises:
+            TypeError: for an option that the command does not have.
+            UserError: for a method or a format that is none, and where there are no questions.
+        """
+        asked = questions(data, n, seed=seed)
+        if not asked:
+            raise UserError("no questions: nothing to measure")
+        name = str(data) if isinstance(data, str | Path) else IN_MEMORY
+        with tempfile.TemporaryDirectory() as folder:
+            command = composed(
+                Evaluate,
+                **options,
+                ckpt=(self.checkpoint.name,),
+                data=(name,),
+                methods=_listed(methods),
+                formats=_listed(formats or self.format),
+                n=n,
+                shots=self.shots,
+                seed=seed,
+                out=Path(out or folder),
+            )
+            checkpoint = self._identified(out is not None)
+            return _calibration(evaluated(command, held={checkpoint.name: checkpoint}, questions={name: asked}))
 
     def _identified(self, resumable: bool) -> "Checkpoint":
         """The checkpoint, with a fingerprint of its weights where a run on disk must know them again."""
@@ -260,6 +315,10 @@ class Model:
                 raise UserError(f"{answer!r} cannot be put into the prompt as an answer")
         transcripts = [setting.prompter.transcript(question, answer) for answer in answers]
         return [reading.distribution for reading in setting.reader.readings(transcripts)]
+
+
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _show_figures() -> None:
@@ -392,16 +451,15 @@ class Result:
             raise UserError(f"{name} was not measured in this run, or is no figure of one")
         return pages[0].figure
 
-    def compare(self, after: "Result") -> "DataFrame":
+    def compare(self, after: "Result") -> "Comparison":
         """This run and another: each number before and after, and the paired difference on the questions of both.
 
-        Each run has the right and wrong answers of its own model; `interp.compare` puts the first one's to both.
+        Where `after` was measured with `cases=` this one, both models were given the same right and wrong answers.
+        Otherwise each run has the answers of its own model, and only the questions are paired.
 
         Raises:
             UserError: where they share no instrument or no question, or differ in format or in what an id stands for.
         """
-        from pandas import DataFrame
-
         shared = [name for name in INSTRUMENTS if name in self.summary and name in after.summary]
         if not shared:
             raise UserError("the two runs share no instrument")
@@ -413,19 +471,20 @@ class Result:
             raise UserError("the two runs share no question")
         if unlike := [identity for identity in both if texts[0][identity] != texts[1][identity]]:
             raise UserError(f"the id {unlike[0]!r} stands for two questions; give ids that tell them apart")
-        rows = {}
-        for name in shared:
-            for key, row in paired_records([self.all_records, after.all_records], name).items():
-                change = row["difference"]
-                rows[key] = {
-                    "before": row["before"]["value"],
-                    "after": row["after"]["value"],
-                    "difference": change["value"],
-                    "low": change["low"],
-                    "high": change["high"],
-                    "n": change["n"],
-                }
-        return DataFrame.from_dict(rows, orient="index")
+        records = self.all_records, after.all_records
+        numbers = {key: row for name in shared for key, row in paired_records(records, name).items()}
+        models = {"before": self.summary["model"], "after": after.summary["model"]}
+        summary = {"models": models, "data": after.summary["data"], "format": self.summary["format"]}
+        return Comparison(summary | {"comparison": numbers}, records)
+
+    def _written(self, folder: Path) -> Path:
+        """The run on disk, for those who read it there."""
+        folder.mkdir()
+        for name, content in (("config", self.config), ("summary", self.summary)):
+            (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        lines = (json.dumps(record) + "\n" for record in self.all_records)
+        (folder / "records.jsonl").write_text("".join(lines), encoding="utf-8")
+        return folder
 
     def _texts(self, instruments: Sequence[str]) -> dict[str, str]:
         """The text of each question that these instruments have measured, by its id."""
@@ -442,13 +501,140 @@ class Result:
         return f"<p>{escape(repr(self).partition(chr(10))[0])}</p>{self._rows.to_html(float_format=SHORT)}"
 
 
-def read_run(folder: str | Path) -> Result:
-    """A finished run of `interp.diagnose` on disk.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two runs set side by side; made by `Result.compare`, or read from a run of `interp.compare`."""
+
+    summary: Record = field(repr=False)
+    """Every number before and after with the paired difference, as in summary.json."""
+    records: tuple[Sequence[Record], Sequence[Record]] = field(repr=False)
+    """The records of both runs."""
+
+    @cached_property
+    def _rows(self) -> "DataFrame":
+        from pandas import DataFrame
+
+        from figures.table import metrics
+
+        numbers = self.summary["comparison"]
+        rows = []
+        for metric in metrics():
+            if metric.key in numbers:
+                row, change = numbers[metric.key], numbers[metric.key]["difference"]
+                sides = {side: row[side]["value"] for side in ("before", "after")}
+                named = {"section": metric.section, "number": metric.words, "key": metric.key} | sides
+                interval = {"difference": change["value"], "low": change["low"], "high": change["high"]}
+                rows.append(named | interval | {"effect size": row["effect_size"], "n": change["n"]})
+        return DataFrame(rows).set_index(["section", "number"])
+
+    def table(self) -> "DataFrame":
+        """The numbers of the printed table: both values, the paired difference, its 95 % interval and effect size."""
+        return self._rows.copy()
+
+    def plot(self, name: str = "jsd") -> "Figure":
+        """An instrument's figure of both runs, or `tokens_1`, ...: a prompt shaded by attribution, before above after.
+
+        Raises:
+            UserError: where both runs do not have it.
+        """
+        from figures import compare
+        from figures.style import paper
+
+        _show_figures()
+        with paper():
+            for page in compare.pages(self.records, self.summary):
+                if page.name == f"compare_{name}":
+                    return page.figure
+        raise UserError(f"{name} was not measured in both runs, or is no figure of a comparison")
+
+    def __repr__(self) -> str:
+        before, after = (self.summary["models"][side]["name"] for side in ("before", "after"))
+        return f"Comparison({before!r}, {after!r})\n{self._rows.drop(columns='key').to_string(float_format=SHORT)}"
+
+    def _repr_html_(self) -> str:
+        head = escape(repr(self).partition("\n")[0])
+        return f"<p>{head}</p>{self._rows.drop(columns='key').to_html(float_format=SHORT)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A finished evaluation; made by `Model.evaluate`, or read from a run of `interp.evaluate`."""
+
+    summary: Record = field(repr=False)
+    """Every number, as in summary.json."""
+    all_records: tuple[Record, ...] = field(repr=False)
+    """One for each question and asking."""
+
+    def table(self) -> "DataFrame":
+        """A row for each measure of each checkpoint, data set, method and format: value, 95 % interval, count."""
+        from pandas import DataFrame
+
+        from figures.calibration import grid
+
+        table = grid(self.summary)
+        rows = []
+        for names, estimates in table.rows:
+            for column, estimate in zip(table.columns, estimates, strict=True):
+                labels = dict(zip(table.labels[:4], names, strict=False)) | {"measure": column.title}
+                interval = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+                rows.append(labels | interval | {"n": estimate.n, "left out": estimate.left_out})
+        return DataFrame(rows).set_index([*table.labels[:4], "measure"])
+
+    def plot(self, name: str = "reliability") -> "Figure":
+        """confidence: that of right and of wrong answers (Figure 1). reliability: accuracy by level (Figure 5). cost:
+        calibration error against tokens, where more than two methods were run.
+
+        Raises:
+            UserError: where the run does not have it.
+        """
+        from figures import calibration
+        from figures.style import paper
+
+        names = {"confidence": "figure_1_confidence", "reliability": "figure_5_reliability", "cost": "ece_tokens"}
+        _refuse_unknown("figure", name, names)
+        _show_figures()
+        with paper():
+            for page in calibration.pages(self.all_records, self.summary):
+                if page.name.startswith(names[name]):
+                    return page.figure
+        raise UserError(f"{name}: this run does not have what it shows")
+
+    @cached_property
+    def _shown(self) -> "DataFrame":
+        from pandas import DataFrame
+
+        from figures.calibration import SHORT as HEADLINES
+        from figures.calibration import grid
+
+        table = grid(self.summary, HEADLINES)
+        return DataFrame(table.shown(), columns=list(table.header))
+
+    def __repr__(self) -> str:
+        return f"Calibration, in per cent\n{self._shown.to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>In per cent, with 95 % intervals.</p>{self._shown.to_html(index=False)}"
+
+
+def _calibration(folder: Path) -> Calibration:
+    _, summary, records = runs.read_run(folder)
+    return Calibration(summary, tuple(records))
+
+
+def read_run(folder: str | Path) -> Result | Comparison | Calibration:
+    """A finished run on disk: of `interp.diagnose`, `interp.compare` or `interp.evaluate`.
 
     Raises:
         UserError: where it is none.
     """
-    config, summary, records = runs.read_run(Path(folder))
-    if runs.kind_of(config, summary) != "diagnose":
-        raise UserError(f"{folder}: no run of interp.diagnose")
+    path = Path(folder)
+    config, summary, records = runs.read_run(path)
+    kind = runs.kind_of(config, summary)
+    if kind == "compare":
+        before, after = (tuple(runs.read_records(path / side)) for side in ("before", "after"))
+        return Comparison(summary, (before, after))
+    if kind == "evaluate":
+        return Calibration(summary, tuple(records))
+    if kind != "diagnose":
+        raise UserError(f"{folder}: no run of interp.diagnose, interp.compare or interp.evaluate")
     return Result(config, summary, tuple(records))

@@ -1,7 +1,8 @@
-"""How well stated confidences agree with what turned out right: arrays only, no model.
+"""Calibration measures: how well stated confidences agree with which answers were right. Arrays only, no model.
 
 Every measure takes confidences [..., questions] in [0, 1] and which answers were right [..., questions], and reduces
-the last axis, so that all resamples of a bootstrap are computed at once."""
+the last axis, so that all resamples of a bootstrap are computed at once. Further arguments have the same shape: `bins`,
+the number of each question's bin, and `group`, the number of its relation or subject."""
 
 import math
 import re
@@ -20,37 +21,45 @@ from interp.intervals import RESAMPLES, Estimate, estimated_jointly
 SMOOTH_RESAMPLES = 400
 """Resamples for the interval of the smooth calibration error, which takes longer than the others."""
 SMOOTH_MESH = 256
+"""Points of the mesh over [0, 1] on which the smooth calibration error is integrated."""
 SMOOTH_WIDTHS = np.concatenate([[0.0005], np.geomspace(0.002, 1, 72)])
-"""Widths between which the smooth calibration error is sought; an error below the first is called that."""
+"""Kernel widths between which the smooth calibration error is sought."""
 
 Reduced = NDArray[np.floating] | np.floating
-"""What is left when the last axis is reduced: one number for each row of a batch, or a single one."""
+"""The result of a measure: one number for each row of a batch, or a single one."""
 
 Rule = Callable[[Sequence[Fraction]], Int[np.ndarray, " questions"]]
-"""Exact confidences -> the number of the bin that each belongs to."""
+"""A rule for binning: exact confidences -> the number of the bin of each."""
 
 
 def exact(value: float) -> Fraction:
     """The value as the fraction that was meant: 0.7 as 7/10, a third as 1/3; other floats as they are.
 
-    Stated confidences sit on the edges of bins, where a last bit would decide."""
+    Stated confidences lie on the edges of bins, where rounding in the last bit would decide the bin."""
     near = Fraction(value).limit_denominator(5000)
     return near if abs(float(near) - value) < 1e-12 else Fraction(value)
 
 
 def equal_width(bins: int, *, closed: str) -> Rule:
-    """Bins of equal width. closed "right": (0.1, 0.2], with 0 in the first; "left": [0.1, 0.2), with 1 in the last."""
+    """Bins of equal width over [0, 1].
+
+    Args:
+        bins: how many there are.
+        closed: the side on which a bin holds its edge. "right": (0.1, 0.2], with 0 in the first bin; "left":
+            [0.1, 0.2), with 1 in the last bin.
+    """
 
     def rule(confidences: Sequence[Fraction]) -> Int[np.ndarray, " questions"]:
         if closed == "left":
             return np.array([min(int(c * bins), bins - 1) for c in confidences], dtype=int)
+        # -(-x // 1) is x rounded up: 0.2 of ten bins is 2, bin number 1
         return np.array([max(-int(-c * bins // 1) - 1, 0) for c in confidences], dtype=int)
 
     return rule
 
 
 def equal_mass(bins: int) -> Rule:
-    """Bins of equally many questions, equal confidences kept together: a group goes where its middle falls."""
+    """Bins of about equally many questions. Equal confidences stay together, in the bin of their middle rank."""
 
     def rule(confidences: Sequence[Fraction]) -> Int[np.ndarray, " questions"]:
         if not confidences:
@@ -63,7 +72,7 @@ def equal_mass(bins: int) -> Rule:
 
 
 def by_level(confidences: Sequence[Fraction]) -> Int[np.ndarray, " questions"]:
-    """Each confidence that occurs is a bin of its own: no bins at all where only levels can be stated."""
+    """A bin for each confidence that occurs: one for each level, where only levels can be stated."""
     return np.unique(np.array(confidences), return_inverse=True)[1] if confidences else np.zeros(0, dtype=int)
 
 
@@ -71,29 +80,35 @@ RULE_FORM = "levels, or a number of bins with its kind: 10-right, 15-right, 15-l
 
 
 def rule_named(name: str) -> Rule:
-    """ "levels", or bins and kind as in "10-right". Well-known ones: 15-right is Guo et al. 2017 and torchmetrics'
-    default, 10-left is what numpy's digitize and most plotting code does, 15-mass is adaptive calibration error.
+    """The rule of a name: "levels", or a number of bins with their kind as in "10-right".
 
-    Errors: UserError for another name."""
+    Well-known ones: 15-right is that of Guo et al. 2017 and torchmetrics' default, 10-left is what numpy's digitize and
+    most plotting code does, 15-mass is adaptive calibration error.
+
+    Raises:
+        UserError: for another name.
+    """
     if name == "levels":
         return by_level
-    said = re.fullmatch(r"([1-9]\d{0,3})-(right|left|mass)", name)
-    if not said:
+    parts = re.fullmatch(r"([1-9]\d{0,3})-(right|left|mass)", name)
+    if not parts:
         raise UserError(f"--rule {name}: write {RULE_FORM}")
-    return equal_mass(int(said[1])) if said[2] == "mass" else equal_width(int(said[1]), closed=said[2])
+    return equal_mass(int(parts[1])) if parts[2] == "mass" else equal_width(int(parts[1]), closed=parts[2])
 
 
 def over_questions(values: np.ndarray) -> Reduced:
-    """Their mean over the last axis."""
+    """The mean over the last axis."""
     mean: Reduced = values.mean(-1)
     return mean
 
 
-def _over_bins(bins: np.ndarray, of_bin: Callable[[np.ndarray], np.ndarray]) -> Reduced:
-    """The sum over bins of what `of_bin` makes of the questions in one, for each question."""
+def _over_bins(bins: np.ndarray, bin_term: Callable[[np.ndarray], np.ndarray]) -> Reduced:
+    """The sum over bins of `bin_term`, divided by the number of questions.
+
+    bin_term: which questions are in a bin, [..., questions] bool -> [...]."""
     total, questions = np.zeros(bins.shape[:-1]), int(bins.shape[-1])
     for number in np.unique(bins):
-        total += of_bin(bins == number)
+        total += bin_term(bins == number)
     return total / questions
 
 
@@ -104,18 +119,19 @@ def calibration_error(
 ) -> Reduced:
     """Expected calibration error: the mean over questions of |accuracy - mean confidence| of the bin, in [0, 1]."""
     excess = right - confidence
-    return _over_bins(bins, lambda there: np.abs(np.where(there, excess, 0).sum(-1)))
+    return _over_bins(bins, lambda members: np.abs(np.where(members, excess, 0).sum(-1)))
 
 
 def net_calibration_error(
     confidence: Float[np.ndarray, "*batch questions"], right: Bool[np.ndarray, "*batch questions"]
 ) -> Reduced:
-    """Accuracy minus mean confidence, in [-1, 1]; below 0: overconfident. The mass-weighted form, whatever the bins."""
+    """Accuracy minus mean confidence, in [-1, 1]; below 0: overconfident. With bins weighted by their questions, the
+    net calibration error is the same for every rule."""
     return over_questions(right - confidence)
 
 
 def brier(confidence: Float[np.ndarray, "*batch questions"], right: Bool[np.ndarray, "*batch questions"]) -> Reduced:
-    """Mean squared difference of confidence and outcome, in [0, 1]; lower is better. Brier 1950, two classes."""
+    """Mean squared difference between confidence and outcome, in [0, 1]; lower is better. Brier 1950, two classes."""
     return over_questions((right - confidence) ** 2)
 
 
@@ -124,19 +140,23 @@ def reliability(
     right: Bool[np.ndarray, "*batch questions"],
     bins: Int[np.ndarray, "*batch questions"],
 ) -> Reduced:
-    """The part of the Brier score that comes from bins whose confidence is not their accuracy. Murphy 1973.
+    """The part of the Brier score that is due to bins whose mean confidence is not their accuracy; at least 0, lower is
+    better. Murphy 1973.
 
-    Brier = reliability - resolution + uncertainty, exactly where each bin holds one confidence."""
+    Brier = reliability - resolution + uncertainty; the equation is exact where each bin holds one confidence."""
     excess = right - confidence
-    return _over_bins(bins, lambda there: np.where(there, excess, 0).sum(-1) ** 2 / np.maximum(there.sum(-1), 1))
+    # of n questions in a bin: n (accuracy - mean confidence)^2 = (sum of excess)^2 / n
+    return _over_bins(bins, lambda members: np.where(members, excess, 0).sum(-1) ** 2 / np.maximum(members.sum(-1), 1))
 
 
 def resolution(right: Bool[np.ndarray, "*batch questions"], bins: Int[np.ndarray, "*batch questions"]) -> Reduced:
-    """How far the bins' accuracies lie from the overall one, squared; what confidence knows. Murphy 1973."""
+    """Mean over questions of the squared difference between the bin's accuracy and the overall one. Murphy 1973.
+
+    Higher is better: bins differ in accuracy, so that the confidence tells right answers from wrong ones."""
     overall = over_questions(right)
     return _over_bins(
         bins,
-        lambda there: there.sum(-1) * ((there & right).sum(-1) / np.maximum(there.sum(-1), 1) - overall) ** 2,
+        lambda members: members.sum(-1) * ((members & right).sum(-1) / np.maximum(members.sum(-1), 1) - overall) ** 2,
     )
 
 
@@ -153,17 +173,26 @@ def auroc(
 ) -> Reduced:
     """Probability that a right answer has a higher confidence than a wrong one, ties counting one half.
 
-    group: only pairs within one group are compared, such as the questions of one relation, so that knowing which
-    *kinds* of question are easy earns nothing. NaN where there is no pair to compare."""
+    Args:
+        confidence: in [0, 1].
+        right: which answers were right.
+        group: pairs are compared only within one group, such as the questions of one relation, so that it earns nothing
+            to know which *kinds* of question are easy. None: all questions are one group.
+
+    Returns:
+        A number in [0, 1], 0.5 by chance; NaN where there is no pair to compare.
+    """
     from scipy.stats import rankdata
 
     group = np.zeros(confidence.shape, dtype=int) if group is None else group
     rank = rankdata(confidence + 2.0 * group, axis=-1)  # groups lie two apart, so that ranks never mix them
+    # above: pairs whose right answer ranks higher. before: questions in earlier groups, whose ranks come first
     above, pairs, before = (np.zeros(confidence.shape[:-1]) for _ in range(3))
     for number in np.unique(group):
-        there = group == number
-        size, positive = there.sum(-1), (there & right).sum(-1)
-        above += np.where(there & right, rank - before[..., None], 0).sum(-1) - positive * (positive + 1) / 2
+        members = group == number
+        size, positive = members.sum(-1), (members & right).sum(-1)
+        # Mann-Whitney: the ranks of the right answers less those that they would have among themselves
+        above += np.where(members & right, rank - before[..., None], 0).sum(-1) - positive * (positive + 1) / 2
         pairs += positive * (size - positive)
         before += size
     share = np.full(pairs.shape, np.nan)
@@ -174,15 +203,18 @@ def auroc(
 def risk_coverage_area(
     confidence: Float[np.ndarray, "*batch questions"], right: Bool[np.ndarray, "*batch questions"]
 ) -> Reduced:
-    """Mean error rate among the k most confident answers, over all k; lower is better. Geifman and El-Yaniv 2017.
+    """Mean over all k of the error rate among the k most confident answers, in [0, 1]; lower is better. Geifman and
+    El-Yaniv 2017.
 
-    Equal confidences are taken in random order, in expectation: no order of the file can help or harm."""
+    It is the expectation over random orders of equal confidences, so that the order of the file does not matter."""
     order = np.argsort(-confidence, axis=-1, kind="stable")
-    sure = np.take_along_axis(confidence, order, -1)
+    falling = np.take_along_axis(confidence, order, -1)
     wrong = ~np.take_along_axis(right, order, -1)
-    rows = np.atleast_2d(sure)
+    rows = np.atleast_2d(falling)  # [rows, questions]
     fresh = np.diff(rows, axis=-1, prepend=np.inf) != 0
+    # the number of each question's tie, counted through all rows: 0.9 0.9 0.5 | 0.8 0.1 0.1 -> 0 0 1 | 2 3 3
     tie = (np.cumsum(fresh.ravel()) - 1).reshape(rows.shape)
+    # a random order of a tie has at each of its places the tie's error rate
     rate = np.bincount(tie.ravel(), weights=np.atleast_2d(wrong).ravel()) / np.bincount(tie.ravel())
     risk = np.cumsum(rate[tie], -1) / np.arange(1, rows.shape[-1] + 1)
     return over_questions(risk).reshape(confidence.shape[:-1])
@@ -191,32 +223,38 @@ def risk_coverage_area(
 def smooth_calibration_error(
     confidence: Float[np.ndarray, "*batch questions"], right: Bool[np.ndarray, "*batch questions"]
 ) -> Reduced:
-    """smECE, in [0, 1]: calibration error without bins, smoothed by a kernel as wide as the error that it finds.
+    """smECE (Blasiok and Nakkiran 2023), in [0, 1]: calibration error without bins.
 
-    Blasiok and Nakkiran 2023: residuals seen through a Gaussian reflected at 0 and 1, integrated in size over [0, 1];
-    the width is the one that equals the result."""
+    Residuals are smoothed with a Gaussian that is reflected at 0 and 1, and their absolute value is integrated over
+    [0, 1]. The kernel's width is the one that equals the result; a result below the first of `SMOOTH_WIDTHS` is given
+    as that width."""
     shape, count = confidence.shape[:-1], confidence.shape[-1]
     values, place = np.unique(confidence, return_inverse=True)
-    if len(values) > SMOOTH_MESH:  # many confidences of any size: to the nearest point of the mesh
+    if len(values) > SMOOTH_MESH:  # more confidences than points of the mesh: each moves to the nearest point
         values, place = np.linspace(0, 1, SMOOTH_MESH), np.rint(confidence * (SMOOTH_MESH - 1)).astype(int)
+    # residuals are summed by row and value: row r and value number v make the bin r * len(values) + v
     rows = place.reshape(-1, count) + len(values) * np.arange(max(1, confidence.size // count))[:, None]
     residual = np.bincount(rows.ravel(), (right - confidence).ravel(), rows.shape[0] * len(values)) / count
-    residual = residual.reshape(-1, len(values))
-    seen = np.stack([np.abs(residual @ _reflected_gaussian(values, width)).sum(-1) for width in SMOOTH_WIDTHS])
-    return _crossing(seen - SMOOTH_WIDTHS[:, None]).reshape(shape)[()]
+    residual = residual.reshape(-1, len(values))  # [rows, values]
+    # the error at each width, [widths, rows]
+    errors = np.stack([np.abs(residual @ _reflected_gaussian(values, width)).sum(-1) for width in SMOOTH_WIDTHS])
+    return _crossing(errors - SMOOTH_WIDTHS[:, None]).reshape(shape)[()]
 
 
 def _reflected_gaussian(values: Float[np.ndarray, " values"], width: float) -> Float[np.ndarray, "values mesh"]:
-    """How much of each value is seen at each point of a mesh over [0, 1]; rows sum to 1."""
+    """The kernel's weight for each value at each point of a mesh over [0, 1]; rows sum to 1."""
     mesh = (np.arange(SMOOTH_MESH) + 0.5) / SMOOTH_MESH
+    # reflection at 0 and 1 puts images at 2k + value and 2k - value: 7 values of k, 14 images of each value
     images = np.concatenate([values + 2 * k for k in range(-3, 4)] + [2 * k - values for k in range(-3, 4)])
-    seen = np.exp(-((mesh - images[:, None]) ** 2) / (2 * width**2)).reshape(14, len(values), SMOOTH_MESH).sum(0)
-    shares: np.ndarray = seen / seen.sum(-1, keepdims=True)
+    weights = np.exp(-((mesh - images[:, None]) ** 2) / (2 * width**2)).reshape(14, len(values), SMOOTH_MESH).sum(0)
+    shares: np.ndarray = weights / weights.sum(-1, keepdims=True)
     return shares
 
 
 def _crossing(excess: Float[np.ndarray, "widths rows"]) -> Float[np.ndarray, " rows"]:
-    """The width at which each row's falling excess is zero, between two widths by the secant."""
+    """The width at which each row's excess (error minus width), which falls with the width, is zero.
+
+    Between two of `SMOOTH_WIDTHS` it is interpolated linearly."""
     after = np.clip((excess > 0).sum(0), 1, len(SMOOTH_WIDTHS) - 1)
     rows = np.arange(excess.shape[1])
     high, low = excess[after - 1, rows], excess[after, rows]
@@ -226,18 +264,20 @@ def _crossing(excess: Float[np.ndarray, "widths rows"]) -> Float[np.ndarray, " r
 
 
 def lowest_possible(accuracy: float, values: Sequence[float]) -> float:
-    """The calibration error below which no one with this accuracy can come who states these values only."""
+    """The lowest calibration error that is possible with this accuracy where only these values can be stated.
+
+    accuracy and values are in [0, 1]; above 0 where the accuracy lies beyond all values."""
     return max(0.0, accuracy - max(values), min(values) - accuracy)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What was said about some questions, and what was right: a column of a calibration table before its measures."""
+    """Confidences in the answers to some questions, and which were right: what a row of the table is computed from."""
 
     confidence: tuple[float, ...]
     """Confidence in each answer, in [0, 1]."""
     right: tuple[bool, ...]
-    """Whether it was right."""
+    """Whether each answer was right."""
     group: tuple[str, ...]
     """The relation or subject of each question; pairs are compared within one."""
     left_out: int = 0
@@ -247,7 +287,9 @@ class Scored:
         return len(self.confidence)
 
     def columns(self, rule: Rule) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(confidence, right, bins, levels, groups), each [questions]."""
+        """(confidence, right, bins, levels, groups), each [questions]: the arguments of `Measure.of`.
+
+        rule: how the bins are made; levels are the bins of `by_level`. groups is empty where no group is given."""
         meant = [exact(c) for c in self.confidence]
         groups = np.unique(self.group, return_inverse=True)[1] if self.group else np.zeros(0, dtype=int)
         return np.array(self.confidence), np.array(self.right, dtype=bool), rule(meant), by_level(meant), groups
@@ -258,13 +300,13 @@ class Measure:
     """One number of a calibration table."""
 
     title: str
-    """What it is called at the head of a column."""
+    """The head of its column."""
     of: Callable[..., Reduced]
     """(confidence, right, bins, levels, groups), each [..., questions] -> [...]."""
     place: Literal["headline", "listed", "kept"] = "listed"
     """headline: shown on the terminal and in the model card. listed: in the table's files. kept: in summary.json."""
     resamples: int = RESAMPLES
-    """Resamples for its interval."""
+    """The number of bootstrap resamples for its interval."""
 
 
 MEASURES: dict[str, Measure] = {
@@ -289,7 +331,8 @@ MEASURES: dict[str, Measure] = {
 
 
 def measures_of(scored: Scored, rule: Rule) -> dict[str, Estimate]:
-    """Every measure with its 95 % interval over questions; `auroc_within` has none where no question has a group."""
+    """Every measure with its 95 % interval over questions, by its key; `auroc_within` has no value where no question
+    has a group. rule: how the bins are made."""
     columns = scored.columns(rule)
     return {
         name: estimated_jointly(columns, measure.of, left_out=scored.left_out, resamples=measure.resamples)
@@ -300,23 +343,35 @@ def measures_of(scored: Scored, rule: Rule) -> dict[str, Estimate]:
 
 
 def values_of(scored: Scored, rule: Rule) -> dict[str, float | None]:
-    """Every measure without an interval; None where it is not defined."""
+    """Every measure without an interval, by its key; None where it is not defined."""
     columns = scored.columns(rule)
-    found = {name: float(measure.of(*columns)) if len(scored) else math.nan for name, measure in MEASURES.items()}
-    return {name: None if math.isnan(value) else value for name, value in found.items()}
+    values = {name: float(measure.of(*columns)) if len(scored) else math.nan for name, measure in MEASURES.items()}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def differences_of(one: Scored, other: Scored, rule: Rule) -> dict[str, Estimate]:
-    """Each measure of `one` minus that of `other` on the same questions, in the same order, resampled together."""
+    """The difference of each measure between two sides on the same questions, which are resampled together.
+
+    Args:
+        one: the side that is subtracted from.
+        other: the side that is subtracted; the same questions in the same order.
+        rule: how the bins are made.
+
+    Returns:
+        `one` minus `other` with its 95 % interval, by the measure's key.
+
+    Raises:
+        ValueError: where the sides differ in their number of questions.
+    """
     if len(one) != len(other):
         raise ValueError(f"{len(one)} and {len(other)} questions are not paired")
     first, second = one.columns(rule), other.columns(rule)
-    found = {}
+    differences = {}
     for name, measure in MEASURES.items():
 
         def difference(*both: np.ndarray, of: Callable[..., Reduced] = measure.of) -> Reduced:
             return of(*both[: len(first)]) - of(*both[len(first) :])
 
         columns = (*first, *second)
-        found[name] = estimated_jointly(columns, difference, left_out=one.left_out, resamples=measure.resamples)
-    return found
+        differences[name] = estimated_jointly(columns, difference, left_out=one.left_out, resamples=measure.resamples)
+    return differences

@@ -1,6 +1,7 @@
-"""Ways of stating confidence: levels, their values, their wording, and how a reply is read.
+"""Confidence formats: levels, their values, their wording, and how a reply is read.
 
-The paper's five are here; other packages register theirs under the entry-point group `GROUP`."""
+The paper's five are here; other packages register theirs under the entry-point group `GROUP`. The module knows no model
+and no tokens."""
 
 import re
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ class ConfidenceFormat:
     """A closed list of levels, each with a value in [0, 1]."""
 
     name: str
-    """The paper's name, for its five."""
+    """Its unique name; the paper's name for the paper's five."""
     levels: tuple[str, ...]
     """What the model may write, in rising order of value."""
     values: tuple[float, ...]
-    """The value of each level."""
+    """The value of each level, strictly rising."""
     wording: str
     """How the instruction describes the scale, completing "state your confidence as ..."."""
 
@@ -33,20 +34,22 @@ class ConfidenceFormat:
     def level_of(self, reply: str) -> int | None:
         """Index of the level that `reply` states, None where it states none.
 
-        The whole reply must be one level, but for letter case, surrounding white space, quotes and a final full stop:
-        "8/10", "between 80 % and 90 %", "0.85" in ScoreFloat and "85" in ScorePercent are no levels, and are counted
-        as unparsed rather than guessed at. A blank before the per cent sign is allowed."""
+        The whole reply must be one level. Letter case, surrounding white space, quotes, a final full stop and a blank
+        before the per cent sign do not count. "8/10", "between 80 % and 90 %", "0.85" in ScoreFloat and "85" in
+        ScorePercent are no levels: they are counted as unparsed rather than guessed at."""
         around = " \"'*`"
         bare = re.sub(r"\s+", " ", reply).strip(around).removesuffix(".").rstrip(around)
-        said = bare.casefold().replace(" %", "%")
-        return next((i for i, level in enumerate(self.levels) if level.casefold() == said), None)
+        text = bare.casefold().replace(" %", "%")
+        return next((i for i, level in enumerate(self.levels) if level.casefold() == text), None)
 
 
 def _evenly(count: int) -> tuple[float, ...]:
+    """`count` values at equal distances, from 0 to 1."""
     return tuple(i / (count - 1) for i in range(count))
 
 
 FIFTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""The middles of five equal parts of [0, 1]."""
 
 GROUP = "advice.formats"
 FORMATS = Registry(

@@ -1,4 +1,6 @@
-"""What others wrote, as it is taken in and as it is shown: JSON without traps, text that no terminal acts on."""
+"""Safe input and output of foreign text: JSON without traps, and text without characters that a terminal acts on.
+
+The module knows characters and JSON, and nothing of what a text is about."""
 
 import json
 import math
@@ -6,25 +8,32 @@ import re
 from typing import Any
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-"""Control characters, ends of lines, changes of the writing direction, halves of surrogate pairs and what is
-no character at all."""
+"""Control characters, ends of lines, changes of the writing direction, halves of surrogate pairs, and code points that
+are no characters."""
 HALF = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which UTF-8 cannot encode."""
 
 
 def plain_json(text: str | bytes) -> Any:
-    """What a JSON text says.
+    """The value of a JSON text.
 
-    Errors: ValueError, also for what Python's reader takes or stumbles over: numbers that are not finite, half of a
-    surrogate pair, nesting deeper than the stack."""
-    said = text if isinstance(text, str) else text.decode()
+    Args:
+        text: the text, or its bytes in UTF-8.
+
+    Raises:
+        ValueError: for malformed JSON, and for what Python's reader accepts or fails at: numbers that are not finite,
+            half of a surrogate pair, nesting deeper than the stack.
+    """
+    decoded = text if isinstance(text, str) else text.decode()
     try:
-        found = json.loads(said, parse_float=_finite, parse_constant=_finite)
-        halved = HALF.search(said) or ("\\u" in said and HALF.search(json.dumps(found, ensure_ascii=False)))
+        value = json.loads(decoded, parse_float=_finite, parse_constant=_finite)
+        # half a pair stands in the text itself, or comes from an escape, which shows in the value only
+        halved = HALF.search(decoded) or ("\\u" in decoded and HALF.search(json.dumps(value, ensure_ascii=False)))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if halved:
         raise ValueError("half of a surrogate pair, which is no character")
-    return found
+    return value
 
 
 def _finite(number: str) -> float:
@@ -35,10 +44,10 @@ def _finite(number: str) -> float:
 
 def visible(text: str) -> str:
     """The text in one line, each control character written as its escape."""
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def reason(error: Exception) -> str:
-    """The first words of a library's message, in one line; with the error's kind where that says too little."""
-    said = visible(" ".join(str(error).split())[:200])
-    return said if " " in said else f"{type(error).__name__} {said}".strip()
+    """The first 200 characters of a library's message, in one line, with the error's type where they are one word."""
+    message = visible(" ".join(str(error).split())[:200])
+    return message if " " in message else f"{type(error).__name__} {message}".strip()

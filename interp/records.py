@@ -1,4 +1,6 @@
-"""The nouns that pass between rooms: question, transcript, confidence distribution."""
+"""The data types that pass between modules: question, transcript, confidence distribution.
+
+They hold plain values and check them. The module knows nothing of models, tokenizers and files."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,12 +17,12 @@ READ_SPANS: tuple[Span, ...] = SPANS[:-1]
 
 MassSpan = Literal["special", "instruction", "shots", "question", "answer", "tail", "confidence", "sink"]
 MASS_SPANS: tuple[MassSpan, ...] = (*READ_SPANS, "sink")
-"""Where attention can go. sink: no token of the prompt but a learned one of some models' layers (gpt-oss), whose mass
-is missing from the prompt's."""
+"""Where attention can go. sink: not a token of the prompt but a learned one in the layers of some models (gpt-oss),
+which takes part of the attention mass."""
 
 
 Source = Literal["sampled", "branched", "both", "choice"]
-"""How an answer came about: top-p sampling, the paper's way; branching; both; or it is one of a question's letters."""
+"""The source of an answer: top-p sampling, as in the paper; branching; both; or the letters of a multiple choice."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Question:
     relation: str = ""
     """Relation or subject (capital, currency, ...); empty where the data has none."""
     response: str | None = None
-    """An answer that the user already has for this question; it then stands in for the model's greedy one."""
+    """An answer that the user already has for this question; it replaces the model's greedy one."""
     confidence: float | None = None
     """The confidence in [0, 1] that the user already has for `response`."""
 
@@ -79,7 +81,7 @@ class Transcript:
 
 @dataclass(frozen=True)
 class ConfidenceDistribution:
-    """P(C given q, a): how probable each level is at the confidence slot, renormalised over the levels."""
+    """P(C given q, a): the probability of each level at the confidence slot, renormalised over the levels."""
 
     levels: tuple[str, ...]
     """The format's levels in rising order of value."""
@@ -88,12 +90,14 @@ class ConfidenceDistribution:
     probability: tuple[float, ...]
     """Probability of each level given that one of them is stated; sums to 1."""
     off_scale: float
-    """Probability that the model writes anything but a level. 0: always a level. 1: never."""
+    """The off-scale mass, in [0, 1]: the probability that the model writes anything but a level."""
 
     def __post_init__(self) -> None:
         if not len(self.levels) == len(self.values) == len(self.probability):
             raise ValueError("levels, values and probabilities differ in number")
-        if not (abs(sum(self.probability) - 1) <= 1e-4 and min(self.probability) >= 0):  # so that NaN is refused too
+        if not (
+            abs(sum(self.probability) - 1) <= 1e-4 and min(self.probability) >= 0
+        ):  # in this form NaN is refused too
             raise ValueError(f"the levels' probabilities sum to {sum(self.probability)}, not to 1")
         if not -1e-4 <= self.off_scale <= 1 + 1e-4:
             raise ValueError(f"the mass outside the levels is {self.off_scale}")
@@ -105,11 +109,11 @@ class ConfidenceDistribution:
 
     @property
     def stated(self) -> int:
-        """Index of the most likely level: what greedy decoding says."""
+        """Index of the most likely level, which greedy decoding states."""
         return int(np.argmax(self.probability))
 
     def _repr_html_(self) -> str:
-        """Bars for a notebook; levels come from formats of ours, so that nothing needs escaping."""
+        """Bars for a notebook. Levels come from the confidence formats, so that nothing needs escaping."""
         bars = "".join(
             f'<div style="display:inline-block;text-align:center;margin:0 1px" title="{level}: {p:.3f}">'
             f'<div style="width:14px;height:{40 * p:.1f}px;background:#4c78a8;margin:auto"></div>'
@@ -120,5 +124,5 @@ class ConfidenceDistribution:
 
     @property
     def flagged(self) -> bool:
-        """Less than half of the probability lies on the levels: the distribution says little about the model."""
+        """Whether less than half of the probability lies on the levels, so that they say little about the model."""
         return self.off_scale > 0.5

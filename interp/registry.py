@@ -1,6 +1,7 @@
-"""What the package brings and what other packages add to it: instruments, methods, formats, each by its name.
+"""Registries of named things (instruments, methods, formats): the package's own, and those that other packages add.
 
-Another package declares its own as an entry point; nothing is imported before a name is asked for."""
+Another package declares its own as an entry point; nothing is imported before a name is asked for. The module does not
+know what is registered."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -12,7 +13,7 @@ from interp.errors import UserError
 
 @runtime_checkable
 class Named(Protocol):
-    """What has a name to be registered under."""
+    """A thing with a name under which it can be registered."""
 
     @property
     def name(self) -> str:
@@ -23,14 +24,17 @@ T = TypeVar("T", bound=Named)
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """By name, in this order: the package's own, then those of other packages."""
+    """A read-only mapping by name: first the package's own members, then those of other packages.
+
+    The first look-up raises UserError where another package's entry point cannot be imported, holds something of
+    another type, or takes a name that exists already."""
 
     def __init__(self, group: str, kind: type, own: Callable[[], Iterable[T]]) -> None:
         """
         Args:
-            group: the entry-point group under which other packages declare theirs.
-            kind: what each of them must be.
-            own: hands back the package's own; called when the first name is asked for.
+            group: the entry-point group under which other packages declare their members.
+            kind: the type of every member.
+            own: returns the package's own members; called at the first look-up.
         """
         self.group, self._kind, self._own = group, kind, own
 

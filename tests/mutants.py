@@ -260,8 +260,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "foils-that-may-be-right",
             "distractors",
-            ("kind not in found and fits and (other.id != question.id) and (not may_be_right(question, answer))"),
-            "kind not in found and fits and (other.id != question.id)",
+            ("kind not in answers and fits and (donor.id != question.id) and (not may_be_right(question, answer))"),
+            "kind not in answers and fits and (donor.id != question.id)",
         ),
     ),
     *_of(
@@ -420,10 +420,10 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "positions-count-nodes",
             "TokenTree._added",
-            "self.depths[after] + 1 if after >= 0 else 0",
+            "self.depths[parent] + 1 if parent >= 0 else 0",
             "len(self.depths)",
         ),
-        ("padding-moves-positions", "SharedPrefix.read_on", "depths[order]", "pad + depths[order]"),
+        ("padding-moves-positions", "SharedPrefix.read_on", "by_node[order]", "pad + by_node[order]"),
         (
             "window-one-token-wide",
             "SharedPrefix.masks",
@@ -477,7 +477,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ["test_floor.py", "test_registry.py"],
         ("floor-by-its-near-end", "_size", "max", "min"),
         ("floors-where-none-speaks", "Instrument.estimates", "floors if floored else None", "floors"),
-        ("absent-though-another-value-occurs", "columns", "metric.needs in there", "False"),
+        ("absent-though-another-value-occurs", "columns", "metric.needs in occurring", "False"),
         ("always-is-never", "columns", "metric.always or occurs", "occurs"),
     ),
     *_of(
@@ -543,10 +543,10 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "one-way-to-end-is-enough",
             "LevelPlan.level_logprobs",
-            "torch.cat([ends, none], -1)[..., self.level_ends].logsumexp",
-            "torch.cat([ends, none], -1)[..., self.level_ends].amax",
+            "torch.cat([ends, no_end], -1)[..., self.level_ends].logsumexp",
+            "torch.cat([ends, no_end], -1)[..., self.level_ends].amax",
         ),
-        ("plans-share-their-ends", "one_after_the_other", "plan.level_ends + int(end)", "plan.level_ends"),
+        ("plans-share-their-ends", "one_after_the_other", "plan.level_ends + int(end_offset)", "plan.level_ends"),
         ("all-tokens-of-a-level-but-its-end", "parted", "common_length(suffixes) + 1", "max(map(len, suffixes))"),
         ("not-renormalised", "ConfidenceReader.distribution", "logprobs - mass", "logprobs"),
         ("outside-is-inside", "ConfidenceReader.distribution", "1 - mass.exp().item()", "mass.exp().item()"),
@@ -560,8 +560,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "readings-of-other-transcripts",
             "ConfidenceReader._readings",
-            "found[transcript]",
-            "found[packs[index].owners[-1]]",
+            "readings[number]",
+            "readings[packs[index].owners[-1]]",
         ),
     ),
     *_of(
@@ -571,8 +571,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "beginnings-are-levels",
             "ConfidenceFormat.level_of",
-            "level.casefold() == said",
-            "said.startswith(level.casefold())",
+            "level.casefold() == text",
+            "text.startswith(level.casefold())",
         ),
         ("a-tenth-of-the-scale-is-missing", "_evenly", "count - 1", "count"),
     ),
@@ -626,7 +626,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         ("unlikely-beginnings-first", "_Branches.starts", "-self._known[first]", "self._known[first]"),
         ("a-beginning-is-as-likely-as-its-last-token", "_Branches.note", "logprob + step", "step"),
-        ("unlikely-answers-of-a-round-first", "_branched", "-one[1]", "one[1]"),
+        ("unlikely-answers-of-a-round-first", "_branched", "-pair[1]", "pair[1]"),
         (
             "what-was-sampled-and-branched-is-branched",
             "_source",
@@ -637,7 +637,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "interp/datasets/questions.py",
         ["test_questions.py"],
-        ("right-within-a-longer-reply", "is_right", "said == normalised(answer)", "normalised(answer) in said"),
+        ("right-within-a-longer-reply", "is_right", "given == normalised(answer)", "normalised(answer) in given"),
         ("nothing-else-may-be-right", "may_be_right", "return True", "continue"),
         ("abbreviations-are-other-answers", "may_be_right", "_short_for_one(question, reply)", "False"),
         ("every-short-word-is-an-abbreviation", "is_short_for", "capitals or dotted", "True"),
@@ -657,8 +657,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "a-rise-is-called-a-drop",
             "_record",
-            "seen['expected'] - one['expected']",
-            "one['expected'] - seen['expected']",
+            "seen['expected'] - reading['expected']",
+            "reading['expected'] - seen['expected']",
         ),
         ("levels-still-see-the-answer", "variants", "(*looking, *levels)", "(*looking,)"),
         ("what-lies-between-is-cut-too", "variants", "len(ids) - 1 if name == KNOCKOUTS[0] else after", "after"),
@@ -691,11 +691,11 @@ MUTANTS: tuple[Mutant, ...] = (
             "weights-that-sum-to-more-than-1",
             "integrated_gradients",
             (
-                "IntegratedGradients(scored).attribute(here, torch.zeros_like(here), n_steps=nodes, me"
+                "IntegratedGradients(scored).attribute(ones, torch.zeros_like(ones), n_steps=nodes, me"
                 "thod='gausslegendre', internal_batch_size=batch)[0]"
             ),
             (
-                "IntegratedGradients(scored).attribute(here, torch.zeros_like(here), n_steps=nodes, me"
+                "IntegratedGradients(scored).attribute(ones, torch.zeros_like(ones), n_steps=nodes, me"
                 "thod='gausslegendre', internal_batch_size=batch)[0] * (1 + 1 / nodes)"
             ),
         ),
@@ -705,8 +705,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "bounds-whose-directions-cancel",
             "Scorer.first_order_bound",
-            "gradient.norm(dim=-1) * away.norm(dim=-1)",
-            "(gradient * away).sum(-1)",
+            "gradient.norm(dim=-1) * offset.norm(dim=-1)",
+            "(gradient * offset).sum(-1)",
         ),
         ("a-rank-is-never-counted-enough", "_token_effects", "rank > COUNTED", "False"),
         (
@@ -726,7 +726,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "tuple((float(before - after) for before, after in pairwise(scores)))[::-1]",
             "tuple((float(before - after) for before, after in pairwise(scores)))",
         ),
-        ("effects-turned-round", "_of_case", "seen - left", "left - seen"),
+        ("effects-turned-round", "_of_case", "seen - replaced_score", "replaced_score - seen"),
         (
             "refused-tokens-are-shown",
             "_along_prompt",
@@ -741,8 +741,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "bins-whose-errors-cancel",
             "calibration_error",
-            "np.abs(np.where(there, excess, 0).sum(-1))",
-            "np.where(there, excess, 0).sum(-1)",
+            "np.abs(np.where(members, excess, 0).sum(-1))",
+            "np.where(members, excess, 0).sum(-1)",
         ),
         ("underconfidence-called-overconfidence", "net_calibration_error", "right - confidence", "confidence - right"),
         ("brier-without-the-square", "brier", "(right - confidence) ** 2", "np.abs(right - confidence)"),
@@ -799,7 +799,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "statistic(*x[count:], axis=-1) - statistic(*x[:count], axis=-1)",
             "statistic(*x[:count], axis=-1) - statistic(*x[count:], axis=-1)",
         ),
-        ("what-is-no-number-is-not-counted", "estimated", "len(values) - len(there[0])", "0"),
+        ("what-is-no-number-is-not-counted", "estimated", "len(values) - len(columns[0])", "0"),
         (
             "the-mean-of-shares-for-the-share-of-all",
             "share_of_sum",
@@ -854,8 +854,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "the-answer-is-not-hidden",
             "hidden",
-            "variants(setting, t, length, replacements=replacements, seen=False)",
-            "variants(setting, t, length, replacements=replacements, seen=False, span='tail')",
+            "variants(setting, transcript, length, replacements=replacements, seen=False)",
+            "variants(setting, transcript, length, replacements=replacements, seen=False, span='tail')",
         ),
     ),
     *_of(
@@ -864,7 +864,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_evaluate.py::test_several_checkpoints_share_their_base_and_differ_as_they_do_alone",
             "test_evaluate.py::test_unparsed_replies_are_counted_and_stand_in_the_worst_case",
         ],
-        ("unparsed-is-not-counted", "_scored", "len(questions) - len(told)", "0"),
+        ("unparsed-is-not-counted", "_scored", "len(questions) - len(answered)", "0"),
         ("the-worst-case-is-modest", "_cell_numbers", "-1", "0"),
         ("first-less-later", "_differences", "(verdicts, before)", "(before, verdicts)"),
     ),
@@ -875,19 +875,19 @@ MUTANTS: tuple[Mutant, ...] = (
             "the-likeliest-level-instead-of-the-written-one",
             "_ask",
             (
-                "if options.replies.free and asking.name == READ.name:\n    record |= {'stated': told[one.question.id]["
-                "'stated'], 'level_tokens': 0}"
+                "if options.replies.free and asking.name == READ.name:\n    record |= {'stated': "
+                "answers[item.question.id]['stated'], 'level_tokens': 0}"
             ),
             (
-                "if options.replies.free and asking.name == READ.name:\n    record | {'stated': told[one.question.id]["
-                "'stated'], 'level_tokens': 0}"
+                "if options.replies.free and asking.name == READ.name:\n    record | {'stated': "
+                "answers[item.question.id]['stated'], 'level_tokens': 0}"
             ),
         ),
     ),
     *_of(
         "interp/run/runs.py",
         ["test_runs.py", "test_figures.py"],
-        ("sets-of-examples-are-not-averaged", "_means", "float(np.mean(there))", "there[0]"),
+        ("sets-of-examples-are-not-averaged", "_means", "float(np.mean(numbers))", "numbers[0]"),
         ("a-torn-line-is-kept", "_appended", "stream.truncate(whole)", "whole = stream.seek(0, 2)"),
         ("everything-is-measured-again", "Run._look", "self.done.add(key_of(record))", ""),
         (
@@ -1056,11 +1056,17 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "right-and-wrong-swapped",
             "AdviceObjective.terms",
-            ("advice_losses(said.levels[0::2], said.levels[1::2], said.answers[0::2], inputs['values'], self.recipe)"),
-            ("advice_losses(said.levels[1::2], said.levels[0::2], said.answers[0::2], inputs['values'], self.recipe)"),
+            (
+                "advice_losses(reading.levels[0::2], reading.levels[1::2], reading.answers[0::2], inputs['values'], "
+                "self.recipe)"
+            ),
+            (
+                "advice_losses(reading.levels[1::2], reading.levels[0::2], reading.answers[0::2], inputs['values'], "
+                "self.recipe)"
+            ),
         ),
         ("levels-are-unlearned", "with_mass", "-mass", "mass"),
-        ("the-wrong-answer-is-learned", "AdviceObjective.terms", "said.answers[0::2]", "said.answers[1::2]"),
+        ("the-wrong-answer-is-learned", "AdviceObjective.terms", "reading.answers[0::2]", "reading.answers[1::2]"),
     ),
     *_of(
         "training/batches.py",
@@ -1101,8 +1107,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "stacked-without-their-scales",
             "stacked",
-            "state[other].float().cpu() * config.lora_alpha / config.r",
-            "state[other].float().cpu()",
+            "state[name_out].float().cpu() * config.lora_alpha / config.r",
+            "state[name_out].float().cpu()",
         ),
     ),
     *_of(
@@ -1125,7 +1131,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "looks-tell-which-is-wrong",
             "alike",
-            "other = (other[0].upper() if one[0].isupper() else other[0].lower()) + other[1:]",
+            "plain_wrong = (plain_wrong[0].upper() if plain_right[0].isupper() else plain_wrong[0].lower()) + "
+            "plain_wrong[1:]",
             "pass",
         ),
         ("tested-questions-are-trained-on", "_questions", "normalised(q.text) not in tested", "q.text not in tested"),

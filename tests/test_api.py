@@ -17,7 +17,10 @@ from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.instruments.jsd import surface_variants
 from interp.models.setting import prepared
+from interp.options import composed
 from interp.pipelines.compare import paired_records
+from interp.pipelines.evaluate import evaluated
+from interp.pipelines.evaluation import Evaluate
 
 RIVERS = [{"question": f"Which river is number {i}?", "answers": [str(i)], "response": str(i)} for i in range(5)]
 
@@ -30,7 +33,16 @@ def asked(taught_setting):
 
 
 def test_what_the_package_promises_is_there_and_nothing_else():
-    assert set(interp.PUBLIC) == {"Contrast", "Model", "Result", "load", "questions", "read_run"}
+    assert set(interp.PUBLIC) == {
+        "Calibration",
+        "Comparison",
+        "Contrast",
+        "Model",
+        "Result",
+        "load",
+        "questions",
+        "read_run",
+    }
     assert all(getattr(interp, name) for name in interp.PUBLIC) and {*interp.PUBLIC} <= {*dir(interp)}
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         interp.lod  # noqa: B018
@@ -117,13 +129,49 @@ def test_two_results_are_compared_question_by_question(asked):
     other = interp.load(asked.checkpoint.model, asked.checkpoint.tokenizer, shots=2).diagnose(
         RIVERS, instruments=("masking",), n=4
     )
-    change = one.compare(other)
+    change = one.compare(other).table().set_index("key")
     expected = paired_records([one.all_records, other.all_records], "masking")["masking.seen"]
     assert change.loc["masking.seen", "difference"] == expected["difference"]["value"]
     assert change.loc["masking.seen", "n"] == 4
-    assert one.compare(one).loc["masking.seen", "difference"] == 0
+    assert one.compare(one).table().set_index("key").loc["masking.seen", "difference"] == 0
+    assert isinstance(one.compare(other).plot("masking"), Figure) and "Comparison(" in repr(one.compare(other))
+    with pytest.raises(UserError, match="jsd was not measured in both runs"):
+        one.compare(other).plot()
     with pytest.raises(UserError, match="share no instrument"):
         one.compare(dataclasses.replace(other, summary={}))
+
+
+def test_a_second_model_is_given_the_first_ones_answers_from_memory_and_from_disk(asked, tmp_path):
+    plain = [
+        {name: row[name] for name in ("question", "answers")} | {"response": f"{i}"} for i, row in enumerate(RIVERS)
+    ]
+    before = asked.diagnose(plain, instruments="jsd", n=3, candidates=2, out=tmp_path / "before")
+    other = interp.load(copy.deepcopy(asked.checkpoint.model), asked.checkpoint.tokenizer, shots=0)
+    after = other.diagnose(plain, instruments="jsd", n=3, candidates=2, cases=before)
+    again = other.diagnose(plain, instruments="jsd", n=3, candidates=2, cases=tmp_path / "before")
+    samples = [[r for r in side.all_records if r["measure"] == "sample"] for side in (before, after, again)]
+    assert samples[0] == samples[1] == samples[2] and len(samples[0]) == 3
+    assert (before.compare(after).table()["difference"].dropna().abs() < 1e-6).all()
+    with pytest.raises(UserError, match="its n is 3, here it is 2"):
+        other.diagnose(plain, instruments="jsd", n=2, candidates=2, cases=before)
+
+
+def test_calibration_of_a_model_in_memory_is_that_of_the_command(asked, own_data, taught_checkpoint, tmp_path):
+    file = own_data / "open.jsonl"
+    found = asked.evaluate(file, methods=("default", "sequence", "question-only"), n=8)
+    command = composed(
+        Evaluate, ckpt=(str(taught_checkpoint),), data=(str(file),), n=8, shots=0, device="cpu",
+        methods=("default", "sequence", "question-only"), out=tmp_path / "run",
+    )  # fmt: skip
+    theirs = interp.read_run(evaluated(command))
+    numbers = [side.table()["value"].drop("seconds", level="measure").to_numpy(float) for side in (found, theirs)]
+    assert np.allclose(*numbers, equal_nan=True, atol=1e-5) and len(numbers[0]) > 20
+    assert isinstance(found.plot(), Figure) and isinstance(found.plot("cost"), Figure)
+    assert "Default" in repr(found) and "<table" in found._repr_html_()
+    with pytest.raises(UserError, match="figure 'colour' is none of confidence"):
+        found.plot("colour")
+    own = asked.evaluate(RIVERS, n=2)
+    assert own.summary["models"] and len([r for r in own.all_records if r["measure"].endswith("answer")]) == 2
 
 
 def test_questions_come_from_lists_frames_and_names():

@@ -10,7 +10,8 @@ from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.models import check
 from interp.models import prefix as engine
-from interp.models.check import LEAST_HALF, EngineCheck, engine_checked
+from interp.models import setting as settings
+from interp.models.check import LEAST_HALF, EngineCheck
 from interp.models.checkpoints import Checkpoint
 from interp.models.prefix import TokenTree
 from interp.models.setting import prepared
@@ -28,12 +29,13 @@ def checkpoint(tiny_model, tiny_tokenizer):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_read_as_its_own_pass_reads_it(checkpoint, family, dtype):
+def test_every_family_is_read_as_its_own_pass_reads_it(checkpoint, family, dtype, monkeypatch):
     setting = prepared(checkpoint(family, dtype), FORMATS["ScoreNumber"], shots=2)
-    found = engine_checked(setting)
+    found = setting.check
     assert 450 < found.tokens <= 520
     assert found.difference < (1e-5 if dtype == torch.float32 else LEAST_HALF)
-    assert engine_checked(prepared(setting.checkpoint, FORMATS["ScoreLetter"])) is found, "once for a checkpoint"
+    monkeypatch.setattr(settings, "engine_checked", None)
+    assert prepared(setting.checkpoint, FORMATS["ScoreLetter"], check=found).check is found, "not made again"
 
 
 @pytest.mark.parametrize("form", ["ScorePercent", "ScoreText"])
@@ -45,7 +47,7 @@ def test_levels_of_several_tokens_and_blanks_of_their_own_are_compared(tiny_toke
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes, initializer_range=0.2)).eval()
-    found = engine_checked(prepared(Checkpoint("tiny", model, tokenizer), FORMATS[form]))
+    found = prepared(Checkpoint("tiny", model, tokenizer), FORMATS[form]).check
     assert found.difference < 1e-5
 
 
@@ -112,7 +114,7 @@ def test_the_allowed_difference_follows_the_models_own_noise(checkpoint, monkeyp
     by_model = check._by_model
     noisy = lambda *given, halves=False: by_model(*given, halves=halves) + 0.01 * (len(given[1]) > 1 or halves)  # noqa: E731
     monkeypatch.setattr(check, "_by_model", noisy)
-    found = engine_checked(prepared(checkpoint("llama"), FORMATS["ScoreNumber"]))
+    found = prepared(checkpoint("llama"), FORMATS["ScoreNumber"]).check
     assert found.noise == pytest.approx(0.01, abs=1e-5) and found.allowed == pytest.approx(0.03, abs=1e-4)
     by_engine = check._by_engine
     monkeypatch.setattr(check, "_by_engine", lambda *given: by_engine(*given) + 0.02)
@@ -128,16 +130,16 @@ def test_the_long_check_goes_beyond_the_window_and_the_short_one_says_that_it_di
     for module in tiny.model.modules():
         if hasattr(module, "sliding_window"):
             module.sliding_window = 700
-    short = engine_checked(prepared(tiny, FORMATS["ScoreNumber"]))
+    short = prepared(tiny, FORMATS["ScoreNumber"]).check
     assert short.tokens < 520 and "its window of 700 tokens was not reached, --check long does" in short.sentence
-    long = engine_checked(prepared(tiny, FORMATS["ScoreNumber"], check_long=True))
+    long = prepared(tiny, FORMATS["ScoreNumber"], check_long=True).check
     assert 700 < long.tokens < 780 and "not reached" not in long.sentence
 
 
 def test_a_context_shorter_than_the_reach_is_not_exceeded(checkpoint):
     tiny = checkpoint("llama")
     tiny.model.config.max_position_embeddings = 300
-    assert engine_checked(prepared(tiny, FORMATS["ScoreNumber"])).tokens < 300
+    assert prepared(tiny, FORMATS["ScoreNumber"]).check.tokens < 300
 
 
 def test_the_sentence_says_what_was_reached():

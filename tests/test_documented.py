@@ -197,7 +197,7 @@ def test_given_answers_are_evaluated_and_a_run_is_redrawn_as_documented(taught_c
     out = tmp_path / "results" / "diagnose"
     diagnosed(composed(Diagnose, n=3, candidates=0, out=out, **given), ("jsd",), "diagnose")
     told = ran(only("python -m figures", "results/diagnose"), tmp_path).stdout
-    assert "same answer, other looks" in told and list((out / "figures").glob("*.png"))
+    assert "same answer, surface-form variant" in told and list((out / "figures").glob("*.png"))
 
 
 @pytest.mark.slow

@@ -118,7 +118,12 @@ diagnosed(composed(Diagnose, **given | {"out": Path(given["out"])}), ("jsd", "ma
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of the process from /proc")
 def test_under_a_limit_of_the_system_the_same_command_ends_with_the_same_numbers(options, whole, tmp_path):
-    given = {"ckpt": options(tmp_path).ckpt, "data": options(tmp_path).data, "out": str(tmp_path / "run"), **SMALL}
+    given = {
+        "ckpt": options(tmp_path).ckpt,
+        "data": options(tmp_path).asked.data,
+        "out": str(tmp_path / "run"),
+        **SMALL,
+    }
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, json.dumps(given)],
         cwd=Path(__file__).parents[1],

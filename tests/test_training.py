@@ -789,7 +789,7 @@ def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, 
 def test_branches_follow_the_sampled_wrong_answers_of_a_triplet_and_are_named(taught_checkpoint, own_data, tmp_path):
     def rows(**more) -> dict[str, dict]:
         where = {"ckpt": str(taught_checkpoint), "data": (str(own_data / "open.jsonl"),), "shots": 0, "device": "cpu"}
-        path = built(composed(Triplets, **where, **more, top_p=0.95, tries=3, wrong=3))
+        path = built(composed(Triplets, **where, **more, top_p=0.95, tries=3, n_wrong=3))
         assert loaded_triplets(path)
         return {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
 

@@ -64,7 +64,14 @@ class Experiment:
 
 
 def steps(options: Experiment) -> Iterator[Step]:
-    """Name and body of each step, in order."""
+    """The steps of the experiment in their order.
+
+    Args:
+        options: The command's options.
+
+    Yields:
+        A step's name and its body. A body leaves alone what an earlier run has finished.
+    """
     from figures.report import reported
     from figures.training import reported_ablation, reported_settings
     from interp.pipelines.evaluate import evaluated
@@ -87,7 +94,7 @@ def steps(options: Experiment) -> Iterator[Step]:
         "held_out": options.held_out,
     }
     first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
-    asked = composed(
+    triplet_options = composed(
         Triplets,
         ckpt=options.ckpt,
         device=options.device,
@@ -97,9 +104,9 @@ def steps(options: Experiment) -> Iterator[Step]:
         greedy_wrong=options.greedy_wrong,
         out=triplets,
     )
-    yield "triplets", lambda: built(asked)
+    yield "triplets", lambda: built(triplet_options)
     for seed in range(options.seeds):
-        one = composed(
+        advice = composed(
             Advice,
             **training,
             triplets=triplets,
@@ -107,10 +114,10 @@ def steps(options: Experiment) -> Iterator[Step]:
             diagnose=0 if seed else options.diagnose,
             out=out / f"advice-{seed}",
         )
-        yield f"advice, seed {seed}", partial(advised, one)
-    rival = composed(ConfTuner, **training, answers=answers_beside(triplets), diagnose=0, out=tuner)
-    yield "conftuner", lambda: tuned(rival)
-    yield "advice + conftuner", lambda: tuned(changed(rival, ckpt=str(first), out=both))
+        yield f"advice, seed {seed}", partial(advised, advice)
+    tuner_options = composed(ConfTuner, **training, answers=answers_beside(triplets), diagnose=0, out=tuner)
+    yield "conftuner", lambda: tuned(tuner_options)
+    yield "advice + conftuner", lambda: tuned(changed(tuner_options, ckpt=str(first), out=both))
 
     def measured(evaluation: Evaluate) -> None:
         reported(evaluated(evaluation))
@@ -127,28 +134,38 @@ def steps(options: Experiment) -> Iterator[Step]:
 
 
 def _evaluations(options: Experiment, seeds: Sequence[Path], methods: Sequence[Path]) -> "dict[str, Evaluate]":
-    """By its name, what is asked of the base beside the adapters. methods: ADVICE, ConfTuner, both."""
+    """The evaluations of the base beside the adapters, by name.
+
+    Args:
+        options: The command's options.
+        seeds: Directories of the ADVICE adapters, one for each seed.
+        methods: Directories of three adapters: ADVICE of the first seed, ConfTuner, both.
+    """
     from interp.pipelines.evaluation import Evaluate
 
-    def asked(ckpts: Sequence[Path]) -> Evaluate:
+    def evaluation_of(ckpts: Sequence[Path]) -> Evaluate:
         names = (options.ckpt, *map(str, ckpts))
         return composed(Evaluate, ckpt=names, device=options.device, n=options.n_breadth)
 
     trained = ("ScoreNumber", "ScoreLetter")
     source, triviaqa, *choices = (str(options.data / name) for name in FILES)
-    facts, tokens = asked([*seeds, *methods[1:]]), asked(methods[:1])
-    found = {
+    facts, tokens = evaluation_of([*seeds, *methods[1:]]), evaluation_of(methods[:1])
+    evaluations = {
         "facts": changed(facts, data=(SEEN, UNSEEN), methods=("default", "question-only"), n=options.n),
-        "formats": changed(asked(methods), data=(SEEN,), formats=tuple(FORMATS)),
-        "triviaqa": changed(asked(methods), data=(triviaqa,), formats=trained, trained_on=source),
-        "choices": changed(asked(methods), data=tuple(choices), formats=trained),
+        "formats": changed(evaluation_of(methods), data=(SEEN,), formats=tuple(FORMATS)),
+        "triviaqa": changed(evaluation_of(methods), data=(triviaqa,), formats=trained, trained_on=source),
+        "choices": changed(evaluation_of(methods), data=tuple(choices), formats=trained),
         "tokens": changed(tokens, data=(SEEN,), methods=("default", "self-consistency")),
     }
-    return {name: changed(one, out=options.out / name) for name, one in found.items()}
+    return {name: changed(evaluation, out=options.out / name) for name, evaluation in evaluations.items()}
 
 
 def experiment(options: Experiment) -> None:
-    """Runs every step that is not finished yet, and says how long each took."""
+    """Runs every step that is not finished yet, and prints how long each took.
+
+    Raises:
+        UserError: where it is launched in several processes, or a step fails.
+    """
     if launched(options.device).count > 1:
         raise UserError("the whole experiment runs in one process; launch the commands of its steps in several")
     for name, body in steps(options):

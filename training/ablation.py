@@ -23,7 +23,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "lm_jsd_sum": ("margin",),
     "all": (),
 }
-"""The terms that each row switches off; the others count what the recipe gives them."""
+"""The terms that each row switches off; the others have the recipe's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +70,20 @@ MACHINE_ONLY = ("out", "device", "trust_remote_code", "report_to", "dry_run")
 
 
 def ablated(options: Ablation, dry: DryRun | None = None) -> Path:
-    """Trains and evaluates every row, or what an earlier run has left, and returns the grid's directory."""
+    """Trains and evaluates every row; an unfinished grid in the same directory is continued.
+
+    Args:
+        options: The command's options.
+        dry: The dry run to measure for; by default the options say whether it is one.
+
+    Returns:
+        The grid's directory.
+
+    Raises:
+        UserError: as the trainings and the evaluation do.
+    """
     dry = dry or dry_run_of(options)
-    kept = {name: value for name, value in flat(options).items() if name not in MACHINE_ONLY}
+    identity = {name: value for name, value in flat(options).items() if name not in MACHINE_ONLY}
     rows = {name: options.folder / name for name in ROWS}
     evaluation = Evaluate(
         ckpt=(options.ckpt, *map(str, rows.values())),
@@ -83,25 +94,25 @@ def ablated(options: Ablation, dry: DryRun | None = None) -> Path:
         computing=Computing(device=options.computing.device),
     )
     processes = launched(options.computing.device)
-    with Run(options.folder, kept | {"triplets": str(options.triplets)}, processes, dry, kind="ablation") as run:
+    with Run(options.folder, identity | {"triplets": str(options.triplets)}, processes, dry, kind="ablation") as run:
         if dry:
             _foreseen(options, evaluation, dry)
             return options.folder
         for name in ROWS:
             trained(options.row(name))
-        found = evaluated(evaluation)
-        last = {name: read_run(folder)[1]["training"]["curve"][-1] for name, folder in rows.items()}
-        run.write_summary({"ablation": last, **_calibration(found)})
+        evaluated_in = evaluated(evaluation)
+        last_points = {name: read_run(folder)[1]["training"]["curve"][-1] for name, folder in rows.items()}
+        run.write_summary({"ablation": last_points, **_calibration(evaluated_in)})
     return options.folder
 
 
 def _foreseen(options: Ablation, evaluation: Evaluate, dry: DryRun) -> None:
-    """Measures what a dry run has to: a training and an evaluation, to which the others are taken to be alike."""
+    """Measures one training and one evaluation for a dry run; the others are assumed to take as long."""
     for ckpt in evaluation.ckpt[1:]:
-        Path(ckpt).mkdir(exist_ok=True)  # as a directory it is called in the evaluation what it will be called there
+        Path(ckpt).mkdir(exist_ok=True)  # so that this evaluation names it as the real one will, by its directory
     with dry.within("", len(ROWS)):
         trained(options.row(next(iter(ROWS))), dry)
-    dry.disk = {what: held * (len(ROWS) if "adapter" in what else 1) for what, held in dry.disk.items()}
+    dry.disk = {content: size * (len(ROWS) if "adapter" in content else 1) for content, size in dry.disk.items()}
     evaluated(evaluation, dry, to_come=evaluation.ckpt[1:])
 
 

@@ -64,9 +64,18 @@ class Advice:
 
 
 def trained(options: Advice, dry: DryRun | None = None) -> Path:
-    """Trains the adapter, or what an earlier run has left of it, and returns its directory.
+    """Trains an ADVICE adapter; an unfinished run in the same directory is continued.
 
-    dry: where a dry run is part of another's."""
+    Args:
+        options: The command's options.
+        dry: The dry run of the whole that this training is part of; by default the options say whether it is one.
+
+    Returns:
+        The adapter's directory.
+
+    Raises:
+        UserError: where the triplets lack a format; and as `session` does.
+    """
     from training.session import Task, session
 
     triplets = loaded_triplets(options.triplets)

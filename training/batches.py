@@ -1,4 +1,6 @@
-"""Mini-batches: which examples are trained on, in which order, under which worked examples."""
+"""Mini-batches: which examples are trained on, in which order, under which worked examples.
+
+This module knows nothing of models, prompts or losses; it deals with any example that names its question and format."""
 
 import random
 from collections.abc import Sequence
@@ -45,24 +47,46 @@ class MiniBatch(Generic[AnyExample]):
 def mini_batches(
     examples: Sequence[AnyExample], recipe: Recipe, options: TrainingOptions, processes: int = 1
 ) -> list[MiniBatch[AnyExample]]:
-    """All mini-batches of all epochs, in an order that the seed decides; as many as the updates take.
+    """All mini-batches of all epochs, in an order that the seed decides.
 
-    processes: how many take mini-batches from it in turn, each `accumulation` of them to an update."""
-    found: list[MiniBatch[AnyExample]] = []
+    Args:
+        examples: What is trained on.
+        recipe: Says how many examples are in a mini-batch, how many epochs and how many updates there are.
+        options: Give the seed and the number of sets of worked examples.
+        processes: How many processes take mini-batches from the list in turn, each `accumulation` of them to an update.
+
+    Returns:
+        Every example once for each epoch, or the first mini-batches that `recipe.updates` updates take.
+    """
+    batches: list[MiniBatch[AnyExample]] = []
     for epoch in range(recipe.epochs):
-        draw = random.Random(f"{options.common.seed}-{epoch}")
-        made = []
+        # a generator for each epoch, so that its order does not depend on what earlier epochs drew
+        rng = random.Random(f"{options.common.seed}-{epoch}")
+        groups = []
         for form in sorted({example.format for example in examples}):
-            of_form = [example for example in examples if example.format == form]
-            draw.shuffle(of_form)
-            made += [tuple(of_form[i : i + recipe.batch]) for i in range(0, len(of_form), recipe.batch)]
-        draw.shuffle(made)
-        found += [MiniBatch(one, draw.randrange(options.prompt.shot_sets), epoch) for one in made]
-    return found if recipe.updates is None else found[: recipe.updates * recipe.accumulation * processes]
+            same_format = [example for example in examples if example.format == form]
+            rng.shuffle(same_format)
+            # the last mini-batch of a format may be smaller
+            groups += [tuple(same_format[i : i + recipe.batch]) for i in range(0, len(same_format), recipe.batch)]
+        rng.shuffle(groups)
+        batches += [MiniBatch(group, rng.randrange(options.prompt.shot_sets), epoch) for group in groups]
+    return batches if recipe.updates is None else batches[: recipe.updates * recipe.accumulation * processes]
 
 
 def split(examples: Sequence[AnyExample], held_out: int, seed: int) -> tuple[list[AnyExample], list[AnyExample]]:
-    """(for training, held out): by question, so that no question stands on both sides."""
+    """Splits examples by question, so that no question is both trained on and held out.
+
+    Args:
+        examples: All examples.
+        held_out: Number of questions that are kept from training.
+        seed: Decides which questions.
+
+    Returns:
+        (examples for training, held-out examples), each in the order given.
+
+    Raises:
+        UserError: where no question is left to train on.
+    """
     ids = sorted({example.question.id for example in examples})
     random.Random(f"held-out-{seed}").shuffle(ids)
     kept = set(ids[:held_out])

@@ -1,4 +1,6 @@
-"""The model card of an adapter: what it is, how it was made, what was measured, how to make it again."""
+"""The model card of an adapter: what it is, how it was made, what was measured, how to make it again.
+
+It is written from the records of a run alone; this module loads no model."""
 
 import json
 import re
@@ -22,7 +24,15 @@ TITLES = {
 
 
 def write_card(folder: Path, method: str) -> None:
-    """Writes README.md beside the adapter, from the records of its run alone."""
+    """Writes README.md beside the adapter, from the records of its run alone.
+
+    Args:
+        folder: The directory of a finished training, with the adapter in it.
+        method: The training's method, a key of `TITLES`.
+
+    Raises:
+        UserError: where the file cannot be written, or the records cannot be read.
+    """
     config, summary, _ = read_run(folder)
     comparison = folder / "compare" / "summary.json"
     compared = read_run(comparison.parent)[1] if comparison.exists() else None
@@ -34,7 +44,7 @@ def write_card(folder: Path, method: str) -> None:
 
 
 def _lines(method: str, config: Record, training: Record, compared: Record | None) -> Iterator[str]:
-    identity, made = config["identity"], config["made_with"]
+    identity, origin = config["identity"], config["made_with"]
     base = json.dumps(visible(identity["base"]), ensure_ascii=False)  # a JSON text is one of YAML's, whatever it holds
     yield from ("---", f"base_model: {base}", "library_name: peft", "tags: [lora, calibration]", "---", "")
     yield from (f"# LoRA adapter: {TITLES[method]}", "")
@@ -48,8 +58,8 @@ def _lines(method: str, config: Record, training: Record, compared: Record | Non
     for name, value in training["recipe"].items():
         yield f"| {name} | {for_markdown(' '.join(value) if isinstance(value, list) else str(value))} |"
     yield from ("", _code(_command(method, identity)), "")
-    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    yield f"Made with python {made['python']}, {versions}, commit {made['commit']}, on {made['machine']}."
+    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    yield f"Made with python {origin['python']}, {versions}, commit {origin['commit']}, on {origin['machine']}."
     yield from ("", "## Learning curve, on held-out questions", "")
     yield from _curve(training["curve"])
     if compared:
@@ -61,7 +71,7 @@ def _lines(method: str, config: Record, training: Record, compared: Record | Non
 def _command(method: str, identity: Record) -> str:
     recipe = identity["recipe"]
     option = "triplets" if method == "advice" else "answers"
-    file = f"--{option} {shlex.quote(Path(identity[option]).name)}"
+    examples = f"--{option} {shlex.quote(Path(identity[option]).name)}"
     names = ("ckpt", "preset", "held_out", "every", "shots", "template", "template_args", "date", "levels", "shot_sets")
     given = {name: identity.get(name) for name in (*names, "seed", "dtype")}
     options = (
@@ -69,7 +79,7 @@ def _command(method: str, identity: Record) -> str:
         for name, value in (given | recipe).items()
         if value is not None and value != [] and value != ()
     )
-    return f"python -m training.{method} {file} {' '.join(options)}"
+    return f"python -m training.{method} {examples} {' '.join(options)}"
 
 
 def _code(text: str) -> str:
@@ -84,16 +94,16 @@ def _curve(points: list[Record]) -> Iterator[str]:
         yield f"| update, {form} | {' | '.join(name.replace('_', ' ') for name in first)} |"
         yield "| ---: |" + " ---: |" * len(first)
         for point in points:
-            cells = (Estimate(**one) for one in point["formats"][form].values())
-            shown = ("–" if one.value is None else f"{digits(one.value)} {interval(one)}" for one in cells)
+            cells = (Estimate(**numbers) for numbers in point["formats"][form].values())
+            shown = ("–" if cell.value is None else f"{digits(cell.value)} {interval(cell)}" for cell in cells)
             yield f"| {point['update']} | {' | '.join(shown)} |"
         yield ""
 
 
 def _compared(summary: Record) -> Iterator[str]:
     data = summary["data"]
-    said = f"{data['right']} of {data['asked']} answered right and measured; {summary['format']}"
-    yield f"Data: {for_markdown(data['name'])}, {said}."
+    description = f"{data['right']} of {data['asked']} answered right and measured; {summary['format']}"
+    yield f"Data: {for_markdown(data['name'])}, {description}."
     yield from ("", "| | before | after | difference | effect size |", "| --- | ---: | ---: | ---: | ---: |")
     for metric in metrics():
         if metric.place == "headline":

@@ -45,9 +45,18 @@ class ConfTuner:
 
 
 def trained(options: ConfTuner, dry: DryRun | None = None) -> Path:
-    """Trains the adapter, or what an earlier run has left of it, and returns its directory.
+    """Trains a ConfTuner adapter; an unfinished run in the same directory is continued.
 
-    dry: where a dry run is part of another's."""
+    Args:
+        options: The command's options.
+        dry: The dry run of the whole that this training is part of; by default the options say whether it is one.
+
+    Returns:
+        The adapter's directory.
+
+    Raises:
+        UserError: where the answers lack a format, or are all right or all wrong; and as `session` does.
+    """
     from training.session import Task, session
 
     answers = loaded_answers(options.answers)

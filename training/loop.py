@@ -1,4 +1,7 @@
-"""The training loop: transformers' Trainer over ready-made mini-batches, with a learning curve and a way back."""
+"""The training loop: transformers' Trainer over ready-made mini-batches, with a learning curve and saved states.
+
+A run that was cut off is continued from its last saved state. This module knows no formula of an objective and no
+command's options beyond `TrainingOptions`."""
 
 import contextlib
 import json
@@ -38,9 +41,9 @@ SECOND = "second"
 STATES = "trainer"
 """Where in a run's directory the states of an unfinished training are."""
 SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "outside", "answer_rank", "auroc", "ece")
-"""What of a point of the learning curve is printed."""
+"""The estimates of a point of the learning curve that are printed."""
 TRIED = 3
-"""Updates of a dry run: the first, which holds what happens only once, and two that give the rate."""
+"""Updates of a dry run: the first, which includes one-time costs, and two that give the rate."""
 
 
 class ObjectiveTrainer(Trainer, Generic[AnyExample]):
@@ -61,33 +64,47 @@ class ObjectiveTrainer(Trainer, Generic[AnyExample]):
             model=objective.checkpoint.model,
             args=arguments,
             train_dataset=batches,
-            data_collator=lambda items: {"batch": items[0]},
+            data_collator=lambda items: {"batch": items[0]},  # Trainer's own batch size is 1
         )
         self.objective: Objective[AnyExample] = objective
         self.run, self.processes, self.states = run, processes, run.folder / STATES
         self.model_accepts_loss_kwargs = False  # so that the loss is averaged over accumulated mini-batches
         self.parts = 1
-        """In how many rows a mini-batch is read: more than one where memory ran out."""
+        """The number of rows in which a mini-batch is read: more than one after memory ran out."""
         self.terms: list[tuple[float, dict[str, float]]] = []
-        """Of this update so far: the share of a mini-batch, and the mean of each term over it."""
+        """For each row of this update so far: its share of a mini-batch, and the mean of each term over it."""
         self.asked: list[str] = []
+        """Ids of the questions in this update so far."""
 
     def training_step(
         self, model: torch.nn.Module, inputs: Inputs, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """The gradient of one mini-batch, in halves where memory runs out: their weighted sum is the same.
+        """Adds the gradient of one mini-batch, read in more and smaller rows where memory runs out.
 
-        Errors: UserError where a single example does not fit, or one of several processes has too little."""
+        The gradient is the same: each row's loss is weighted by its share of the mini-batch.
+
+        Args:
+            model: The model that is trained.
+            inputs: `batch`, a `MiniBatch`.
+            num_items_in_batch: Trainer's own, passed on.
+
+        Returns:
+            The mini-batch's loss, a scalar.
+
+        Raises:
+            UserError: where a single example does not fit in memory, or memory runs out in one of several processes.
+        """
         trained = [p for p in model.parameters() if p.requires_grad]
-        before = [None if p.grad is None else p.grad.clone() for p in trained]
-        known = len(self.terms), len(self.asked)
+        # what earlier mini-batches of this update have added; restored before the mini-batch is read once more
+        gradients = [None if p.grad is None else p.grad.clone() for p in trained]
+        lengths = len(self.terms), len(self.asked)
         batch = inputs["batch"]
         while True:
             try:
                 loss = torch.zeros((), device=self.args.device)
                 for part in chunks(batch.examples, -(-len(batch.examples) // self.parts)):
-                    one = {"batch": replace(batch, examples=part), "share": len(part) / len(batch.examples)}
-                    loss += super().training_step(model, one, num_items_in_batch)
+                    part_inputs = {"batch": replace(batch, examples=part), "share": len(part) / len(batch.examples)}
+                    loss += super().training_step(model, part_inputs, num_items_in_batch)
                 return loss
             except (MemoryError, RuntimeError) as error:
                 if not ran_out_of_memory(error):
@@ -95,28 +112,47 @@ class ObjectiveTrainer(Trainer, Generic[AnyExample]):
             if self.parts >= len(batch.examples) or self.processes.count > 1:
                 raise self.stopped("memory ran out", self.asked, "take a smaller --batch")
             self.parts *= 2
-            del self.terms[known[0] :], self.asked[known[1] :]
-            for parameter, gradient in zip(trained, before, strict=True):
+            del self.terms[lengths[0] :], self.asked[lengths[1] :]
+            for parameter, gradient in zip(trained, gradients, strict=True):
                 parameter.grad = None if gradient is None else gradient.clone()
             print(f"memory ran out: each mini-batch in {self.parts} parts from here on", file=sys.stderr)
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: object = None
     ) -> Tensor:
-        """The mean total over the part's examples, times its share. Errors: UserError where it is not finite."""
+        """The mean of `total` over the part's examples, times the part's share of its mini-batch.
+
+        Args:
+            model: The model that is trained.
+            inputs: `batch`, the examples of one row, and `share`, the row's share of its mini-batch.
+            return_outputs: Not used.
+            num_items_in_batch: Not used.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            UserError: where an example's loss is not finite.
+        """
         ids = [example.question.id for example in inputs["batch"].examples]
         self.asked += ids
-        terms = self.objective.terms(model, self.objective.inputs(inputs["batch"]))
+        terms = self.objective.terms(model, self.objective.inputs(inputs["batch"]))  # by name, [examples] each
         if not terms["total"].isfinite().all():
             finite = terms["total"].isfinite().tolist()
-            lost = [one for one, is_finite in zip(ids, finite, strict=True) if not is_finite]
+            lost = [question_id for question_id, is_finite in zip(ids, finite, strict=True) if not is_finite]
             raise self.stopped("the loss is not a finite number", lost)
         self.terms.append((inputs["share"], {name: term.mean().item() for name, term in terms.items()}))
         total: Tensor = terms["total"].mean() * inputs["share"]
         return total
 
     def stopped(self, what: str, ids: Sequence[str], remedy: str = "try a lower --lr") -> UserError:
-        """The error that ends a run which cannot go on: nothing of this update is kept."""
+        """The error that ends a run which cannot go on; nothing of this update is kept.
+
+        Args:
+            what: What happened.
+            ids: Ids of the questions at which it happened.
+            remedy: What the user can try.
+        """
         kept = last_state(self.states)
         where = f"the state of update {kept.name.rpartition('-')[2]} is kept in {kept}" if kept else "nothing is kept"
         return UserError(f"update {self.state.global_step + 1}: {what}, at {', '.join(ids)}; {where}; {remedy}")
@@ -129,7 +165,7 @@ class ObjectiveTrainer(Trainer, Generic[AnyExample]):
             super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
-        """Only what is trained: an adapter below it stays as it is."""
+        """Saves the trained adapter alone: another adapter below it does not change."""
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_file(trained_weights(self.model), folder / WEIGHTS, {"format": "pt"})
@@ -141,29 +177,37 @@ class ObjectiveTrainer(Trainer, Generic[AnyExample]):
 
 @contextlib.contextmanager
 def told_where(folder: Path) -> Iterator[None]:
-    """Says in one sentence that a state could not be written: the libraries have an error of their own each."""
+    """Turns the libraries' various errors into one that says in a sentence that a state could not be written.
+
+    Raises:
+        UserError: where a file in `folder` could not be written.
+    """
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        said = f"{folder}: could not be written ({reason(error)}); the states before are kept there"
-        raise UserError(said) from error
+        message = f"{folder}: could not be written ({reason(error)}); the states before are kept there"
+        raise UserError(message) from error
 
 
 def last_state(folder: Path) -> Path | None:
-    """The last whole state of an unfinished training; one that was cut off while it was written is removed."""
+    """The last complete state of an unfinished training, None without one; later, incomplete ones are removed."""
     numbered = {path.name.removeprefix("checkpoint-"): path for path in folder.glob("checkpoint-*")}
-    found = [numbered[number] for number in sorted(filter(str.isdecimal, numbered), key=int)]
-    while found:
+    states = [numbered[number] for number in sorted(filter(str.isdecimal, numbered), key=int)]
+    while states:
         try:
-            json.loads((found[-1] / "trainer_state.json").read_text())  # written last
-            return found[-1]
+            json.loads((states[-1] / "trainer_state.json").read_text())  # written last
+            return states[-1]
         except (OSError, ValueError, RecursionError):
-            shutil.rmtree(found.pop())
+            shutil.rmtree(states.pop())
     return None
 
 
 def refuse_unreadable(state: Path) -> None:
-    """Errors: UserError where a file of a state is damaged, or a pickle asks for more than tensors and numbers."""
+    """Reads every file of a state and refuses a damaged one before training starts.
+
+    Raises:
+        UserError: where a file is damaged, or a pickle asks for more than tensors and numbers.
+    """
     try:
         TrainerState.load_from_json(str(state / "trainer_state.json"))
         load_file(state / WEIGHTS)
@@ -171,12 +215,12 @@ def refuse_unreadable(state: Path) -> None:
             for file in sorted(state.glob("*.pt*")):
                 torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each library has errors of its own
-        said = f"{state}: cannot be read ({reason(error)}); remove it, and training goes on from the one before"
-        raise UserError(said) from error
+        message = f"{state}: cannot be read ({reason(error)}); remove it, and training goes on from the one before"
+        raise UserError(message) from error
 
 
 class Watch(TrainerCallback, Generic[AnyExample]):
-    """Puts every update's loss and, every so many, a point of the learning curve on record; refuses lost gradients."""
+    """Records every update's terms and the points of the learning curve; refuses gradients that are not finite."""
 
     def __init__(
         self, trainer: ObjectiveTrainer[AnyExample], held_out: Sequence[AnyExample], every: int, processes: Processes
@@ -186,32 +230,38 @@ class Watch(TrainerCallback, Generic[AnyExample]):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """The point before the first update; a state that a dry run left is at no point."""
+        """The point before the first update; a state that a dry run saved may lie between two points."""
         if state.global_step % self.every == 0:
             self._measured(state.global_step)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Errors: UserError where a gradient is not finite, before it reaches the weights."""
+        """Checks the gradients before they reach the weights.
+
+        Raises:
+            UserError: where a gradient is not finite.
+        """
         if not all(p.grad.isfinite().all() for p in self.trainer.model.parameters() if p.grad is not None):
             raise self.trainer.stopped("a gradient is not a finite number", self.trainer.asked)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """The update's terms and, every so many, a point."""
+        """Records the update's terms and, every `every` updates and at the end, a point."""
         terms = self.trainer.terms
-        whole = sum(share for share, _ in terms)
+        total_share = sum(share for share, _ in terms)
         names = terms[0][1]
-        means = self.processes.mean({name: sum(share * one[name] for share, one in terms) / whole for name in names})
+        means = self.processes.mean(
+            {name: sum(share * values[name] for share, values in terms) / total_share for name in names}
+        )
         self._append("update", state.global_step, means)
         self.trainer.terms, self.trainer.asked = [], []
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self._measured(state.global_step)
 
-    def _append(self, measure: str, update: int, found: Record) -> None:
+    def _append(self, measure: str, update: int, fields: Record) -> None:
         run = self.trainer.run
         if self.processes.first and (measure, 0, str(update)) not in run.done:
-            run.append({"measure": measure, "set": 0, "id": str(update), **found})
+            run.append({"measure": measure, "set": 0, "id": str(update), **fields})
 
     def _measured(self, update: int) -> None:
         if not self.processes.first or ("curve", 0, str(update)) in self.trainer.run.done:
@@ -222,29 +272,32 @@ class Watch(TrainerCallback, Generic[AnyExample]):
         model.eval()
         point = self.trainer.objective.point(model, self.held_out)
         model.train()
-        for form, found in point.items():
-            values = {name: one.value for name, one in found.items() if one.value is not None}
+        for form, estimates in point.items():
+            values = {name: estimate.value for name, estimate in estimates.items() if estimate.value is not None}
             self.trainer.log({f"held_out_{form}_{name}": value for name, value in values.items()})
             shown = ", ".join(f"{k.replace('_', ' ')} {values[k]:.3f}" for k in SHOWN if k in values)
             print(f"update {update}, held out, {form}: {shown}", flush=True)
-        told = {form: {name: one.as_record() for name, one in found.items()} for form, found in point.items()}
-        self._append("curve", update, {"formats": told})
+        formats = {
+            form: {name: estimate.as_record() for name, estimate in estimates.items()}
+            for form, estimates in point.items()
+        }
+        self._append("curve", update, {"formats": formats})
         if dry and timer:
             dry.named("learning curve").chunks.append(timer([str(update)]))
 
 
 class Trial(TrainerCallback):
-    """Times updates, and stops after a few; the state that is saved then is one that training goes on from."""
+    """Times the updates of a dry run and stops after `TRIED`; training can go on from the state that is then saved."""
 
     def __init__(self, dry: DryRun, run: Run) -> None:
         self.dry, self.run, self.tried = dry, run, 0
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """An update begins."""
+        """Starts the clock."""
         self.ended = self.dry.timer(self.run)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """It has ended."""
+        """Records the update's time, and stops after the last."""
         self.dry.named("updates").chunks.append(self.ended([str(state.global_step)]))
         self.tried += 1
         if self.tried == TRIED:
@@ -252,7 +305,7 @@ class Trial(TrainerCallback):
 
 
 class Bar(ProgressCallback):
-    """The progress bar alone: what it would print is on record."""
+    """The progress bar alone: what it would print is in the records."""
 
     def on_log(
         self,
@@ -262,14 +315,25 @@ class Bar(ProgressCallback):
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
-        """Nothing."""
+        """Prints nothing."""
 
 
 def with_adapter(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> PeftModel:
     """The checkpoint's model under a fresh LoRA adapter, whose weights are float32 whatever the model's are.
 
-    An adapter that the model has already stays on it as it is; only the fresh one has gradients. Errors: UserError
-    where the model has none of the projections."""
+    An adapter that the model already carries stays active and unchanged; only the fresh one has gradients.
+
+    Args:
+        checkpoint: The checkpoint, whose model is changed in place.
+        recipe: Rank, scale, dropout, projections and layers of the adapter.
+        seed: Decides the adapter's first weights.
+
+    Returns:
+        The model with the adapter.
+
+    Raises:
+        UserError: where the model has none of the projections.
+    """
     torch.manual_seed(seed)
     config = LoraConfig(
         r=recipe.rank,
@@ -295,6 +359,7 @@ def _adapted(model: PreTrainedModel | PeftModel, config: LoraConfig) -> PeftMode
         return get_peft_model(model, config)
     (below,) = model.peft_config
     model.add_adapter(SECOND, config)
+    # both are active, so that the fresh adapter learns on top of the one below, which has neither gradient nor dropout
     tuner: Any = model.base_model
     tuner.set_adapter([below, SECOND], inference_mode=True)  # the last is the one that is trained
     model.set_requires_grad(SECOND)
@@ -315,8 +380,8 @@ def trained_adapter(model: PeftModel) -> str:
 
 def trained_weights(model: PeftModel) -> dict[str, Tensor]:
     """The weights of the adapter that is trained, by the names that they have in a file."""
-    found = get_peft_model_state_dict(model, adapter_name=trained_adapter(model), save_embedding_layers=False)
-    return {name: weight.contiguous() for name, weight in found.items()}
+    weights = get_peft_model_state_dict(model, adapter_name=trained_adapter(model), save_embedding_layers=False)
+    return {name: weight.contiguous() for name, weight in weights.items()}
 
 
 def forget_states(folder: Path) -> None:
@@ -333,9 +398,22 @@ def train(
     run: Run,
     processes: Processes,
 ) -> None:
-    """Trains the adapter on the objective's model; takes up an unfinished run where it last saved its state.
+    """Trains the adapter on the objective's model, in place; an unfinished run is continued from its last state.
 
-    The states are left for `forget_states`, to be called when the adapter is saved."""
+    The states are kept; call `forget_states` once the adapter is saved.
+
+    Args:
+        objective: The objective, whose model carries the adapter.
+        batches: Mini-batches of all processes, in the order in which they are taken.
+        held_out: Examples on which the learning curve is measured.
+        recipe: The hyperparameters, all decided.
+        options: Say how often states are saved and points measured, and where Trainer reports to.
+        run: Where updates and points are recorded; a dry run stops after `TRIED` updates.
+        processes: The processes that train together, or the one.
+
+    Raises:
+        UserError: where a state is damaged or cannot be written, memory runs out, or a number is not finite.
+    """
     model, states = objective.checkpoint.model, run.folder / STATES
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.folder / "tensorboard")
     arguments = TrainingArguments(
@@ -360,25 +438,27 @@ def train(
     )
     arguments._n_gpu = 1  # of several GPUs in one process Trainer would feed each a part of a row that is one
     trainer = ObjectiveTrainer(objective, batches, run, processes, arguments)
-    for shown in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(shown)
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
     if processes.first:
         trainer.add_callback(Bar())
-        last_state(states)  # which removes what was cut off
+        last_state(states)  # removes incomplete states before the other processes look for the last one
     processes.wait()
-    begun = last_state(states)
+    unfinished = last_state(states)
     if run.dry:
         trainer.add_callback(Trial(run.dry, run))
         updates, curve = run.dry.named("updates"), run.dry.named("learning curve")
-        updates.kept = int(begun.name.rpartition("-")[2]) if begun else 0
+        updates.kept = int(unfinished.name.rpartition("-")[2]) if unfinished else 0
         updates.whole = arguments.max_steps
         curve.kept = sum(measure == "curve" for measure, *_ in run.done)
         curve.whole = 1 + math.ceil(arguments.max_steps / options.recipe.every)
     trainer.add_callback(Watch(trainer, held_out, options.recipe.every, processes))
-    if begun:
-        refuse_unreadable(begun)
-    trainer.train(resume_from_checkpoint=str(begun) if begun else None)
-    if run.dry and (left := last_state(states)):
-        size = sum(file.stat().st_size for file in left.rglob("*") if file.is_file())
+    if unfinished:
+        refuse_unreadable(unfinished)
+    trainer.train(resume_from_checkpoint=str(unfinished) if unfinished else None)
+    if run.dry and (saved := last_state(states)):
+        size = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
+        # save_total_limit, and the one that is being written before the oldest is removed
         run.dry.disk["states, until it is trained"] = size * min(3, 1 + arguments.max_steps // options.recipe.every)
+        # float16
         run.dry.disk["the adapter"] = 2 * sum(p.numel() for p in model.parameters() if p.requires_grad)

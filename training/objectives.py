@@ -1,4 +1,7 @@
-"""The two objectives on packed rows: what a mini-batch is fed as, what is asked of it, and how learning shows."""
+"""The two objectives on packed rows: how a mini-batch is fed to the model, its loss, and the learning curve's numbers.
+
+The formulas are in `training.losses` and the packing in `training.packing`. This module knows nothing of the optimiser,
+of records or of files."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -31,11 +34,11 @@ from training.triplets import GradedAnswer, Triplet
 Inputs = dict[str, Any]
 """What `terms` needs of a mini-batch: its packed row, and what the losses compare with."""
 RANKED = 8
-"""Held-out triplets in which the answer's attribution rank is taken."""
+"""Held-out triplets of each format for which the answer's attribution rank is measured."""
 
 
 class Objective(ABC, Generic[AnyExample]):
-    """What is trained. Prompts are rendered, and rows packed, when they are asked for."""
+    """A training objective. Prompts are rendered, and rows packed, when they are asked for."""
 
     def __init__(
         self,
@@ -44,10 +47,17 @@ class Objective(ABC, Generic[AnyExample]):
         recipe: Recipe,
         prompting: Prompting | None = None,
     ) -> None:
-        """checkpoint: its model carries the adapter that is trained. shots: worked examples in its prompts."""
+        """Prepares no prompt yet.
+
+        Args:
+            checkpoint: The checkpoint, whose model carries the adapter that is trained.
+            shots: Number of worked examples in each prompt.
+            recipe: The hyperparameters, all decided.
+            prompting: How prompts are rendered and levels read; by default as in a measurement without options.
+        """
         self.checkpoint, self.shots, self.recipe = checkpoint, shots, recipe
         self.prompting = prompting
-        self.setting = cache(self._setting)
+        self.setting = cache(self._setting)  # one setting for each format and set of worked examples
 
     def _setting(self, form: str, shot_seed: int) -> Setting:
         return prepared(
@@ -56,28 +66,45 @@ class Objective(ABC, Generic[AnyExample]):
             shots=self.shots,
             shot_seed=shot_seed,
             prompting=self.prompting,
-            read_shared_prefix=False,
+            read_shared_prefix=False,  # it is part of each packed row: kept keys and values are stale after an update
         )
 
     @abstractmethod
     def inputs(self, batch: MiniBatch[AnyExample]) -> Inputs:
-        """A mini-batch as the model and the losses take it."""
+        """The packed row of a mini-batch, and what the losses compare its reading with."""
 
     @abstractmethod
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-        """Each term of the loss and their `total`, one value for each example."""
+        """Each term of the loss and their `total`, [examples] each, with gradient."""
 
     def point(self, model: torch.nn.Module, examples: Sequence[AnyExample]) -> dict[str, dict[str, Estimate]]:
-        """By format, what the learning curve shows of held-out examples: formats of 5 and of 10 levels do not mix."""
+        """One point of the learning curve on held-out examples.
+
+        Formats of 5 and of 10 levels have values on different scales and are not pooled.
+
+        Returns:
+            By format, the estimates of `point_of` by name.
+        """
         formats = sorted({example.format for example in examples})
-        return {form: self.point_of(model, [e for e in examples if e.format == form]) for form in formats}
+        return {
+            form: self.point_of(model, [example for example in examples if example.format == form]) for form in formats
+        }
 
     @abstractmethod
     def point_of(self, model: torch.nn.Module, examples: Sequence[AnyExample]) -> dict[str, Estimate]:
-        """What it shows of examples of one format, each of a question of its own or nearly so."""
+        """The estimates of one point from examples of one format, about one example for each question."""
 
     def row(self, form: str, shot_seed: int, put: Sequence[tuple[Question, str]]) -> Inputs:
-        """Questions with answers as one packed row, with the values of its levels."""
+        """Questions with answers as one packed row.
+
+        Args:
+            form: Name of the confidence format.
+            shot_seed: Which set of worked examples the prompts hold.
+            put: Pairs of question and answer, in the order of the row's transcripts.
+
+        Returns:
+            `row`, a `PackedRow`, and `values`, the confidence value of each level, [levels].
+        """
         setting = self.setting(form, shot_seed)
         transcripts = [setting.prompter.transcript(question, answer) for question, answer in put]
         values = torch.tensor(setting.prompter.confidence.values, device=setting.prefix.model.device)
@@ -86,24 +113,34 @@ class Objective(ABC, Generic[AnyExample]):
 
 @dataclass(frozen=True)
 class RowReading:
-    """What a model says after each transcript of a row."""
+    """What a model predicts after each transcript of a row."""
 
     levels: Tensor
     """Log-probabilities of the levels, renormalised over them, [transcripts, levels]."""
     mass: Tensor
-    """Log-probability that any of them is stated, [transcripts]."""
+    """Log-probability that any level is stated, [transcripts]; the off-scale mass is one minus its exponential."""
     answers: Tensor
     """Log-probability of the transcript's answer, [transcripts]."""
 
 
 def read(model: torch.nn.Module, row: PackedRow) -> RowReading:
-    """One pass over a row."""
+    """Reads a row in one forward pass, with gradient where it is enabled."""
+    # of_row(0): the batch holds one row, [1, reads] to [reads]; levels [transcripts, levels], answers [transcripts]
     levels, answers = row.logprobs(next_token(model, **row.inputs, use_cache=False).of_row(0))
     return RowReading(levels.log_softmax(-1), levels.logsumexp(-1), answers)
 
 
 def with_mass(terms: dict[str, Tensor], mass: Tensor, weight: float) -> dict[str, Tensor]:
-    """The terms with one that keeps the model stating levels at all: the losses, renormalised over them, do not."""
+    """Adds the term `mass`, which keeps the model stating levels: the other losses are renormalised over the levels.
+
+    Args:
+        terms: The terms of the loss and their `total`, [examples] each.
+        mass: Log-probability that any level is stated, [examples].
+        weight: Weight of the term; 0 switches it off.
+
+    Returns:
+        The terms with `mass`, and with a `total` that includes it.
+    """
     term = weight * -mass
     return terms | {"mass": term, "total": terms["total"] + term}
 
@@ -114,30 +151,51 @@ class AdviceObjective(Objective[Triplet]):
     recipe: AdviceRecipe
 
     def inputs(self, batch: MiniBatch[Triplet]) -> Inputs:
-        """Right and wrong answer of each triplet, in turn; every pass takes the next of a triplet's wrong answers."""
-        put = [(t.question, answer) for t in batch.examples for answer in (t.right, t.wrong_in(batch.epoch))]
-        return self.row(batch.examples[0].format, batch.shot_seed, put)
+        """The row of each triplet's right and wrong answer; every epoch takes the next of a triplet's wrong answers."""
+        # transcripts: right 1, wrong 1, right 2, wrong 2, ...; `terms` takes them apart as [0::2] and [1::2]
+        pairs = [
+            (triplet.question, answer)
+            for triplet in batch.examples
+            for answer in (triplet.right, triplet.wrong_in(batch.epoch))
+        ]
+        return self.row(batch.examples[0].format, batch.shot_seed, pairs)
 
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         """lm, jsd, margin, sum, mass and total, [triplets]."""
-        said = read(model, inputs["row"])
-        terms = advice_losses(said.levels[0::2], said.levels[1::2], said.answers[0::2], inputs["values"], self.recipe)
-        return with_mass(terms, (said.mass[0::2] + said.mass[1::2]) / 2, self.recipe.mass)
+        reading = read(model, inputs["row"])
+        terms = advice_losses(
+            reading.levels[0::2], reading.levels[1::2], reading.answers[0::2], inputs["values"], self.recipe
+        )
+        return with_mass(terms, (reading.mass[0::2] + reading.mass[1::2]) / 2, self.recipe.mass)
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[Triplet]) -> dict[str, Estimate]:
-        """How the confidence depends on the answer, and on which of two wrong ones; where the answer ranks."""
+        """How the confidence depends on the answer: right against wrong, and one wrong answer against another.
+
+        Returns:
+            `right`, `wrong`: mean expected confidence after the right and after the wrong answer. `direction`: their
+            mean difference. `direction_positive`: share of triplets in which the right answer gets more. `jsd`: median
+            divergence of the two, in nats. `near_zero_share`: share of divergences at most `NEAR_ZERO`. `wrong_wrong`:
+            median divergence after two wrong answers, where a triplet has two. `outside`: mean off-scale mass.
+            `answer_rank`: median attribution rank of the right answer's best token, of the first `RANKED` triplets.
+        """
         right, wrong, jsd, wrong_wrong, off_scale = [], [], [], [], []
         for part in chunks(examples, self.recipe.batch):
-            made = self.row(part[0].format, 0, [(t.question, a) for t in part for a in _three(t)])
+            inputs = self.row(
+                part[0].format, 0, [(triplet.question, answer) for triplet in part for answer in _three(triplet)]
+            )
             with torch.no_grad():
-                said = read(model, made["row"])
-            off_scale += (1 - said.mass.exp()).tolist()
-            first, second, third = (said.levels[i::3] for i in range(3))
-            right += expected(first, made["values"]).tolist()
-            wrong += expected(second, made["values"]).tolist()
-            jsd += jensen_shannon(first, second).tolist()
-            between = jensen_shannon(second, third).tolist()
-            wrong_wrong += [value if t.others else None for t, value in zip(part, between, strict=True)]
+                reading = read(model, inputs["row"])
+            off_scale += (1 - reading.mass.exp()).tolist()  # of all three answers
+            # transcripts: right, wrong, another wrong of each triplet in turn; three tensors [triplets, levels]
+            after_right, after_wrong, after_other = (reading.levels[i::3] for i in range(3))
+            right += expected(after_right, inputs["values"]).tolist()
+            wrong += expected(after_wrong, inputs["values"]).tolist()
+            jsd += jensen_shannon(after_right, after_wrong).tolist()
+            between_wrong = jensen_shannon(after_wrong, after_other).tolist()
+            # None, counted as left out: a triplet with one wrong answer would be compared with itself
+            wrong_wrong += [
+                value if triplet.others else None for triplet, value in zip(part, between_wrong, strict=True)
+            ]
         return {
             "right": estimated(right),
             "wrong": estimated(wrong),
@@ -151,17 +209,17 @@ class AdviceObjective(Objective[Triplet]):
         }
 
     def _rank(self, triplet: Triplet) -> int | None:
-        """The rank of the right answer's best token by the score's gradient, all tokens of the prompt in the list."""
+        """The rank of the right answer's best token among all tokens of the prompt, by first-order attribution."""
         setting = self.setting(triplet.format, 0)
         transcript = setting.prompter.transcript(triplet.question, triplet.right)
         values = torch.tensor(setting.prompter.confidence.values, device=setting.prefix.model.device)
         scorer = Scorer(setting, transcript, lambda levels: expected(levels.log_softmax(-1), values))
-        effects = scorer.first_order(replacement_embeddings(setting)["mean"])
+        effects = scorer.first_order(replacement_embeddings(setting)["mean"])  # [tokens of the transcript]
         return rank_of_best(effects.tolist(), transcript.positions("answer"))
 
 
 def _three(triplet: Triplet) -> tuple[str, str, str]:
-    """The right answer and two wrong ones; where there is one, it stands for the second."""
+    """The right answer and two wrong ones; a triplet with one wrong answer gives it twice."""
     return triplet.right, triplet.wrong, (*triplet.others, triplet.wrong)[0]
 
 
@@ -169,26 +227,37 @@ class ConfTunerObjective(Objective[GradedAnswer]):
     """ConfTuner: the confidence after one answer against whether it is right."""
 
     def inputs(self, batch: MiniBatch[GradedAnswer]) -> Inputs:
-        """Each answer, and whether it is right."""
-        made = self.row(batch.examples[0].format, batch.shot_seed, [(e.question, e.answer) for e in batch.examples])
-        return made | {"right": torch.tensor([e.right for e in batch.examples], device=made["values"].device)}
+        """The row of the answers, and `right`: whether each is right, [answers]."""
+        inputs = self.row(
+            batch.examples[0].format,
+            batch.shot_seed,
+            [(example.question, example.answer) for example in batch.examples],
+        )
+        return inputs | {
+            "right": torch.tensor([example.right for example in batch.examples], device=inputs["values"].device)
+        }
 
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         """brier, the tokenized Brier score, mass and total, [answers]."""
-        said = read(model, inputs["row"])
-        score = tokenized_brier(said.levels, inputs["right"], inputs["values"])
-        return with_mass({"brier": score, "total": score}, said.mass, self.recipe.mass)
+        reading = read(model, inputs["row"])
+        score = tokenized_brier(reading.levels, inputs["right"], inputs["values"])
+        return with_mass({"brier": score, "total": score}, reading.mass, self.recipe.mass)
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[GradedAnswer]) -> dict[str, Estimate]:
-        """The confidence after right and after wrong answers, and how well it ranks them."""
+        """The confidence after right and after wrong answers, and how well it tells them apart.
+
+        Returns:
+            `right`, `wrong`: mean expected confidence after right and after wrong answers. `tokenized_brier`: mean
+            loss without weights. `outside`: mean off-scale mass. `auroc`, `ece`: of the expected confidence.
+        """
         confidence, right, brier, off_scale = [], [], [], []
         for part in chunks(examples, self.recipe.batch):
-            made = self.inputs(MiniBatch(tuple(part), 0))
+            inputs = self.inputs(MiniBatch(tuple(part), 0))
             with torch.no_grad():
-                said = read(model, made["row"])
-            off_scale += (1 - said.mass.exp()).tolist()
-            confidence += expected(said.levels, made["values"]).tolist()
-            brier += tokenized_brier(said.levels, made["right"], made["values"]).tolist()
+                reading = read(model, inputs["row"])
+            off_scale += (1 - reading.mass.exp()).tolist()
+            confidence += expected(reading.levels, inputs["values"]).tolist()
+            brier += tokenized_brier(reading.levels, inputs["right"], inputs["values"]).tolist()
             right += [example.right for example in part]
         measured = measures_of(Scored(tuple(confidence), tuple(right), ("",) * len(right), 0), rule_named("10-right"))
         return {

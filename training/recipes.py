@@ -1,4 +1,6 @@
-"""What training runs have in common: their options, and the hyperparameters that fit a family of models."""
+"""What training runs have in common: their options, and the hyperparameters that fit a family of models.
+
+It is imported for `--help` and must not import torch."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ SMALL = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The hyperparameters of a run, all decided."""
+    """The hyperparameters of a run, after presets and options are combined."""
 
     lr: float
     """Peak learning rate: 5 % of the updates warm up to it, and it then falls to 0 in a straight line."""
@@ -34,13 +36,13 @@ class Recipe:
     rank: int
     """LoRA's rank."""
     alpha: int
-    """LoRA's scale: what the adapter says counts alpha / rank."""
+    """LoRA's scale: the adapter's output is multiplied by alpha / rank."""
     dropout: float
     """LoRA's dropout."""
     targets: tuple[str, ...]
     """The projections that get an adapter."""
     last_layers: int | None = None
-    """How many of the last layers get one, at most; None: all. Nothing is handed back below the first of them."""
+    """At most how many of the last layers get one; None: all. No gradient is propagated below the first of them."""
     mass: float = 0.0
     """Weight of the negative log-probability that any level is stated; none in the papers."""
 
@@ -51,7 +53,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What each term of ADVICE's objective counts, and where it stops asking for more; 0 switches a term off."""
+    """The weight of each term of ADVICE's objective, 0 to switch it off, and the values from which two terms are 0."""
 
     lm: float = 1.0
     """Negative log-likelihood of the right answer."""
@@ -85,7 +87,7 @@ AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 def _short(recipe: AnyRecipe, *, lr: float, updates: int) -> AnyRecipe:
-    """The recipe with what the presets for small models share."""
+    """The recipe with what the presets for small models share: all projections of the last layers, few updates."""
     few = replace(recipe, accumulation=1, rank=8, alpha=16, last_layers=15, targets=(*ATTENTION, *MLP))
     return replace(few, mass=0.1, lr=lr, updates=updates)
 
@@ -115,7 +117,7 @@ CONFTUNER_RECIPES = {
     "mistral": PUBLISHED,
     "small": replace(_short(PUBLISHED, lr=5e-4, updates=100), batch=32),
 }
-"""small: as ADVICE's, with as many answers to an update."""
+"""small: as ADVICE's, with as many answers in an update (16 triplets have 32)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +183,7 @@ class Around:
 
 
 def training_output(name: str) -> Output:
-    """Where an adapter goes by default, and all that was measured."""
+    """Where an adapter and all measurements around its training are written by default."""
     return Output(out=Path("runs") / name)
 
 
@@ -200,7 +202,7 @@ class TrainingOptions(Protocol):
 
     @property
     def recipe(self) -> Hyperparameters:
-        """How."""
+        """How the adapter is trained."""
 
     @property
     def around(self) -> Around:
@@ -208,11 +210,11 @@ class TrainingOptions(Protocol):
 
     @property
     def instruments(self) -> LeftOut:
-        """Which instruments are."""
+        """Which instruments are left out of that measurement."""
 
     @property
     def prompt(self) -> Prompt:
-        """How questions are put."""
+        """How questions are rendered as prompts."""
 
     @property
     def output(self) -> Output:
@@ -220,7 +222,7 @@ class TrainingOptions(Protocol):
 
     @property
     def common(self) -> Common:
-        """The source of chance, and trust."""
+        """The seed, and whether a checkpoint's own code is trusted."""
 
     @property
     def computing(self) -> Computing:
@@ -228,7 +230,11 @@ class TrainingOptions(Protocol):
 
 
 def refuse_untrainable(common: Common, computing: Computing) -> None:
-    """Errors: UserError for what transformers' Trainer does not take."""
+    """Refuses what transformers' Trainer does not take.
+
+    Raises:
+        UserError: for a seed of more than 32 bits, or float16.
+    """
     if common.seed >= 2**32:
         raise UserError(f"--seed {common.seed}: must be less than 2**32, which is what Trainer takes")
     if computing.dtype == "float16":
@@ -241,7 +247,13 @@ def folder_of(options: TrainingOptions) -> Path:
 
 
 def preset_for(options: TrainingOptions, model_type: str, parameters: int) -> PresetName:
-    """The preset that the options ask for, or that fits a model of this type and size."""
+    """The preset that the options ask for, or that fits a model of this type and size.
+
+    Args:
+        options: The command's options.
+        model_type: The type in the model's configuration, such as "mistral".
+        parameters: The model's number of parameters.
+    """
     if options.recipe.preset != "auto":
         return options.recipe.preset
     if parameters < SMALL:
@@ -250,7 +262,7 @@ def preset_for(options: TrainingOptions, model_type: str, parameters: int) -> Pr
 
 
 def filled_in(recipe: AnyRecipe, options: TrainingOptions) -> AnyRecipe:
-    """The recipe with the options that were given in its place."""
-    names, given = {one.name for one in fields(recipe)}, flat(options)
+    """The recipe, with each hyperparameter replaced by the option of its name where that was given."""
+    names, given = {field.name for field in fields(recipe)}, flat(options)
     given = {name: value for name, value in given.items() if name in names}
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,7 @@
-"""A training command from its options to an adapter with its card: all but the objective is the same for each."""
+"""A training command from its options to an adapter with its model card.
+
+All but the objective is the same for ADVICE and ConfTuner: a `Task` names what differs. This module knows no formula of
+an objective."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,19 +38,30 @@ class Task(Generic[AnyExample]):
     recipes: Mapping[str, Recipe]
     """Its presets."""
     examples: Sequence[AnyExample]
-    """All it has to train on."""
+    """All examples, before the split into training and held-out ones."""
     file: Path
     """Where they were read from."""
     objective: "Callable[[], type[Objective[AnyExample]]]"
     """Imports the objective, which needs torch."""
     on_adapters: bool = False
-    """A checkpoint may carry an adapter already."""
+    """Whether the checkpoint may already carry an adapter."""
 
 
 def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None = None) -> Path:
-    """Measures, trains, measures again and writes the card; returns the adapter's directory.
+    """Measures, trains, measures again and writes the model card; an unfinished run is continued.
 
-    What an earlier run has left there is taken up. dry: where a dry run is part of another's. Errors: UserError."""
+    Args:
+        options: The command's options.
+        task: What is particular to the command.
+        dry: The dry run of the whole that this training is part of; by default the options say whether it is one.
+
+    Returns:
+        The adapter's directory.
+
+    Raises:
+        UserError: where an option cannot be met, the checkpoint carries an adapter that cannot be trained on, or
+            training stops because memory ran out or a number is not finite.
+    """
     dry, folder = dry or dry_run_of(options), folder_of(options)
     train_on, held_out = split(task.examples, options.recipe.held_out, options.common.seed)
     _refuse_unknown(options.recipe.report_to)
@@ -66,7 +80,7 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
     if source.adapter:
         from training.adapters import plain_lora
 
-        plain_lora(source.adapter)  # another kind is said before anything is measured
+        plain_lora(source.adapter)  # refuses any other kind before anything is measured
     processes, comparing = launched(options.computing.device), _comparison(options)
     if dry:
         _trained(options, task, source, train_on, held_out, processes, dry)
@@ -80,15 +94,15 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
 
         diagnosed_before(comparing)
     _trained(options, task, source, train_on, held_out, processes)
-    processes.wait()  # until the first has saved the adapter
-    compared_in = compared(comparing) if comparing else None
+    processes.wait()  # until the first process has saved the adapter
+    comparison_folder = compared(comparing) if comparing else None
     if processes.first:
         from figures.report import reported
         from figures.training import reported_curve
         from training.card import write_card
 
-        if compared_in:
-            reported(compared_in)
+        if comparison_folder:
+            reported(comparison_folder)
         reported_curve(folder)
         write_card(folder, task.name)
     processes.wait()
@@ -130,14 +144,15 @@ def _trained(
     processes: Processes,
     dry: DryRun | None = None,
 ) -> None:
+    """Trains and saves the adapter unless it is on record already, and writes the summary of its run."""
     from interp.models.adapters import WEIGHTS
     from interp.models.checkpoints import Loading, loaded_checkpoint
     from training.adapters import saved_adapter
     from training.loop import forget_states, train, with_adapter
 
     folder = folder_of(options)
-    device, code = processes.device(options.computing.device), options.common.trust_remote_code
-    loading = Loading(device, options.computing.dtype, training=True, remote_code=code)
+    device, remote_code = processes.device(options.computing.device), options.common.trust_remote_code
+    loading = Loading(device, options.computing.dtype, training=True, remote_code=remote_code)
     checkpoint = loaded_checkpoint(options.ckpt, loading)
     if processes.first:
         _warn_of_others(task, checkpoint, source)
@@ -145,8 +160,8 @@ def _trained(
     recipe = filled_in(task.recipes[preset], options)
     batches = mini_batches(train_on, recipe, options, processes.count)
     shots = options.prompt.shots_of(checkpoint.shots)
-    kept = {name: value for name, value in flat(options).items() if name not in MACHINE_ONLY}
-    identity = {name: str(value) if isinstance(value, Path) else value for name, value in kept.items()}
+    unchanging = {name: value for name, value in flat(options).items() if name not in MACHINE_ONLY}
+    identity = {name: str(value) if isinstance(value, Path) else value for name, value in unchanging.items()}
     identity |= {
         "method": task.name,
         "preset": preset,
@@ -161,6 +176,7 @@ def _trained(
         "processes": processes.count,
     }
     with _opened(folder, identity, processes, dry) as run:
+        # adapter and record must both exist: a run cut off between the two is continued from its last state
         if not ((folder / WEIGHTS).exists() and any(run.records("trained"))):
             model = with_adapter(checkpoint, recipe, options.common.seed)
             objective = task.objective()(
@@ -193,7 +209,7 @@ def _prompts(checkpoint: "Checkpoint", options: TrainingOptions, shots: int, exa
 
 @contextmanager
 def _opened(folder: Path, identity: Record, processes: Processes, dry: DryRun | None) -> Iterator[Run]:
-    """The run; the other processes read from it, when the first has it open, and never write."""
+    """The run, open for writing in the first process alone; the others read from it once the first has opened it."""
     run = Run(folder, identity, dry=dry, kind="training")
     if processes.first:
         with run:
@@ -205,12 +221,13 @@ def _opened(folder: Path, identity: Record, processes: Processes, dry: DryRun | 
 
 
 def _warn_of_others(task: Task[AnyExample], checkpoint: "Checkpoint", source: "Source") -> None:
-    """Says so where the answers are another model's: they are then neither its knowledge nor its words."""
-    own = (f" {checkpoint.fingerprint}", f"{source.base_name} ")
-    for theirs in sorted({example.model for example in task.examples}):
-        if theirs and not theirs.endswith(own[0]) and not (source.adapter and theirs.startswith(own[1])):
+    """Warns where the answers are another model's: they express that model's knowledge, in its words."""
+    # an example's model reads "base fingerprint"; where the checkpoint has an adapter, its base's answers are its own
+    own_fingerprint, own_base = (f" {checkpoint.fingerprint}", f"{source.base_name} ")
+    for model in sorted({example.model for example in task.examples}):
+        if model and not model.endswith(own_fingerprint) and not (source.adapter and model.startswith(own_base)):
             print(
-                f"warning: {task.file}: answers of {visible(theirs)}, not of {checkpoint.name} "
+                f"warning: {task.file}: answers of {visible(model)}, not of {checkpoint.name} "
                 f"{checkpoint.fingerprint}; a confidence trained on another model's answers is not about this one's "
                 "knowledge",
                 file=sys.stderr,

@@ -1,11 +1,15 @@
-"""`python -m training.triplets`: questions that a model answers right, each with a wrong answer of its own."""
+"""`python -m training.triplets`: questions that a model answers right, each with a wrong answer of the same model.
+
+It also reads the files that it has written. It knows nothing of objectives."""
 
 import json
 import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import tyro
 
 from interp.cli.command import printing, run_as_command
 from interp.datasets.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
@@ -34,7 +38,8 @@ if TYPE_CHECKING:
     from interp.models.setting import Setting
 
 DISTINCT, GREEDY_WRONG_TRIES = 12, 24
-"""How many distinct answers a missed question is sampled for, and how often at most."""
+"""For a question with a wrong greedy answer: after how many distinct answers, and after how many samples, sampling for
+a right one ends."""
 Row = TypeVar("Row")
 FORMATS_TRAINED: tuple[str, ...] = ("ScoreLetter", "ScoreNumber")
 """Each triplet is written in both, as in the paper."""
@@ -52,7 +57,7 @@ class Triplets:
     """Data that will be tested on: a question that also stands there, in the same words, is not trained on."""
     sample: int = 4000
     """How many questions are asked, over all data."""
-    wrong: int = 4
+    n_wrong: Annotated[int, tyro.conf.arg(aliases=("--wrong",))] = 4
     """Distinct wrong answers looked for: every pass of a training takes the next, a control compares two."""
     wrong_from: Literal["sampled", "branched"] = "sampled"
     """sampled: the paper's way alone; branched: where samples give too few, answers found by branching follow them (the
@@ -68,7 +73,7 @@ class Triplets:
     engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
-        for name in ("sample", "wrong"):
+        for name in ("sample", "n_wrong"):
             at_least(1, name, getattr(self, name))
         at_least(0, "greedy_wrong", self.greedy_wrong)
         if self.prompt.shot_sets > 1:
@@ -93,7 +98,7 @@ class Triplet:
     """Name and fingerprint of the model that gave the answers."""
 
     def wrong_in(self, epoch: int) -> str:
-        """The wrong answer that a pass over the triplets takes: all have their turn."""
+        """The wrong answer that is trained on in an epoch (from 0): each of them in turn."""
         return (self.wrong, *self.others)[epoch % (1 + len(self.others))]
 
 
@@ -106,7 +111,7 @@ class GradedAnswer:
     answer: str
     """The model's greedy answer."""
     right: bool
-    """Whether it is."""
+    """Whether that answer is right."""
     format: str
     """The format of the confidence."""
     model: str = ""
@@ -114,27 +119,43 @@ class GradedAnswer:
 
 
 def alike(right: str, wrong: str) -> tuple[str, str]:
-    """Both answers without final punctuation, the wrong one with its first letter in the case of the right one's.
+    """Both answers in one surface form, so that it does not tell which of them is right.
 
-    Looks must not tell which is which: a confidence that learns them has learnt nothing."""
-    one, other = (text.strip().rstrip(".,;:!").rstrip() or text for text in (right, wrong))
-    if one[0].isalpha() and other[0].isalpha() and one[0] in string.ascii_letters:
-        other = (other[0].upper() if one[0].isupper() else other[0].lower()) + other[1:]
-    return one, other
+    A confidence that learned the surface form would have learned nothing about the answer.
+
+    Args:
+        right: The right answer.
+        wrong: The wrong answer.
+
+    Returns:
+        (right, wrong) without final punctuation, the wrong one with its first letter in the case of the right one's.
+    """
+    plain_right, plain_wrong = (text.strip().rstrip(".,;:!").rstrip() or text for text in (right, wrong))
+    if plain_right[0].isalpha() and plain_wrong[0].isalpha() and plain_right[0] in string.ascii_letters:
+        plain_wrong = (plain_wrong[0].upper() if plain_right[0].isupper() else plain_wrong[0].lower()) + plain_wrong[1:]
+    return plain_right, plain_wrong
 
 
 def loaded_triplets(path: Path) -> list[Triplet]:
-    """The triplets of a file. Errors: UserError naming the line that is none."""
+    """The triplets of a file.
+
+    Raises:
+        UserError: where the file cannot be read or is empty, or a line, which is named, is no triplet.
+    """
 
     def triplet(row: Record, question: Question) -> Triplet:
-        others = tuple(_said(other) for other in _listed(row.get("others", [])))
+        others = tuple(_said(text) for text in _listed(row.get("others", [])))
         return Triplet(question, _said(row["right"]), _said(row["wrong"]), row["format"], others, _model(row))
 
     return _loaded(path, "triplets", triplet)
 
 
 def loaded_answers(path: Path) -> list[GradedAnswer]:
-    """The graded answers of a file. Errors: UserError naming the line that is none."""
+    """The graded answers of a file.
+
+    Raises:
+        UserError: where the file cannot be read or is empty, or a line, which is named, is no graded answer.
+    """
 
     def graded(row: Record, question: Question) -> GradedAnswer:
         if not isinstance(row["right"], bool):
@@ -162,33 +183,44 @@ def _said(answer: object) -> str:
     return answer
 
 
-def _loaded(path: Path, option: str, made: Callable[[Record, Question], Row]) -> list[Row]:
-    found = []
+def _loaded(path: Path, option: str, parsed: Callable[[Record, Question], Row]) -> list[Row]:
+    rows = []
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    found.append(_of_line(line, f"--{option} {path}, line {number}", option, made))
+                    rows.append(_of_line(line, f"--{option} {path}, line {number}", option, parsed))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--{option} {path}: cannot be read ({error})") from None
-    if not found:
+    if not rows:
         raise UserError(f"--{option} {path}: no {option} in it")
-    return found
+    return rows
 
 
-def _of_line(line: str, where: str, option: str, made: Callable[[Record, Question], Row]) -> Row:
+def _of_line(line: str, where: str, option: str, parsed: Callable[[Record, Question], Row]) -> Row:
     try:
         row = plain_json(line)
         if row["format"] not in FORMATS:
             raise ValueError(f"unknown format {row['format']!r}")
         answers = tuple(_said(answer) for answer in _listed(row["answers"]))
-        return made(row, Question(str(row["id"]), _said(row["question"]), answers, relation=str(row["relation"])))
+        return parsed(row, Question(str(row["id"]), _said(row["question"]), answers, relation=str(row["relation"])))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{where}: not one of the {option} ({error})") from None
 
 
 def built(options: Triplets, dry: DryRun | None = None) -> Path:
-    """Asks and samples what is not on record yet, writes the file, and returns it."""
+    """Builds triplets and graded answers; what an earlier run has recorded is not asked or sampled again.
+
+    Args:
+        options: The command's options.
+        dry: The dry run to measure for; by default the options say whether it is one.
+
+    Returns:
+        The file of triplets; the graded answers are beside it, see `answers_beside`.
+
+    Raises:
+        UserError: where the data cannot be read or mixed, all of it is tested on, or a file cannot be written.
+    """
     dry = dry or dry_run_of(options)
     questions, left_out = _questions(options)
     out = options.output.out or Path("triplets.jsonl")
@@ -224,27 +256,28 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
         if dry:
             _foreseen(run, setting, questions, options, dry)
             return out
-        told = asked_on_record(run, setting, questions, free=False)
-        right, missed = [q for q in questions if told[q.id]["right"]], _missed(questions, told, options)
-        found = _sampled(run, setting, right, missed, options)
-        known, greedy_wrong = (
-            list(_triplets(right, told, found, options.wrong)),
-            list(_greedy_wrong(missed, told, found)),
+        answers = asked_on_record(run, setting, questions, free=False)  # greedy answers by the question's id
+        right, missed = [q for q in questions if answers[q.id]["right"]], _missed(questions, answers, options)
+        samples = _sampled(run, setting, right, missed, options)
+        from_right, greedy_wrong = (
+            list(_triplets(right, answers, samples, options.n_wrong)),
+            list(_greedy_wrong(missed, answers, samples)),
         )
         quantised = "" if options.engine.quantization == "none" else f" in {options.engine.quantization}"
         model = {"model": f"{source.base_name} {checkpoint.fingerprint}{quantised}"}
+        # each kept question stands in `from_right` and `greedy_wrong` once for each of FORMATS_TRAINED
         if run.processes.first:
-            _write(out, [row | model for row in (*known, *greedy_wrong)])
-            _write(answers_beside(out), [row | model for row in _graded(questions, told)])
+            _write(out, [row | model for row in (*from_right, *greedy_wrong)])
+            _write(answers_beside(out), [row | model for row in _graded(questions, answers)])
         counts = {
             "left_out_as_tested": left_out,
             "asked": len(questions),
             "right": len(right),
-            "kept": len(known) // len(FORMATS_TRAINED),
-            "without_wrong_answer": len(right) - len(known) // len(FORMATS_TRAINED),
-            "first_wrong_answer_branched": sum(row["sources"][0] == "branched" for row in known)
+            "kept": len(from_right) // len(FORMATS_TRAINED),
+            "without_wrong_answer": len(right) - len(from_right) // len(FORMATS_TRAINED),
+            "first_wrong_answer_branched": sum(row["sources"][0] == "branched" for row in from_right)
             // len(FORMATS_TRAINED),
-            "vetoed": sum(found[q.id]["vetoed"] for q in right),
+            "vetoed": sum(samples[q.id]["vetoed"] for q in right),
             "sampled_for_a_right_answer": len(missed),
             "greedy_wrong": len(greedy_wrong) // len(FORMATS_TRAINED),
         }
@@ -262,7 +295,7 @@ def _sampled(
     from interp.pipelines.elicit import sampled_on_record
 
     search = Search(
-        wrong=options.wrong,
+        wrong=options.n_wrong,
         distinct=0,
         seed=options.common.seed,
         top_p=options.sampling.top_p,
@@ -275,16 +308,16 @@ def _sampled(
 
 
 def _foreseen(run: Run, setting: "Setting", questions: Sequence[Question], options: Triplets, dry: DryRun) -> None:
-    """Measures what a dry run has to: the first questions, and wrong answers to the first of them that are right.
+    """Measures for a dry run: answers to the first questions, and wrong answers to those that are answered right.
 
-    Questions that are sampled for a right answer are taken to be as much work as the others."""
+    A question that is sampled for a right answer is assumed to be as much work as one sampled for wrong ones."""
     from interp.pipelines.elicit import ASKED_AT_ONCE, asked_on_record
 
     dry.know_lengths(setting.prompter, questions)
-    before = sum(measure == "answer" for measure, *_ in run.done)
-    first = questions[: before + 2 * ASKED_AT_ONCE]
-    told = asked_on_record(run, setting, first, free=False)
-    right = [q for q in first if told[q.id]["right"]]
+    on_record = sum(measure == "answer" for measure, *_ in run.done)
+    first = questions[: on_record + 2 * ASKED_AT_ONCE]
+    answers = asked_on_record(run, setting, first, free=False)
+    right = [q for q in first if answers[q.id]["right"]]
     dry.named("answers").whole = len(questions)
     share = len(right) / len(first)
     sampled_for_right = min(options.greedy_wrong * len(options.data), (1 - share) * len(questions))
@@ -294,84 +327,95 @@ def _foreseen(run: Run, setting: "Setting", questions: Sequence[Question], optio
 
 
 def _questions(options: Triplets) -> tuple[list[Question], int]:
-    """As many questions from all data sets as there is room for, in an order that the seed decides; and how many were
-    left out because they are tested on."""
+    """The questions to ask.
+
+    Returns:
+        Up to `sample` questions of all data sets, in an order that the seed decides; and how many questions were left
+        out because they are tested on.
+
+    Raises:
+        UserError: where a data set has choices, no question is left, or two questions have the same id.
+    """
     tested = {normalised(q.text) for data in options.apart_from for q in loaded_questions(data)}
     parts = [shuffled(loaded_questions(data), options.common.seed) for data in options.data]
     for data, part in zip(options.data, parts, strict=True):
         refuse_mixed(part, data)
         if part[0].choices:
             raise UserError(f"--data {data}: triplets are made of open questions; these have choices")
-    found = [q for part in parts for q in part]
-    apart = [q for q in found if normalised(q.text) not in tested]
-    questions = shuffled(apart, options.common.seed)[: options.sample]
+    pooled = [q for part in parts for q in part]
+    untested = [q for q in pooled if normalised(q.text) not in tested]
+    questions = shuffled(untested, options.common.seed)[: options.sample]
     if not questions:
         raise UserError(f"--apart-from {' '.join(options.apart_from)}: all questions of --data stand there as well")
     if len({q.id for q in questions}) < len(questions):
         raise UserError("--data: two of them have questions of one id")
-    return questions, len(found) - len(apart)
+    return questions, len(pooled) - len(untested)
 
 
 def answers_beside(triplets: Path) -> Path:
-    """Where the graded answers stand: triplets.answers.jsonl beside triplets.jsonl."""
+    """The file of the graded answers: triplets.answers.jsonl beside triplets.jsonl."""
     return triplets.with_name(f"{triplets.stem}.answers.jsonl")
 
 
 def _triplets(
-    questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record], most: int
+    questions: Sequence[Question], answers: dict[str, Record], samples: dict[str, Record], most: int
 ) -> Iterator[Record]:
-    """All sampled wrong answers of each question, and branched ones where those are fewer than `most`."""
+    """A row in each format for every question with a wrong answer.
+
+    Its wrong answers are all sampled ones, and branched ones where these are fewer than `most`."""
     for question in questions:
-        right, record, wrong = told[question.id]["answer"], found[question.id], dict[str, str]()
+        right, record, wrong = answers[question.id]["answer"], samples[question.id], dict[str, str]()
         sources = dict(zip(record["distinct"], record["sources"], strict=True))
         for text in record["wrong"]:
-            bare, other = alike(right, text)
+            bare, plain_wrong = alike(right, text)
             if sources[text] != "branched" or len(wrong) < most:
-                wrong.setdefault(other, sources[text])
+                wrong.setdefault(plain_wrong, sources[text])
         if wrong:
             first, *others = wrong
             row = {"right": bare, "wrong": first, "others": others, "sources": list(wrong.values())}
             yield from _in_both_formats(question, row)
 
 
-def _missed(questions: Sequence[Question], told: dict[str, Record], options: Triplets) -> list[Question]:
+def _missed(questions: Sequence[Question], answers: dict[str, Record], options: Triplets) -> list[Question]:
     """Questions with a wrong greedy answer, as many as wanted of each data set."""
-    wrong = [q for q in questions if told[q.id]["answer"] and not told[q.id]["right"]]
+    wrong = [q for q in questions if answers[q.id]["answer"] and not answers[q.id]["right"]]
     sources = [{q.id for q in loaded_questions(data)} for data in options.data]
     return [q for ids in sources for q in [q for q in wrong if q.id in ids][: options.greedy_wrong]]
 
 
-def _greedy_wrong(questions: Sequence[Question], told: dict[str, Record], found: dict[str, Record]) -> Iterator[Record]:
+def _greedy_wrong(
+    questions: Sequence[Question], answers: dict[str, Record], samples: dict[str, Record]
+) -> Iterator[Record]:
     from interp.pipelines.candidates import wrong_for_sure
 
     for question in questions:
-        greedy = told[question.id]["answer"]
-        right = next((text for text in found[question.id]["distinct"] if is_right(question, text)), None)
+        greedy = answers[question.id]["answer"]
+        right = next((text for text in samples[question.id]["distinct"] if is_right(question, text)), None)
         if right is not None and wrong_for_sure(question, greedy):
             bare, wrong = alike(right, greedy)
             row = {"right": bare, "wrong": wrong, "others": [], "sources": ["greedy"]}
             yield from _in_both_formats(question, row)
 
 
-def _graded(questions: Sequence[Question], told: dict[str, Record]) -> Iterator[Record]:
+def _graded(questions: Sequence[Question], answers: dict[str, Record]) -> Iterator[Record]:
     for question in questions:
-        if told[question.id]["answer"]:
-            said = {"answer": told[question.id]["answer"], "right": told[question.id]["right"]}
-            yield from _in_both_formats(question, said)
+        if answers[question.id]["answer"]:
+            fields = {"answer": answers[question.id]["answer"], "right": answers[question.id]["right"]}
+            yield from _in_both_formats(question, fields)
 
 
 def _in_both_formats(question: Question, fields: Record) -> Iterator[Record]:
-    known = {"id": question.id, "question": question.text, "answers": list(question.answers)}
+    shared = {"id": question.id, "question": question.text, "answers": list(question.answers)}
     for form in FORMATS_TRAINED:
-        yield known | {"relation": question.relation, **fields, "format": form}
+        yield shared | {"relation": question.relation, **fields, "format": form}
 
 
 def _write(path: Path, rows: Sequence[Record]) -> None:
-    beside = path.with_suffix(".tmp")
+    temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        beside.replace(path)
+        temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        temporary.replace(path)
     except OSError as error:
         raise UserError(f"--out {path}: {error.strerror}; what was measured is kept in {path.name}.run") from None
 

@@ -1,4 +1,7 @@
-"""Integrated gradients: which tokens moved the stated confidence, and how far down the list is the answer?"""
+"""Integrated gradients: which tokens moved the stated confidence, and how high does the answer rank among them?
+
+The score is a function of the embeddings of some tokens. Spans are replaced, the answer is attributed along a path.
+The module takes a setting and cases and returns records; it knows nothing of runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,33 +33,52 @@ ScoreName = Literal["expected", "stated"]
 PathName = Literal["answer", "tokens", "prompt"]
 BaselineName = Literal["mean", "neutral"]
 FIRST_NODES, MOST_NODES = 12, 96
-MOST_PROMPT_NODES = 64
+"""Gauss-Legendre nodes are doubled, from the first number on, until the gap is allowed or they are no fewer than the
+second."""
+MOST_PROMPT_NODES = 96
+"""In place of `MOST_NODES` for the path of the whole prompt."""
 COUNTED = 20
-"""A rank is counted up to here; of more tokens than that it does not matter how many they are."""
+"""Ranks are counted up to this one; beyond it the exact rank does not matter."""
 LEAST_BOUND = 0.4
-"""Tokens whose first-order bound is less than this share of the answer's effect are taken to matter less than it."""
+"""A token whose first-order bound is less than this share of the answer's effect is taken to matter less than it."""
 AT_ONCE = 8
-"""How many tokens are replaced before it is asked again whether the rank lies beyond `COUNTED`."""
+"""How many tokens are replaced before the rank is compared with `COUNTED` again."""
 PORTION = 64
-"""For how many replacements trees are made at a time."""
+"""How many replacements have their trees made at a time."""
 
 Score = Callable[["Tensor"], "Tensor"]
 """Level log-probabilities [..., levels] -> the score, [...]."""
 
 
 def gap_allowed(effect: float, score_range: float, floor: float = 0.0) -> float:
-    """The completeness gap up to which an attribution is shown: the largest of 1 % of the effect, 0.001 of the score's
-    range, and three times its floor.
+    """The completeness gap up to which an attribution is shown.
 
-    floor: by how much the same score differs when it is read in different packings; 0 in exact arithmetic. A sum over
-    nodes cannot be nearer to the effect than the model's own precision lets two readings be to each other."""
+    It is the largest of 1 % of the effect, 0.001 of the score's range, and three times the floor. A sum over nodes
+    cannot be nearer to the effect than the model's own precision lets two readings be to each other.
+
+    Args:
+        effect: the difference of the score between the path's ends.
+        score_range: the difference between the format's highest and lowest value; 1 for a log-probability.
+        floor: by how much the same score differs when it is read in different packings; 0 in exact arithmetic.
+
+    Returns:
+        The gap, at least 0, in the score's units.
+    """
     return max(0.01 * abs(effect), 0.001 * score_range, 3 * floor)
 
 
 def rank_of_best(effects: Sequence[float | None], members: Sequence[int]) -> int | None:
-    """1 + how many tokens have a larger effect, in size, than the best of `members`; None marks tokens not replaced.
+    """The rank of the best of `members` among all tokens, by the size of their effects.
 
-    1: no token matters more than the answer's. Tokens left out are taken to matter less."""
+    Args:
+        effects: the effect of each token, [tokens]; None for tokens that were not replaced, which are taken to matter
+            less.
+        members: the positions of the tokens that are ranked, those of the answer.
+
+    Returns:
+        1 + how many tokens have a larger effect; 1: no token matters more than the members. None where no member has an
+        effect.
+    """
     sizes = [abs(effect) for i in members if (effect := effects[i]) is not None]
     if not sizes:
         return None
@@ -70,13 +92,13 @@ class Attribution:
     attribution: tuple[float, ...]
     """What each token contributed, in the score's units."""
     effect: float
-    """What the path's two ends differ by: the attributions would sum to it if the integral were exact."""
+    """The difference of the score between the path's ends; the sum of the attributions if the integral were exact."""
     gap: float
-    """What they sum to, less the effect."""
+    """The sum of the attributions minus the effect."""
     nodes: int
     """How many Gauss-Legendre nodes were used; 0 where the integral is known without any."""
     refused: bool
-    """The gap did not come down to `gap_allowed` at two successive counts of nodes."""
+    """The gap was not within `gap_allowed` at two successive counts of nodes."""
     floor: float = 0.0
     """By how much the same score differs when it is read in different packings; 0 in exact arithmetic."""
 
@@ -94,20 +116,22 @@ class Attribution:
 
 @dataclass(frozen=True)
 class PathScore:
-    """The score as a function of how far each token is from its replacement (0) to itself (1): [paths, tokens]."""
+    """The score at points of a path, by coordinates [points, tokens]: 0 for a token that is replaced, 1 for itself."""
 
     of: Callable[["Tensor"], "Tensor"]
-    """[paths, tokens] -> [paths]."""
+    """Coordinates [points, tokens] -> scores [points]."""
     width: int
-    """How many tokens the model is fed for each path."""
+    """How many tokens the model is fed for each point."""
     batch_tokens: int
-    """The most that it is to be fed at a time."""
+    """How many tokens it is fed at a time, at most."""
 
     def __call__(self, coordinates: "Tensor") -> "Tensor":
         return self.of(coordinates)
 
     def ends(self, tokens: int) -> tuple[float, float]:
-        """The score of the tokens themselves and of the replacement, side by side as the points between are."""
+        """(score of the tokens themselves, score of their replacement), read side by side as points between them are.
+
+        tokens: how many coordinates a point has."""
         import torch
 
         with torch.no_grad():
@@ -117,24 +141,24 @@ class PathScore:
 
 @dataclass(frozen=True, eq=False)
 class Rest:
-    """A transcript from some position on, with the levels below it: what is fed where its tokens are replaced."""
+    """A transcript from one position on, with the levels below it: what is fed where its tokens are replaced."""
 
     prefix: "SharedPrefix"
-    """The model, having read what stands before."""
+    """The model, having read the tokens before that position."""
     start: int
     """The position."""
     tree: "TokenTree"
-    """The tokens from there on and the levels'."""
+    """The tokens from that position on and the tokens of the levels."""
     reads: list[int]
     """The nodes after which the levels are read."""
     plan: "LevelPlan"
     """Where the levels stand in what is read."""
     nodes: tuple[int, ...]
-    """The node of each of the transcript's tokens."""
+    """The node of each of the transcript's tokens, from `start` on."""
 
     @property
     def embeds(self) -> "Tensor":
-        """The embeddings of all nodes, [nodes, width], in the model's dtype; made anew, so that none are held."""
+        """The embeddings of all nodes, [nodes, width], in the model's dtype; computed on each call, never held."""
         return self.prefix.embedded(self.tree.tokens)
 
     def at(self, positions: Sequence[int]) -> list[int]:
@@ -142,8 +166,10 @@ class Rest:
         return [self.nodes[position - self.start] for position in positions]
 
     def replaced(self, positions: Sequence[int], replacement: "Tensor") -> "Tensor":
-        """The embeddings with those of some tokens replaced."""
-        embeds = self.embeds.clone()  # layers may hand out their weights themselves
+        """The embeddings of all nodes, [nodes, width], with the tokens at some positions replaced.
+
+        replacement: [width], or one embedding for each position, [positions, width]."""
+        embeds = self.embeds.clone()  # an embedding layer may return a view of its own weights
         embeds[self.at(positions)] = replacement.to(embeds)
         return embeds
 
@@ -157,77 +183,97 @@ class Scorer:
         self.score = score
 
     def replaced(self, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
-        """The score with the tokens at some positions replaced by an embedding, for each (positions, embedding).
+        """The score under each replacement.
 
-        The transcript is read once; of each replacement only what follows its first token is read again. Embeddings
-        are made when a batch is read, and trees for some replacements at a time, so that memory does not grow with the
-        number of replacements."""
+        The transcript is read once. For each replacement only its first token and what follows is read again.
+        Embeddings are made when a batch is read, and trees for `PORTION` replacements at a time, so that memory does
+        not grow with the number of replacements.
+
+        Args:
+            replacements: for each of them (positions of the tokens that are replaced, embedding [width] in their
+                place); no positions: the score of the transcript as it is.
+
+        Returns:
+            One score for each replacement, in the order given.
+        """
         return [score for part in chunks(replacements, PORTION) for score in self._replaced(part)]
 
     def _replaced(self, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
         last = len(self.transcript.ids) - 1
+        # each tree begins at the first token that is replaced; where none is, the last token alone is fed again
         starts = [min([*positions, last]) for positions, _ in replacements]
         by_start = {start: self._rest(start) for start in set(starts)}
         rests = [by_start[start] for start in starts]
         trees, reads = [rest.tree for rest in rests], [rest.reads for rest in rests]
         scores = [0.0] * len(rests)
         for i, after in self._whole.logits(starts, trees, reads, lambda i: rests[i].replaced(*replacements[i])):
-            levels = rests[i].plan.level_logprobs(after, self.setting.reader.stops)
+            levels = rests[i].plan.level_logprobs(after, self.setting.reader.stops)  # [levels]
             scores[i] = self.score(levels).item()
         return scores
 
     def along(self, positions: Sequence[int], replacement: "Tensor") -> PathScore:
-        """The score on the way from the replacement to the tokens at some positions.
+        """The score along the straight path from the replacement to the tokens at some positions.
 
         The path is formed in float32 and cast to the model's dtype last, so that its points are as near to the
-        straight line as that dtype allows."""
+        straight line as that dtype allows.
+
+        Args:
+            positions: of the tokens that move, in the transcript; each has its own coordinate.
+            replacement: the embedding where all coordinates are 0, [width].
+
+        Returns:
+            The score as a function of coordinates [points, tokens], with gradient.
+        """
         rest = self._rest(min(positions))
-        dtype, moved, here = rest.embeds.dtype, rest.at(positions), rest.embeds.float()
-        origin = replacement.to(here)
-        away = here[moved] - origin
+        dtype, moved, embeds = rest.embeds.dtype, rest.at(positions), rest.embeds.float()  # embeds: [nodes, width]
+        origin = replacement.to(embeds)  # [width]
+        offset = embeds[moved] - origin  # [moved, width]
 
         def scored(coordinates: "Tensor") -> "Tensor":
-            fed = here.expand(len(coordinates), -1, -1).clone()
-            fed[:, moved] = origin + coordinates[..., None].to(here) * away
+            fed = embeds.expand(len(coordinates), -1, -1).clone()  # [points, nodes, width]
+            fed[:, moved] = origin + coordinates[..., None].to(embeds) * offset
             logits = rest.prefix.path_logits(rest.start, rest.tree, rest.reads, fed.to(dtype))
             return self.score(rest.plan.level_logprobs(logits, self.setting.reader.stops))
 
         return PathScore(scored, len(rest.tree.tokens), rest.prefix.batch_tokens)
 
     def first_order(self, replacement: "Tensor") -> "np.ndarray":
-        """What replacing each token would do to the score if the score were linear in it, [tokens]."""
-        gradient, away = self._slopes(replacement)
-        effects: np.ndarray = (gradient * away).sum(-1).cpu().numpy()
+        """The effect of replacing each token if the score were linear in its embedding, [tokens]."""
+        gradient, offset = self._slopes(replacement)
+        effects: np.ndarray = (gradient * offset).sum(-1).cpu().numpy()
         return effects
 
     def first_order_bound(self, replacement: "Tensor") -> "np.ndarray":
-        """The most that moving each token's embedding as far as the replacement lies, in any direction, would do to the
-        score if the score were linear in it, [tokens].
+        """The largest effect of moving each token's embedding as far as its replacement lies, in any direction, if the
+        score were linear in it, [tokens].
 
-        As a sign of what replacing the token does it is better than `first_order`, in which directions cancel."""
-        gradient, away = self._slopes(replacement)
-        bounds: np.ndarray = (gradient.norm(dim=-1) * away.norm(dim=-1)).cpu().numpy()
+        It predicts the effect of replacing the token better than `first_order`, in which directions cancel."""
+        gradient, offset = self._slopes(replacement)
+        bounds: np.ndarray = (gradient.norm(dim=-1) * offset.norm(dim=-1)).cpu().numpy()
         return bounds
 
     def _slopes(self, replacement: "Tensor") -> "tuple[Tensor, Tensor]":
-        """The score's gradient at each token's embedding, and that less its replacement; both [tokens, width]."""
+        """The score's gradient at each token's embedding, and that embedding minus its replacement.
+
+        Both are [tokens, width]."""
         import torch
 
         rest = self._rest(0)
-        own = rest.embeds.detach()
-        here = own.float().requires_grad_()
-        after = rest.prefix.path_logits(0, rest.tree, rest.reads, here[None].to(own.dtype))
+        embeds = rest.embeds.detach()
+        leaf = embeds.float().requires_grad_()  # [nodes, width], in float32 as in `along`
+        after = rest.prefix.path_logits(0, rest.tree, rest.reads, leaf[None].to(embeds.dtype))  # a path of one point
         score = self.score(rest.plan.level_logprobs(after, self.setting.reader.stops)).sum()
-        (gradient,) = torch.autograd.grad(score, here)
+        (gradient,) = torch.autograd.grad(score, leaf)
         nodes = list(rest.nodes)
-        return gradient[nodes], here.detach()[nodes] - replacement.to(here)
+        return gradient[nodes], leaf.detach()[nodes] - replacement.to(leaf)
 
     @cached_property
     def _whole(self) -> "SharedPrefix":
-        """The model, having read all of the transcript but its last token."""
+        """The model, having read the transcript except its last token."""
         return self.setting.prefix.extended(self.transcript.ids[:-1])
 
     def _rest(self, start: int) -> Rest:
+        """What is fed from position `start` on; `_whole` is read only where the shared prefix ends before it."""
         shared_prefix = self.setting.prefix
         prefix = shared_prefix if start <= len(shared_prefix.shared_prefix) else self._whole
         tree, reads, plan = self.setting.reader.plan(self.transcript, start)
@@ -247,8 +293,20 @@ def integrated_gradients(
     """Integrated gradients over the straight path of `Scorer.along` (Sundararajan et al. 2017), by captum.
 
     Each token's coordinate runs from 0 to 1, so that its attribution is the sum over the embedding's width. Nodes are
-    doubled until the gap is allowed at two successive counts; a path of one token needs none, its attribution is the
-    effect itself."""
+    doubled until the gap is allowed at two successive counts. A path of one token needs none: its attribution is the
+    effect itself.
+
+    Args:
+        scored: the score along the path.
+        tokens: how many tokens move.
+        effect: the score at the path's end minus that at its beginning.
+        score_range: as in `gap_allowed`.
+        floor: as in `gap_allowed`.
+        most_nodes: nodes are doubled no further once they are at least so many.
+
+    Returns:
+        The attribution of each token; `refused` where the gap was not allowed twice in a row.
+    """
     if tokens == 1:
         return Attribution((effect,), effect, 0.0, 0, False)
     import torch
@@ -258,23 +316,35 @@ def integrated_gradients(
 
     most = min(ROW_TOKENS, scored.batch_tokens)  # more at once is slower: a gradient keeps every activation
     batch = max(1, most // scored.width)
-    here, nodes, settled = torch.ones(1, tokens), FIRST_NODES, 0
+    ones, nodes, settled = torch.ones(1, tokens), FIRST_NODES, 0
     while True:
-        found = IntegratedGradients(scored).attribute(
-            here, torch.zeros_like(here), n_steps=nodes, method="gausslegendre", internal_batch_size=batch
-        )[0]
-        gap = found.sum().item() - effect
+        contributions = IntegratedGradients(scored).attribute(
+            ones, torch.zeros_like(ones), n_steps=nodes, method="gausslegendre", internal_batch_size=batch
+        )[0]  # [tokens]
+        gap = contributions.sum().item() - effect
+        # one small gap may be chance: the sum can cross the effect while the integral has not converged
         settled = settled + 1 if abs(gap) <= gap_allowed(effect, score_range, floor) else 0
         if settled == 2 or nodes >= most_nodes:
-            return Attribution(tuple(found.tolist()), effect, gap, nodes, settled < 2, floor)
+            return Attribution(tuple(contributions.tolist()), effect, gap, nodes, settled < 2, floor)
         nodes *= 2
 
 
 def token_by_token(scorer: Scorer, positions: Sequence[int], replacement: "Tensor", seen: float) -> Attribution:
     """Integrated gradients along the path that replaces a span's tokens one after the other, the last one first.
 
-    On each leg one token moves alone, so its attribution is the difference of the score between the leg's ends: exact
-    for spans of any length, where straight paths through RMSNorm do not converge. It depends on the order."""
+    On each leg one token moves alone, so its attribution is the difference of the score between the leg's ends. It is
+    exact for spans of any length, where straight paths through RMSNorm do not converge. It depends on the order.
+
+    Args:
+        scorer: the score of the transcript.
+        positions: of the span's tokens.
+        replacement: the embedding in the place of each of them, [width].
+        seen: the score with nothing replaced.
+
+    Returns:
+        The attribution of each of the span's tokens, in the order of their positions.
+    """
+    # of positions (3, 4, 5) the tokens (5), (4, 5) and (3, 4, 5) are replaced, one step after the other
     steps = [positions[i:] for i in range(len(positions) - 1, -1, -1)]
     scores = [seen, *scorer.replaced([(step, replacement) for step in steps])]
     legs = tuple(float(before - after) for before, after in pairwise(scores))[::-1]
@@ -283,7 +353,11 @@ def token_by_token(scorer: Scorer, positions: Sequence[int], replacement: "Tenso
 
 
 def refuse_without_gradients(model: "PreTrainedModel | PeftModel") -> None:
-    """Errors: UserError for weights in 4 bits on a CPU, whose gradients would be wrong without a word."""
+    """Refuses models whose gradients cannot be trusted.
+
+    Raises:
+        UserError: for weights in 4 bits on a CPU, whose gradients would be wrong without any warning.
+    """
     if getattr(model, "is_quantized", False) and model.device.type == "cpu":
         raise UserError(
             "attribution needs gradients, which weights in 4 bits do not give on a CPU; "
@@ -300,9 +374,22 @@ def measured(
     baseline: BaselineName = "mean",
     floor: float = 0.0,
 ) -> list[Record]:
-    """One record for each case: the effect of every span, the answer's attributions, and its rank among all tokens.
+    """Measures the effect of every span, the answer's attributions, and the answer's rank among all tokens.
 
-    floor: by how much the score differs when answers are read twice, as far as that is known beforehand."""
+    Args:
+        setting: the model in its format.
+        cases: the questions with their right answers.
+        score: what is attributed.
+        path: what moves along the path of integrated gradients.
+        baseline: what tokens are replaced by.
+        floor: by how much the score differs when answers are read twice, as far as that is known beforehand.
+
+    Returns:
+        One record for each case.
+
+    Raises:
+        UserError: as `refuse_without_gradients`.
+    """
     refuse_without_gradients(setting.checkpoint.model)
     return [_of_case(setting, case, score, path, baseline, floor) for case in cases]
 
@@ -314,27 +401,28 @@ def _of_case(
     scorer = Scorer(setting, transcript, _score(setting, score, transcript))
     replacements = replacement_embeddings(setting)
     spans = [span for span in READ_SPANS if span in transcript.spans]
+    # the score as it is, read alone and then among the replacements: the two differ by how numbers are rounded
     (seen,) = scorer.replaced([((), replacements["mean"])])
-    asked = [(span, name) for span in spans for name in replacements]
-    moved = [(transcript.positions(span), replacements[name]) for span, name in asked]
-    again, *masked = scorer.replaced([((), replacements["mean"]), *moved])
+    hidden = [(span, name) for span in spans for name in replacements]
+    requests = [(transcript.positions(span), replacements[name]) for span, name in hidden]
+    seen_again, *masked = scorer.replaced([((), replacements["mean"]), *requests])
     effects: dict[Span, dict[str, float]] = {span: {} for span in spans}
-    for (span, name), left in zip(asked, masked, strict=True):
-        effects[span][name] = seen - left
+    for (span, name), replaced_score in zip(hidden, masked, strict=True):
+        effects[span][name] = seen - replaced_score
     score_range = setting.prompter.confidence.range if score == "expected" else 1.0
-    whole = Whole(seen, max(floor, abs(seen - again)), score_range)
+    whole = Whole(seen, max(floor, abs(seen - seen_again)), score_range)
     record: Record = {"score": score, "range": score_range, "path": path, "value": seen, "effects": effects}
     if path == "prompt":
         return record | _along_prompt(setting, scorer, whole, effects)
     answer = transcript.positions("answer")
     replacement = replacements[baseline]
-    spread = _of_answer(scorer, answer, replacement, effects["answer"][baseline], whole)
+    attribution = _of_answer(scorer, answer, replacement, effects["answer"][baseline], whole)
     if path == "tokens":
-        legs = {span: token_by_token(scorer, transcript.positions(span), replacement, seen) for span in spans}
+        by_span = {span: token_by_token(scorer, transcript.positions(span), replacement, seen) for span in spans}
         tokens: list[float | None] = [None] * len(transcript.ids)
-        for span, found in legs.items():
-            for position, value in zip(transcript.positions(span), found.attribution, strict=True):
-                tokens[position] = value
+        for span, along_span in by_span.items():
+            for position, contribution in zip(transcript.positions(span), along_span.attribution, strict=True):
+                tokens[position] = contribution
     else:
         tokens = _token_effects(scorer, replacement, seen)
     values: dict[str, float | None] = {f"{span}.effect": effects[span][baseline] for span in spans}
@@ -342,11 +430,11 @@ def _of_case(
         f"{span}.effect_{name}": effects[span][name] for span in spans for name in replacements if name != baseline
     }
     values["answer.rank"] = rank_of_best(tokens, answer)
-    if len(answer) > 1:  # of a single token the attribution is its effect, without an integral
-        values["answer.completeness_gap"] = abs(spread.gap)
-        values["refused"] = float(spread.refused)
+    if len(answer) > 1:  # the attribution of a single token is its effect, without an integral
+        values["answer.completeness_gap"] = abs(attribution.gap)
+        values["refused"] = float(attribution.refused)
     return record | {
-        "answer": {baseline: spread.as_record()},
+        "answer": {baseline: attribution.as_record()},
         "tokens": tokens,
         "values": values,
     }
@@ -354,31 +442,35 @@ def _of_case(
 
 @dataclass(frozen=True)
 class Whole:
-    """The score as it is, and how sure its digits are."""
+    """The score with nothing replaced, and its precision."""
 
     value: float
     """The score with nothing replaced."""
     floor: float
     """By how much it differs when it is read among other rows; 0 in exact arithmetic."""
     score_range: float
-    """The score's range."""
+    """As in `gap_allowed`."""
 
 
 def _score(setting: "Setting", score: ScoreName, transcript: Transcript) -> Score:
+    """The function that makes the score of level log-probabilities [..., levels]."""
     import torch
 
     values = torch.tensor(setting.prompter.confidence.values, device=setting.checkpoint.model.device)
     if score == "stated":
         stated = setting.reader.readings([transcript])[0].distribution.stated
         return lambda levels: levels[..., stated]
+    # softmax renormalises over the levels: the off-scale mass does not count
     return lambda levels: levels.softmax(-1) @ values
 
 
 def _of_answer(
     scorer: Scorer, answer: Sequence[int], replacement: "Tensor", effect: float, whole: Whole
 ) -> Attribution:
-    """The answer's attribution. Its effect is measured where the path's points are; each of the path's ends was read in
-    another packing as well, and by how much that differs belongs to the floor."""
+    """The answer's attribution.
+
+    Its effect is measured in the packing of the path's points. Both ends of the path were read in another packing as
+    well, and the larger difference between the two readings belongs to the floor."""
     scored, floor = scorer.along(answer, replacement), whole.floor
     if len(answer) > 1:
         itself, replaced = scored.ends(len(answer))
@@ -393,19 +485,19 @@ def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole, effects: dic
     pad = setting.checkpoint.tokenizer.pad_token_id
     zero = setting.prefix.embedded([0])[0] * 0
     baselines = {"zero": zero} if pad is None else {"pad": setting.prefix.embedded([pad])[0], "zero": zero}
-    positions, found = list(range(len(ids))), {}
+    positions, by_baseline = list(range(len(ids))), {}
     for name, replacement in baselines.items():
         scored = scorer.along(positions, replacement)
-        (left,) = scorer.replaced([(positions, replacement + 1e-6)])  # RMSNorm is undefined at exactly zero
-        found[name] = integrated_gradients(
+        (replaced_score,) = scorer.replaced([(positions, replacement + 1e-6)])  # RMSNorm is undefined at exactly zero
+        by_baseline[name] = integrated_gradients(
             scored,
             len(ids),
-            effect=whole.value - left,
+            effect=whole.value - replaced_score,
             score_range=whole.score_range,
             floor=whole.floor,
             most_nodes=MOST_PROMPT_NODES,
         )
-    first = next(iter(found.values()))
+    first = next(iter(by_baseline.values()))  # pad where the tokenizer has it; ranks and tokens are of this baseline
     answer = scorer.transcript.positions("answer")
     values = {
         f"{span}.effect": None
@@ -414,36 +506,38 @@ def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole, effects: dic
         for span in READ_SPANS
         if span in scorer.transcript.spans
     }
-    values |= {f"{span}.effect_{name}": left for span, by_name in effects.items() for name, left in by_name.items()}
+    values |= {f"{span}.effect_{name}": effect for span, by_name in effects.items() for name, effect in by_name.items()}
     values["answer.completeness_gap"] = abs(first.gap)
     values["answer.rank"] = None if first.refused else rank_of_best(first.attribution, answer)
     values["refused"] = float(first.refused)
     tokens = [None] * len(ids) if first.refused else list(first.attribution)
-    return {"answer": {name: one.as_record() for name, one in found.items()}, "tokens": tokens, "values": values}
+    answers = {name: attribution.as_record() for name, attribution in by_baseline.items()}
+    return {"answer": answers, "tokens": tokens, "values": values}
 
 
 def _token_effects(scorer: Scorer, replacement: "Tensor", seen: float) -> list[float | None]:
-    """What replacing each token alone takes away from the score; None for tokens that are left out.
+    """The effect of replacing each token alone, [tokens]; None for tokens that are left out.
 
-    The answer and the tail are replaced first. Then every token whose first-order bound says that it may matter more
-    than the answer, those first that promise most for what they cost (after a token all that follows is read again),
-    until the rank lies beyond `COUNTED`."""
+    The answer and the tail are replaced first. Then come the tokens whose first-order bound is at least `LEAST_BOUND`
+    of the answer's effect, in falling order of the bound for each token that is fed again, until the rank lies beyond
+    `COUNTED`."""
     transcript = scorer.transcript
     answer, tokens = transcript.positions("answer"), len(transcript.ids)
     effects: list[float | None] = [None] * tokens
 
     def rank_with(positions: Sequence[int]) -> int:
-        """Replaces these tokens too, and counts again."""
-        for position, left in zip(positions, scorer.replaced([((i,), replacement) for i in positions]), strict=True):
-            effects[position] = seen - left
+        """The answer's rank once these tokens are replaced too."""
+        scores = scorer.replaced([((position,), replacement) for position in positions])
+        for position, replaced_score in zip(positions, scores, strict=True):
+            effects[position] = seen - replaced_score
         return rank_of_best(effects, answer) or 1
 
     rank = rank_with((*answer, *transcript.positions("tail")))
     best = max(abs(effects[i] or 0.0) for i in answer)
     bound = scorer.first_order_bound(replacement)
-    worth = bound / (tokens - np.arange(tokens))  # a token that stands before n others costs n + 1
-    likely = [i for i in np.argsort(-worth).tolist() if bound[i] >= LEAST_BOUND * best and effects[i] is None]
-    for part in chunks(likely, AT_ONCE):
+    worth = bound / (tokens - np.arange(tokens))  # replacing a token with n others after it feeds n + 1 tokens
+    candidates = [i for i in np.argsort(-worth).tolist() if bound[i] >= LEAST_BOUND * best and effects[i] is None]
+    for part in chunks(candidates, AT_ONCE):
         if rank > COUNTED:
             break
         rank = rank_with(part)
@@ -484,7 +578,7 @@ EFFECT, OTHERS, ANSWER = (
 
 
 def _effect(span: Span, name: str = "") -> Metric:
-    """name: of another replacement than the baseline."""
+    """The metric of a span's effect. name: the replacement, where it is not the baseline."""
     key = f"{span}.effect_{name}" if name else f"{span}.effect"
     return Metric(
         f"attribution.{key}",

@@ -1,7 +1,8 @@
-"""What an instrument declares: its name, what it measures, its numbers in words, its options, its figures.
+"""What an instrument declares: its name, its measurement, its numbers and their words, its options, its figures.
 
 Commands, options, summary, table, captions, model card, comparison and figures follow from the declaration, for the
-package's own instruments and for those that another package registers under the entry-point group `GROUP`."""
+package's own instruments and for those that another package registers under the entry-point group `GROUP`. The module
+knows no single instrument."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 GROUP = "advice.instruments"
 Unit = Literal["nats", "share", "confidence", "mass", "score", "correlation", "count", "rank", "nats or score"]
-"""share: a fraction, printed in per cent. confidence: expected confidence in [0, 1], or a difference of two. mass: of
-attention rollout, in [0, 1]. score: what is attributed. count: of pairs. rank: 1 is the first."""
+"""share: a fraction, printed in per cent. confidence: expected confidence in [0, 1], or a difference of two. mass: mass
+of attention rollout, in [0, 1]. score: the score that is attributed. count: a number of pairs. rank: 1 is the first."""
 Place = Literal["headline", "listed", "kept"]
 """headline: in the printed table and in the model card. listed: in the table. kept: in summary.json alone."""
 Values = Mapping[str, Any]
-"""The plain values of one question, as they stand in its record; None for what could not be had."""
+"""The plain values of one question, as they stand in its record; None for a value that could not be computed."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Metric:
     place: Place = "listed"
     """Where a reader finds it."""
     always: bool = False
-    """It stands in summary.json also where no question has a value."""
+    """It stands in summary.json even where no question has a value."""
     needs: str = ""
-    """It stands there where some question has a value of this name, whether or not one has a value of its own."""
+    """It stands in summary.json where some question has a value of this name, even if none has the metric's own."""
     floor: str | None = None
-    """The key of its numerical floor; None where the repeated readings say nothing about it."""
+    """The key of its numerical floor; None where repeated readings do not measure it."""
 
     @property
     def title(self) -> str:
@@ -61,39 +62,55 @@ class Metric:
         return f"{self.section}: {self.words}"
 
     def values(self, questions: Sequence[Record]) -> list[Value]:
-        """One value per question, None for those that have none."""
+        """One value for each record, taken from its "values"; None where the question has none."""
         if isinstance(self.of, str):
             return [question["values"].get(self.of) for question in questions]
         return [self.of(question["values"]) for question in questions]
 
 
 def columns(metrics: Sequence[Metric], questions: Sequence[Record]) -> Columns:
-    """The values and the statistic behind each number, by its key; what no question has is absent.
+    """The values and the statistic behind each number.
 
-    questions: records with one entry per question, under "values"."""
-    there = {name for question in questions for name, value in question["values"].items() if value is not None}
-    found: Columns = {}
+    Args:
+        metrics: the numbers.
+        questions: one record for each question, its numbers under "values".
+
+    Returns:
+        By the metric's key, one value for each question and the statistic. A metric is absent where no question has a
+        value of its `needs` or, if it has no `needs`, of the metric itself; one that is `always` there never is.
+    """
+    occurring = {name for question in questions for name, value in question["values"].items() if value is not None}
+    by_key: Columns = {}
     for metric in metrics:
         values = metric.values(questions)
-        occurs = metric.needs in there if metric.needs else any(value is not None for value in values)
+        occurs = metric.needs in occurring if metric.needs else any(value is not None for value in values)
         if metric.always or occurs:
-            found[metric.key] = values, metric.statistic
-    return found
+            by_key[metric.key] = values, metric.statistic
+    return by_key
 
 
 def estimates(
     metrics: Sequence[Metric], questions: Sequence[Record], floors: Mapping[str, Estimate] | None = None
 ) -> dict[str, Estimate]:
-    """Each number with its interval, and the size of its numerical floor where it has one, by its key.
+    """Each number with its interval, and the size of its numerical floor where it has one.
 
-    floors: the numerical floors of the run, by their keys."""
+    Args:
+        metrics: the numbers.
+        questions: one record for each question, its numbers under "values".
+        floors: the numerical floors of the run, by their keys; None or empty: no number gets one.
+
+    Returns:
+        The estimates by the keys of `columns`.
+    """
     limits = {metric.key: _size(floors.get(metric.floor or "")) for metric in metrics} if floors else {}
-    found = {key: estimated(values, statistic) for key, (values, statistic) in columns(metrics, questions).items()}
-    return {key: replace(estimate, floor=limits.get(key)) for key, estimate in found.items()}
+    by_key = {key: estimated(values, statistic) for key, (values, statistic) in columns(metrics, questions).items()}
+    return {key: replace(estimate, floor=limits.get(key)) for key, estimate in by_key.items()}
 
 
 def _size(floor: Estimate | None) -> float | None:
-    """The larger end of a floor's interval: the mean of few signed differences may be 0 by chance."""
+    """The largest absolute value among a floor's estimate and the ends of its interval; None where it was not measured.
+
+    The mean of few signed differences alone may be 0 by chance."""
     if floor is None or floor.value is None:
         return None
     return max(abs(end) for end in (floor.value, floor.low, floor.high) if end is not None)
@@ -101,20 +118,20 @@ def _size(floor: Estimate | None) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Repeated:
-    """A reading that is taken twice, in different packings, to know what its numbers are rounded by."""
+    """A reading that is taken twice, in different packings, to measure the numerical floor of its numbers."""
 
     name: str
     """The measure of its records."""
     label: str
     """What it is called where progress is shown."""
     measure: "Callable[[Setting, Sequence[Case]], list[Record]]"
-    """The differences of both readings, one record for each case."""
+    """Gives the differences between both readings, one record for each case."""
     metrics: tuple[Metric, ...]
-    """The numerical floors that come of them."""
+    """The numerical floors that are computed from these records."""
     most: int
     """How many questions are read again, at most."""
     chunk: int
-    """How many at a time."""
+    """How many questions are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +145,7 @@ plain numbers under "values"."""
 
 
 def without_options(measured: "Callable[[Setting, Sequence[Case]], list[Record]]") -> Measure:
-    """The measure of an instrument that has no options of its own and needs no floor to measure."""
+    """The measure of an instrument that has no options of its own and does not look at its repeated readings."""
     return lambda setting, cases, options, repeated: measured(setting, cases)
 
 
@@ -137,7 +154,7 @@ class Instrument:
     """One way to measure how a stated confidence depends on the answer."""
 
     name: str
-    """Its command, the measure of its records, and what its keys in summary.json begin with."""
+    """Its command, the measure of its records, and the first part of its keys in summary.json."""
     about: str
     """What it measures, in one sentence."""
     metrics: tuple[Metric, ...]
@@ -145,19 +162,19 @@ class Instrument:
     measure: Measure
     """Takes the measurements."""
     chunk: int = 8
-    """How many questions it takes at a time, and so how many are measured again after a run that died."""
+    """How many questions it takes at a time: at most so many are measured again after a run that died."""
     needs_wrong_answers: bool = False
     """The model is first asked for wrong answers to each question."""
     options: type = NoOptions
-    """A frozen dataclass, whose fields are options of every command that runs it."""
+    """A frozen dataclass; its fields are options of every command that runs the instrument."""
     most: Callable[[Any], int | None] = lambda options: None
-    """How many questions it measures at most, by its options; None: all."""
+    """The options -> how many questions it measures at most; None: all."""
     check: "Callable[[PreTrainedModel | PeftModel], None]" = lambda model: None
-    """Raises UserError where it cannot run on a model, before anything is measured."""
+    """Raises UserError where it cannot run on a model; called before anything is measured."""
     repeated: Repeated | None = None
-    """The reading that tells its numerical floors; None where they are not known."""
+    """The reading that measures its numerical floors; None where they are not known."""
     has_floor: Callable[[Record], bool] = lambda record: True
-    """Whether the repeated reading speaks of the numbers in a record."""
+    """Whether the repeated reading measures the floors of the numbers in a record."""
     pages: "Callable[[RunData], Iterator[Page]] | None" = None
     """Its figures of one run; None: a forest plot of its listed numbers."""
     compared: "Callable[[RunData, RunData], tuple[Figure, str]] | None" = None
@@ -166,7 +183,9 @@ class Instrument:
     def estimates(
         self, records: Sequence[Record], floors: Mapping[str, Estimate], *, floored: bool = True
     ) -> dict[str, Estimate]:
-        """Its numbers with their intervals, from records with one entry per question."""
+        """`estimates` of its metrics, from one record for each question.
+
+        floored: False where its numbers have no numerical floors."""
         return estimates(self.metrics, records, floors if floored else None)
 
     def columns(self, questions: Sequence[Record]) -> Columns:

@@ -1,7 +1,7 @@
-"""The numerical floor: what the same transcript, read twice in different packings, differs by.
+"""The numerical floor: by how much two readings of the same transcript in different packings differ.
 
-In exact arithmetic it would be 0. In bfloat16 it may be larger than what is measured; a number within it says nothing
-at this precision. It is no noise floor of the model's, which is what other looks of the same answer do to it."""
+In exact arithmetic it would be 0. In bfloat16 it may be larger than the quantity of interest; a number within it says
+nothing at this precision. It is not the noise floor, which is measured with surface-form variants of the answer."""
 
 import copy
 import math
@@ -21,32 +21,36 @@ if TYPE_CHECKING:
     from interp.models.setting import Case, Setting
 
 TINY = 1e-300
-"""In place of a probability of 0, so that it has a logarithm."""
+"""Stands in for a probability of 0, which has no logarithm."""
 
 
 def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
-    """One record for each case: its right answer's confidence read among others, and read alone."""
+    """One record for each case: the confidence in its right answer, read among others and read alone."""
     transcripts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
     together = setting.reader.readings(transcripts)
-    return [_record(one, _alone(setting, text)) for one, text in zip(together, transcripts, strict=True)]
+    return [
+        _record(reading, _alone(setting, transcript)) for reading, transcript in zip(together, transcripts, strict=True)
+    ]
 
 
 def _alone(setting: "Setting", transcript: Transcript) -> "Reading":
-    """The reading where all up to the answer was read before it, in a pass of its own."""
+    """The reading where all tokens before the answer were read in an earlier pass of their own."""
     reader = copy.copy(setting.reader)
     reader.prefix = setting.prefix.extended(transcript.ids[: transcript.positions("answer")[0]])
     return reader.readings([transcript])[0]
 
 
-def _record(one: "Reading", other: "Reading") -> Record:
-    sides = (one.distribution, other.distribution)
+def _record(together: "Reading", alone: "Reading") -> Record:
+    """The differences between two readings of one answer, the first minus the second."""
+    sides = (together.distribution, alone.distribution)
     level = sides[0].stated
+    # probabilities are renormalised over the levels: times the mass on the scale they are the model's own
     stated = [math.log(max(side.probability[level] * (1 - side.off_scale), TINY)) for side in sides]
     values = {
         "jsd": divergence(*sides),
         "expected": sides[0].expected - sides[1].expected,
         "outside": sides[0].off_scale - sides[1].off_scale,
-        "logprob": one.answer_logprob - other.answer_logprob,
+        "logprob": together.answer_logprob - alone.answer_logprob,
         "stated": float(sides[0].stated != sides[1].stated),
         "stated_logprob": stated[0] - stated[1],
     }
@@ -54,9 +58,15 @@ def _record(one: "Reading", other: "Reading") -> Record:
 
 
 def of_score(records: Sequence[Record], score: "ScoreName") -> float:
-    """The root mean square of what a score of the same answer differs by when it is read twice; 0 of no records.
+    """The root mean square difference between two readings of the same answer's score.
 
-    records: those of the measure "floor"."""
+    Args:
+        records: those of the measure "floor".
+        score: which score.
+
+    Returns:
+        The root mean square in the score's units; 0 where there are no records.
+    """
     if score == "expected":
         differences = [record["values"]["expected"] for record in records]
     else:
@@ -88,5 +98,5 @@ READINGS = Repeated(
         Metric("floor.logprob", SECTION, "log-probability of the answer", "nats", "logprob", place="kept"),
     ),
 )
-"""Of a divergence the median, of a difference the signed mean; with the largest of each, and the share of answers whose
-likeliest level is another."""
+"""The median of divergences, the signed mean of differences, the largest of each, and the share of answers whose
+likeliest level differs between the two readings."""

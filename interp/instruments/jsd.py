@@ -29,40 +29,51 @@ CANDIDATE_ROLES: dict[Source, str] = {
     "choice": "candidate",
     "branched": "filled",
 }
-"""The role of a candidate answer by its source: sampled, as in the paper, or found by branching alone."""
+"""The role of a candidate answer by its source: sampled, as in the paper, or found by branching alone ("filled")."""
 
 
 def surface_variants(answer: str) -> tuple[str, ...]:
-    """The same answer in another letter case and with a full stop: what differs is its looks alone."""
+    """The surface-form variants of an answer: in another letter case, and with a full stop."""
     recased = answer.lower() if answer.isupper() else answer.upper()
-    return tuple(v for v in (recased, answer.rstrip(".") + ".") if v != answer)
+    return tuple(variant for variant in (recased, answer.rstrip(".") + ".") if variant != answer)
 
 
 def distractors(question: Question, pool: Sequence[Question], *, seed: int) -> dict[str, str]:
-    """Answers that belong to other questions: `foil` of the same relation, `foreign` of any other.
+    """Answers that belong to other questions.
 
-    An answer that is, or may be, right here too is passed over; a kind that the pool does not hold is absent."""
+    An answer that is, or may be, right here too is passed over.
+
+    Args:
+        question: the question that they are put to.
+        pool: the questions that they are taken from.
+        seed: the source of chance; which answers are taken depends on it and on the question's id.
+
+    Returns:
+        Up to two answers by their kind. `foil`: the answer to another question of the same relation, a distractor.
+        `foreign`: the answer to a question of another relation. A kind that the pool does not hold is absent.
+    """
     order = np.random.default_rng([seed, *question.id.encode()]).permutation(len(pool))
-    found: dict[str, str] = {}
-    for other in (pool[i] for i in order):
-        kind = "foil" if other.relation and other.relation == question.relation else "foreign"
-        answer = other.answers[-1] if other.choices else other.answers[0]
+    answers: dict[str, str] = {}
+    for donor in (pool[i] for i in order):
+        kind = "foil" if donor.relation and donor.relation == question.relation else "foreign"
+        answer = donor.answers[-1] if donor.choices else donor.answers[0]  # of a choice the text, not the letter
         fits = kind == "foreign" or not question.choices
-        if kind not in found and fits and other.id != question.id and not may_be_right(question, answer):
-            found[kind] = answer
-        if len(found) == 2:
+        if kind not in answers and fits and donor.id != question.id and not may_be_right(question, answer):
+            answers[kind] = answer
+        if len(answers) == 2:
             break
-    return found
+    return answers
 
 
 def hint(answer: str) -> str:
-    """The positive control: a sentence in the prompt that makes any reader of it doubt the answer."""
+    """The positive control: a sentence in the prompt that gives every reader reason to doubt the answer."""
     return f'Hint: the answer "{answer}" is wrong.'
 
 
 def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
-    """One record for each case: every answer put to the question with the confidence stated after it."""
+    """One record for each case: every answer that is put to the question, with the confidence after it."""
     plans = [_plan(setting, case) for case in cases]
+    # all cases are read in one call, and readings come back in the order of the plans
     transcripts = [transcript for plan in plans for _, _, transcript in plan]
     readings = iter(setting.reader.readings(transcripts))
     records = []
@@ -84,39 +95,49 @@ def _plan(setting: "Setting", case: "Case") -> list[tuple[str, str, Transcript]]
     put += [(CANDIDATE_ROLES[source], answer) for answer, source in zip(case.candidates, case.sources, strict=True)]
     prompter = setting.prompter
     plan = [(role, answer, prompter.transcript(case.question, answer)) for role, answer in put]
-    told = prompter.transcript(case.question, case.answer, hint=hint(case.answer))
-    return [*plan, ("hint", case.answer, told)]
+    hinted = prompter.transcript(case.question, case.answer, hint=hint(case.answer))
+    return [*plan, ("hint", case.answer, hinted)]
 
 
 def _spoken(answer: str, reading: "Reading") -> Record:
-    said = reading.distribution
+    """The record of one answer and the confidence after it."""
+    distribution = reading.distribution
     return {
         "answer": answer,
-        "probability": list(said.probability),
-        "outside": said.off_scale,
-        "expected": said.expected,
+        "probability": list(distribution.probability),
+        "outside": distribution.off_scale,
+        "expected": distribution.expected,
         "logprob": reading.answer_logprob,
         "tokens": reading.answer_tokens,
     }
 
 
 WRONG_ROLES = {"wrong": "", "branched": "branched_", "foil": "foil_"}
-"""What begins the names of the numbers of each kind of wrong answer: sampled (of multiple choice another letter), found
-by branching, belonging to another question of the relation. They are never pooled."""
+"""The prefix of the names of numbers by the kind of wrong answer: sampled (in multiple choice another letter), found by
+branching, or belonging to another question of the relation. Kinds are never pooled."""
 PAIR_ROLES = {"": ("candidate",), "filled_": ("candidate", "filled")}
-"""What begins the names of the numbers of pairs: of sampled answers alone, and of those with branched ones."""
+"""The roles whose answers are paired, by the prefix of the names of their numbers: sampled answers alone, and sampled
+answers with branched ones."""
 
 
 def values(by_role: dict[str, list[Record]]) -> dict[str, float | None]:
-    """The question's numbers, recomputed from the distributions in its record; None for what could not be had."""
+    """The numbers of one question, recomputed from the distributions in its record.
 
-    def between(one: list[Record], other: list[Record]) -> float | None:
-        divergences = _divergences([(a, b) for a in one for b in other])
+    Args:
+        by_role: the records of its answers by their role, as in "answers" of the question's record; "right" is needed.
+
+    Returns:
+        The numbers by their names; None for a number that lacks one of its answers.
+    """
+
+    def between(first: list[Record], second: list[Record]) -> float | None:
+        """The mean divergence of the pairs with one answer from each list."""
+        divergences = _divergences([(a, b) for a in first for b in second])
         return float(divergences.mean()) if len(divergences) else None
 
     right = by_role["right"]
     sampled, branched = by_role.get("wrong", []), by_role.get("branched", [])
-    found: dict[str, float | None] = {
+    numbers: dict[str, float | None] = {
         "jsd": between(right, sampled[:1]),
         "branched": between(right, branched[:1]),
         "noise_floor": between(right, by_role.get("noise", [])),
@@ -128,14 +149,14 @@ def values(by_role: dict[str, list[Record]]) -> dict[str, float | None]:
         "outside": right[0]["outside"],
     }
     for role, prefix in WRONG_ROLES.items():
-        found |= {prefix + name: number for name, number in _against(right, by_role.get(role, [])).items()}
+        numbers |= {prefix + name: number for name, number in _against(right, by_role.get(role, [])).items()}
     for prefix, roles in PAIR_ROLES.items():
-        found |= {prefix + name: number for name, number in _of_pairs(by_role, roles).items()}
-    return found
+        numbers |= {prefix + name: number for name, number in _of_pairs(by_role, roles).items()}
+    return numbers
 
 
 def _against(right: list[Record], wrong: list[Record]) -> dict[str, float]:
-    """How the right answer compares with the first wrong one; empty where there is none."""
+    """The differences between the right answer and the first wrong one; empty where there is no wrong one."""
     if not wrong:
         return {}
     return {
@@ -147,7 +168,7 @@ def _against(right: list[Record], wrong: list[Record]) -> dict[str, float]:
 
 
 def _of_pairs(by_role: dict[str, list[Record]], roles: Sequence[str]) -> dict[str, float | None]:
-    """The mean divergence over all pairs of answers in these roles, how many they are, and how many at most 0.1."""
+    """The mean divergence over all pairs of answers in these roles, the number of pairs, and how many are near zero."""
     answers = [answer["probability"] for role in roles for answer in by_role.get(role, [])]
     divergences = pairwise_divergences(answers)
     count = len(divergences)
@@ -161,27 +182,30 @@ def _of_pairs(by_role: dict[str, list[Record]], roles: Sequence[str]) -> dict[st
 def _divergences(pairs: Sequence[tuple[Record, Record]]) -> np.ndarray:
     if not pairs:
         return np.zeros(0)
-    sides = [np.array([pair[i]["probability"] for pair in pairs]) for i in (0, 1)]
+    """The divergence of each pair of answers, [pairs]."""
+    sides = [np.array([pair[i]["probability"] for pair in pairs]) for i in (0, 1)]  # each [pairs, levels]
     return jensen_shannon(*sides)
 
 
 def _share(name: str, holds: Callable[[float, float], bool], edge: float) -> Callable[[Values], Value]:
-    """1 for a question whose value of this name holds against the edge, else 0; None where it has no such value."""
+    """A function of a question's values: 1 where `holds(value, edge)` for the value of this name, else 0.
+
+    None where the question has no such value."""
     return lambda values: None if (value := values.get(name)) is None else float(holds(value, edge))
 
 
 def _together(*names: str) -> Callable[[Values], Value]:
-    """Several values of a question that belong together; None where it lacks one."""
+    """A function of a question's values: those of these names as a tuple, None where the question lacks one."""
 
     def together(values: Values) -> Value:
-        there = tuple(value for name in names if (value := values.get(name)) is not None)
-        return there if len(there) == len(names) else None
+        present = tuple(value for name in names if (value := values.get(name)) is not None)
+        return present if len(present) == len(names) else None
 
     return together
 
 
 def _near_zero_pairs(prefix: str) -> Callable[[Values], Value]:
-    """(pairs at most `NEAR_ZERO`, pairs) of a question; None where it has no pair."""
+    """A function of a question's values: (pairs at most `NEAR_ZERO`, pairs); None where it has no pair."""
     together = _together(f"{prefix}near_zero_pairs", f"{prefix}pairs")
     return lambda values: together(values) if values.get(f"{prefix}pairs") else None
 
@@ -201,7 +225,10 @@ def _median(key: str, of: str, words: str, place: Place = "listed", needs: str =
 
 
 def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: str = "") -> tuple[Metric, ...]:
-    """What is said of each source of wrong answers, the median apart."""
+    """The metrics of one source of wrong answers, all but the median.
+
+    key: what the keys in summary.json begin with; prefix: what the names of the values begin with; words: the source in
+    words; needs: as in `Metric`, "" for metrics that always stand there."""
     section = f"Direction, wrong answer {words}"
 
     def metric(
@@ -260,7 +287,7 @@ def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: s
 
 
 def _of_all_pairs(key: str, prefix: str, words: str, needs: str = "") -> tuple[Metric, ...]:
-    """How many pairs of answers there are, and the share of them at most 0.1: the paper's Figure 2."""
+    """The number of pairs of answers, and the share of pairs near zero (the paper's Figure 2). Parameters as above."""
     more: dict[str, Any] = {"always": not needs, "needs": needs}
     return (
         Metric(f"{key}.number", PAIRS, f"of {words}", "count", f"{prefix}pairs", np.sum, **more),
@@ -303,7 +330,7 @@ METRICS = (
         always=True,
     ),
 )
-"""Keys that name no source are the paper's: the wrong answer was sampled, or is another letter of multiple choice."""
+"""Keys that name no source are the paper's: the wrong answer was sampled, or is another letter in multiple choice."""
 
 
 def pages(run: "RunData") -> "Iterator[Page]":

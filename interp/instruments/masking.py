@@ -1,4 +1,7 @@
-"""Answer masking: does the stated confidence change when the answer is hidden from it?"""
+"""Answer masking: does the stated confidence change when the answer is hidden from it?
+
+The answer is hidden by replacement of its tokens and by attention knockout; all variants of a transcript are read in
+one tree. The module takes a setting and cases and returns records; it knows nothing of runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,27 +26,36 @@ if TYPE_CHECKING:
 NEUTRAL = (" ...", "...", " _", "_", " .", ".")
 """Texts for the neutral replacement; the first that is a single token is used."""
 KNOCKOUTS = ("confidence_to_answer", "later_to_answer")
-"""confidence_to_answer: the tokens whose logits are read cannot see the answer, those in between still can and may pass
-it on. later_to_answer: nothing after the answer can see it."""
+"""confidence_to_answer: the tokens whose logits are read cannot see the answer; those in between can, and may pass it
+on. later_to_answer: no token after the answer can see it."""
 
 
 def neutral_token(checkpoint: "Checkpoint") -> int:
-    """A token that says nothing: an ellipsis where the vocabulary has one."""
+    """A token that says nothing: an ellipsis where the vocabulary has one as a single token."""
     tokenizer = checkpoint.tokenizer
     encoded: list[list[int]] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in NEUTRAL]
     return min(encoded, key=len)[-1]
 
 
 def padding_token(tokenizer: "PreTrainedTokenizerBase", stops: Sequence[int]) -> int | None:
-    """The pad token, None where it means something else as well (begin, end of text, end of turn), so that masking with
-    it would change what the text says. stops: token ids that end a turn or a line."""
+    """The pad token, where it is good for replacement.
+
+    Args:
+        tokenizer: of the checkpoint.
+        stops: token ids that end a turn or a line.
+
+    Returns:
+        Its id; None where there is none, or where it means something else as well (begin or end of the text, unknown
+        token, end of a turn or line), so that replacing tokens by it would change what the text says.
+    """
     pad = tokenizer.pad_token_id
     taken = {*stops, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
     return None if pad is None or pad in taken else pad
 
 
 def replacement_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
-    """Each replacement's input embedding [width]: neutral token, mean of the vocabulary, pad where it is one."""
+    """The input embedding [width] of each replacement by its name: "neutral", "mean" of the vocabulary, and "pad" where
+    `padding_token` gives one."""
     prefix, checkpoint = setting.prefix, setting.checkpoint
     neutral, pad = neutral_token(checkpoint), padding_token(checkpoint.tokenizer, setting.stops)
     replacements = {"neutral": prefix.embedded([neutral])[0], "mean": checkpoint.mean_embedding}
@@ -52,20 +64,20 @@ def replacement_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
 
 @dataclass(frozen=True, eq=False)
 class Variants:
-    """One transcript in several variants, in one tree: what they have in common stands once."""
+    """One transcript in several variants in one tree, in which their common beginnings stand once."""
 
     tree: "TokenTree"
-    """The transcript's tokens and levels as often as they differ, with the cuts of attention."""
+    """The transcript's tokens and levels, once for each variant in which they differ, with the attention knockouts."""
     reads: list[int]
     """The nodes after which levels are read."""
     plans: dict[str, "LevelPlan"]
     """Where each variant's levels stand."""
     hidden: dict[str, tuple[int, ...]]
-    """The nodes that are fed a replacement, by the replacement's name."""
+    """The nodes that are fed a replacement's embedding, by the replacement's name."""
 
     def embeds(self, setting: "Setting", replacements: dict[str, "Tensor"]) -> "Tensor":
-        """What is fed, [nodes, width]."""
-        embeds = setting.prefix.embedded(self.tree.tokens).clone()
+        """What the tree is fed, [nodes, width]. replacements: the embedding of each, [width]."""
+        embeds = setting.prefix.embedded(self.tree.tokens).clone()  # the layer may return its own weights
         for name, nodes in self.hidden.items():
             embeds[list(nodes)] = replacements[name].to(embeds)
         return embeds
@@ -81,34 +93,48 @@ def variants(
     seen: bool = True,
     span: Span = "answer",
 ) -> Variants:
-    """The transcript below its first `length` tokens: as it is (seen), with a span under replacements, and under cuts.
+    """The transcript as it is ("seen"), with a span replaced, and under attention knockouts, in one tree.
 
                     ┌ answer ─ tail ─┬ last ─ levels      seen
     question ───────┤        │       └ last ─ levels      confidence_to_answer: these do not see the answer
                     │        └ tail ── last ─ levels      later_to_answer: none of these does
-                    └ replacement ─ tail ── last ─ levels      for each replacement"""
+                    └ replacement ─ tail ── last ─ levels      for each replacement
+
+    Args:
+        setting: the model in its format.
+        transcript: open at the confidence's slot.
+        length: how many of its first tokens belong to the shared prefix and are not in the tree.
+        replacements: the names of the replacements.
+        knockouts: the names of the knockouts, of `KNOCKOUTS`; they need `seen`.
+        seen: the transcript as it is is among the variants.
+        span: what is replaced or hidden.
+
+    Returns:
+        The variants by the names "seen", those of the replacements and those of the knockouts.
+    """
     from interp.models.prefix import TokenTree
 
     tree, ids = TokenTree(), transcript.ids[length:]
-    positions = [i - length for i in transcript.positions(span)]
+    positions = [i - length for i in transcript.positions(span)]  # of the span, in `ids`
     first, after = positions[0], positions[-1] + 1
-    path = tree.insert(ids if seen else ids[:first])
+    path = tree.insert(ids if seen else ids[:first])  # the node of each token
     paths = {"seen": path} if seen else {}
     hidden = {}
     for name in replacements:
         paths[name] = (*path[:first], *tree.branch(ids[first:], path[first - 1] if first else -1))
         hidden[name] = tuple(paths[name][i] for i in positions)
     for name in knockouts:
+        # the tokens from `start` on stand once more, since their hidden states differ from those of "seen"
         start = len(ids) - 1 if name == KNOCKOUTS[0] else after
         paths[name] = (*path[:start], *tree.branch(ids[start:], path[start - 1]))
     reads: dict[int, int] = {}
     plans = {}
-    for name, own in paths.items():
+    for name, variant_path in paths.items():
         before = len(tree.tokens)
-        plans[name] = setting.reader.plan_at(tree, own, transcript, reads)
+        plans[name] = setting.reader.plan_at(tree, variant_path, transcript, reads)
         if name in knockouts:
-            levels = range(before, len(tree.tokens))
-            looking = [node for node in own if node not in path]
+            levels = range(before, len(tree.tokens))  # the nodes that `plan_at` has just added
+            looking = [node for node in variant_path if node not in path]
             tree.knockouts.append(((*looking, *levels), tuple(path[i] for i in positions)))
     return Variants(tree, list(reads), plans, hidden)
 
@@ -116,15 +142,26 @@ def variants(
 def distributions(
     setting: "Setting", length: int, of_each: Sequence[Variants], replacements: dict[str, "Tensor"]
 ) -> list[dict[str, ConfidenceDistribution]]:
-    """What each transcript's variants say, by their name; `length`: what of the shared prefix they continue."""
-    found: dict[int, dict[str, ConfidenceDistribution]] = {}
-    trees, reads = [one.tree for one in of_each], [one.reads for one in of_each]
+    """The confidence under each variant of each transcript.
+
+    Args:
+        setting: the model in its format.
+        length: how many tokens of the shared prefix the variants continue.
+        of_each: the variants of each transcript.
+        replacements: the embedding of each replacement, [width].
+
+    Returns:
+        For each transcript, the distributions by the name of the variant.
+    """
+    by_transcript: dict[int, dict[str, ConfidenceDistribution]] = {}
+    trees, reads = [member.tree for member in of_each], [member.reads for member in of_each]
+    # trees are read in batches of like size, hence in another order
     for i, after in setting.prefix.logits(length, trees, reads, lambda i: of_each[i].embeds(setting, replacements)):
-        found[i] = {
+        by_transcript[i] = {
             name: setting.reader.distribution(plan.level_logprobs(after, setting.reader.stops))
             for name, plan in of_each[i].plans.items()
         }
-    return [found[i] for i in range(len(of_each))]
+    return [by_transcript[i] for i in range(len(of_each))]
 
 
 def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
@@ -132,34 +169,39 @@ def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
     replacements = replacement_embeddings(setting)
     transcripts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
     length = setting.prefix.shared_length([transcript.ids for transcript in transcripts])
-    of_each = [
+    by_transcript = [
         variants(setting, transcript, length, replacements=replacements, knockouts=KNOCKOUTS)
         for transcript in transcripts
     ]
-    return [_record(said) for said in distributions(setting, length, of_each, replacements)]
+    return [_record(by_variant) for by_variant in distributions(setting, length, by_transcript, replacements)]
 
 
-def _record(said: dict[str, ConfidenceDistribution]) -> Record:
-    found: dict[str, Record] = {
-        name: {"probability": list(one.probability), "outside": one.off_scale, "expected": one.expected}
-        for name, one in said.items()
+def _record(by_variant: dict[str, ConfidenceDistribution]) -> Record:
+    """The record of one transcript."""
+    readings: dict[str, Record] = {
+        name: {
+            "probability": list(distribution.probability),
+            "outside": distribution.off_scale,
+            "expected": distribution.expected,
+        }
+        for name, distribution in by_variant.items()
     }
-    seen = found["seen"]
-    masked = {name: one for name, one in found.items() if name != "seen"}
+    seen = readings["seen"]
+    masked = {name: reading for name, reading in readings.items() if name != "seen"}
     values = {"seen": seen["expected"]}
-    for name, one in masked.items():
-        values |= {f"{name}.masked": one["expected"], f"{name}.drop": seen["expected"] - one["expected"]}
+    for name, reading in masked.items():
+        values |= {f"{name}.masked": reading["expected"], f"{name}.drop": seen["expected"] - reading["expected"]}
     return {"seen": seen, "masked": masked, "values": values}
 
 
 REPLACED = {"neutral": "neutral token", "mean": "mean embedding", "pad": "pad token"}
-"""What replaces the answer's tokens, in words."""
+"""The replacements of the answer's tokens by their names in the records, in words."""
 KNOCKED_OUT = {
     "confidence_to_answer": "attention knockout, confidence to answer",
     "later_to_answer": "attention knockout, all later to answer",
 }
 HIDDEN = REPLACED | KNOCKED_OUT
-"""Every way of hiding the answer, by its name in the records, in words."""
+"""All ways of hiding the answer by their names in the records, in words."""
 CONFIDENCE, DROP = "Expected confidence", "Its drop when the answer is hidden"
 METRICS = (
     Metric("masking.seen", CONFIDENCE, "answer seen", "confidence", "seen"),

@@ -1,4 +1,6 @@
-"""Every instrument, by its name: the package's four, then those of other packages."""
+"""Every instrument, by its name: the package's four, then those of other packages.
+
+Commands and pipelines find instruments here alone; no other module lists them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,15 +17,17 @@ INSTRUMENTS = Registry(GROUP, Instrument, lambda: (JSD, ROLLOUT, MASKING, ATTRIB
 
 
 def repeated_by(names: Iterable[str]) -> list[Repeated]:
-    """The readings that are repeated for the floors of these instruments, each once."""
-    found = {one.name: one for name in names if (one := INSTRUMENTS[name].repeated)}
-    return list(found.values())
+    """The readings that are repeated for the floors of these instruments, each of them once."""
+    by_name = {repeated.name: repeated for name in names if (repeated := INSTRUMENTS[name].repeated)}
+    return list(by_name.values())
 
 
 def floors_of(records: Sequence[Record]) -> dict[str, Estimate]:
-    """The numerical floors by their key in summary.json, from any records of a run; none where it has measured none."""
-    found: dict[str, Estimate] = {}
-    for one in repeated_by(INSTRUMENTS):
-        if ours := [record for record in records if record["measure"] == one.name]:
-            found |= estimates(one.metrics, ours)
-    return found
+    """The numerical floors by their keys in summary.json.
+
+    records: all records of a run, of any measure; without repeated readings among them the result is empty."""
+    floors: dict[str, Estimate] = {}
+    for repeated in repeated_by(INSTRUMENTS):
+        if differences := [record for record in records if record["measure"] == repeated.name]:
+            floors |= estimates(repeated.metrics, differences)
+    return floors

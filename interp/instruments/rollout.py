@@ -1,4 +1,6 @@
-"""Attention rollout by span: what the place where confidence is decided has gathered from where (Figure 3)."""
+"""Attention rollout by span: how much the position that decides the confidence has gathered from each span (Figure 3).
+
+The functions on rows take arrays alone; `measured` reads a model's attention. The module knows nothing of runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -24,16 +26,23 @@ if TYPE_CHECKING:
     from interp.models.setting import Case, Setting
 
 WINDOWS = 4
-"""Into how many equal windows the layers are cut for the reading by depth."""
+"""How many equal windows the layers are divided into for the reading by depth."""
 
 
 def rollout_row(layers: Sequence[Float[np.ndarray, "tokens tokens"]], row: int) -> Float[np.ndarray, " tokens"]:
-    """One row of attention rollout: how much of each token's input is left in what `row` holds after these layers.
+    """One row of attention rollout (Abnar and Zuidema 2020): how much of each token's input the token `row` holds.
 
-    layers: attention averaged over heads, first layer first. Each is mixed as (W + I) / 2 and the product's row is
-    taken from the last layer backwards, so that no product of matrices is made. 0: nothing flows from that token by
-    attention. Sums to 1, or to less where layers have learned sinks: what is missing went to them. Abnar and Zuidema
-    2020. It is no measure of influence: it knows nothing of values and MLPs."""
+    Each layer is mixed as (W + I) / 2. The product's row is computed from the last layer backwards, so that no matrices
+    are multiplied. Rollout is no measure of influence: it ignores values and MLPs.
+
+    Args:
+        layers: attention averaged over heads, first layer first.
+        row: index of the token after these layers.
+
+    Returns:
+        The weight of each token's input, in [0, 1]; 0: nothing flows from that token by attention. The weights sum to
+        1, or to less where layers have learned sinks, which received the rest.
+    """
     weights = np.zeros(layers[0].shape[-1])
     weights[row] = 1
     for layer in reversed(layers):
@@ -42,19 +51,29 @@ def rollout_row(layers: Sequence[Float[np.ndarray, "tokens tokens"]], row: int) 
 
 
 def uniform_rollout_row(tokens: int, depth: int, row: int) -> Float[np.ndarray, " tokens"]:
-    """The null: rollout where every token attends equally to itself and to all before it, content playing no part.
+    """The null: rollout where every token attends equally to itself and to all tokens before it, whatever they say.
 
-    Mass gathers at the first tokens with depth all the same, which is why raw rollout is never read without this."""
+    Even so mass gathers at the first tokens as depth grows; raw rollout is therefore never read without the null.
+
+    Args:
+        tokens: how many tokens there are.
+        depth: how many layers there are.
+        row: index of the token after these layers.
+
+    Returns:
+        The weight of each token's input, summing to 1.
+    """
     weights = np.zeros(tokens)
     weights[row] = 1
     for _ in range(depth):
+        # token i gives each of the tokens 0 ... i the share 1 / (i + 1); the reversed sum collects them at each token
         per_seen = weights / np.arange(1, tokens + 1)
         weights = (weights + per_seen[::-1].cumsum()[::-1]) / 2
     return weights
 
 
 def without_first(weights: Float[np.ndarray, " tokens"]) -> Float[np.ndarray, " tokens"]:
-    """The reading with the first token, where attention sinks, left out and the rest renormalised."""
+    """The weights without the first token, where attention sinks; the others are renormalised to sum to 1."""
     kept = weights.copy()
     kept[0] = 0
     total = kept.sum()
@@ -62,15 +81,15 @@ def without_first(weights: Float[np.ndarray, " tokens"]) -> Float[np.ndarray, " 
 
 
 def sink_mass(weights: Float[np.ndarray, " tokens"]) -> float:
-    """What a row of rollout lost to learned sinks on its way, in [0, 1].
+    """The mass of a row of rollout that went to learned sinks, in [0, 1].
 
-    A sink is as a token more that every token can look at and that looks at nothing itself: what has gone there stays
-    there, through all layers, so that it is what the tokens' weights lack to 1."""
+    A sink acts like an additional token that every token can attend to and that attends to nothing itself. Mass that
+    went there stays there through all layers, so it is 1 minus the sum of the tokens' weights."""
     return float(np.clip(1 - weights.sum(), 0, 1))
 
 
 def span_masses(weights: Float[np.ndarray, " tokens"], spans: Sequence[Span]) -> dict[MassSpan, float]:
-    """The sum of the weights over each span that occurs."""
+    """The sum of the weights over each span that occurs. spans: the span of each token."""
     return {
         name: float(sum(weights[i] for i, span in enumerate(spans) if span == name))
         for name in READ_SPANS
@@ -79,9 +98,16 @@ def span_masses(weights: Float[np.ndarray, " tokens"], spans: Sequence[Span]) ->
 
 
 def measured(setting: "Setting", cases: Sequence["Case"], *, passes: int = 1) -> list[Record]:
-    """One record for each case: rollout from where the levels part, and from the answer's last token.
+    """Measures rollout from the last token before the levels differ, and from the answer's last token.
 
-    passes: in how many passes the prompts are read."""
+    Args:
+        setting: the model in its format.
+        cases: the questions with their right answers.
+        passes: in how many passes, one continuing the other, the prompts are read; the result differs by rounding only.
+
+    Returns:
+        One record for each case.
+    """
     from interp.models.attention import head_means
 
     prompts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
@@ -94,8 +120,9 @@ def measured(setting: "Setting", cases: Sequence["Case"], *, passes: int = 1) ->
 
 
 def _reading_row(setting: "Setting", prompt: Transcript) -> tuple[tuple[int, ...], tuple[Span, ...]]:
-    """The prompt with whatever tokens all levels begin with (a blank, in some vocabularies): its last row's logits
-    are the first that separate the levels."""
+    """(ids, spans) of the prompt and of the tokens that all levels begin with (a blank, in some vocabularies).
+
+    The logits of its last row are the first that separate the levels."""
     suffixes = setting.prompter.level_suffixes(prompt)
     shared = suffixes[0][: common_length(suffixes)]
     tail: Sequence[Span] = ["tail"] * len(shared)
@@ -103,6 +130,7 @@ def _reading_row(setting: "Setting", prompt: Transcript) -> tuple[tuple[int, ...
 
 
 def _record(layers: "HeadMeans", spans: Sequence[Span], row: int, answer_row: int) -> Record:
+    """The record of one prompt. row: its last token; answer_row: the answer's last token."""
     depth, tokens = len(layers), len(spans)
     weights = {"confidence": rollout_row(layers, row), "answer": rollout_row(layers, answer_row)}
     null = {
@@ -114,32 +142,34 @@ def _record(layers: "HeadMeans", spans: Sequence[Span], row: int, answer_row: in
     values |= {f"from_answer.{key}": value for key, value in from_answer.items()}
     if layers.sinks:
         values |= {"sink.mass": sink_mass(weights["confidence"]), "from_answer.sink.mass": sink_mass(weights["answer"])}
-    windows = {}
+    windows = {}  # by first and last layer, as in "0-6": masses through these layers alone
     for part in np.array_split(np.arange(depth), min(WINDOWS, depth)):
         first, last = int(part[0]), int(part[-1])
         windows[f"{first}-{last}"] = _masses(layers[first : last + 1], row, spans)
     return {
         "layers": depth,
         "spans": list(spans),
-        "weights": {key: _rounded(w) for key, w in weights.items()},
-        "null": {key: _rounded(w) for key, w in null.items()},
+        "weights": {key: _rounded(from_token) for key, from_token in weights.items()},
+        "null": {key: _rounded(from_token) for key, from_token in null.items()},
         "windows": windows,
         "values": values,
     }
 
 
 def _masses(layers: "HeadMeans", row: int, spans: Sequence[Span]) -> dict[MassSpan, float]:
-    """The mass of each span through these layers alone, and of the sinks where layers have them."""
+    """The mass of each span through these layers alone, and that of the sinks where layers have them."""
     weights = rollout_row(layers, row)
     masses = span_masses(weights, spans)
     return masses | {"sink": sink_mass(weights)} if layers.sinks else masses
 
 
 def _rounded(weights: np.ndarray) -> list[float]:
-    return [float(f"{w:.6g}") for w in weights]
+    """Six significant digits, so that records stay small."""
+    return [float(f"{weight:.6g}") for weight in weights]
 
 
 def _span_values(weights: np.ndarray, null: np.ndarray, spans: Sequence[Span]) -> dict[str, float]:
+    """The values of each span by their names, as in "answer.mass". weights, null: [tokens]."""
     readings = {
         "mass": span_masses(weights, spans),
         "null": span_masses(null, spans),
@@ -152,18 +182,19 @@ def _span_values(weights: np.ndarray, null: np.ndarray, spans: Sequence[Span]) -
 
 
 def repeated(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
-    """One record for each case: every reading of its rollout among others, less the same where its prompt is alone and
-    read in two passes."""
-    together = measured(setting, cases)
-    alone = [measured(setting, [case], passes=2)[0] for case in cases]
+    """One record for each case: its rollout read among the other cases, minus the same read alone and in two passes."""
+    together = [record["values"] for record in measured(setting, cases)]
+    alone = [measured(setting, [case], passes=2)[0]["values"] for case in cases]
     return [
-        {"values": {name: value - other["values"][name] for name, value in one["values"].items() if "null" not in name}}
-        for one, other in zip(together, alone, strict=True)
+        {"values": {name: value - again[name] for name, value in values.items() if "null" not in name}}
+        for values, again in zip(together, alone, strict=True)
     ]
 
 
 def _per_token_null(span: MassSpan, prefix: str) -> Callable[[Values], Value]:
-    """The null's mean over a span's tokens, whose number is what the mass is of the mean."""
+    """A function that gives the null's mean over a span's tokens.
+
+    Records hold no number of tokens, but mass / mass per token is that number."""
 
     def per_token_null(values: Values) -> Value:
         mass, null, per_token = (values.get(f"{prefix}{span}.{name}") for name in ("mass", "null", "per_token"))
@@ -180,13 +211,13 @@ READINGS = {
     "per_token": ("Rollout mass per token", ""),
     "per_token_null": ("Rollout mass per token", ", uniform attention"),
 }
-"""By the end of their key: heading, and what is said beside from where to where."""
+"""Heading, and the words after those for the direction of flow, by the last part of the key."""
 ASKED_FIRST = {
     *(f"rollout.{span}.{reading}" for span in READ_SPANS for reading in ("mass", "null")),
     *(f"rollout.{span}.{reading}" for span in ("question", "answer") for reading in READINGS),
     *("rollout.sink.mass", "rollout.from_answer.question.mass", "rollout.from_answer.question.null"),
 }
-"""The numbers of the printed table."""
+"""The keys of the numbers in the printed table."""
 
 
 def _metrics() -> Iterator[Metric]:
@@ -194,7 +225,7 @@ def _metrics() -> Iterator[Metric]:
         for prefix, where in (("", "confidence"), ("from_answer.", "answer")):
             for span in MASS_SPANS:
                 name = f"{prefix}{span}.{reading}"
-                if span == "sink" and reading != "mass":  # uniform attention knows no sinks, and they are no token
+                if span == "sink" and reading != "mass":  # uniform attention has no sinks, and sinks are no tokens
                     continue
                 to = "learned sinks" if span == "sink" else span
                 yield Metric(

@@ -1,1 +1,1 @@
-"""How a confidence is had from a model: one file a method, all of them in the registry."""
+"""Methods: how a confidence is obtained from a model. One module for each method; the registry holds all of them."""

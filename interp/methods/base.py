@@ -1,8 +1,8 @@
-"""What a method of having a confidence declares: what is asked of the model, and which numbers that gives.
+"""What a method declares: what is asked of the model, and which confidences are computed from the replies.
 
-An asking puts questions to a model and leaves one record each; a method reads confidences off those records. Several
-methods share an asking: the stated confidence and the answer's own probability come out of one pass. Other packages
-register theirs under the entry-point group `GROUP`."""
+An asking puts questions to a model and gives one record for each; a method computes confidences from those records.
+Several methods may share an asking: the stated confidence and the answer's own probability come from one pass. Other
+packages register their methods under the entry-point group `GROUP`. The module knows no single method."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ GROUP = "advice.methods"
 
 @dataclass(frozen=True)
 class Answered:
-    """A question with the answer that is judged."""
+    """A question with the answer whose confidence is asked for."""
 
     question: Question
     """The question."""
@@ -33,19 +33,19 @@ class Draws:
     """How self-consistency samples."""
 
     samples: int = 5
-    """Answers to a question; 5 in the paper."""
+    """How many answers are sampled for each question; 5 in the paper."""
     top_p: float = 1.0
-    """The nucleus; 1: the model as it is."""
+    """The probability mass of the nucleus; 1: samples from the model's own distribution."""
     seed: int = 0
-    """The source of chance."""
+    """The seed of the samples."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a method makes of one question."""
+    """The answer and the confidence that a method gives for one question."""
 
     answer: str
-    """The answer that it gives."""
+    """The answer."""
     confidence: float
     """Its confidence in that answer, in [0, 1]."""
 
@@ -55,59 +55,66 @@ class Asking:
     """What is put to a model, for one method or several."""
 
     name: str
-    """What its records are called."""
+    """The measure of its records."""
     put: "Callable[[Setting, Sequence[Answered], Draws], list[Record]]"
-    """Puts questions and answers to a model in one setting, and leaves one record for each."""
+    """Puts questions and answers to a model in one setting, and returns one record for each."""
     chunk: int = 32
-    """How many questions at a time, and so how many are asked again after a run that died."""
+    """How many questions are put at a time: at most so many are put again after a run that died."""
     format: ConfidenceFormat | None = None
-    """The format of its setting, where that is not the one that was asked for."""
+    """The format of its setting; None: the format of the run."""
     answers_itself: bool = False
-    """Its answers are its own: the greedy one is not needed."""
+    """It brings its own answers, so that the greedy answer is not needed."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One confidence that can be read off an asking's records: a row of the calibration table."""
+    """One confidence that can be computed from an asking's records: a row of the calibration table."""
 
     key: str
     """Its key in summary.json."""
     words: str
     """What it is called in tables and figures."""
     verdict: Callable[[Record, ConfidenceFormat, str | None], Verdict | None]
-    """(record, format, greedy answer) -> verdict; None where there is none to be had."""
+    """(record, format, greedy answer or None) -> verdict; None where the record gives none."""
     speaks: bool = True
-    """The model writes a confidence, which costs tokens."""
+    """The model writes a confidence, whose tokens count as its costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A way to have a confidence from a model."""
+    """A way to obtain a confidence from a model."""
 
     name: str
     """Its name on the command line."""
     about: str
     """What it does, in one sentence."""
     asking: Asking | None
-    """What it asks; None where the data bring the confidences."""
+    """What is asked of the model; None where the data bring the confidences."""
     scores: tuple[Score, ...]
-    """The rows that it puts into the table."""
+    """The rows that it adds to the table."""
 
 
 def stated(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
-    """The value of the level that is stated."""
+    """The value of the stated level; a verdict as in `Score`."""
     if answer is None or record["stated"] is None:
         return None
     return Verdict(answer, confidence.values[record["stated"]])
 
 
 def expected(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
-    """The expected confidence."""
+    """The expected confidence; a verdict as in `Score`."""
     return None if answer is None else Verdict(answer, record["expected"])
 
 
 def tokens_written(asking: Asking, score: Score, record: Record, answer_tokens: int) -> int:
-    """How many tokens the model wrote for one question, ends of lines included."""
+    """How many tokens the model wrote for one question, ends of lines included.
+
+    Args:
+        asking: what was asked.
+        score: the row of the table.
+        record: the asking's record of the question.
+        answer_tokens: how many tokens the greedy answer took, its end included.
+    """
     if asking.answers_itself:
         return int(record["tokens"])
     return answer_tokens + (record["level_tokens"] if score.speaks else 0)

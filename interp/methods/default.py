@@ -1,4 +1,7 @@
-"""Default: one pass, the likeliest level, and beside it the expected confidence."""
+"""The default method: one pass gives the stated confidence (the likeliest level) and the expected confidence.
+
+Other methods use its functions: `read` reads the confidence after given answers, `spoken` after prompts that have been
+read already."""
 
 import time
 from collections.abc import Sequence
@@ -15,36 +18,49 @@ if TYPE_CHECKING:
 
 
 def read(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> list[Record]:
-    """The confidence after each answer, and the answer's own likelihood."""
-    return spoken(setting, [(one.question, one.answer) for one in answered])
+    """The confidence after each answer, and the answer's own likelihood; the asking of the default method."""
+    return spoken(setting, [(item.question, item.answer) for item in answered])
 
 
 def answered_and_read(
     setting: "Setting", questions: Sequence[Question], *, free: bool
 ) -> tuple[list[Record], dict[str, Record]]:
-    """Each question's record of its answer, as `interp.answers.asked_for` makes it; and by its id what `read` gives
-    for an answer of the model's own, with that answer and the seconds that it took. Prompts are read once for both."""
+    """Asks the questions and reads the confidence in the model's own answers; prompts are read once for both.
+
+    Args:
+        setting: the model in its format.
+        questions: those with a response are not asked.
+        free: the model writes its whole reply.
+
+    Returns:
+        The record of each question's answer, as `interp.answers.asked_for` makes it. And, by the id of each question
+        that the model answered, the record that `read` gives, with the answer ("of_answer") and the seconds that the
+        reading took.
+    """
     from interp.answers import answer_of, asked_for
     from interp.models.elicitation import free_reply, slot_reply
 
     asked = [question for question in questions if question.response is None]
-    found: dict[str, Record] = {}
+    confidences: dict[str, Record] = {}
 
     def heard(
         numbers: Sequence[int], written: "Sequence[Continuation]", prompts: "PromptsRead", owners: Sequence[int]
     ) -> None:
+        """Reads the confidences after a batch of answers while its prompts are at hand, as `elicitation.Heard` says."""
         began = time.perf_counter()
-        put: list[tuple[Question, str, int]] = []
-        for number, said, prompt in zip(numbers, written, owners, strict=True):
-            reply = free_reply(said, setting.prompter) if free else slot_reply(said)
+        put: list[tuple[Question, str, int]] = []  # question, answer, number of its prompt
+        for number, continuation, prompt in zip(numbers, written, owners, strict=True):
+            reply = free_reply(continuation, setting.prompter) if free else slot_reply(continuation)
             if answer := answer_of(setting, asked[number], reply.answer):
                 put.append((asked[number], answer, prompt))
-        records = spoken(setting, [(question, answer) for question, answer, _ in put], prompts, [p for *_, p in put])
+        records = spoken(
+            setting, [(question, answer) for question, answer, _ in put], prompts, [prompt for *_, prompt in put]
+        )
         seconds = (time.perf_counter() - began) / max(len(put), 1)
         for (question, answer, _), record in zip(put, records, strict=True):
-            found[question.id] = {"seconds": seconds, "of_answer": answer, **record}
+            confidences[question.id] = {"seconds": seconds, "of_answer": answer, **record}
 
-    return asked_for(setting, questions, heard, free=free), found
+    return asked_for(setting, questions, heard, free=free), confidences
 
 
 def spoken(
@@ -53,7 +69,17 @@ def spoken(
     prompts: "PromptsRead | None" = None,
     owners: Sequence[int] = (),
 ) -> list[Record]:
-    """What is said after each answer. prompts: that have been read, and of them the number of each question's."""
+    """The confidence after each answer.
+
+    Args:
+        setting: the model in its format.
+        answered: questions with their answers.
+        prompts: prompts that have been read and are continued; None: transcripts are read from the shared prefix on.
+        owners: for each question the number of its prompt among `prompts`.
+
+    Returns:
+        For each answer the fields of `confidence_fields`, its log-probability (nats) and its number of tokens.
+    """
     transcripts = [setting.prompter.transcript(question, answer) for question, answer in answered]
     if not transcripts:
         return []
@@ -67,7 +93,7 @@ def spoken(
 
 
 def confidence_fields(setting: "Setting", transcript: Transcript, distribution: ConfidenceDistribution) -> Record:
-    """The plain fields of a confidence, and how many tokens its likeliest level takes."""
+    """The plain fields of a confidence, and how many tokens its likeliest level takes, the end of the line included."""
     return {
         "probability": list(distribution.probability),
         "outside": distribution.off_scale,

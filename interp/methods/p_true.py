@@ -1,4 +1,4 @@
-"""P(True) of Kadavath et al. 2022: the probability of "True" after the answer, in a prompt of its own."""
+"""P(True) (Kadavath et al. 2022): the probability of "True" after the answer, in a prompt of its own."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,10 +18,12 @@ TRUTH = ConfidenceFormat(
 
 
 def judged(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> list[Record]:
-    """The probability of "True" after each answer, in a prompt of its own; `setting` is one whose format is `TRUTH`."""
+    """The probability of "True" after each answer, in a prompt of its own.
+
+    setting: its format is `TRUTH`. The prompt's tokens are recorded, since they come on top of those of the answer."""
     records = read(setting, answered, draws)
-    for one, record in zip(answered, records, strict=True):
-        record["prompt_tokens"] = len(setting.prompter.transcript(one.question, one.answer).ids)
+    for item, record in zip(answered, records, strict=True):
+        record["prompt_tokens"] = len(setting.prompter.transcript(item.question, item.answer).ids)
     return records
 
 

@@ -1,4 +1,4 @@
-"""The confidence that the question alone gives: the answer's tokens are replaced before it is read."""
+"""The question-only method: the confidence where the answer's tokens are replaced by a neutral one."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,15 +12,18 @@ if TYPE_CHECKING:
 
 
 def hidden(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> list[Record]:
-    """The confidence with the answer's tokens replaced by a neutral one: what the question alone gives."""
+    """The confidence after each answer whose tokens are replaced by a neutral one."""
     from interp.instruments.masking import distributions, replacement_embeddings, variants
 
-    transcripts = [setting.prompter.transcript(one.question, one.answer) for one in answered]
+    transcripts = [setting.prompter.transcript(item.question, item.answer) for item in answered]
     replacements = {"neutral": replacement_embeddings(setting)["neutral"]}
     length = setting.prefix.shared_length([transcript.ids for transcript in transcripts])
-    of_each = [variants(setting, t, length, replacements=replacements, seen=False) for t in transcripts]
-    found = distributions(setting, length, of_each, replacements)
-    return [confidence_fields(setting, t, variants["neutral"]) for t, variants in zip(transcripts, found, strict=True)]
+    trees = [variants(setting, transcript, length, replacements=replacements, seen=False) for transcript in transcripts]
+    replaced = [by_variant["neutral"] for by_variant in distributions(setting, length, trees, replacements)]
+    return [
+        confidence_fields(setting, transcript, distribution)
+        for transcript, distribution in zip(transcripts, replaced, strict=True)
+    ]
 
 
 QUESTION_ONLY = Method(

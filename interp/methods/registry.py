@@ -1,4 +1,6 @@
-"""Every method, by its name: the package's own, then those of other packages."""
+"""Every method, by its name: the package's own, then those of other packages.
+
+Commands and pipelines find methods here alone; no other module lists them."""
 
 from functools import cache
 
@@ -21,5 +23,5 @@ METHODS = Registry(GROUP, Method, lambda: (DEFAULT, SELF_CONSISTENCY, P_TRUE, SE
 
 @cache
 def scores() -> dict[str, tuple[Asking | None, Score]]:
-    """Every row that a table can have, by its key, with what it is read from."""
+    """Every row that a table can have, by its key: (the asking that it is computed from, the score)."""
     return {score.key: (method.asking, score) for method in METHODS.values() for score in method.scores}

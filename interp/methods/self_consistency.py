@@ -1,4 +1,6 @@
-"""Self-Consistency: sampled answers, the largest group of equal ones, and what they state or how many they are."""
+"""Self-Consistency: answers are sampled, equal ones are grouped, and the largest group gives answer and confidence.
+
+The confidence is the sum of what the group's members state, or their number, over all samples."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,57 +18,72 @@ if TYPE_CHECKING:
 
 
 def sampled(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> list[Record]:
-    """Several sampled answers to each question, each with the confidence stated after it; the prompt is read once."""
+    """Several sampled answers to each question, each with the confidence after it; each prompt is read once.
+
+    Args:
+        setting: the model in its format.
+        answered: the questions; their answers play no part.
+        draws: how samples are drawn.
+
+    Returns:
+        For each question the samples that are whole answers, how many were drawn ("of"), the tokens written, and the
+        question's choices.
+    """
     from interp.models.elicitation import source_of_chance
 
-    questions = [one.question for one in answered]
-    asked = [setting.prompter.transcript(question).ids for question in questions]
-    numbered = [(i, k) for i in range(len(questions)) for k in range(draws.samples)]
-    readings: dict[tuple[int, str], Record] = {}
+    questions = [item.question for item in answered]
+    prompt_ids = [setting.prompter.transcript(question).ids for question in questions]
+    numbered = [(i, k) for i in range(len(questions)) for k in range(draws.samples)]  # (question, sample)
+    readings: dict[tuple[int, str], Record] = {}  # by (question, text of the answer)
 
     def heard(
         numbers: Sequence[int], written: "Sequence[Continuation]", prompts: "PromptsRead", owners: Sequence[int]
     ) -> None:
-        put: dict[tuple[int, str], int] = {}  # the same words to the same question are read once
-        for number, said, prompt in zip(numbers, written, owners, strict=True):
+        """Reads the confidences after a batch of samples while its prompts are at hand, as `elicitation.Heard` says."""
+        put: dict[tuple[int, str], int] = {}  # the same answer to the same question is read once
+        for number, sample, prompt in zip(numbers, written, owners, strict=True):
             i, _ = numbered[number]
-            if said.finished and said.text and setting.prompter.speakable(questions[i], said.text):
-                put[i, said.text] = prompt
+            if sample.finished and sample.text and setting.prompter.speakable(questions[i], sample.text):
+                put[i, sample.text] = prompt
         records = spoken(setting, [(questions[i], text) for i, text in put], prompts, list(put.values()))
         readings.update(zip(put, records, strict=True))
 
     written = setting.generator.sampled(
-        [asked[i] for i, _ in numbered],
+        [prompt_ids[i] for i, _ in numbered],
         [source_of_chance(draws.seed, questions[i], k) for i, k in numbered],
         top_p=draws.top_p,
         heard=heard,
     )
     records = []
     for i, question in enumerate(questions):
-        samples = [said for (j, _), said in zip(numbered, written, strict=True) if j == i]
-        own = [
-            readings[i, said.text] | {"answer": said.text}
-            for said in samples
-            if said.finished and (i, said.text) in readings
+        samples = [sample for (j, _), sample in zip(numbered, written, strict=True) if j == i]
+        usable = [
+            readings[i, sample.text] | {"answer": sample.text}
+            for sample in samples
+            if sample.finished and (i, sample.text) in readings
         ]
-        tokens = sum(said.tokens for said in samples)
-        tokens += sum(one["level_tokens"] for one in own)
-        records.append({"samples": own, "of": draws.samples, "tokens": tokens, "choices": list(question.choices)})
+        tokens = sum(sample.tokens for sample in samples)
+        tokens += sum(reading["level_tokens"] for reading in usable)
+        records.append({"samples": usable, "of": draws.samples, "tokens": tokens, "choices": list(question.choices)})
     return records
 
 
 def _consistent(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    """Each sample weighs as much as the confidence that is stated after it."""
     return _largest(record, [confidence.values[sample["stated"]] for sample in record["samples"]])
 
 
 def _agreeing(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    """Each sample weighs 1: the confidence is the share of samples that give the answer."""
     return _largest(record, [1.0] * len(record["samples"]))
 
 
 def _largest(record: Record, weights: Sequence[float]) -> Verdict | None:
-    """The largest group of samples that give one answer, and the sum of its members' weights over all samples.
+    """The answer of the largest group of samples, and the sum of its members' weights over the number of samples drawn.
 
-    Among groups of one size the one with more weight, then the one that came first."""
+    Among groups of equal size the one with more weight counts, then the one that came first.
+
+    weights: one for each sample of the record, in [0, 1]. None where there is no sample."""
     groups: dict[object, list[int]] = {}
     for number, sample in enumerate(record["samples"]):
         groups.setdefault(_same(sample["answer"], record["choices"]), []).append(number)
@@ -77,7 +94,7 @@ def _largest(record: Record, weights: Sequence[float]) -> Verdict | None:
 
 
 def _same(answer: str, choices: Sequence[str]) -> object:
-    """What answers of one group have in common: the choice that they name, else the normalised text."""
+    """The key of an answer's group: the choice that it names, else its normalised text."""
     named = choice_index(answer, choices) if choices else None
     return named if named is not None else normalised(answer) or answer
 

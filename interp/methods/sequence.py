@@ -1,4 +1,4 @@
-"""The answer's own probability: a yardstick, which a stated confidence is worth having only if it adds to."""
+"""Sequence probability: the probability of the answer's own tokens, the baseline of stated confidences."""
 
 import math
 
@@ -9,10 +9,12 @@ from interp.run.runs import Record
 
 
 def _sequence(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    """The probability of the whole answer and the end of its line."""
     return None if answer is None else Verdict(answer, min(1.0, math.exp(record["logprob"])))
 
 
 def _per_token(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    """The geometric mean of the tokens' probabilities."""
     mean = record["logprob"] / (record["answer_tokens"] + 1)  # the end of the line is a token too
     return None if answer is None else Verdict(answer, min(1.0, math.exp(mean)))
 

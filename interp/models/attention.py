@@ -1,4 +1,7 @@
-"""The attention of a model as it is, adapter in place: what its own eager function weighs, layer by layer."""
+"""The attention weights of a model as it is, adapter in place: those of its own eager function, layer by layer.
+
+The weights are averaged over heads while the model computes, so that no pass keeps all heads of all layers. The module
+knows layers, heads and tokens. It must not know what rollout makes of the weights, or which tokens are answers."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +26,11 @@ if TYPE_CHECKING:
 Keep = Callable[[Tensor, bool], None]
 """Takes a layer's weights [prompts, heads, queries, keys], and whether the layer has learned sinks."""
 SHOWN = "shown_attention"
-"""The name under which transformers knows the attention that is shown while it is computed."""
+"""The name under which transformers knows the attention function that hands on its weights."""
 PROBE = tuple(range(5, 45))
-"""Token ids of the prompt on which a model shows whether its attention can be read."""
+"""Token ids of the prompt by which it is tested whether a model's attention can be read."""
 OFF = 0.02
-"""How far a row may be from what it must sum to: half precision rounds each of its weights."""
+"""How far the sum of a row may be from what it must be: half precision rounds each of its weights."""
 LEAVE_OUT = "--leave-out rollout runs the other instruments"
 
 _keep: ContextVar[Keep] = ContextVar("keep")
@@ -37,6 +40,7 @@ def _shown(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: object
 ) -> tuple[Tensor, None]:
     """The eager attention of the module's own family, soft-capping and sinks included; its weights are handed on."""
+    # the modelling file of the family defines its eager function beside its attention classes
     family = inspect.unwrap(type(module).forward).__globals__
     output, weights = family["eager_attention_forward"](module, query, key, value, mask, **options)
     _keep.get()(weights, options.get("s_aux") is not None)
@@ -49,8 +53,14 @@ AttentionMaskInterface.register(SHOWN, eager_mask)
 
 @contextmanager
 def attention_shown(model: "PreTrainedModel | PeftModel", keep: Keep) -> Iterator[None]:
-    """While open, every layer hands the weights of its attention to `keep`, first layer first; the model computes what
-    it does under "eager". Afterwards its attention is what it was."""
+    """While open, every layer hands its attention weights on; the model computes what it does under "eager".
+
+    Afterwards its attention is what it was, also after an exception.
+
+    Args:
+        model: The model.
+        keep: Called for each layer of each pass, first layer first.
+    """
     base = base_of(model)
     owners = [module for module in base.modules() if isinstance(module, PreTrainedModel)]
     before = [(owner.config, owner.config._attn_implementation) for owner in owners]
@@ -65,13 +75,26 @@ def attention_shown(model: "PreTrainedModel | PeftModel", keep: Keep) -> Iterato
 
 
 class HeadMeans(Sequence[np.ndarray]):
-    """The attention of one prompt averaged over heads: a matrix [tokens, tokens] for each layer, rows look, columns are
-    seen. Only lower triangles are kept, a matrix is made when it is asked for."""
+    """The attention of one prompt averaged over heads: for each layer a matrix [tokens, tokens].
+
+    Rows look, columns are seen. Only lower triangles are kept, row after row; a matrix is made when it is asked for:
+
+        0 . .
+        1 2 .   <-  [0 1 2 3 4 5]
+        3 4 5
+    """
 
     def __init__(self, packed: Sequence[np.ndarray], tokens: int, *, sinks: bool = False) -> None:
+        """Keeps the triangles.
+
+        Args:
+            packed: For each layer its lower triangle, diagonal included, row after row, [tokens (tokens + 1) / 2].
+            tokens: How many tokens the prompt has.
+            sinks: Whether some layer has learned sinks.
+        """
         self._packed, self._tokens = packed, tokens
         self.sinks = sinks
-        """What a row lacks to 1 went to learned sinks; without them rows sum to 1."""
+        """True: what a row lacks to 1 went to learned sinks. False: rows sum to 1."""
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -96,26 +119,45 @@ def head_means(
 ) -> list[HeadMeans]:
     """For each prompt its attention averaged over heads, layer by layer.
 
-    Shorter prompts are padded on the right, where a causal model cannot see. passes: into how many passes, one
-    continuing the other, the reading is cut; in exact arithmetic that changes nothing. Errors: UserError where not
-    every layer shows its attention, or rows look ahead or do not sum to 1, so that rollout has no meaning."""
+    Shorter prompts are padded on the right, where the tokens of a causal model do not look.
+
+    Args:
+        model: The model, with its adapter in place.
+        prompts: Token ids of the prompts, read as one batch.
+        passes: Into how many passes, each continuing the one before, the reading is cut; in exact arithmetic the number
+            changes nothing.
+
+    Returns:
+        The matrices of each prompt, in the order given.
+
+    Raises:
+        UserError: where not every layer shows its attention, or where rows look ahead or do not sum to 1, so that
+            rollout has no meaning.
+    """
     ids = torch.zeros(len(prompts), max(map(len, prompts)), dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
-    packed: list[list[np.ndarray]] = [[] for _ in prompts]  # for each layer a row's weights up to itself, row by row
-    sunk: list[bool] = []
+    packed: list[list[np.ndarray]] = [[] for _ in prompts]  # per prompt and layer: the triangle as far as it was read
+    sunk: list[bool] = []  # for each layer of the present pass whether it has sinks
 
     def keep(begin: int, weights: Tensor, sinks: bool) -> None:
-        layer = len(sunk)
+        layer = len(sunk)  # layers come in order: as many as have come in this pass
+        # queries are the tokens of this pass, from number `begin` on; keys are all tokens up to its end
         mean = weights.mean(1, dtype=torch.float32).cpu()  # [prompts, queries, keys]
         _refuse_without_rollout(mean, begin, layer, sinks)
         if not sinks:
-            mean /= mean.sum(-1, keepdim=True)  # half precision leaves them a little off 1
+            mean /= mean.sum(-1, keepdim=True)  # half precision leaves the sums a little off 1
         sunk.append(sinks)
         for layers, prompt, rows in zip(packed, prompts, mean.numpy(), strict=True):
-            own = rows[: max(0, len(prompt) - begin)]
-            seen = own[np.tril_indices(len(own), begin, own.shape[1])]
-            layers[layer : layer + 1] = [np.concatenate([*layers[layer : layer + 1], seen])]
+            # With begin = 2, a prompt of 4 tokens and a key of padding; x is kept:
+            #
+            #     token 2   x x x . .
+            #     token 3   x x x x .
+            #
+            without_padding = rows[: max(0, len(prompt) - begin)]
+            lower = without_padding[np.tril_indices(len(without_padding), begin, without_padding.shape[1])]
+            # the slice is empty in the first pass, which adds the layer; later passes append their rows to it
+            layers[layer : layer + 1] = [np.concatenate([*layers[layer : layer + 1], lower])]
 
     cache = DynamicCache() if passes > 1 else None  # keeps all tokens, of sliding layers too: windows are in the masks
     cuts = np.linspace(0, ids.shape[1], passes + 1).astype(int).tolist()
@@ -124,16 +166,18 @@ def head_means(
         part = ids[:, begin:end].to(model.device)
         with attention_shown(model, partial(keep, begin)):
             model(input_ids=part, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1)
-    if len(sunk) != (layers := model.config.get_text_config().num_hidden_layers):
-        raise UserError(f"only {len(sunk)} of {layers} layers show their attention: no rollout; {LEAVE_OUT}")
-    return [HeadMeans(of, len(prompt), sinks=any(sunk)) for of, prompt in zip(packed, prompts, strict=True)]
+    if len(sunk) != (total := model.config.get_text_config().num_hidden_layers):
+        raise UserError(f"only {len(sunk)} of {total} layers show their attention: no rollout; {LEAVE_OUT}")
+    return [HeadMeans(layers, len(prompt), sinks=any(sunk)) for layers, prompt in zip(packed, prompts, strict=True)]
 
 
 def _refuse_without_rollout(mean: Tensor, begin: int, layer: int, sinks: bool) -> None:
-    """mean: rows [prompts, queries, keys] of which the first is that of token number `begin`."""
-    sums = mean.sum(-1)
+    """Refuses rows that look ahead or do not sum to 1; with sinks they may sum to less.
+
+    mean: [prompts, queries, keys]; the first query is token number `begin`."""
+    sums = mean.sum(-1)  # [prompts, queries]
     gap = (sums - (sums.clamp(0, 1) if sinks else 1)).abs().max().item()
-    ahead = mean.triu(begin + 1).max().item()
+    ahead = mean.triu(begin + 1).max().item()  # query i is token begin + i: what lies to the right comes after it
     if not (gap <= OFF and ahead <= 1e-6):
         raise UserError(
             f"layer {layer}: attention rows differ from 1 by up to {gap:.3g} and look ahead by up to {ahead:.3g}: "
@@ -142,8 +186,12 @@ def _refuse_without_rollout(mean: Tensor, begin: int, layer: int, sinks: bool) -
 
 
 def refuse_hidden_attention(model: "PreTrainedModel | PeftModel") -> None:
-    """Errors: UserError where rollout cannot be had from this model: its attention does not go through transformers'
-    interface, or its layers are no causal attention."""
+    """Tests on a short prompt whether attention can be read from this model.
+
+    Raises:
+        UserError: where it cannot be read: the attention does not go through transformers' interface, or the layers are
+            no causal attention.
+    """
     base = base_of(model)
     name = type(base).__name__
     if not base._can_set_attn_implementation():

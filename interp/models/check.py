@@ -1,8 +1,9 @@
 """The check at the start: does the engine read this model as the model's own forward pass does?
 
-Two answers to one long question are read as branches of one tree, and once without attention to the answer; the
-model reads the same texts one by one, from the first token on. How far the two may differ is not guessed: it depends on
-what the model itself differs by when the same texts are read as one padded batch, or in two halves."""
+Two answers to one long question are read as branches of one tree, and one of them again with attention to the answer
+knocked out. The model reads the same texts one by one, from the first token on. The difference allowed between the two
+follows from the model's own noise: how much it differs when the same texts are read as one padded batch, or in two
+halves. The check knows one made-up question. It must not know about data sets or instruments."""
 
 import os
 import sys
@@ -10,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -23,26 +23,26 @@ from interp.plain import reason
 from interp.records import Question, Transcript
 
 if TYPE_CHECKING:
-    from interp.models.checkpoints import Checkpoint
     from interp.models.setting import Setting
 
 REACH = 512
-"""About how many tokens the texts have, where the model reads as many."""
+"""About how many tokens the texts have, where the model's context is long enough."""
 BEYOND = 64
-"""How many tokens more than the widest window they have with --check long."""
+"""How many tokens the texts have beyond the widest window with --check long."""
 ANSWERS = ("Yes", "Nobody can tell")
 FILLING = "Nothing in this passage has to do with the question that follows it. "
 NOISES = 3
-"""How many times the model's own noise the engine may be off."""
+"""The engine may be off by so many times the model's own noise."""
 LEAST = {torch.float32: 1e-4, torch.float64: 1e-4}
+"""By how much the engine may be off in any case, in probability: kernels sum in another order, and two passes that
+happen to be alike show no noise."""
 LEAST_HALF = 0.05
-"""What it may be off in any case, in probability: kernels sum in another order, and two passes that happen to be alike
-show no noise."""
+"""The same in half precision."""
 
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """What the check saw."""
+    """The result of the check."""
 
     tokens: int
     """How many tokens the longest text had."""
@@ -53,52 +53,59 @@ class EngineCheck:
     noise: float
     """The largest difference between the model's own passes: a text alone, in a batch, in two halves."""
     allowed: float
-    """The largest difference that is let pass."""
+    """The largest difference that passes."""
 
     @property
     def beyond(self) -> bool:
-        """The texts were longer than every layer's window."""
+        """Whether the texts were longer than every layer's window."""
         return self.window is None or self.tokens > self.window
 
     @property
     def sentence(self) -> str:
         """What was compared, in words."""
-        said = (
+        text = (
             f"the engine reads as the model does: level probabilities to {self.difference:.1g} on {self.tokens} tokens"
         )
-        said += f" (the model's own noise is {self.noise:.1g}, {self.allowed:.1g} is allowed)"
+        text += f" (the model's own noise is {self.noise:.1g}, {self.allowed:.1g} is allowed)"
         if not self.beyond:
-            said += f"; its window of {self.window} tokens was not reached, --check long does"
-        return said
-
-
-_CHECKED: "WeakKeyDictionary[Checkpoint, EngineCheck]" = WeakKeyDictionary()
-"""What was seen of each checkpoint that is still there: the engine is the same for all formats and questions."""
+            text += f"; its window of {self.window} tokens was not reached, --check long does"
+        return text
 
 
 def engine_checked(setting: "Setting", *, long: bool = False) -> EngineCheck:
-    """The check of the setting's checkpoint, made once. long: texts longer than its widest window.
+    """The check of the setting's checkpoint: the engine is the same for all formats and questions.
 
-    Errors: UserError where the architecture cannot be read this way, or reads otherwise."""
+    Args:
+        setting: The checkpoint with its prompts and readers.
+        long: The texts must be longer than the checkpoint's widest window.
+
+    Returns:
+        The result, which the first process also prints.
+
+    Raises:
+        UserError: where the engine differs by more than the model's own noise allows.
+    """
     checkpoint = setting.checkpoint
-    if checkpoint not in _CHECKED or (long and not _CHECKED[checkpoint].beyond):
-        window = max((width or 0 for width in setting.prefix.windows.values()), default=0)
-        with readable(checkpoint.model):
-            found = _within_memory(setting, window, max(REACH, window + BEYOND) if long else REACH)
-        if not found.difference <= found.allowed:
-            raise UserError(
-                f"{type(checkpoint.model).__name__}: level probabilities read with a shared prefix are off by "
-                f"{found.difference:.3g} on {found.tokens} tokens, {found.allowed:.3g} is allowed"
-            )
-        _CHECKED[checkpoint] = found
-        if os.environ.get("RANK", "0") == "0":
-            print(found.sentence, file=sys.stderr)
-    return _CHECKED[checkpoint]
+    window = max((width or 0 for width in setting.prefix.windows.values()), default=0)
+    with readable(checkpoint.model):
+        result = _within_memory(setting, window, max(REACH, window + BEYOND) if long else REACH)
+    if not result.difference <= result.allowed:  # so written, NaN is refused as well
+        raise UserError(
+            f"{type(checkpoint.model).__name__}: level probabilities read with a shared prefix are off by "
+            f"{result.difference:.3g} on {result.tokens} tokens, {result.allowed:.3g} is allowed"
+        )
+    if os.environ.get("RANK", "0") == "0":
+        print(result.sentence, file=sys.stderr)
+    return result
 
 
 @contextmanager
 def readable(model: torch.nn.Module) -> Iterator[None]:
-    """Says in one sentence that an architecture does not take what the engine gives it."""
+    """While open, an exception from the model's code becomes one sentence: the engine cannot read this architecture.
+
+    Raises:
+        UserError: in place of these exceptions; running out of memory passes as it is.
+    """
     try:
         yield
     except (TypeError, ValueError, AttributeError, RuntimeError, LookupError) as error:
@@ -118,94 +125,111 @@ def _within_memory(setting: "Setting", window: int, reach: int) -> EngineCheck:
 
 
 def _compared(setting: "Setting", window: int, reach: int) -> EngineCheck:
+    """The comparison on texts of about `reach` tokens; window: the widest one, 0 for none."""
     model = setting.checkpoint.model
-    one, other = _texts(setting, reach)
-    refuse_unlike_head(model, torch.tensor([one.ids[:BEYOND]], device=model.device))
+    first, second = _texts(setting, reach)
+    refuse_unlike_head(model, torch.tensor([first.ids[:BEYOND]], device=model.device))
     with torch.no_grad():
-        engine = _by_engine(setting, one, other)
-        cut = _by_model(setting, [one], one.positions("answer"))
-        alone = torch.cat([_by_model(setting, [one]), _by_model(setting, [other]), cut])
-        others = [_by_model(setting, [one, other]), _by_model(setting, [one], halves=True)]
-    noise = max((ways - alone[: len(ways)]).abs().max().item() for ways in others)
+        # rows [levels + 1]: the first text, the second one, the first one without attention to its answer
+        engine = _by_engine(setting, first, second)
+        knocked_out = _by_model(setting, [first], first.positions("answer"))
+        alone = torch.cat([_by_model(setting, [first]), _by_model(setting, [second]), knocked_out])
+        # the first two rows again, and the first row again
+        repeats = [_by_model(setting, [first, second]), _by_model(setting, [first], halves=True)]
+    noise = max((repeat - alone[: len(repeat)]).abs().max().item() for repeat in repeats)
     difference = (engine - alone).abs().max().item()
     allowed = max(NOISES * noise, LEAST.get(model.dtype, LEAST_HALF))
-    return EngineCheck(max(len(text.ids) for text in (one, other)), window or None, difference, noise, allowed)
+    return EngineCheck(max(len(text.ids) for text in (first, second)), window or None, difference, noise, allowed)
 
 
 def _texts(setting: "Setting", tokens: int) -> tuple[Transcript, Transcript]:
-    """The same question with two answers, about so many tokens long or as long as the model reads."""
+    """The same question with two answers, about so many tokens long or a little less than the model's context."""
     prompter = setting.prompter
-    most = min(tokens, prompter.max_length - BEYOND if prompter.max_length else tokens)
+    # the levels' tokens still come after the texts
+    most_tokens = min(tokens, prompter.max_length - BEYOND if prompter.max_length else tokens)
 
     def asked(sentences: int) -> Question:
         choices = ("Yes", "No", "Perhaps", "Never") if prompter.choices else ()
         return Question("check", "Is this a question?", ("Yes",), choices, FILLING * sentences)
 
-    bare = len(prompter.transcript(asked(0), ANSWERS[1]).ids)
-    each = (len(prompter.transcript(asked(2), ANSWERS[1]).ids) - bare) / 2
-    question = asked(max(0, int((most - bare) / each)))
-    one, other = (prompter.transcript(question, answer) for answer in ANSWERS)
-    return one, other
+    without_filling = len(prompter.transcript(asked(0), ANSWERS[1]).ids)
+    tokens_per_sentence = (len(prompter.transcript(asked(2), ANSWERS[1]).ids) - without_filling) / 2
+    question = asked(max(0, int((most_tokens - without_filling) / tokens_per_sentence)))
+    first, second = (prompter.transcript(question, answer) for answer in ANSWERS)
+    return first, second
 
 
 @dataclass(frozen=True)
 class _Level:
-    """What the levels begin with behind one text."""
+    """The tokens by which the levels are told apart after one text."""
 
     lowest: tuple[int, ...]
     """The lowest level's tokens."""
     shared: int
-    """How many tokens all levels begin with (a blank, in some vocabularies)."""
+    """How many tokens all levels have in common at their beginning (a blank, in some vocabularies)."""
     parting: Tensor
-    """The token of each level with which it parts from the others or goes on."""
+    """The token of each level after these, [levels]."""
 
 
 def _levels(setting: "Setting", text: Transcript) -> _Level:
     suffixes = setting.prompter.level_suffixes(text)
-    shared = min(common_length(suffixes), min(map(len, suffixes)) - 1)
+    shared = min(common_length(suffixes), min(map(len, suffixes)) - 1)  # leaves each level a token
     device = setting.checkpoint.model.device
     return _Level(suffixes[0], shared, torch.tensor([suffix[shared] for suffix in suffixes], device=device))
 
 
 def _probabilities(setting: "Setting", levels: _Level, after: NextToken, parting: int, last: int) -> Tensor:
-    """How probable each level's parting token is among them, and the end behind the lowest level, [levels + 1].
+    """The probability of each level's parting token among these tokens, and of the end after the lowest level.
 
-    parting, last: after which of the nodes read they come."""
+    parting, last: the places, among the nodes read, after which the parting tokens and the end come. [levels + 1]."""
     reads = torch.tensor([parting] * len(levels.parting) + [last], device=after.hidden.device)
-    steps = after.logprobs(reads[:-1], levels.parting).softmax(-1)  # renormalised, as all that is measured
+    steps = after.logprobs(reads[:-1], levels.parting).softmax(-1)  # renormalised over the levels, as distributions are
     return torch.cat([steps, after.logprobs_of_any(reads[-1:], setting.reader.stops).exp()])
 
 
-def _by_engine(setting: "Setting", one: Transcript, other: Transcript) -> Tensor:
-    """Both answers as branches of one tree, then the first where nothing behind it sees it, [3, levels + 1]."""
-    levels, prefix = _levels(setting, one), setting.prefix
-    length = prefix.shared_length([one.ids, other.ids])
+def _by_engine(setting: "Setting", first: Transcript, second: Transcript) -> Tensor:
+    """Both texts as branches of one tree, then the first one with attention to its answer knocked out.
+
+    Gives [3, levels + 1], as `_probabilities`. The trees below the tokens that both texts begin with:
+
+        both:   -+- first answer ...  lowest level
+                 +- second answer ... lowest level
+        alone:  --- first answer ...  lowest level     (the nodes after the answer do not see it)
+    """
+    levels, prefix = _levels(setting, first), setting.prefix
+    length = prefix.shared_length([first.ids, second.ids])
     both, alone = TokenTree(), TokenTree()
     reads: list[list[int]] = [[], []]
-    for tree, text, read in ((both, one, reads[0]), (both, other, reads[0]), (alone, one, reads[1])):
+    for tree, text, read in ((both, first, reads[0]), (both, second, reads[0]), (alone, first, reads[1])):
         path = tree.insert(text.ids[length:])
         path += tree.insert(levels.lowest, path[-1])
+        # the node before the parting token of the lowest level, and the level's last node
         read += [path[levels.shared - len(levels.lowest) - 1], path[-1]]
-    answer = [position - length for position in one.positions("answer")]
+    answer = [position - length for position in first.positions("answer")]  # `alone` is a path: node = place in it
     alone.knockouts.append((tuple(range(answer[-1] + 1, len(alone.tokens))), tuple(answer)))
-    found = dict(prefix.logits(length, [both, alone], reads))
-    rows = [_probabilities(setting, levels, found[tree], first, first + 1) for tree, first in ((0, 0), (0, 2), (1, 0))]
+    predictions = dict(prefix.logits(length, [both, alone], reads))
+    rows = [
+        _probabilities(setting, levels, predictions[tree], parting, parting + 1)
+        for tree, parting in ((0, 0), (0, 2), (1, 0))
+    ]
     return torch.stack(rows)
 
 
 def _by_model(
     setting: "Setting", texts: Sequence[Transcript], hidden: Sequence[int] = (), *, halves: bool = False
 ) -> Tensor:
-    """The same by the model's own forward pass over whole texts, padded on the right, [texts, levels + 1].
+    """`_probabilities` by the model's own forward pass over whole texts, padded on the right, [texts, levels + 1].
 
-    hidden: positions that no token sees. halves: the second half is read on the model's own cache."""
+    hidden: positions that no token sees. halves: the second half of each text is read on the model's own cache of the
+    first half."""
     levels, device = _levels(setting, texts[0]), setting.checkpoint.model.device
     whole = [(*text.ids, *levels.lowest) for text in texts]
     width = max(map(len, whole))
+    # ids, seen, positions: [texts, width]
     ids = torch.tensor([[*tokens, *[0] * (width - len(tokens))] for tokens in whole], device=device)
     seen = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in whole], device=device)
     seen[:, list(hidden)] = 0
-    places = torch.arange(width, device=device).expand(len(texts), -1)
+    positions = torch.arange(width, device=device).expand(len(texts), -1)
     start = width // 2 if halves else 0
     with hidden_kept(setting.checkpoint.model) as kept:
         cache = None
@@ -213,14 +237,15 @@ def _by_model(
             cache = setting.checkpoint.model(
                 input_ids=ids[:, part],
                 attention_mask=seen[:, : part.stop],
-                position_ids=places[:, part],
+                position_ids=positions[:, part],
                 past_key_values=cache,
                 use_cache=halves,
             ).past_key_values
-    after = following(setting.checkpoint.model, kept[-1])
-    ends = [(len(tokens) - len(levels.lowest) - 1 + levels.shared, len(tokens) - 1) for tokens in whole]
+    prediction = following(setting.checkpoint.model, kept[-1])  # [texts, width - start], of the last part
+    # for each text the position before the parting token of the lowest level, and the level's last position
+    read = [(len(tokens) - len(levels.lowest) - 1 + levels.shared, len(tokens) - 1) for tokens in whole]
     rows = [
-        _probabilities(setting, levels, after.of_row(row).of_reads([place - start for place in end]), 0, 1)
-        for row, end in enumerate(ends)
+        _probabilities(setting, levels, prediction.of_row(row).of_reads([place - start for place in places]), 0, 1)
+        for row, places in enumerate(read)
     ]
     return torch.stack(rows)

@@ -1,4 +1,8 @@
-"""--ckpt: the embedded model, a directory, a GGUF file, a hub id, or a LoRA adapter on any of them."""
+"""Finds and loads the checkpoint that --ckpt names: the embedded model, a directory, a GGUF file, a hub id, or a LoRA
+adapter on any of them.
+
+`source_of` finds the files and refuses unusable ones; `each_checkpoint` loads them. The module knows nothing of
+prompts, confidence formats and instruments."""
 
 import hashlib
 import json
@@ -24,41 +28,45 @@ if TYPE_CHECKING:
 
     AnyModel = TypeVar("AnyModel", PreTrainedModel, PeftModel)
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, which then misses kernels nobody asked for
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it; it warns of kernels not needed here
 WHOLE_BYTES = 1 << 31
 """Files of weights up to this size are read whole for their fingerprint."""
 RUN_FILES = ("config.json", "summary.json")
-"""What a training run keeps beside its adapter, which says nothing about the weights."""
+"""Files that a training run keeps beside its adapter. They do not describe the weights: the fingerprint skips them."""
 EXAMPLE_NAME = "smollm2-135m-advice"
 EXAMPLE = Path(__file__).parents[1] / "data" / "advice"
-"""An ADVICE adapter on the embedded model, with the card that says how it was trained and what was measured."""
+"""An ADVICE adapter on the embedded model. Its card says how it was trained and what was measured."""
 EMBEDDED_SHOTS = 3
-"""The embedded model needs examples: without them it states "10" for most answers and answers few questions."""
+"""The embedded model needs worked examples: without them it states "10" for most answers and answers few questions."""
 
 
 Quantization = Literal["none", "4bit"]
 LINE_END = re.compile(r"[Ġĉč▁ \t\r]*\.?[Ġĉč▁ \t\r]*(\n|Ċ|<0x0A>)")
-"""A newline as itself, in byte-level BPE, and as sentencepiece's byte; with what may stand before it."""
+"""Matches a token, as the vocabulary writes it, that ends a line.
+
+A newline is a plain "\\n", "Ċ" in byte-level BPE, or "<0x0A>" as a byte of sentencepiece. Blanks and one full stop may
+stand before it. Byte-level BPE writes a blank, a tab and a carriage return as Ġ, ĉ and č; sentencepiece writes a blank
+as ▁."""
 QUANTIZED = {"4bit": "weights quantised to 4 bits (NF4) when they were loaded"}
-"""What every number must carry."""
+"""The note that every number from a checkpoint quantised in this way must carry."""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How a checkpoint gets into memory."""
+    """How a checkpoint is loaded into memory."""
 
     device: str = "auto"
-    """auto: cuda, else mps, else cpu; or one of them, or cuda:1."""
+    """auto: cuda, else mps, else cpu. Otherwise one of these, or a numbered GPU (cuda:1)."""
     dtype: str = "auto"
     """auto: float32 wherever weights and run fit the device, else bfloat16."""
     training: bool = False
-    """auto is bfloat16 on every accelerator: for training, and for the sampling before it."""
+    """Loaded for training, or for the sampling before it: auto is then bfloat16 on every accelerator."""
     device_map: Literal["none", "auto"] = "none"
     """auto: accelerate spreads the layers over all GPUs, then memory, then disk."""
     quantization: Quantization = "none"
-    """Weights are quantised by bitsandbytes."""
+    """How bitsandbytes quantises the weights."""
     remote_code: bool = False
-    """Code that the checkpoint brings may run."""
+    """Whether code that the checkpoint brings may run."""
 
     def __post_init__(self) -> None:
         if self.device_map == "auto" and self.device not in ("auto", "cuda"):
@@ -70,48 +78,53 @@ class Loading:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A loaded model with all that the measures need to know of it."""
+    """A loaded model with everything that the measures need to know of it."""
 
     name: str
-    """What --ckpt said."""
+    """The value of --ckpt."""
     model: "PreTrainedModel | PeftModel"
     """In evaluation mode, weights frozen; a PeftModel where the checkpoint is an adapter."""
     tokenizer: "PreTrainedTokenizerBase"
     """The checkpoint's own tokenizer."""
     note: str = ""
-    """What every number from this checkpoint must carry, such as the precision that its weights once had."""
+    """A note that every number from this checkpoint must carry, such as an earlier quantisation of its weights."""
     shots: int = 0
-    """How many examples its preset puts into a prompt."""
+    """How many worked examples its preset puts into a prompt."""
     fingerprint: str = ""
-    """Twelve hex digits over the weights' files, or the hub's commit."""
+    """Twelve hex digits over the local files, followed by the hub's commit where there is one."""
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
-        """Token ids that end the text, as the generation configuration and the tokenizer say.
+        """Token ids that end the text, as the generation configuration and the tokenizer say, in rising order.
 
-        Errors: UserError where the model has no such token."""
+        Raises:
+            UserError: where the generation configuration names a token that the model does not have.
+        """
         ends = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = ends if isinstance(ends, list | tuple) else [ends] if ends is not None else []
+        ends = ends if isinstance(ends, list | tuple) else [ends] if ends is not None else []  # one id, several or none
         size = self.model.config.get_text_config().vocab_size
-        if odd := [end for end in ends if type(end) is not int or not 0 <= end < size]:
-            raise UserError(f"--ckpt {self.name}: its turns end with the token {odd[0]!r}, which does not exist")
-        own = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
-        return tuple(sorted({*ends, *own}))
+        if unknown := [end for end in ends if type(end) is not int or not 0 <= end < size]:
+            raise UserError(f"--ckpt {self.name}: its turns end with the token {unknown[0]!r}, which does not exist")
+        tokenizer_ends = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
+        return tuple(sorted({*ends, *tokenizer_ends}))
 
     @cached_property
     def line_ends(self) -> tuple[int, ...]:
-        """Ids of the tokens that end a line, after blanks and a full stop at most (" \\n", ".\\n")."""
+        """Ids of the tokens that end a line; blanks and one full stop may precede the newline (" \\n", ".\\n")."""
         vocabulary = self.tokenizer.get_vocab().items()
         return tuple(sorted(index for token, index in vocabulary if LINE_END.match(token)))
 
     @cached_property
     def mean_embedding(self) -> "torch.Tensor":
-        """The mean [width] over the vocabulary of the embeddings as the model receives them."""
+        """The mean [width] over the vocabulary of the embeddings, as the first layer receives them.
+
+        The embedding module is called, not its weight read: some models (Gemma) scale in it. Partial sums are
+        added in float64."""
         import torch
 
         table = self.model.get_input_embeddings()
         count = self.model.config.get_text_config().vocab_size
-        parts = torch.split(torch.arange(count, device=self.model.device), 4096)
+        parts = torch.split(torch.arange(count, device=self.model.device), 4096)  # bounds the memory of one lookup
         with torch.no_grad():
             sums = torch.stack([table(part).float().sum(0).cpu().double() for part in parts])  # [parts, width]
         mean: torch.Tensor = sums.sum(0) / count
@@ -119,7 +132,7 @@ class Checkpoint:
 
     @property
     def context(self) -> int | None:
-        """The longest prompt in tokens that the model was built for; None where its configuration names none."""
+        """The longest prompt, in tokens, that the model was built for; None where its configuration names no length."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
 
@@ -134,19 +147,25 @@ class Source:
     adapter: Path | None = None
     """The directory of a LoRA adapter to put on the model."""
     note: str = ""
-    """Said beside every number."""
+    """The note that every number must carry; see `Checkpoint.note`."""
     shots: int = 0
-    """The preset's number of examples."""
+    """The preset's number of worked examples."""
     base_name: str = ""
-    """What --ckpt says for the model without its adapter."""
+    """The value of --ckpt that names the model without its adapter."""
     said: str = ""
-    """What is odd about the files and does not matter."""
+    """A harmless oddity of the files that the user is told of; empty where there is none."""
 
 
 def source_of(ckpt: str, *, remote_code: bool = False) -> Source:
-    """Where the files of `ckpt` are; reads small files only, so that what is wrong is said before anything is loaded.
+    """Where the files of `ckpt` are. Reads small files only, so that errors are reported before anything is loaded.
 
-    Errors: UserError for an unknown name, a directory without a model, a pickle-only checkpoint, a missing base."""
+    Args:
+        ckpt: a value of --ckpt.
+        remote_code: whether code that the checkpoint brings may run.
+
+    Raises:
+        UserError: for an unknown name, a directory without a model, a pickle-only checkpoint, or a missing base.
+    """
     if ckpt == EMBEDDED_NAME:
         return Source(str(embedded_checkpoint()), note=EMBEDDED_NOTE, shots=EMBEDDED_SHOTS, base_name=ckpt)
     path = EXAMPLE if ckpt == EXAMPLE_NAME else _place(ckpt)
@@ -165,7 +184,11 @@ def source_of(ckpt: str, *, remote_code: bool = False) -> Source:
 
 
 def _place(ckpt: str) -> Path:
-    """The path that --ckpt would be. Errors: UserError where no file system can hold it."""
+    """`ckpt` read as a path.
+
+    Raises:
+        UserError: where no file system can hold such a path.
+    """
     try:
         path = Path(ckpt).expanduser()
         path.exists()
@@ -175,10 +198,17 @@ def _place(ckpt: str) -> Path:
 
 
 def _directory(path: Path, *, remote_code: bool) -> Source:
-    adapter, beside = _adapter_weights(path), _model_weights(path)
-    loaded = [[file.name for file in files if file.suffix == ".safetensors"] for files in (beside, adapter)]
-    if all(loaded):  # pickles are never opened, and so are none of the two
-        both = f"a model ({loaded[0][0]}) and an adapter ({loaded[1][0]})"
+    """The source of a directory that holds a model or an adapter.
+
+    Raises:
+        UserError: where it holds both or neither, pickled weights only, or code that was not allowed to run.
+    """
+    adapter_files, model_files = _adapter_weights(path), _model_weights(path)
+    loadable = [
+        [file.name for file in files if file.suffix == ".safetensors"] for files in (model_files, adapter_files)
+    ]
+    if all(loadable):  # pickled weights do not count: they are never opened
+        both = f"a model ({loadable[0][0]}) and an adapter ({loadable[1][0]})"
         raise UserError(f"--ckpt {path}: holds {both}; keep one of them there")
     if _is_adapter(path):
         return _adapter(path, remote_code=remote_code)
@@ -187,17 +217,21 @@ def _directory(path: Path, *, remote_code: bool) -> Source:
     config = _json(path / "config.json")
     if "auto_map" in config and not remote_code:
         raise UserError(f"--ckpt {path}: the checkpoint brings code of its own; read it, then pass --trust-remote-code")
-    if not any(file.suffix == ".safetensors" for file in beside):
-        kind = f"only pickled weights ({beside[0].name}); convert them to safetensors" if beside else "no weights"
+    if not any(file.suffix == ".safetensors" for file in model_files):
+        kind = (
+            f"only pickled weights ({model_files[0].name}); convert them to safetensors"
+            if model_files
+            else "no weights"
+        )
         raise UserError(f"--ckpt {path}: the directory holds {kind}")
     left_over = (path / "adapter_config.json").is_file()
-    said = f"{path}: its adapter_config.json is not read, there are no weights of an adapter" if left_over else ""
-    return Source(str(path), base_name=str(path.resolve()), said=said)
+    note = f"{path}: its adapter_config.json is not read, there are no weights of an adapter" if left_over else ""
+    return Source(str(path), base_name=str(path.resolve()), said=note)
 
 
 def _is_adapter(path: Path) -> bool:
-    whole = any(file.suffix == ".safetensors" for file in _model_weights(path))
-    return (path / "adapter_config.json").is_file() and not whole
+    has_model = any(file.suffix == ".safetensors" for file in _model_weights(path))
+    return (path / "adapter_config.json").is_file() and not has_model
 
 
 def _adapter_weights(path: Path) -> list[Path]:
@@ -205,55 +239,64 @@ def _adapter_weights(path: Path) -> list[Path]:
 
 
 def _model_weights(path: Path) -> list[Path]:
-    """Files of weights that are no adapter's, safetensors first."""
-    kinds = [file for kind in ("safetensors", "bin", "pt", "pth") for file in sorted(path.glob(f"*.{kind}"))]
-    return [file for file in kinds if file not in _adapter_weights(path) and file.name != "training_args.bin"]
+    """Files of weights that belong to a model, not to an adapter, safetensors first."""
+    weights = [file for kind in ("safetensors", "bin", "pt", "pth") for file in sorted(path.glob(f"*.{kind}"))]
+    return [file for file in weights if file not in _adapter_weights(path) and file.name != "training_args.bin"]
 
 
 def _adapter(path: Path, *, remote_code: bool) -> Source:
+    """The source of an adapter's directory: that of its base, with the adapter to put on it.
+
+    Raises:
+        UserError: where the adapter is of a kind that is not supported, or its base is missing or itself an adapter.
+    """
     if not (path / "adapter_model.safetensors").is_file():
         raise UserError(f"--ckpt {path}: the adapter has no adapter_model.safetensors; pickled weights are not loaded")
     config = _json(path / "adapter_config.json")
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise UserError(f"--ckpt {path}: adapter_config.json names no base model")
-    if config.get("megatron_config"):  # peft would import a module of the name that the adapter gives
+    if config.get("megatron_config"):  # peft would import a module whose name the adapter gives
         raise UserError(f"--ckpt {path}: an adapter for Megatron, which is not read")
-    if config.get("alora_invocation_tokens"):  # its weights would count from a token of the prompt on only
+    if config.get("alora_invocation_tokens"):  # its weights would apply only from some token of the prompt on
         raise UserError(f"--ckpt {path}: an activated LoRA, which is not read")
-    where = str(path / base) if _place(str(path / base)).is_dir() else base
+    where = str(path / base) if _place(str(path / base)).is_dir() else base  # a relative path starts at the adapter
     if where == EXAMPLE_NAME or _is_adapter(_place(where)):
         raise UserError(f"--ckpt {path}: its base {base} is itself an adapter; merge that one first")
     try:
-        under = source_of(where, remote_code=remote_code)
+        base_source = source_of(where, remote_code=remote_code)
     except UserError as error:
         raise UserError(f"--ckpt {path}: its base model is missing ({error})") from None
-    return replace(_at_revision(path, under, config.get("revision")), adapter=path)
+    return replace(_at_revision(path, base_source, config.get("revision")), adapter=path)
 
 
-def _at_revision(path: Path, under: Source, revision: object) -> Source:
-    """The base in the revision that the adapter was trained on: only a hub's base has one."""
-    if Path(under.model).is_dir() or revision in (None, ""):
-        return under
-    if not isinstance(revision, str) or under.revision not in (None, revision):
+def _at_revision(path: Path, base: Source, revision: object) -> Source:
+    """The base in the revision that the adapter was trained on; only a base from the hub has revisions.
+
+    Raises:
+        UserError: where the base's own name asks for another revision, or the revision is not a text.
+    """
+    if Path(base.model).is_dir() or revision in (None, ""):
+        return base
+    if not isinstance(revision, str) or base.revision not in (None, revision):
         raise UserError(
-            f"--ckpt {path}: adapter_config.json names {under.base_name} and the revision {revision!r} of its base"
+            f"--ckpt {path}: adapter_config.json names {base.base_name} and the revision {revision!r} of its base"
         )
-    return replace(under, revision=revision, base_name=f"{under.model}@{revision}")
+    return replace(base, revision=revision, base_name=f"{base.model}@{revision}")
 
 
 def _json(path: Path) -> dict[str, object]:
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({reason(error)})") from None
-    if not isinstance(read, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object")
-    return read
+    return content
 
 
 def loaded_tokenizer(ckpt: str, *, remote_code: bool = False) -> "tuple[PreTrainedTokenizerBase, int]":
-    """The checkpoint's tokenizer and its preset's number of examples, without loading the model."""
+    """The checkpoint's tokenizer and its preset's number of worked examples, without loading the model."""
     source = source_of(ckpt, remote_code=remote_code)
     return _tokenizer(ckpt, source, remote_code), source.shots
 
@@ -261,12 +304,13 @@ def loaded_tokenizer(ckpt: str, *, remote_code: bool = False) -> "tuple[PreTrain
 def _tokenizer(ckpt: str, source: Source, remote_code: bool) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
-    own = source.adapter if source.adapter and (source.adapter / "tokenizer_config.json").is_file() else None
-    where, revision = (str(own), None) if own else (source.model, source.revision)
+    # an adapter that adds tokens or changes the chat template brings a tokenizer, which then replaces the base's
+    brought = source.adapter if source.adapter and (source.adapter / "tokenizer_config.json").is_file() else None
+    where, revision = (str(brought), None) if brought else (source.model, source.revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=remote_code)
-        tokenizer("x")  # a configuration may load and yet not work
-    except Exception as error:  # transformers and tokenizers meet a strange file with exceptions of any type
+        tokenizer("x")  # some configurations load, but fail at the first use
+    except Exception as error:  # transformers and tokenizers answer a damaged file with exceptions of any type
         raise _not_loaded(ckpt, source, error) from error
     return tokenizer
 
@@ -281,24 +325,35 @@ def loaded_checkpoint(ckpt: str, loading: Loading | None = None) -> Checkpoint:
 
 
 def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Iterator[Checkpoint]:
-    """The checkpoints one after the other, like `loaded_checkpoint`; neighbours on one base share it in memory.
+    """Loads the checkpoints one after the other, like `loaded_checkpoint`. Neighbours on one base share it in memory.
 
-    The one before must not be used any more: its adapter is taken off the base."""
+    A checkpoint must not be used any more once the next one is asked for: its adapter is then taken off the base.
+
+    Args:
+        ckpts: values of --ckpt.
+        loading: how they are loaded; by default `Loading()`.
+
+    Yields:
+        The checkpoints in this order, on their device, frozen and in evaluation mode.
+
+    Raises:
+        UserError: where one of them cannot be found, loaded or run. Missing files of any are reported first.
+    """
     from interp.models.adapters import Kept, with_adapter
 
     loading = loading or Loading()
     sources = [source_of(ckpt, remote_code=loading.remote_code) for ckpt in ckpts]
     place = device_named(loading.device)
-    held: tuple[Source, PreTrainedModel] | None = None
+    held: tuple[Source, PreTrainedModel] | None = None  # the base in memory, and where it came from
     for ckpt, source in zip(ckpts, sources, strict=True):
         if source.said:
             print(f"note: {source.said}", file=sys.stderr)
         fingerprint, tokenizer = _fingerprint(source), _tokenizer(ckpt, source, loading.remote_code)
         if held is None or (held[0].model, held[0].revision) != (source.model, source.revision):
-            held = None  # the base before is let go first
+            held = None  # frees the previous base before the next one is loaded
             held = source, _placed(_base(ckpt, source, place, loading), place, loading)
         base = held[1]
-        kept = Kept(base) if source.adapter else None
+        kept = Kept(base) if source.adapter else None  # the base's state, to be restored after the adapter
         model = _placed(with_adapter(base, source.adapter), place, loading) if source.adapter else base
         model = model.eval().requires_grad_(False)
         _refuse_unknown_tokens(ckpt, model, tokenizer)
@@ -306,12 +361,16 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
         yield Checkpoint(ckpt, model, tokenizer, note, source.shots, f"{fingerprint}{_commit(model)}")
         del model, base
         if kept and not kept.restored():
-            held = None
-        del kept  # which holds all that the base did
+            held = None  # the adapter's traces cannot be removed: the next checkpoint loads its base anew
+        del kept  # it refers to all tensors of the base
 
 
 def held_checkpoint(model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase") -> Checkpoint:
-    """The checkpoint of a model that is in memory already. Errors: UserError, as for one that is loaded."""
+    """The checkpoint of a model that is in memory already.
+
+    Raises:
+        UserError: where the model cannot be measured, as with `each_checkpoint`.
+    """
     from interp.models.head import base_of
 
     base = base_of(model)
@@ -326,20 +385,20 @@ def held_checkpoint(model: "PreTrainedModel | PeftModel", tokenizer: "PreTrained
 
 
 def active_adapters(model: "PreTrainedModel | PeftModel") -> list[str]:
-    """The names of the adapters that a model in memory runs with."""
+    """The names of the adapters that are active in a model in memory."""
     return [str(name) for name in getattr(model, "active_adapters", [])] if hasattr(model, "peft_config") else []
 
 
 def _placed(model: "AnyModel", place: str, loading: Loading) -> "AnyModel":
-    """The model as a whole on its device, where transformers has not put its layers on theirs."""
+    """The model moved to its device as a whole, unless transformers has placed its layers already."""
     return model.to(place) if _placement(place, loading) is None else model  # type: ignore[arg-type]  # functools.wraps
 
 
 def _placement(place: str, loading: Loading) -> str | dict[str, str] | None:
-    """The device map for transformers; None where the model is moved to its device as a whole."""
+    """The device map for transformers; None where `_placed` moves the model to its device."""
     if loading.device_map == "auto":
         return "auto"
-    return None if loading.quantization == "none" else {"": place}
+    return None if loading.quantization == "none" else {"": place}  # quantised weights are placed while loading
 
 
 def _quantized(quantization: Quantization, dtype: "torch.dtype") -> "BitsAndBytesConfig | None":
@@ -351,12 +410,12 @@ def _quantized(quantization: Quantization, dtype: "torch.dtype") -> "BitsAndByte
 
 
 def _dtype(ckpt: str, source: Source, place: str, loading: Loading) -> "torch.dtype":
-    """The precision to load in; how many weights there are is asked only where it decides."""
+    """The precision to load in. The weights are counted only where their number decides it."""
     from interp.models.precision import chosen_dtype, free_bytes
 
     free = free_bytes(place, spread=loading.device_map == "auto")
-    asked = loading.dtype == "auto" and free is not None and not loading.training
-    parameters = _parameters(ckpt, source, loading.remote_code) if asked else 0
+    decisive = loading.dtype == "auto" and free is not None and not loading.training
+    parameters = _parameters(ckpt, source, loading.remote_code) if decisive else 0
     return chosen_dtype(loading.dtype, parameters, free, training=loading.training)
 
 
@@ -367,14 +426,19 @@ def _parameters(ckpt: str, source: Source, remote_code: bool) -> int:
 
     try:
         config = AutoConfig.from_pretrained(source.model, revision=source.revision, trust_remote_code=remote_code)
-        with torch.device("meta"):
+        with torch.device("meta"):  # shapes without memory
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=remote_code)
-    except Exception as error:  # transformers meets a strange file with exceptions of any type
+    except Exception as error:  # transformers answers a damaged file with exceptions of any type
         raise _not_loaded(ckpt, source, error) from error
     return int(model.num_parameters())
 
 
 def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTrainedModel":
+    """The model without its adapter, loaded by transformers.
+
+    Raises:
+        UserError: where it cannot be loaded, lacks weights, or its attention kernel leaves something out.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
@@ -382,7 +446,8 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
     exact_products(place)
     dtype = _dtype(ckpt, source, place, loading)
     try:
-        found: Any = AutoModelForCausalLM.from_pretrained(  # typed as a model, a pair with output_loading_info
+        # transformers declares a model; with output_loading_info it returns the pair (model, information)
+        pair: Any = AutoModelForCausalLM.from_pretrained(
             source.model,
             dtype=dtype,
             device_map=_placement(place, loading),
@@ -391,27 +456,31 @@ def _base(ckpt: str, source: Source, place: str, loading: Loading) -> "PreTraine
             output_loading_info=True,
             revision=source.revision,
             trust_remote_code=loading.remote_code,
-            # transformers would put an adapter on that lies beside the model: what is said to be loaded is the model
+            # transformers would also load an adapter from the model's directory; the user asked for the model alone
             adapter_kwargs={"subfolder": "none"} if Path(source.model).is_dir() else {},
         )
-    except Exception as error:  # transformers meets a strange file with exceptions of any type
+    except Exception as error:  # transformers answers a damaged file with exceptions of any type
         raise _not_loaded(ckpt, source, error) from error
-    model: PreTrainedModel = found[0]
+    model: PreTrainedModel = pair[0]
     refuse_lacking_kernel(ckpt, model)
-    if missing := sorted(found[1]["missing_keys"]):  # transformers goes on with random numbers in their place
+    if missing := sorted(pair[1]["missing_keys"]):  # transformers fills missing weights with random numbers
         raise UserError(f"--ckpt {ckpt}: {source.model} lacks the weights {', '.join(missing)[:200]}")
     return model
 
 
 def refuse_lacking_kernel(ckpt: str, model: "PreTrainedModel") -> None:
-    """Errors: UserError where the attention kernel leaves out what the configuration or the weights ask for.
+    """Refuses an attention kernel that leaves out what the configuration or the weights ask for.
 
-    Some versions of transformers ran Gemma-2 under a kernel without its soft-capping, and said nothing: its logits were
-    off by 0.3, and a model compared with itself does not show it."""
+    Some versions of transformers silently ran Gemma-2 under a kernel without its soft-capping. Its logits were off by
+    0.3; comparing the model with itself does not show this.
+
+    Raises:
+        UserError: where the kernel is sdpa and the attention has soft-capping or sinks.
+    """
     kernel = getattr(model.config, "_attn_implementation", None) or "eager"
     capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
     sinks = any(name.endswith(".sinks") for name, _ in model.named_parameters())
-    lacking = [word for word, asked in (("soft-capping", capped), ("sinks", sinks)) if asked and kernel == "sdpa"]
+    lacking = [word for word, needed in (("soft-capping", capped), ("sinks", sinks)) if needed and kernel == "sdpa"]
     if lacking:
         raise UserError(
             f"--ckpt {ckpt}: its attention has {' and '.join(lacking)}, which the kernel {kernel} leaves out; "
@@ -422,24 +491,35 @@ def refuse_lacking_kernel(ckpt: str, model: "PreTrainedModel") -> None:
 def _refuse_unknown_tokens(
     ckpt: str, model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
-    """Errors: UserError where a text could have tokens that the model does not know; control tokens no text has."""
+    """Refuses a tokenizer that can turn a text into tokens that the model lacks.
+
+    Control tokens do not count: the contents of prompts never hold them.
+
+    Raises:
+        UserError: where an ordinary token has an id beyond the model's vocabulary.
+    """
     size = model.config.get_text_config().vocab_size
     control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    if odd := [token for token, index in tokenizer.get_vocab().items() if index >= size and index not in control]:
-        raise UserError(f"--ckpt {ckpt}: its tokenizer has {len(odd)} tokens that the model lacks, such as {odd[0]!r}")
+    if unknown := [token for token, index in tokenizer.get_vocab().items() if index >= size and index not in control]:
+        raise UserError(
+            f"--ckpt {ckpt}: its tokenizer has {len(unknown)} tokens that the model lacks, such as {unknown[0]!r}"
+        )
 
 
 def device_named(device: str) -> str:
-    """The device that a name stands for; auto: cuda, else mps, else cpu. Errors: UserError where it is not there."""
+    """The device that a name stands for; auto: cuda, else mps, else cpu.
+
+    Raises:
+        UserError: where this machine has no such device, or the name is malformed.
+    """
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return next(name for name, there in available.items() if there)
+        return next(name for name, present in available.items() if present)
     if not available.get(device.partition(":")[0], False):
-        raise UserError(
-            f"--device {device}: not available here; there is {', '.join(k for k, v in available.items() if v)}"
-        )
+        devices = ", ".join(name for name, present in available.items() if present)
+        raise UserError(f"--device {device}: not available here; there is {devices}")
     if device.startswith("cuda:") and not device.removeprefix("cuda:").isdigit():
         raise UserError(f"--device {device}: write cuda or cuda:0")
     if device.startswith("cuda:") and int(device.removeprefix("cuda:")) >= torch.cuda.device_count():
@@ -448,27 +528,28 @@ def device_named(device: str) -> str:
 
 
 def _fingerprint(source: Source) -> str:
-    """Twelve hex digits over local weights, configurations and templates; of large files their ends, which tell
-    training runs apart.
+    """Twelve hex digits over local weights, configurations and templates.
 
-    Reading a small file whole also brings it into memory in order: mapped weights that are first touched at random
-    take many times longer on a cold disk (measured: 18 s against 1 s for 540 MB)."""
+    Of files above `WHOLE_BYTES` only the first and the last 16 MiB are read, which suffices to tell training runs
+    apart. Reading a smaller file whole also brings it into memory in order: mapped weights that are first touched at
+    random take many times longer on a cold disk (measured: 18 s against 1 s for 540 MB)."""
     digest = hashlib.sha256()
     for folder in filter(None, (Path(source.model), source.adapter)):
         kinds = (".safetensors", ".json", ".jinja")
-        ours = RUN_FILES if folder == source.adapter else ()
-        found = folder.iterdir() if folder.is_dir() else ()
-        for file in sorted(f for f in found if f.suffix in kinds and f.name not in ours and f.is_file()):
+        skipped = RUN_FILES if folder == source.adapter else ()
+        paths = folder.iterdir() if folder.is_dir() else ()
+        for file in sorted(p for p in paths if p.suffix in kinds and p.name not in skipped and p.is_file()):
             size = file.stat().st_size
             digest.update(f"{file.name} {size}".encode())
             with file.open("rb") as stream:
                 while block := stream.read(1 << 24):
                     digest.update(block)
-                    if size > WHOLE_BYTES:
+                    if size > WHOLE_BYTES:  # after the first block, skip to the last one
                         stream.seek(max(stream.tell(), size - (1 << 24)))
     return digest.hexdigest()[:12]
 
 
 def _commit(model: "PreTrainedModel | PeftModel") -> str:
+    """The hub's commit after a blank; nothing for local files."""
     commit = getattr(model.config, "_commit_hash", None)
     return f" {commit}" if commit else ""

@@ -1,4 +1,7 @@
-"""What the model answers: greedily, or sampled from it by top-p, many questions at a time."""
+"""The model's answers: greedy, sampled by top-p or branched, for many questions at a time.
+
+Prompts grow by one token at a time in the rows of one batch, and texts become replies. The module knows prompts, tokens
+and the format of a reply. It must not know which answers are right, or what is read of them afterwards."""
 
 import hashlib
 import re
@@ -17,20 +20,20 @@ from interp.models.thoughts import THOUGHTS, opens_thought, without_thoughts
 from interp.records import Question
 
 ANSWER_TOKENS = 16
-"""An answer that is not ended within so many tokens is none: it is counted, and not put to the model."""
+"""An answer that has not ended after so many tokens is not one: it is counted, and its confidence is not read."""
 
 TYPICAL_TOKENS = 4
-"""What most answers have, for filling batches: in the later steps few of them are still being written."""
+"""How many tokens most answers have, for filling batches: few answers are still being written in the later steps."""
 NUCLEUS = 1024
-"""A nucleus is first looked for among so many tokens, which is much faster than sorting a vocabulary."""
+"""A nucleus is first looked for among so many of the likeliest tokens: much faster than sorting a vocabulary."""
 
 FORKED = 2
-"""At so many of an answer's first tokens other tokens are tried by branching."""
+"""Branching tries other tokens at so many of an answer's first tokens."""
 FORKS = 32
-"""So many of the likeliest tokens are known at each of them."""
+"""How many of the likeliest tokens are recorded at each of these."""
 
 Pick = Callable[[Tensor, int, np.ndarray], Tensor]
-"""(log-probabilities [rows, vocabulary], step, rows' numbers) -> the next token of each row, [rows]."""
+"""(logits [rows, vocabulary], step, numbers of the rows' prompts [rows]) -> the next token of each row, [rows]."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +45,27 @@ class Continuation:
     tokens: int
     """How many tokens were generated, the ending one included."""
     finished: bool
-    """The model ended it by itself; False where it was cut off."""
+    """Whether the model ended it; False where it was cut off."""
 
 
 Heard = Callable[[Sequence[int], Sequence[Continuation], PromptsRead, Sequence[int]], None]
-"""Called when a batch is written, while its prompts are still at hand as they were read: (numbers of the continuations,
-the continuations, the prompts, the number of each continuation's prompt among them)."""
+"""Called when a batch has been written, while the cache of its prompts is still held. Arguments: the numbers of the
+continuations, the continuations, the prompts as they were read, the number of each continuation's prompt among them."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a branch begins: with some tokens, and where they end with one that need not be the likeliest."""
+    """How a branch begins: with some given tokens, then with a token of a given rank."""
 
     tokens: tuple[int, ...] = ()
     """The tokens that it begins with, at most `FORKED`."""
     rank: int = 0
-    """After them, which token by likelihood; 0: the likeliest."""
+    """The rank by likelihood of the token after them; 0: the likeliest."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """An answer that begins in a given way and goes on greedily, and what else could have been its first tokens."""
+    """An answer that begins in a given way and goes on greedily, and the alternatives to its first tokens."""
 
     said: Continuation
     """The answer."""
@@ -74,10 +77,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class Reply:
-    """What one question was answered with."""
+    """The model's reply to one question."""
 
     answer: str | None
-    """The answer; None where the reply has none, or was cut off within it."""
+    """The answer; None where the reply has none, or where it was cut off within the answer."""
     level: int | None
     """Index of the level that the reply states; None where it states none, or where the slot was not reached."""
     text: str
@@ -87,13 +90,15 @@ class Reply:
 
     @property
     def parsed(self) -> bool:
-        """A free reply held both an answer and a level."""
+        """Whether a free reply held both an answer and a level."""
         return self.answer is not None and self.level is not None
 
 
 class Generator:
-    """Writes the continuations of many prompts at once: the shared prefix read once, like lengths together, rows
-    dropped as they finish."""
+    """Writes the continuations of many prompts at once.
+
+    The shared prefix is read once, prompts of similar length are batched together, and a continuation that has ended
+    leaves its batch."""
 
     def __init__(
         self,
@@ -105,13 +110,23 @@ class Generator:
         *,
         reply_tokens: int = REPLY_TOKENS,
     ) -> None:
-        """stops: token ids that end a line or a turn; turn_ends: those that end a turn; eos_ids: those that end it
-        within a thought too, which others may only end (gpt-oss). reply_tokens: how long a free reply may get."""
+        """Keeps what all continuations need; reads nothing.
+
+        Args:
+            prefix: The model that has read the shared prefix.
+            prompter: Gives the tokenizer and the control tokens of the chat template.
+            stops: Token ids that end a line or a turn.
+            turn_ends: Token ids that end a turn.
+            eos_ids: Token ids that end a turn within a thought, too; a token of `turn_ends` alone may end only the
+                thought there (gpt-oss).
+            reply_tokens: How many tokens a free reply has at most.
+        """
         self.prefix = prefix
         self.tokenizer = prompter.tokenizer
         self.stops = torch.tensor(sorted(stops), device=prefix.model.device)
         self.turn_ends = torch.tensor(sorted(turn_ends), device=prefix.model.device)
         self.eos_ids, self.reply_tokens = frozenset(eos_ids), reply_tokens
+        # control tokens are left out of texts, except those that are marks of thoughts or parts of such marks
         marks = [mark for pair in THOUGHTS for mark in pair]
         silent = [token for token in prompter.chat.control_tokens if not any(token in mark for mark in marks)]
         self._silent = frozenset(self.tokenizer.convert_tokens_to_ids(token) for token in silent)
@@ -124,8 +139,18 @@ class Generator:
         lines: bool = True,
         heard: Heard | None = None,
     ) -> list[Continuation]:
-        """The most likely token at every step, for each prompt in the order given; lines False: to the turn's end."""
-        return self._written(prompts, lambda logits, step, rows: logits.argmax(-1), most, lines, heard)
+        """Continues each prompt with the most likely token at every step.
+
+        Args:
+            prompts: Token ids of the prompts; equal ones are allowed.
+            most: How many tokens a continuation has at most.
+            lines: True: up to the end of the line or the turn; False: up to the end of the turn.
+            heard: Called for each batch that has been written.
+
+        Returns:
+            The continuation of each prompt, in the order given.
+        """
+        return self._written(prompts, lambda logits, step, numbers: logits.argmax(-1), most, lines, heard)
 
     def sampled(
         self,
@@ -136,36 +161,57 @@ class Generator:
         most: int = ANSWER_TOKENS,
         heard: Heard | None = None,
     ) -> list[Continuation]:
-        """One top-p sample for each prompt at temperature 1, each with its own source of chance.
+        """Draws one top-p sample for each prompt at temperature 1.
 
-        A sample depends on its prompt and its source only, not on what else is in the batch."""
+        A sample depends on its prompt and its random generator only, not on what else is in the batch.
+
+        Args:
+            prompts: Token ids of the prompts; equal ones are allowed.
+            draws: For each prompt its own random generator.
+            top_p: The probability of the nucleus, in (0, 1].
+            most: How many tokens a sample has at most.
+            heard: Called for each batch that has been written.
+
+        Returns:
+            The sample of each prompt, in the order given.
+        """
+        # [prompts, most]: all numbers are drawn beforehand, so that they do not depend on when a sample ends
         chances = np.array([draw.random(most) for draw in draws])
 
-        def pick(logits: Tensor, step: int, rows: np.ndarray) -> Tensor:
-            return top_p_token(logits, torch.from_numpy(chances[rows, step]).to(logits), top_p)
+        def pick(logits: Tensor, step: int, numbers: np.ndarray) -> Tensor:
+            return top_p_token(logits, torch.from_numpy(chances[numbers, step]).to(logits), top_p)
 
         return self._written(prompts, pick, most, True, heard)
 
     def branched(
         self, prompts: Sequence[Sequence[int]], starts: Sequence[Start], *, most: int = ANSWER_TOKENS
     ) -> list[Branch]:
-        """Each prompt's answer that begins as its start says and goes on with the likeliest token at every step."""
+        """Continues each prompt with a given start, then with the likeliest token at every step.
+
+        Args:
+            prompts: Token ids of the prompts; equal ones are allowed.
+            starts: For each prompt how its answer begins.
+            most: How many tokens an answer has at most.
+
+        Returns:
+            The branch of each prompt, in the order given.
+        """
         forks: list[list[tuple[tuple[int, float], ...]]] = [[] for _ in prompts]
         first: list[list[int]] = [[] for _ in prompts]
 
-        def pick(logits: Tensor, step: int, rows: np.ndarray) -> Tensor:
+        def pick(logits: Tensor, step: int, numbers: np.ndarray) -> Tensor:
             if step >= FORKED:
                 return logits.argmax(-1)
-            logprobs, order = logits.log_softmax(-1).topk(min(FORKS, logits.shape[-1]))
+            logprobs, order = logits.log_softmax(-1).topk(min(FORKS, logits.shape[-1]))  # [rows, FORKS] each
             tokens = order[:, 0].clone()
-            for number, row in enumerate(rows):
-                start = starts[row]
+            for row, number in enumerate(numbers):  # row of the logits, number of its prompt
+                start = starts[number]
                 if step < len(start.tokens):
-                    tokens[number] = start.tokens[step]
+                    tokens[row] = start.tokens[step]
                 elif step == len(start.tokens):
-                    tokens[number] = order[number, start.rank]
-                forks[row].append(tuple(zip(order[number].tolist(), logprobs[number].tolist(), strict=True)))
-                first[row].append(int(tokens[number]))
+                    tokens[row] = order[row, start.rank]
+                forks[number].append(tuple(zip(order[row].tolist(), logprobs[row].tolist(), strict=True)))
+                first[number].append(int(tokens[row]))
             return tokens
 
         written = self._written(prompts, pick, most, True, None)
@@ -178,13 +224,14 @@ class Generator:
         if not prompts:
             return []
         length = self.prefix.shared_length(prompts)
-        found: dict[int, Continuation] = {}
-        copies = Counter(map(tuple, prompts))  # which share their prompt
+        continuations: dict[int, Continuation] = {}
+        copies = Counter(map(tuple, prompts))
+        # equal prompts are read once: each copy is charged its share of the prompt and its own tokens
         sizes = [(len(prompt) - length) // copies[tuple(prompt)] + TYPICAL_TOKENS for prompt in prompts]
         for batch in self.prefix.batches(sizes):
             written = self._batch([prompts[i] for i in batch], length, batch, pick, most, lines, heard)
-            found |= dict(zip(batch, written, strict=True))
-        return [found[i] for i in range(len(prompts))]
+            continuations |= dict(zip(batch, written, strict=True))
+        return [continuations[i] for i in range(len(prompts))]
 
     def _batch(
         self,
@@ -196,53 +243,55 @@ class Generator:
         lines: bool,
         heard: Heard | None,
     ) -> list[Continuation]:
-        unlike = {prompt: number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        owners = [unlike[tuple(prompt)] for prompt in prompts]
-        branches = Branches(self.prefix, length, list(unlike), owners)
+        """The continuations of one batch of prompts; numbers: those of the prompts among all prompts."""
+        distinct = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        owners = [distinct[tuple(prompt)] for prompt in prompts]
+        branches = Branches(self.prefix, length, list(distinct), owners)
         read = branches.read() if heard else None
         ends = self.stops if lines else self.turn_ends
         written: list[list[int]] = [[] for _ in prompts]
         finished = np.zeros(len(prompts), dtype=bool)
-        alive, logits = np.arange(len(prompts)), branches.logits
+        alive, logits = np.arange(len(prompts)), branches.logits  # rows that go on, [alive]; [alive, vocabulary]
         for step in range(most):
             tokens = pick(logits, step, np.array(numbers)[alive])
             for row, token, end in zip(alive, tokens.tolist(), torch.isin(tokens, ends).tolist(), strict=True):
                 written[row].append(token)
                 if lines:
                     finished[row] = end or "\n" in self.tokenizer.decode([token])
-                else:
+                else:  # within a thought only `eos_ids` end the turn
                     finished[row] = end and (token in self.eos_ids or not opens_thought(self._text(written[row])))
             alive = alive[~finished[alive]]
             if not len(alive) or step == most - 1:
                 break
             logits = branches.grown(alive, [written[row][-1] for row in alive])
-        del branches, logits
-        said = [
+        del branches, logits  # frees the grown cache; `read` still holds the prompts
+        continuations = [
             Continuation(self._line(ids) if lines else self._text(ids), len(ids), end)
             for ids, end in zip(written, finished.tolist(), strict=True)
         ]
         if heard and read:
-            heard(numbers, said, read, owners)
-        return said
+            heard(numbers, continuations, read, owners)
+        return continuations
 
     def _line(self, ids: list[int]) -> str:
+        """The first line, without control tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip().split("\n")[0].strip()
 
     def _text(self, ids: list[int]) -> str:
         """Several lines, with the control tokens that mark thoughts and no others."""
-        return str(self.tokenizer.decode([i for i in ids if i not in self._silent])).strip()
+        return str(self.tokenizer.decode([token for token in ids if token not in self._silent])).strip()
 
 
 def slot_replies(
     generator: Generator, prompter: Prompter, questions: Sequence[Question], heard: Heard | None = None
 ) -> list[Reply]:
     """Each question's greedy answer, written into the slot after "Answer:"."""
-    written = generator.greedy([prompter.transcript(question).ids for question in questions], heard=heard)
-    return [slot_reply(said) for said in written]
+    continuations = generator.greedy([prompter.transcript(question).ids for question in questions], heard=heard)
+    return [slot_reply(continuation) for continuation in continuations]
 
 
 def slot_reply(said: Continuation) -> Reply:
-    """The answer that was written into the slot; None where it was not ended."""
+    """The reply with the answer that was written into the slot; its answer is None where it is empty or was cut off."""
     return Reply(said.text if said.finished and said.text else None, None, said.text, said.tokens)
 
 
@@ -251,12 +300,12 @@ def free_replies(
 ) -> list[Reply]:
     """Each question's whole greedy reply, from its first word to the end of the turn."""
     prompts = [prompter.transcript(question, free=True).ids for question in questions]
-    written = generator.greedy(prompts, most=generator.reply_tokens, lines=False, heard=heard)
-    return [free_reply(said, prompter) for said in written]
+    continuations = generator.greedy(prompts, most=generator.reply_tokens, lines=False, heard=heard)
+    return [free_reply(continuation, prompter) for continuation in continuations]
 
 
 def free_reply(said: Continuation, prompter: Prompter) -> Reply:
-    """What a whole reply says."""
+    """The answer and the level that a whole reply states."""
     return parsed_reply(
         said.text,
         prompter.confidence,
@@ -269,45 +318,82 @@ def free_reply(said: Continuation, prompter: Prompter) -> Reply:
 def parsed_reply(
     text: str, confidence: ConfidenceFormat, *, tokens: int = 0, finished: bool = True, opened: bool = False
 ) -> Reply:
-    """What the first lines labelled "Answer:" and "Confidence:" say outside of thoughts; None for what is not there.
+    """The reply that a text states outside of thoughts, by its first lines labelled "Answer:" and "Confidence:".
 
-    finished: False where the reply was cut off, whose last line then says nothing. opened: the prompt has opened a
-    thought, in which the reply begins."""
-    found: dict[str, str] = {}
+    Args:
+        text: The text as the model wrote it.
+        confidence: The format of the confidence.
+        tokens: How many tokens were generated.
+        finished: False where the reply was cut off; its last line is then left out.
+        opened: Whether the prompt has opened a thought, in which the reply begins.
+
+    Returns:
+        The reply. Its answer or level is None where the text has no such line, its level also where the line names none
+        of the format's levels.
+    """
+    values: dict[str, str] = {}  # by label
     for line in (without_thoughts(text, opened=opened) or "").splitlines()[: None if finished else -1]:
+        # Markdown may stand around the label: "**Answer:** Paris", "- Confidence = 7", "> *Answer*: Paris"
         if labelled := re.match(r"[\s*_#>-]*(answer|confidence)[*_]*\s*[:=][*_]*\s*(\S.*)", line, re.IGNORECASE):
-            said = labelled[2].strip()
-            bare = said.rstrip("*_")
-            found.setdefault(labelled[1].casefold(), bare.strip() if len(said) - len(bare) > 1 else said)
-    level = confidence.level_of(found["confidence"]) if "confidence" in found else None
-    return Reply(found.get("answer"), level, text, tokens)
+            value = labelled[2].strip()
+            bare = value.rstrip("*_")
+            # two or more marks at the end close a bold text; a single one may belong to the answer
+            values.setdefault(labelled[1].casefold(), bare.strip() if len(value) - len(bare) > 1 else value)
+    level = confidence.level_of(values["confidence"]) if "confidence" in values else None
+    return Reply(values.get("answer"), level, text, tokens)
 
 
 def top_p_token(logits: Tensor, chance: Tensor, top_p: float) -> Tensor:
-    """The token at quantile `chance` of the nucleus: the fewest most likely tokens with at least top_p of probability.
+    """Draws a token from the nucleus: the fewest most likely tokens with at least top_p of probability.
 
-    logits: [rows, vocabulary]; chance: [rows], uniform in [0, 1). Holtzman et al. 2020."""
+    Holtzman et al. 2020.
+
+    Args:
+        logits: Logits, [rows, vocabulary].
+        chance: The quantile of the nucleus at which the token lies, uniform in [0, 1), [rows].
+        top_p: The probability of the nucleus, in (0, 1]; 1: the nucleus is the whole vocabulary.
+
+    Returns:
+        The token of each row, [rows].
+    """
     probability = logits.softmax(-1)
-    likely, order = probability.topk(min(NUCLEUS, logits.shape[-1]))
-    found = _quantile(likely, order, chance, top_p)
-    far = likely.sum(-1) <= (chance if top_p == 1 else top_p)  # what is sought may lie beyond: sort the vocabulary
-    if far.any():
-        found[far] = _quantile(*probability[far].sort(dim=-1, descending=True), chance[far], top_p)
-    return found
+    likely, order = probability.topk(min(NUCLEUS, logits.shape[-1]))  # [rows, NUCLEUS] each
+    tokens = _quantile(likely, order, chance, top_p)
+    # rows whose nucleus, or whose quantile of the whole vocabulary, may lie beyond `likely`: sort the vocabulary
+    beyond = likely.sum(-1) <= (chance if top_p == 1 else top_p)
+    if beyond.any():
+        tokens[beyond] = _quantile(*probability[beyond].sort(dim=-1, descending=True), chance[beyond], top_p)
+    return tokens
 
 
 def _quantile(likely: Tensor, order: Tensor, chance: Tensor, top_p: float) -> Tensor:
-    """The token at quantile `chance` of the nucleus among tokens in falling order of probability."""
+    """The token at quantile `chance` of the nucleus among tokens in falling order of probability.
+
+    likely: probabilities, [rows, tokens]; order: the tokens, [rows, tokens]; chance: [rows]. Gives [rows]. Example with
+    top_p = 0.8:
+
+        likely     0.5  0.25  0.125  0.0625 ...
+        before     0    0.5   0.75   0.875      probability of all likelier tokens
+        nucleus    0.5  0.25  0.125  0          a token belongs to it where `before` is less than top_p
+        reach      0.5  0.75  0.875  0.875      chance 0.6 looks for 0.6 * 0.875 = 0.525: the second token
+    """
     before = likely.cumsum(-1) - likely
     nucleus = likely.where(before < top_p, 0)
     reach = nucleus.cumsum(-1)
+    # with top_p 1 the nucleus is the whole vocabulary, of which `likely` may hold a part only
     whole = torch.ones_like(chance) if top_p == 1 else reach[:, -1]
-    place = torch.searchsorted(reach, (chance * whole)[:, None], right=True)
-    last = (nucleus > 0).sum(-1, keepdim=True) - 1
+    place = torch.searchsorted(reach, (chance * whole)[:, None], right=True)  # [rows, 1]
+    last = (nucleus > 0).sum(-1, keepdim=True) - 1  # rounding must not lead beyond the nucleus
     return order.gather(-1, place.minimum(last))[:, 0]
 
 
 def source_of_chance(seed: int, question: Question, number: int) -> np.random.Generator:
-    """The source of the number-th sample for a question: the same whatever else is asked, on every machine."""
+    """The random generator of one sample for a question: the same whatever else is asked, on every machine.
+
+    Args:
+        seed: The seed of the run.
+        question: The question, known by its id.
+        number: Which sample of the question it is.
+    """
     digest = hashlib.sha256(f"{seed}|{question.id}|{number}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))

@@ -1,4 +1,6 @@
-"""In which precision a model is read: float32 wherever it fits, and products that are what they are called."""
+"""Decides the precision in which a model runs: float32 wherever it fits, with products in full float32.
+
+The module knows numbers of weights and bytes, not checkpoints."""
 
 from typing import TYPE_CHECKING
 
@@ -8,21 +10,29 @@ if TYPE_CHECKING:
     import torch
 
 BYTES = 4
-"""Of a weight in float32."""
+"""Bytes of a weight in float32."""
 ROOM = 0.25
-"""What a run needs beside the weights, as a share of them: activations, keys and values, masks."""
+"""The memory that a run needs beside the weights, as a share of theirs: activations, keys and values, masks."""
 LEAST_ROOM = 2 << 30
-"""The least that it needs, in bytes."""
+"""The least memory that a run needs beside the weights, in bytes (2 GiB)."""
 
 
 def fits_in_float32(parameters: int, free: int) -> bool:
-    """Whether a model of so many parameters, and a run on it, fit into `free` bytes in float32."""
+    """Whether a model with this many parameters, and a run on it, fit into `free` bytes in float32."""
     weights = BYTES * parameters
     return weights + max(ROOM * weights, LEAST_ROOM) <= free
 
 
 def free_bytes(place: str, *, spread: bool = False) -> int | None:
-    """The free memory of an accelerator, or of all of them where a model is spread; None for other devices."""
+    """The free memory of a GPU in bytes.
+
+    Args:
+        place: the device, such as cuda:1.
+        spread: whether the model is spread over all GPUs; their free memory is then added up.
+
+    Returns:
+        None for devices other than cuda.
+    """
     import torch
 
     if not place.startswith("cuda"):
@@ -34,9 +44,14 @@ def free_bytes(place: str, *, spread: bool = False) -> int | None:
 def chosen_dtype(wanted: str, parameters: int, free: int | None, *, training: bool = False) -> "torch.dtype":
     """The precision that `wanted` stands for.
 
-    auto: float32 wherever weights and run fit, since in bfloat16 the same text read twice differs by more than many
-    effects; else bfloat16. training: for training and sampling, where it is bfloat16 on every accelerator.
-    free: bytes on the accelerator; None where there is none, and all is float32."""
+    Args:
+        wanted: the name of a dtype of torch, or auto: float32 wherever weights and run fit, else bfloat16. In bfloat16
+            the same text read twice differs by more than many effects.
+        parameters: how many weights the model has.
+        free: free bytes on the accelerator; None without an accelerator, where auto is float32.
+        training: whether the model is for training, or the sampling before it: auto is then bfloat16 on every
+            accelerator.
+    """
     import torch
 
     if wanted == "auto":
@@ -47,13 +62,16 @@ def chosen_dtype(wanted: str, parameters: int, free: int | None, *, training: bo
 
 
 def exact_products(place: str) -> None:
-    """Turns off what multiplies float32 in fewer bits, and sees whether it is off.
+    """Turns off multiplication of float32 in fewer bits (TensorFloat-32), and checks that it is off.
 
-    TensorFloat-32 keeps ten bits of a number's fraction. Errors: UserError where products are still rounded so."""
+    Raises:
+        UserError: where products are still rounded to fewer bits.
+    """
     import torch
 
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    small = 1 + 2.0**-12 * torch.eye(64, device=place)
-    if not torch.equal(small @ torch.eye(64, device=place), small):
+    # 1 + 2^-12 needs twelve bits of fraction: float32 has 23, TensorFloat-32 ten, bfloat16 seven
+    probe = 1 + 2.0**-12 * torch.eye(64, device=place)
+    if not torch.equal(probe @ torch.eye(64, device=place), probe):
         raise UserError(f"--device {place}: multiplies float32 in fewer bits (TF32, bfloat16); switch that off first")

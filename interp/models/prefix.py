@@ -1,7 +1,8 @@
-"""One prefix, many continuations: the engine behind every measure.
+"""The shared-prefix engine: the tokens that all prompts begin with are read once, their continuations below them.
 
-What prompts have in common is read once. The continuations are packed into trees of tokens, a tree to a row, in which
-a common beginning stands once as well; a float mask lets each token see the prefix and its own ancestors only."""
+Continuations are packed into trees of tokens, in which a common beginning stands once, and trees stand side by side in
+the rows of a batch; a float mask lets each token see the prefix and its own ancestors only. The module knows token ids,
+nodes and masks. It must not know about questions, answers, confidence levels or instruments."""
 
 import copy
 import math
@@ -29,7 +30,17 @@ ROW_TOKENS = 384
 
 @dataclass
 class TokenTree:
-    """Continuations of one prefix that share their beginnings."""
+    """Continuations of one prefix that share their beginnings.
+
+    The continuations a b c, a b d and e make five nodes. On the right is what each node sees (`sight`):
+
+        prefix -+- 0:a -- 1:b -+- 2:c     tokens    a  b  c  d  e           0 1 2 3 4
+                |              +- 3:d     parents  -1  0  1  1 -1       0   1 . . . .
+                +- 4:e                    depths    0  1  2  2  0       1   1 1 . . .
+                                                                        2   1 1 1 . .
+                                                                        3   1 1 . 1 .
+                                                                        4   . . . . 1
+    """
 
     tokens: list[int] = field(default_factory=list)
     """The token of each node, parents before children."""
@@ -38,13 +49,21 @@ class TokenTree:
     depths: list[int] = field(default_factory=list)
     """How many nodes stand between each node and the prefix: its position less the prefix's length."""
     knockouts: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    """Pairs of nodes (looking, looked at) between which attention is knocked out in every layer."""
+    """Pairs of groups of nodes (looking, looked at) between which attention is knocked out in every layer."""
     knockouts_in_layer: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
     """Further pairs, by the one layer in which they are knocked out."""
     _children: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def insert(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
-        """Nodes of a path of `tokens` below node `after`, new ones made where the path leaves the tree."""
+        """Adds a path of tokens, which shares the nodes that earlier calls inserted.
+
+        Args:
+            tokens: The token ids of the path.
+            after: The node below which the path begins; -1: directly after the prefix.
+
+        Returns:
+            The node of each token. Nodes are new from where the path leaves the tree.
+        """
         path = []
         for token in tokens:
             if (after, token) not in self._children:
@@ -54,24 +73,38 @@ class TokenTree:
         return tuple(path)
 
     def branch(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
-        """Nodes of a path below node `after`, shared with no other: for other embeddings, or under a knockout."""
+        """Adds a path of new nodes, which no other path shares: for replaced embeddings, or under a knockout.
+
+        Args:
+            tokens: The token ids of the path.
+            after: The node below which the path begins; -1: directly after the prefix.
+
+        Returns:
+            The node of each token.
+        """
         path = []
         for token in tokens:
             after = self._added(token, after)
             path.append(after)
         return tuple(path)
 
-    def _added(self, token: int, after: int) -> int:
+    def _added(self, token: int, parent: int) -> int:
         self.tokens.append(token)
-        self.parents.append(after)
-        self.depths.append(self.depths[after] + 1 if after >= 0 else 0)
+        self.parents.append(parent)
+        self.depths.append(self.depths[parent] + 1 if parent >= 0 else 0)
         return len(self.tokens) - 1
 
     def sight(self, layer: int | None = None) -> np.ndarray:
-        """Which node sees which: itself and its ancestors, less what is knocked out. Shape [nodes, nodes], bool.
+        """Which node sees which: itself and its ancestors, without what is knocked out.
 
-        layer: what is knocked out in this one alone is left out as well."""
+        Args:
+            layer: Also applies the knockouts of this layer alone; None: only those of every layer.
+
+        Returns:
+            True where a node (row) sees a node (column), [nodes, nodes].
+        """
         seen = np.eye(len(self.tokens), dtype=bool)
+        # parents stand before children: a parent's row is complete when its children take it over
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 seen[node] |= seen[parent]
@@ -86,16 +119,16 @@ Standing = tuple[TokenTree, np.ndarray]
 
 @dataclass(frozen=True)
 class Forest:
-    """What reading some trees left behind."""
+    """The result of reading some trees."""
 
     cache: DynamicCache
     """Keys and values of the shared prefix and of all nodes, a row for each row of trees."""
     columns: np.ndarray
     """The position of each column of the cache, [rows, columns]."""
     places: list[tuple[int, np.ndarray]]
-    """For each tree its row, and the column of each of its nodes."""
+    """For each tree its row, and the column of each of its nodes, [nodes]."""
     reads: list[NextToken]
-    """For each tree what comes next after the nodes that are read."""
+    """For each tree what comes next after the nodes that are read, [reads]."""
 
 
 class SharedPrefix:
@@ -104,6 +137,16 @@ class SharedPrefix:
     def __init__(
         self, model: "PreTrainedModel | PeftModel", shared_prefix: Sequence[int], *, batch_tokens: int = 2048
     ) -> None:
+        """Reads the shared prefix.
+
+        Args:
+            model: The model, with its adapter in place.
+            shared_prefix: Token ids that prompts begin with; may be empty.
+            batch_tokens: How many tokens a batch holds at most, padding included; one long item may exceed it.
+
+        Raises:
+            UserError: where a layer's attention is neither full nor over a sliding window.
+        """
         self.model = model
         self.batch_tokens = batch_tokens
         self.windows = attention_windows(model)
@@ -112,7 +155,17 @@ class SharedPrefix:
         self._read(shared_prefix)
 
     def extended(self, ids: Sequence[int]) -> "SharedPrefix":
-        """The same model having read `ids`, which begin with the shared prefix; only what is new is read."""
+        """The same model with a longer shared prefix; only the new tokens are read.
+
+        Args:
+            ids: Token ids that begin with the present shared prefix.
+
+        Returns:
+            A new object; this one stays as it is.
+
+        Raises:
+            ValueError: where `ids` do not begin with the shared prefix.
+        """
         if tuple(ids[: len(self.shared_prefix)]) != self.shared_prefix:
             raise ValueError("the longer shared prefix does not begin with the shorter one")
         longer = copy.copy(self)
@@ -120,24 +173,37 @@ class SharedPrefix:
         return longer
 
     def _read(self, ids: Sequence[int]) -> None:
-        """Reads what `ids` have beyond the shared prefix; keys and values before are shared with all who read them."""
+        """Reads the tokens of `ids` beyond the shared prefix.
+
+        Keys and values that were read before are never changed, so that several objects may share them."""
         if len(ids) > len(self.shared_prefix):
             tree = TokenTree()
             path = tree.insert(ids[len(self.shared_prefix) :])
             with torch.no_grad():
                 forest = self._forward([len(self.shared_prefix)], [tree], [path[-1:]])
+            # one row: keys and values of each layer are [1, heads, tokens, width]
             self._keys_values = [(keys, values) for keys, values, _ in forest.cache]
         self.shared_prefix = tuple(ids)
 
     def shared_length(self, sequences: Sequence[Sequence[int]]) -> int:
-        """How many tokens of the shared prefix all sequences begin with, leaving each at least one of its own."""
+        """How many tokens of the shared prefix all sequences begin with.
+
+        The last token of the shortest sequence is never counted: each sequence has at least one token to feed."""
         shortest = min(map(len, sequences)) - 1
         return min(common_length([self.shared_prefix, *sequences]), shortest)
 
     def batches(self, sizes: Sequence[int]) -> Iterator[list[int]]:
-        """Indices of items of like size, each batch at most `batch_tokens` after padding, longest first."""
+        """Groups items of similar size into batches, the longest items first.
+
+        Args:
+            sizes: How many tokens each item has.
+
+        Yields:
+            Indices of the items of one batch, which has at most `batch_tokens` tokens after padding, or one item.
+        """
         batch: list[int] = []
         for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+            # batch[0] is the longest item of the batch: all others are padded to its size
             if batch and sizes[batch[0]] * (len(batch) + 1) > self.batch_tokens:
                 yield batch
                 batch = []
@@ -153,24 +219,44 @@ class SharedPrefix:
         reads: Sequence[Sequence[int]],
         embeds: Callable[[int], Tensor] | None = None,
     ) -> Iterator[tuple[int, NextToken]]:
-        """(index of the tree, what comes next after its nodes that are read), batch by batch.
+        """Reads trees batch by batch; the cache of a batch is freed before the next one is read.
 
-        lengths: how much of the shared prefix the trees continue, each as much or one number for all. embeds: what to
-        feed a tree instead of its tokens, [nodes, width]; it is asked when the tree's batch is read, so that no others
-        are held. The cache of a batch is let go before the next one is read."""
+        Args:
+            lengths: How many tokens of the shared prefix each tree continues, or one number for all trees.
+            trees: The trees to read.
+            reads: For each tree the nodes after which the next token is wanted.
+            embeds: Gives, for the index of a tree, the embeddings to feed in place of its tokens, [nodes, width]. It is
+                called when the tree's batch is read, so that only one batch of embeddings is held.
+
+        Yields:
+            The index of a tree, and what comes next after its nodes in `reads`, [reads]. Trees come in the order of
+            the batches, not in the order given.
+        """
         lengths = [lengths] * len(trees) if isinstance(lengths, int) else lengths
         for batch in self.batches([len(tree.tokens) for tree in trees]):
-            fed = [embeds(i) for i in batch] if embeds else None
-            below = [lengths[i] for i in batch]
-            found = self._forward(below, [trees[i] for i in batch], [reads[i] for i in batch], fed).reads
-            while found:
-                yield batch[len(batch) - len(found)], found.pop(0)
+            batch_embeds = [embeds(i) for i in batch] if embeds else None
+            batch_lengths = [lengths[i] for i in batch]
+            predictions = self._forward(
+                batch_lengths, [trees[i] for i in batch], [reads[i] for i in batch], batch_embeds
+            ).reads
+            while predictions:  # popped, so that nothing here keeps a prediction that the caller has dropped
+                yield batch[len(batch) - len(predictions)], predictions.pop(0)
 
     def path_logits(self, length: int, tree: TokenTree, reads: Sequence[int], embeds: Tensor) -> NextToken:
-        """What comes next, [steps, reads], in one tree fed [steps, nodes, width], with gradient."""
-        copies = len(embeds)
-        found = self._forward([length] * copies, [tree] * copies, [reads] * copies, list(embeds)).reads
-        return NextToken(found[0].head, torch.stack([one.hidden for one in found]))
+        """Reads one tree several times, each time with other embeddings, with gradient.
+
+        Args:
+            length: How many tokens of the shared prefix the tree continues.
+            tree: The tree.
+            reads: Its nodes after which the next token is wanted.
+            embeds: The embeddings of each step, [steps, nodes, width].
+
+        Returns:
+            What comes next, [steps, reads].
+        """
+        steps = len(embeds)
+        predictions = self._forward([length] * steps, [tree] * steps, [reads] * steps, list(embeds)).reads
+        return NextToken(predictions[0].head, torch.stack([prediction.hidden for prediction in predictions]))
 
     @torch.no_grad()
     def embedded(self, tokens: Sequence[int]) -> Tensor:
@@ -179,12 +265,25 @@ class SharedPrefix:
         return embedded
 
     def fork(self, length: int, rows: int) -> DynamicCache:
-        """A cache of the shared prefix's first `length` tokens for `rows` rows; views, copied only when they grow.
+        """A cache of the beginning of the shared prefix, the same in every row.
 
-        Every layer keeps all tokens, sliding ones too: windows are in the masks."""
+        Args:
+            length: How many tokens of the shared prefix it holds.
+            rows: How many rows it has.
+
+        Returns:
+            Views of the keys and values that were read, which are copied only when the cache grows. Every layer keeps
+            all tokens, sliding layers too: windows are in the masks.
+        """
         if not length:
             return DynamicCache()
-        return DynamicCache([tuple(x[:, :, :length].expand(rows, -1, -1, -1) for x in kv) for kv in self._keys_values])
+        # each layer: [1, heads, tokens, width] -> [rows, heads, length, width]
+        return DynamicCache(
+            [
+                tuple(states[:, :, :length].expand(rows, -1, -1, -1) for states in keys_values)
+                for keys_values in self._keys_values
+            ]
+        )
 
     def _forward(
         self,
@@ -193,15 +292,16 @@ class SharedPrefix:
         reads: Sequence[Sequence[int]],
         embeds: Sequence[Tensor] | None = None,
     ) -> "Forest":
-        """Reads trees, each below the shared prefix's first so many tokens.
+        """Reads trees, each below as many of the shared prefix's first tokens as `lengths` says.
 
-        Small trees stand side by side in a row, unseen by each other, so that the prefix is copied once a row and not
-        once a tree."""
+        Small trees stand side by side in a row and do not see each other, so that the prefix is copied once for each
+        row and not once for each tree."""
         rows = _rows([len(tree.tokens) for tree in trees])
-        before = np.arange(max(lengths))
-        columns = np.broadcast_to(before, (len(rows), len(before)))
-        seen_before = [before < length for length in lengths]
-        return self.read_on(self.fork(len(before), len(rows)), columns, rows, trees, reads, seen_before, embeds)
+        prefix_positions = np.arange(max(lengths))  # a column of the prefix holds the token of the same position
+        columns = np.broadcast_to(prefix_positions, (len(rows), len(prefix_positions)))
+        seen_before = [prefix_positions < length for length in lengths]
+        cache = self.fork(len(prefix_positions), len(rows))
+        return self.read_on(cache, columns, rows, trees, reads, seen_before, embeds)
 
     def read_on(
         self,
@@ -213,69 +313,101 @@ class SharedPrefix:
         seen_before: Sequence[np.ndarray],
         embeds: Sequence[Tensor] | None = None,
     ) -> "Forest":
-        """Reads trees below what a cache holds, which grows by them.
+        """Reads trees below what a cache holds; the cache grows by the trees.
 
-        columns: the position of each column of the cache, [rows, columns]. rows: the trees of each of its rows.
-        seen_before: which columns each tree continues, [columns]; its nodes come at the positions after them. In a row
-        the nodes to be read stand last: only their logits are made."""
-        # A row of trees, padded on the left; capitals are nodes whose logits are read, so that they stand at the end:
+        In a row the nodes to be read stand last, so that the model forms only their logits.
+
+        Args:
+            cache: Keys and values of what the trees continue.
+            columns: The position of each column of the cache, [rows, columns].
+            rows: For each row of the cache the indices of its trees.
+            trees: The trees to read.
+            reads: For each tree the nodes after which the next token is wanted.
+            seen_before: For each tree the columns of the cache that it continues, [columns], bool. Their number is the
+                position of the tree's first node.
+            embeds: For each tree what to feed in place of its tokens, [nodes, width].
+
+        Returns:
+            The grown cache, where each node stands in it, and what comes next.
+
+        Raises:
+            UserError: where the model's head cannot be read in float32, or where a layer with a knockout of its own
+                does not exist.
+        """
+        # A row of two trees a1 - a2 - A3 and b1 - B2, padded on the left to the width of the longest row. Capitals are
+        # nodes that are read. Tree a continues 4 columns of the cache, tree b only the first 2:
         #
-        #     cache columns (seen as `seen_before` says) | pad pad a1 a2 b1 A3 B2
+        #     cache columns | pad pad a1 a2 b1 A3 B2
+        #     positions     |  0   0  4  5  2  6  3
         #
         orders = [_layout(row, trees, reads) for row in rows]  # per row: [nodes], place in the row -> node
-        width, before = max(map(len, orders)), columns.shape[1]
+        width, cached = max(map(len, orders)), columns.shape[1]
         device = self.model.device
-        positions = np.zeros((len(rows), width), dtype=np.int64)  # [rows, width]; of padding it does not matter
+        positions = np.zeros((len(rows), width), dtype=np.int64)  # [rows, width]; padding may have any position
         ids = np.zeros((len(rows), width), dtype=np.int64)  # [rows, width]
-        fed_rows: list[Tensor] = []
+        embed_rows: list[Tensor] = []
         places: dict[int, tuple[int, np.ndarray]] = {}
-        for number, (row, order) in enumerate(zip(rows, orders, strict=True)):
+        for row_number, (row, order) in enumerate(zip(rows, orders, strict=True)):
             pad, sizes = width - len(order), [len(trees[i].tokens) for i in row]
             # a node stands as far behind what its tree continues as it is deep: siblings share a position
-            depths = np.concatenate([seen_before[i].sum() + np.array(trees[i].depths, dtype=np.int64) for i in row])
-            positions[number, pad:] = depths[order]
-            ids[number, pad:] = np.concatenate([trees[i].tokens for i in row])[order]
+            by_node = np.concatenate([seen_before[i].sum() + np.array(trees[i].depths, dtype=np.int64) for i in row])
+            positions[row_number, pad:] = by_node[order]
+            ids[row_number, pad:] = np.concatenate([trees[i].tokens for i in row])[order]
             # argsort inverts the order: node -> place; the new columns come after those of the cache
-            where = np.split(before + pad + np.argsort(order), np.cumsum(sizes)[:-1])
-            places |= {i: (number, part) for i, part in zip(row, where, strict=True)}
+            tree_columns = np.split(cached + pad + np.argsort(order), np.cumsum(sizes)[:-1])  # per tree: [nodes]
+            places |= {i: (row_number, nodes) for i, nodes in zip(row, tree_columns, strict=True)}
             if embeds is not None:
-                there = torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]
-                fed_rows.append(torch.cat([there[:1].expand(pad, -1), there]))
-        columns = np.concatenate([columns, positions], axis=1)  # [rows, before + width]: positions of all keys
-        fed = {"inputs_embeds": torch.stack(fed_rows)} if fed_rows else {"input_ids": torch.from_numpy(ids).to(device)}
-        most = max(sum(len(reads[i]) for i in row) for row in rows)
+                row_embeds = torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]  # [nodes, width]
+                # padding is seen by no node; any embedding will do
+                embed_rows.append(torch.cat([row_embeds[:1].expand(pad, -1), row_embeds]))
+        columns = np.concatenate([columns, positions], axis=1)  # [rows, cached + width]: positions of all keys
+        inputs = (
+            {"inputs_embeds": torch.stack(embed_rows)}
+            if embed_rows
+            else {"input_ids": torch.from_numpy(ids).to(device)}
+        )
+        most_reads = max(sum(len(reads[i]) for i in row) for row in rows)
         packed = [[(trees[i], seen_before[i]) for i in row] for row in rows]
         with self._masks_of_layers(packed, orders, positions, columns):
-            after = next_token(
+            prediction = next_token(
                 self.model,
-                **fed,
+                **inputs,
                 attention_mask=self.masks(_sight_of(packed, orders), positions, columns),
                 position_ids=torch.from_numpy(positions).to(device),
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=most,
+                logits_to_keep=most_reads,
             )
-        found: dict[int, NextToken] = {}
-        for number, row in enumerate(rows):
+        predictions: dict[int, NextToken] = {}
+        for row_number, row in enumerate(rows):
             counts = [len(reads[i]) for i in row]
-            # after.hidden is [rows, most, hidden]: a row that reads fewer nodes has them at its end
-            parts = after.hidden[number, most - sum(counts) :].split(counts)
-            found |= {i: NextToken(after.head, part) for i, part in zip(row, parts, strict=True)}
-        every = range(len(trees))
-        return Forest(cache, columns, [places[i] for i in every], [found[i] for i in every])
+            # prediction.hidden is [rows, most_reads, width]: a row that reads fewer nodes has them at its end
+            parts = prediction.hidden[row_number, most_reads - sum(counts) :].split(counts)  # per tree: [reads, width]
+            predictions |= {i: NextToken(prediction.head, part) for i, part in zip(row, parts, strict=True)}
+        indices = range(len(trees))
+        return Forest(cache, columns, [places[i] for i in indices], [predictions[i] for i in indices])
 
     def masks(self, seen: np.ndarray, positions: np.ndarray, columns: np.ndarray) -> Tensor | dict[str, Tensor]:
         """The float masks that the model takes: 0 where a token is seen, the lowest number where it is not.
 
-        seen: [rows, queries, keys]; positions: [rows, queries]; columns: positions of the keys, [rows, keys].
-        A window of w lets a token see itself and the w - 1 before it."""
-        made = {
+        A window of w lets a token see itself and the w - 1 tokens before it.
+
+        Args:
+            seen: Which query sees which key in a layer without a window, [rows, queries, keys], bool.
+            positions: The positions of the queries, [rows, queries].
+            columns: The positions of the keys, [rows, keys].
+
+        Returns:
+            A mask [rows, 1, queries, keys], or one for each kind of layer where the layers differ.
+        """
+        by_kind = {
             kind: self._additive(
+                # [rows, queries, 1] - [rows, 1, keys]: how far each key lies back
                 seen if window is None else seen & (positions[:, :, None] - columns[:, None, :] < window)
             )
             for kind, window in self.windows.items()
         }
-        return made.get("", made)
+        return by_kind.get("", by_kind)  # "" is the only kind where layers do not differ (`attention_windows`)
 
     @contextmanager
     def _masks_of_layers(
@@ -285,22 +417,23 @@ class SharedPrefix:
         positions: np.ndarray,
         columns: np.ndarray,
     ) -> Iterator[None]:
-        """While open, the layers that have cuts of their own see no more than those allow; layers with the same cuts
-        share a mask."""
+        """While open, layers with knockouts of their own apply them; layers with the same knockouts share a mask."""
         trees = [tree for row in packed for tree, _ in row]
-        by_cuts: dict[object, list[int]] = {}
+        layers_by_knockouts: dict[object, list[int]] = {}
         for layer in sorted({layer for tree in trees for layer in tree.knockouts_in_layer}):
-            own = tuple(tuple(tree.knockouts_in_layer.get(layer, ())) for tree in trees)
-            by_cuts.setdefault(own, []).append(layer)
+            knockouts = tuple(tuple(tree.knockouts_in_layer.get(layer, ())) for tree in trees)
+            layers_by_knockouts.setdefault(knockouts, []).append(layer)
         masks: dict[int, Tensor] = {}
-        for layers in by_cuts.values():
-            made = self.masks(_sight_of(packed, orders, layers[0]), positions, columns)
+        for layers in layers_by_knockouts.values():
+            shared = self.masks(_sight_of(packed, orders, layers[0]), positions, columns)
+            # layers of different kinds (full, sliding) have different masks under the same knockouts
             kinds = getattr(self.model.config.get_text_config(), "layer_types", None) or [""] * (layers[-1] + 1)
-            masks |= {layer: made[kinds[layer]] if isinstance(made, dict) else made for layer in layers}
+            masks |= {layer: shared[kinds[layer]] if isinstance(shared, dict) else shared for layer in layers}
         with masked_layers(self.model, masks):
             yield
 
     def _additive(self, seen: np.ndarray) -> Tensor:
+        """The float mask [rows, 1, queries, keys], the same for all heads, of what is seen, [rows, queries, keys]."""
         dtype = self.model.dtype
         mask = torch.zeros(seen.shape, dtype=dtype)
         return mask.masked_fill_(torch.from_numpy(~seen), torch.finfo(dtype).min)[:, None].to(self.model.device)
@@ -308,10 +441,10 @@ class SharedPrefix:
 
 @dataclass(frozen=True, eq=False)
 class PromptsRead:
-    """Prompts as the model has read them, side by side in few rows, to be continued in one way or another."""
+    """Prompts that the model has read, side by side in few rows of a cache; each may be continued in many ways."""
 
     prefix: SharedPrefix
-    """What read them."""
+    """The model that read them, with the shared prefix."""
     prompts: list[tuple[int, ...]]
     """Their token ids."""
     keys_values: list[tuple[Tensor, Tensor]]
@@ -331,58 +464,88 @@ class PromptsRead:
         trees: Sequence[TokenTree],
         reads: Sequence[Sequence[int]],
     ) -> Iterator[tuple[int, NextToken]]:
-        """As `SharedPrefix.logits`, each tree below the first `lengths` tokens of one of the prompts."""
-        rows: list[list[int]] = []
+        """Reads trees that continue the prompts, batch by batch, as `SharedPrefix.logits` does for the shared prefix.
+
+        Args:
+            prompts: For each tree the number of the prompt that it continues.
+            lengths: For each tree how many tokens of that prompt it continues.
+            trees: The trees to read.
+            reads: For each tree the nodes after which the next token is wanted.
+
+        Yields:
+            The index of a tree, and what comes next after its nodes in `reads`, [reads].
+        """
+        rows: list[list[int]] = []  # indices of trees; the trees of a row continue prompts of one row of the cache
         for row in dict.fromkeys(self.rows[prompt] for prompt in prompts):
             members = [i for i, prompt in enumerate(prompts) if self.rows[prompt] == row]
             rows += [[members[k] for k in part] for part in _rows([len(trees[i].tokens) for i in members])]
         for batch in self.prefix.batches([sum(len(trees[i].tokens) for i in row) for row in rows]):
-            members = [i for b in batch for i in rows[b]]
-            local = iter(range(len(members)))
-            sources = [self.rows[prompts[rows[b][0]]] for b in batch]
-            found = self.prefix.read_on(
+            members = [i for row in batch for i in rows[row]]  # trees of the batch, row by row
+            local = iter(range(len(members)))  # their numbers within the batch
+            # the row of the cache that each row continues
+            sources = [self.rows[prompts[rows[row][0]]] for row in batch]
+            predictions = self.prefix.read_on(
                 self._fork(sources),
                 self.columns[sources],
-                [[next(local) for _ in rows[b]] for b in batch],
+                [[next(local) for _ in rows[row]] for row in batch],
                 [trees[i] for i in members],
                 [reads[i] for i in members],
                 [self._first(prompts[i], lengths[i]) for i in members],
             ).reads
-            while found:
-                yield members[len(members) - len(found)], found.pop(0)
+            while predictions:  # popped, so that nothing here keeps a prediction that the caller has dropped
+                yield members[len(members) - len(predictions)], predictions.pop(0)
 
     def _fork(self, rows: Sequence[int]) -> DynamicCache:
-        """A cache of these rows."""
-        return DynamicCache([tuple(x[torch.tensor(rows, device=x.device)] for x in kv) for kv in self.keys_values])
+        """A cache of these rows, copied; a row may be named several times."""
+        return DynamicCache(
+            [
+                tuple(states[torch.tensor(rows, device=states.device)] for states in keys_values)
+                for keys_values in self.keys_values
+            ]
+        )
 
     def _first(self, prompt: int, length: int) -> np.ndarray:
-        """The columns of a prompt's first `length` tokens."""
+        """The columns of a prompt's first `length` tokens, [columns], bool."""
         columns: np.ndarray = self.seen[prompt] & (self.columns[self.rows[prompt]] < length)
         return columns
 
 
 class Branches:
-    """Prompts that grow by a token at a time, in as many copies as wanted, side by side in few rows.
+    """Prompts that grow by one token at a time, in as many copies as wanted, side by side in few rows.
 
-    A copy is not a row of the cache but a set of columns that it sees, so that neither shared prefix nor prompt is
-    copied for it, and one that has ended costs nothing."""
+    A copy is not a row of the cache but a set of columns that it sees. Neither the shared prefix nor the prompt is
+    copied for it, and a copy that has ended costs nothing. Example: two copies x, y of a prompt p and one copy z of a
+    prompt q, all in one row of the cache, after two further tokens each:
+
+                prefix   p    q     first   second
+        x sees  1 1 1   1 1  . . .  1 . .   1 . .
+        y sees  1 1 1   1 1  . . .  . 1 .   . 1 .
+        z sees  1 1 1   . .  1 1 1  . . 1   . . 1
+    """
 
     def __init__(
         self, prefix: SharedPrefix, length: int, prompts: Sequence[Sequence[int]], copies: Sequence[int]
     ) -> None:
-        """prompts: distinct, continuing the shared prefix's first `length` tokens; copies: the prompt of each."""
+        """Reads the prompts.
+
+        Args:
+            prefix: The model with the shared prefix.
+            length: How many tokens of the shared prefix the prompts begin with.
+            prompts: Token ids of distinct prompts, the shared tokens included.
+            copies: For each copy the number of its prompt.
+        """
         trees = [TokenTree() for _ in prompts]
         ends = [tree.insert(prompt[length:])[-1:] for tree, prompt in zip(trees, prompts, strict=True)]
         self._prefix = prefix
         forest = prefix._forward([length] * len(trees), trees, ends)
         self._cache, self._columns = forest.cache, forest.columns
-        seen = np.zeros((len(prompts), forest.columns.shape[1]), dtype=bool)
+        seen = np.zeros((len(prompts), forest.columns.shape[1]), dtype=bool)  # [prompts, columns]
         seen[:, :length] = True
-        for number, (_, nodes) in enumerate(forest.places):
-            seen[number, nodes] = True
+        for prompt_number, (_, nodes) in enumerate(forest.places):
+            seen[prompt_number, nodes] = True
         rows = [row for row, _ in forest.places]
         self._prompts = [tuple(prompt) for prompt in prompts], rows, seen
-        self._row, self._seen = np.array(rows)[list(copies)], seen[list(copies)]
+        self._row, self._seen = np.array(rows)[list(copies)], seen[list(copies)]  # [copies] and [copies, columns]
         self.logits = _logits(forest)[torch.tensor(list(copies))]
         """Logits [copies, vocabulary] after each copy's prompt."""
 
@@ -393,7 +556,16 @@ class Branches:
         return PromptsRead(self._prefix, prompts, keys_values, self._columns, rows, seen)
 
     def grown(self, alive: np.ndarray, tokens: Sequence[int]) -> Tensor:
-        """Appends a token to each copy in `alive`, and gives the logits [alive, vocabulary] after it."""
+        """Appends a token to each copy that goes on.
+
+        Args:
+            alive: Indices of the copies that go on; a copy left out must not come back later.
+            tokens: The token of each of them.
+
+        Returns:
+            The logits after these tokens, [alive, vocabulary].
+        """
+        # used: the rows of the cache in which a copy goes on; row: for each copy that goes on, its place among them
         used, row = np.unique(self._row[alive], return_inverse=True)
         if len(used) < len(self._columns):
             self._cache.batch_select_indices(torch.from_numpy(used))  # layers may be on different devices
@@ -403,32 +575,39 @@ class Branches:
         rows = [np.flatnonzero(row == number).tolist() for number in range(len(used))]
         ends = [[0]] * len(trees)
         forest = self._prefix.read_on(self._cache, self._columns, rows, trees, ends, list(self._seen[alive]))
-        before, self._columns = self._columns.shape[1], forest.columns
-        # [copies, columns]: nobody sees the new columns, but each copy that grew its own
-        self._seen = np.pad(self._seen, ((0, 0), (0, self._columns.shape[1] - before)))
+        cached, self._columns = self._columns.shape[1], forest.columns
+        # [copies, columns]: of the new columns a copy that grew sees its own, and no copy sees any other
+        self._seen = np.pad(self._seen, ((0, 0), (0, self._columns.shape[1] - cached)))
         self._seen[alive, [node for _, (node,) in forest.places]] = True
         return _logits(forest)
 
 
 def _logits(forest: Forest) -> Tensor:
     """The logits [trees, vocabulary] after the one node that was read in each tree."""
-    return forest.reads[0].head.all_of(torch.cat([after.hidden for after in forest.reads]))
+    return forest.reads[0].head.all_of(torch.cat([prediction.hidden for prediction in forest.reads]))
 
 
 @contextmanager
 def masked_layers(model: "PreTrainedModel | PeftModel", masks: Mapping[int, Tensor]) -> Iterator[None]:
-    """While open, the attention of each layer in `masks` takes that mask in place of the one that all are given.
+    """While open, some layers' attention takes a mask of its own in place of the one that the model was given.
 
-    masks: by the layer's index, [rows, 1, queries, keys], 0 where a token is seen. Errors: UserError where the model
-    has no such layer. The hooks are gone afterwards, also after an exception."""
+    The hooks are gone afterwards, also after an exception.
+
+    Args:
+        model: The model.
+        masks: By the layer's index its mask, [rows, 1, queries, keys], 0 where a token is seen.
+
+    Raises:
+        UserError: where the model has no such layer.
+    """
     hooks = []
     try:
         for layer, mask in masks.items():
             modules = [module for module in model.modules() if getattr(module, "layer_idx", None) == layer]
             if not modules:
                 raise UserError(f"{type(model).__name__}: its layers have no numbers, or there is no layer {layer}")
-            take = partial(_with_mask, mask)
-            hooks += [module.register_forward_pre_hook(take, with_kwargs=True) for module in modules]
+            swap_mask = partial(_with_mask, mask)
+            hooks += [module.register_forward_pre_hook(swap_mask, with_kwargs=True) for module in modules]
         yield
     finally:
         for hook in hooks:
@@ -436,13 +615,19 @@ def masked_layers(model: "PreTrainedModel | PeftModel", masks: Mapping[int, Tens
 
 
 def _with_mask(mask: Tensor, module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    """A forward pre-hook; None leaves the arguments as they are, for modules of the layer that take no mask."""
     return (args, kwargs | {"attention_mask": mask}) if "attention_mask" in kwargs else None
 
 
 def attention_windows(model: "PreTrainedModel | PeftModel") -> dict[str, int | None]:
-    """The sliding window of each kind of layer, None for full attention; the one kind "" where layers do not differ.
+    """The sliding window of each kind of layer.
 
-    Errors: UserError for layers that are neither (linear, chunked, state space)."""
+    Returns:
+        Tokens by the kind's name in transformers, None for full attention; the one kind "" where layers do not differ.
+
+    Raises:
+        UserError: for layers that are neither (linear, chunked, state space).
+    """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
@@ -454,12 +639,14 @@ def attention_windows(model: "PreTrainedModel | PeftModel") -> dict[str, int | N
 
 
 def _rows(sizes: Sequence[int]) -> list[list[int]]:
-    """Neighbouring trees side by side, in rows of about the same length: `ROW_TOKENS` or somewhat less."""
+    """Neighbouring trees side by side, in rows of about the same length: `ROW_TOKENS` or somewhat less.
+
+    sizes: the nodes of each tree. Gives the indices of the trees of each row."""
     target = sum(sizes) / math.ceil(sum(sizes) / ROW_TOKENS)
     rows: list[list[int]] = [[]]
     filled = 0
     for index, size in enumerate(sizes):
-        if rows[-1] and filled + size / 2 > target:
+        if rows[-1] and filled + size / 2 > target:  # more than half of the tree would lie beyond the target
             rows.append([])
             filled = 0
         rows[-1].append(index)
@@ -468,42 +655,54 @@ def _rows(sizes: Sequence[int]) -> list[list[int]]:
 
 
 def _layout(row: Sequence[int], trees: Sequence[TokenTree], reads: Sequence[Sequence[int]]) -> np.ndarray:
-    """The order of a row's nodes, numbered through its trees: those to be read last, tree by tree."""
-    others, last, before = [], [], 0
+    """The order of a row's nodes, [nodes]: nodes that are not read, then those that are, each group tree by tree.
+
+    Nodes are numbered through the trees of the row. Trees of 3 and 2 nodes, each read after its last node:
+
+        tree a: 0 1 [2]   tree b: 3 [4]   ->   0 1 3 [2] [4]
+    """
+    unread, read_last, offset = [], [], 0
     for i in row:
         read = set(reads[i])
-        others += [before + node for node in range(len(trees[i].tokens)) if node not in read]
-        last += [before + node for node in reads[i]]
-        before += len(trees[i].tokens)
-    return np.array(others + last)
+        unread += [offset + node for node in range(len(trees[i].tokens)) if node not in read]
+        read_last += [offset + node for node in reads[i]]
+        offset += len(trees[i].tokens)
+    return np.array(unread + read_last)
 
 
 def _sight_of(
     packed: Sequence[Sequence[Standing]], orders: Sequence[np.ndarray], layer: int | None = None
 ) -> np.ndarray:
-    r"""Which node of each row sees what, [rows, width, before + width]: what it continues, itself, its ancestors.
+    """Which node of each row sees what, [rows, width, cached + width]: what it continues, its ancestors and itself.
 
-    Rows are padded on the left with nodes that see themselves alone:
+    Rows are padded on the left with nodes that see themselves alone. Two trees a1 - A2 and b1 - B2, of which the nodes
+    in capitals are read; a continues all of four cached columns, b the first two:
 
-        before  pad  nodes
-           0     \     0      pad
-          1/0    0     \|     nodes"""
-    width, before = max(map(len, orders)), len(packed[0][0][1])
-    seen = np.zeros((len(packed), width, before + width), dtype=bool)
-    for number, (row, order) in enumerate(zip(packed, orders, strict=True)):
+               cached    pad a1 b1 A2 B2
+        pad    . . . .    1  .  .  .  .
+        a1     1 1 1 1    .  1  .  .  .
+        b1     1 1 . .    .  .  1  .  .
+        A2     1 1 1 1    .  1  .  1  .
+        B2     1 1 . .    .  .  1  .  1
+    """
+    width, cached = max(map(len, orders)), len(packed[0][0][1])
+    seen = np.zeros((len(packed), width, cached + width), dtype=bool)
+    for row_number, (row, order) in enumerate(zip(packed, orders, strict=True)):
         pad = width - len(order)
-        seen[number, range(pad), range(before, before + pad)] = True
+        seen[row_number, range(pad), range(cached, cached + pad)] = True
         continued = np.concatenate([np.tile(columns, (len(tree.tokens), 1)) for tree, columns in row])
-        seen[number, pad:, :before] = continued[order]
-        seen[number, pad:, before + pad :] = _sight_side_by_side([tree for tree, _ in row], layer)[np.ix_(order, order)]
+        seen[row_number, pad:, :cached] = continued[order]  # [nodes, cached]
+        sight = _sight_side_by_side([tree for tree, _ in row], layer)  # [nodes, nodes], in the order of the trees
+        seen[row_number, pad:, cached + pad :] = sight[np.ix_(order, order)]
     return seen
 
 
 def _sight_side_by_side(trees: Sequence[TokenTree], layer: int | None = None) -> np.ndarray:
+    """Which node of some trees sees which, [nodes, nodes], bool: one block on the diagonal for each tree."""
     sizes = [len(tree.tokens) for tree in trees]
     seen = np.zeros((sum(sizes), sum(sizes)), dtype=bool)
-    before = 0
+    offset = 0
     for tree, size in zip(trees, sizes, strict=True):
-        seen[before : before + size, before : before + size] = tree.sight(layer)
-        before += size
+        seen[offset : offset + size, offset : offset + size] = tree.sight(layer)
+        offset += size
     return seen

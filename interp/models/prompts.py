@@ -1,6 +1,7 @@
-"""From a question to the tokens that the model reads, each with the span that it belongs to.
+"""Turns a question into the tokens that the model reads, each with the span that it belongs to.
 
-`python -m interp.prompts` prints a prompt with its tokens coloured by span."""
+`python -m interp.prompts` prints a prompt with its tokens coloured by span. The module uses a tokenizer and its chat
+template; it knows nothing of models, probabilities and measures."""
 
 import random
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Piece = tuple[Span, str]
+"""A part of a prompt: its span and its text."""
 
 OPEN_SHOTS = (
     ("What do bees make?", "Honey"),
@@ -39,14 +41,17 @@ CHOICE_SHOTS = (
     ("What is 3 + 4?", ("6", "7", "8", "9"), 1),
     ("Which of these can fly?", ("Snail", "Whale", "Goat", "Eagle"), 3),
 )
-"""Examples of our own, on no relation of the embedded questions. Their answers are right; their confidences are drawn
-without regard to that, so that no example teaches that a right answer deserves a high one."""
+"""Worked examples, on no relation of the embedded questions: (question, choices, index of the right one).
+
+Their answers are right. Their confidences are drawn independently of that, so that no example teaches that a right
+answer deserves a high one."""
 
 PROBE = Question("probe", "?", ("x",))
-"""A question for seeing what stands around one."""
+"""A placeholder, rendered to see the text around a question."""
 CLOSING = "\nConfidence:"
+"""The text between an answer and the confidence's slot."""
 REPLY_TOKENS = 64
-"""A free reply is cut off after so many tokens."""
+"""A free reply is cut off after this many tokens."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,17 @@ class Shot:
 
 
 def shot_set(count: int, confidence: ConfidenceFormat, *, seed: int, choices: bool) -> tuple[Shot, ...]:
-    """`count` examples whose confidences are spread over the scale in an order of their own for each seed.
+    """Draws worked examples whose confidences are spread evenly over the scale, in random order.
 
-    Errors: UserError where more examples are asked for than there are."""
+    Args:
+        count: how many worked examples.
+        confidence: the format whose levels they state.
+        seed: decides which examples are drawn, their order and their confidences.
+        choices: whether they are multiple choice.
+
+    Raises:
+        UserError: where `count` is negative or exceeds the number of examples.
+    """
     pool = (
         [(asked(text, options), LETTERS[right]) for text, options, right in CHOICE_SHOTS]
         if choices
@@ -75,6 +88,7 @@ def shot_set(count: int, confidence: ConfidenceFormat, *, seed: int, choices: bo
     draw = random.Random(f"shots-{seed}")
     picked = draw.sample(pool, count)
     last = len(confidence.levels) - 1
+    # stratified: the scale is cut into `count` equal parts, and each example draws a level from a part of its own
     ranks = [round(last * (i + draw.random()) / max(count, 1)) for i in range(count)]
     draw.shuffle(ranks)
     return tuple(
@@ -83,7 +97,7 @@ def shot_set(count: int, confidence: ConfidenceFormat, *, seed: int, choices: bo
 
 
 def asked(text: str, choices: Sequence[str] = (), context: str = "") -> str:
-    """The question as it stands in the prompt: passage, question, lettered choices."""
+    """The question as the prompt shows it: passage, question, lettered choices, each on lines of its own."""
     lines = [context.strip()] if context.strip() else []
     lines.append(f"Question: {text.strip()}")
     lines += [f"{letter}. {choice.strip()}" for letter, choice in zip(LETTERS, choices, strict=False)]
@@ -105,7 +119,7 @@ LevelsRead = Literal["whole", "token"]
 
 @dataclass(frozen=True)
 class Prompting:
-    """How prompts are made and replies are read, whatever the checkpoint and the question."""
+    """How prompts are made and replies are read; independent of checkpoint and question."""
 
     template: TemplateName = "chat"
     """chat: the checkpoint's own chat template; plain: text without turns, for base models."""
@@ -114,14 +128,14 @@ class Prompting:
     date: str = DATE
     """The day that the chat template takes for today, as YYYY-MM-DD."""
     levels: LevelsRead = "whole"
-    """whole: a level with its end. token: the first token on which the levels part, as in the paper."""
+    """whole: a level together with its end. token: the first token on which the levels differ, as in the paper."""
     reply_tokens: int = REPLY_TOKENS
-    """A free reply is cut off after so many tokens."""
+    """A free reply is cut off after this many tokens."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prompter:
-    """Renders questions for one tokenizer, format and set of shots."""
+    """Renders questions for one tokenizer, confidence format and set of worked examples."""
 
     tokenizer: "PreTrainedTokenizerBase"
     """A fast tokenizer: spans come from its character offsets."""
@@ -130,13 +144,13 @@ class Prompter:
     shots: tuple[Shot, ...] = ()
     """Worked examples, each a turn of the user and one of the assistant."""
     choices: bool = False
-    """The questions are multiple choice."""
+    """Whether the questions are multiple choice."""
     template: str = "chat"
     """chat: the checkpoint's own chat template; plain: text without turns, for base models."""
     template_args: dict[str, object] = field(default_factory=dict)
     """Arguments of the chat template (enable_thinking=False)."""
     max_length: int | None = None
-    """The model's context in tokens; a longer prompt is refused."""
+    """The model's context in tokens; a longer prompt is refused. None: no limit."""
     date: str = DATE
     """The day that the chat template takes for today, as YYYY-MM-DD."""
 
@@ -155,10 +169,25 @@ class Prompter:
         level: str | None = None,
         free: bool = False,
     ) -> Transcript:
-        """The prompt of a question: open at the answer's slot without `answer`, else at the confidence's slot.
+        """The prompt of a question.
 
-        hint: a sentence added to the question's turn. level: also writes the confidence, for reading a whole reply.
-        free: without the label "Answer:", so that the model writes its reply from the first word."""
+        Without `answer` it ends at the answer's slot, with `answer` at the confidence's slot, with `level` after the
+        confidence:
+
+            Question: ... Answer: Paris Confidence: 9
+                                  ^ no answer       ^ answer, no level
+
+        Args:
+            question: what is asked.
+            answer: the answer that the prompt holds.
+            hint: a sentence added to the question's turn.
+            level: the confidence that the prompt holds, for reading a whole reply.
+            free: leave the label "Answer:" out, so that the model writes its reply from the first word.
+
+        Raises:
+            UserError: for an empty answer, a control token among the contents, a prompt longer than `max_length`, or
+                contents that the chat template changes.
+        """
         pieces = list(self._opening(question, hint, free=free))
         if answer is not None:
             if not answer.strip():
@@ -170,15 +199,22 @@ class Prompter:
         return self._tokenised(tuple(pieces))
 
     def speakable(self, question: Question, answer: str) -> bool:
-        """The answer has tokens of its own in the prompt; punctuation alone can merge with the end of its line."""
+        """Whether the answer has tokens of its own in the prompt; punctuation alone can merge with its line's end."""
         return bool(self.transcript(question, answer).positions("answer"))
 
     def level_suffixes(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
-        """Token ids that each level adds to a transcript open at the confidence's slot.
+        """Token ids that each level adds to a transcript that ends at the confidence's slot.
 
-        Found by tokenising the whole text, then reused for every transcript whose tail has the same tokens."""
+        The whole text is tokenised. The result is reused for every transcript whose tail has the same tokens.
+
+        Returns:
+            One tuple of ids for each level, in the levels' order.
+
+        Raises:
+            UserError: where the tokenizer merges a level with the text before it.
+        """
         tail = tuple(transcript.ids[i] for i in transcript.positions("tail"))
-        if tail not in self._suffixes:
+        if tail not in self._suffixes:  # tokenisers merge across blanks: ids of the level alone may differ
             suffixes = []
             for level in self.confidence.levels:
                 ids = tuple(self.tokenizer(f"{transcript.text} {level}", add_special_tokens=False)["input_ids"])
@@ -191,7 +227,7 @@ class Prompter:
     def level_fillers(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
         """For each level the single tokens, a blank or a full stop, that may stand between it and the end of its line.
 
-        Found by tokenising the whole text (Gemma writes "9 \\n"), then reused like `level_suffixes`."""
+        The whole text is tokenised (Gemma writes "9 \\n"). The result is reused as in `level_suffixes`."""
         tail = tuple(transcript.ids[i] for i in transcript.positions("tail"))
         if tail not in self._fillers:
             levels = zip(self.confidence.levels, self.level_suffixes(transcript), strict=True)
@@ -202,14 +238,15 @@ class Prompter:
         return self._fillers[tail]
 
     def _fillers_after(self, text: str, ids: tuple[int, ...]) -> tuple[int, ...]:
-        found = []
-        for more in (" ", ".", " \n", ".\n"):
-            longer = tuple(self.tokenizer(text + more, add_special_tokens=False)["input_ids"])
+        """The filler tokens that may follow a text with these token ids, each once."""
+        fillers = []
+        for continuation in (" ", ".", " \n", ".\n"):
+            longer = tuple(self.tokenizer(text + continuation, add_special_tokens=False)["input_ids"])
             if longer[: len(ids)] == ids and len(longer) > len(ids):
-                token = longer[len(ids)]
+                token = longer[len(ids)]  # the first added token; one that holds the newline itself is no filler
                 if str(self.tokenizer.decode([token])).strip(" ") in ("", "."):
-                    found.append(token)
-        return tuple(dict.fromkeys(found))
+                    fillers.append(token)
+        return tuple(dict.fromkeys(fillers))
 
     @cached_property
     def chat(self) -> ChatTemplate:
@@ -218,24 +255,28 @@ class Prompter:
 
     @cached_property
     def turn_ends(self) -> tuple[int, ...]:
-        """The token ids that the chat template ends the assistant's turns with."""
+        """The token ids with which the chat template ends the assistant's turns."""
         names = self.chat.ends if self.template == "chat" else ()
         ids = self.tokenizer.convert_tokens_to_ids(list(names))
         return tuple(sorted(ids)) if isinstance(ids, list) else (ids,)
 
     @cached_property
     def opens_thought(self) -> bool:
-        """The prompt of a free reply ends within a thought."""
+        """Whether the prompt of a free reply ends within a thought."""
         return opens_thought(self.transcript(PROBE, free=True).text)
 
     @property
     def frame(self) -> str:
-        """The rendered prompt around a question and an answer that say nothing: by it two runs are told apart."""
+        """The rendered prompt around a placeholder question and answer, by which two runs are told apart."""
         return self.transcript(PROBE, "x").text
 
     @property
     def shared_prefix(self) -> tuple[int, ...]:
-        """The token ids that the prompts of all questions begin with: instruction and shots."""
+        """The token ids with which the prompts of all questions begin: instruction and worked examples.
+
+        Raises:
+            UserError: where the tokenizer has no token for a question.
+        """
         probe = self.transcript(PROBE)
         if not probe.positions("question"):
             raise UserError(f"{self.tokenizer.name_or_path}: the tokenizer has no token for a question")
@@ -250,6 +291,7 @@ class Prompter:
         return {}
 
     def _turns(self, question: Question, hint: str) -> list[tuple[str, tuple[Piece, ...]]]:
+        """(role, pieces) of each turn: the instruction, two turns for each worked example, the question."""
         turns: list[tuple[str, tuple[Piece, ...]]] = [
             ("system", (("instruction", instruction(self.confidence, choices=self.choices)),))
         ]
@@ -267,6 +309,9 @@ class Prompter:
         return pieces if free else (*pieces, ("special", "Answer:"))
 
     def _plain(self, turns: list[tuple[str, tuple[Piece, ...]]]) -> tuple[Piece, ...]:
+        """The pieces of a prompt without turns.
+
+        BOS begins it where the tokenizer adds one. A blank line follows the instruction and each worked example."""
         tokenizer = self.tokenizer
         begins = tokenizer.bos_token_id is not None and tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
         pieces: list[Piece] = [("special", tokenizer.bos_token)] if begins else []
@@ -275,9 +320,14 @@ class Prompter:
         return tuple(pieces)
 
     def _chat(self, turns: list[tuple[str, tuple[Piece, ...]]], *, free: bool) -> tuple[Piece, ...]:
+        """The pieces of a prompt in the chat template: its literals alternate with the turns' contents.
+
+        Raises:
+            UserError: where the template does not take these turns, or changes their contents.
+        """
         roles = tuple(role for role, _ in turns)
         layout = self.chat.generating(roles) if free else self.chat.asking(roles)
-        if layout.folded:
+        if layout.folded:  # the template takes no system turn: the instruction heads the first turn of the user
             (_, first), (role, second), *rest = turns
             turns = [(role, (*first, ("special", "\n\n"), *second)), *rest]
         pieces: list[Piece] = [("special", layout.literals[0])]
@@ -289,14 +339,23 @@ class Prompter:
         return tuple(pieces)
 
     def _refuse_control_tokens(self, pieces: Sequence[Piece]) -> None:
-        """A control token among the contents would end a turn or the text: the model would read another prompt."""
+        """Refuses control tokens in the contents: they would end a turn or the text, and so change the prompt.
+
+        Raises:
+            UserError: where a content holds a control token of the tokenizer.
+        """
         for text in (text for span, text in pieces if span != "special"):
-            if taken := next((token for token in self.chat.control_tokens if token in text), None):
-                raise UserError(f"the prompt holds {taken!r}, which is a control token of this model: {text[:60]!r}")
+            if control := next((token for token in self.chat.control_tokens if token in text), None):
+                raise UserError(f"the prompt holds {control!r}, which is a control token of this model: {text[:60]!r}")
 
     def _tokenised(self, pieces: tuple[Piece, ...]) -> Transcript:
+        """The transcript of these pieces, tokenised as one text.
+
+        Raises:
+            UserError: where it is longer than `max_length`.
+        """
         text = "".join(part for _, part in pieces)
-        owner = [span for span, part in pieces for _ in part]
+        owner = [span for span, part in pieces for _ in part]  # the span of each character
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
         if self.max_length and len(ids) > self.max_length:
@@ -308,6 +367,6 @@ class Prompter:
 
 
 def common_length(sequences: Sequence[Sequence[int]]) -> int:
-    """Length of the longest common token prefix."""
+    """Length of the longest common token prefix: that of the least and the greatest sequence in lexical order."""
     first, last = min(map(tuple, sequences)), max(map(tuple, sequences))
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))

@@ -1,4 +1,8 @@
-"""P(C given q, a): the exact distribution over a format's levels, and the likelihood of the answer before it."""
+"""P(C given q, a): the exact distribution over a format's levels, and the likelihood of the answer before it.
+
+Transcripts and their levels become trees of tokens, and what the engine says comes next becomes readings. The module
+knows token ids, levels and positions. It must not know how prompts are worded, where answers come from or what the
+instruments make of a distribution."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -29,68 +33,95 @@ class Reading:
 
 @dataclass(frozen=True)
 class LevelPlan:
-    """Where in a tree's log-probabilities the levels of one transcript stand."""
+    """Where in a tree's log-probabilities the levels of one transcript stand.
+
+    A row is the place of a node among the nodes that are read in the tree. All tensors hold integers. Example: levels
+    "1" and "10", one token a digit, each perhaps followed by the filler f; the row of each node stands before it:
+
+        0:"...Confidence:" -- 1:"1" -+- 2:f        edge_rows    0   0   1       end_rows       1   2   3   4
+                                     +- 3:"0"      edge_tokens "1" "1" "0"      filler_rows    1   3
+                                          |        edge_levels  0   1   1       filler_tokens  f   f
+                                          +- 4:f                                filler_ends    1   3
+                                                   level_ends  [[0, 1], [2, 3]]
+    """
 
     edge_rows: Tensor
-    """For each token of each level, the row of the read after which it comes."""
+    """For each token of each level, the row of the read after which it comes, [edges]."""
     edge_tokens: Tensor
-    """That token."""
+    """That token, [edges]."""
     edge_levels: Tensor
-    """The level that it belongs to."""
+    """The level that it belongs to, [edges]."""
     end_rows: Tensor
-    """The rows after which a level's line may end: after the level itself, and after each filler that may follow it."""
+    """The rows after which a level's line may end: after the level itself, and after each filler that may follow it.
+    [ends]."""
     filler_rows: Tensor
-    """For each filler, the row of the read after which it comes."""
+    """For each filler, the row of the read after which it comes, [fillers]."""
     filler_tokens: Tensor
-    """That token."""
+    """That token, [fillers]."""
     filler_ends: Tensor
-    """Which of `end_rows` is the one after it."""
+    """Which of `end_rows` is the one after it, [fillers]."""
     level_ends: Tensor
-    """For each level, which of `end_rows` are its own, [levels, ends]; -1: none. No ends: levels are read without."""
+    """For each level, which of `end_rows` are its own, [levels, most ends]; -1 fills up. Without a column levels are
+    read without their end."""
     answer_rows: Tensor
-    """The rows after which the answer's tokens and the end of its line come."""
+    """The rows after which the answer's tokens and the end of its line come, [answer]."""
     answer_tokens: Tensor
-    """Those tokens."""
+    """Those tokens, [answer]."""
 
     def level_logprobs(self, after: NextToken, stops: Tensor) -> Tensor:
-        """Log-probability of each level with its end, [..., levels], from what comes next after [..., reads].
+        """Log-probability of each level with its end.
 
-        A level ends where the turn or the line ends (`stops`), at once or after one filler token f, so that "8" is told
-        from "85" and "1" from "10": P(level) = P(tokens) [P(end) + sum over f of P(f) P(end | f)]."""
+        A level ends where the turn or the line ends, at once or after one filler token f, so that "8" is told
+        from "85" and "1" from "10": P(level) = P(tokens) [P(end) + sum over f of P(f) P(end | f)].
+
+        Args:
+            after: What comes next after the nodes that are read in the tree, [..., reads].
+            stops: The token ids that end a line or a turn, [stops].
+
+        Returns:
+            Log-probabilities (nats), [..., levels], not renormalised over the levels.
+        """
         edges = after.logprobs(self.edge_rows, self.edge_tokens)  # [..., edges]: a token given all before it
         levels = edges.new_zeros((*edges.shape[:-1], len(self.level_ends))).index_add(-1, self.edge_levels, edges)
         if not self.level_ends.shape[1]:
             return levels  # [..., levels]: the sum of each level's edges
-        fillers = after.logprobs(self.filler_rows, self.filler_tokens)
+        fillers = after.logprobs(self.filler_rows, self.filler_tokens)  # [..., fillers]
+        # [..., ends]: log P(end), or where a filler stands before the end log P(f) + log P(end | f)
         ends = after.logprobs_of_any(self.end_rows, stops).index_add(-1, self.filler_ends, fillers)
-        # ends: [..., ends], each with its filler's log-probability; -1 in `level_ends` picks the column that is added
-        none = ends.new_full((*ends.shape[:-1], 1), -math.inf)
-        return levels + torch.cat([ends, none], -1)[..., self.level_ends].logsumexp(-1)
+        # -1 in `level_ends` picks the last column, which is appended here and adds no probability
+        no_end = ends.new_full((*ends.shape[:-1], 1), -math.inf)
+        return levels + torch.cat([ends, no_end], -1)[..., self.level_ends].logsumexp(-1)  # [..., levels, most ends]
 
     def answer_logprobs(self, after: NextToken) -> Tensor:
-        """Log-probability of each of `answer_tokens`, from what comes next after [reads]."""
+        """Log-probability (nats) of each of `answer_tokens`, [answer], from what comes next after [reads]."""
         return after.logprobs(self.answer_rows, self.answer_tokens)
 
 
 def one_after_the_other(plans: Sequence[LevelPlan]) -> LevelPlan:
     """The plans of one tree's transcripts as one plan: its levels are those of the first, then of the second, ..."""
-    levels = np.cumsum([0, *(len(plan.level_ends) for plan in plans)])
-    ends = np.cumsum([0, *(len(plan.end_rows) for plan in plans)])
-    most = max(plan.level_ends.shape[1] for plan in plans)
-    moved = [
+    # levels and ends are numbered anew; rows are not, since all plans share the reads of the tree
+    level_offsets = np.cumsum([0, *(len(plan.level_ends) for plan in plans)])  # one more than plans: the total
+    end_offsets = np.cumsum([0, *(len(plan.end_rows) for plan in plans)])
+    most_ends = max(plan.level_ends.shape[1] for plan in plans)
+    shifted = [
         replace(
             plan,
-            edge_levels=plan.edge_levels + int(level),
-            filler_ends=plan.filler_ends + int(end),
-            level_ends=_padded(plan.level_ends.where(plan.level_ends < 0, plan.level_ends + int(end)), most),
+            edge_levels=plan.edge_levels + int(level_offset),
+            filler_ends=plan.filler_ends + int(end_offset),
+            level_ends=_padded(
+                plan.level_ends.where(plan.level_ends < 0, plan.level_ends + int(end_offset)), most_ends
+            ),
         )
-        for plan, level, end in zip(plans, levels, ends, strict=False)
+        for plan, level_offset, end_offset in zip(plans, level_offsets, end_offsets, strict=False)
     ]
-    return LevelPlan(**{one.name: torch.cat([getattr(plan, one.name) for plan in moved]) for one in fields(LevelPlan)})
+    return LevelPlan(
+        **{column.name: torch.cat([getattr(plan, column.name) for plan in shifted]) for column in fields(LevelPlan)}
+    )
 
 
-def _padded(level_ends: Tensor, most: int) -> Tensor:
-    return nn.functional.pad(level_ends, (0, most - level_ends.shape[1]), value=-1)
+def _padded(level_ends: Tensor, width: int) -> Tensor:
+    """[levels, ends] -> [levels, width], filled up with -1."""
+    return nn.functional.pad(level_ends, (0, width - level_ends.shape[1]), value=-1)
 
 
 @dataclass(frozen=True)
@@ -104,111 +135,159 @@ class Pack:
     reads: list[int]
     """The nodes to read."""
     plans: list[LevelPlan]
-    """Where each one's levels stand."""
+    """For each transcript where its levels stand."""
 
 
 class ConfidenceReader:
-    """Reads the confidence of one checkpoint in one format, with or without shots."""
+    """Reads the confidence of one checkpoint in one format, with or without worked examples."""
 
     def __init__(
         self, prefix: SharedPrefix, prompter: Prompter, stops: Sequence[int], levels: LevelsRead = "whole"
     ) -> None:
-        """stops: token ids that end a level. levels: whole ones, or the first token on which they part."""
+        """Keeps what all readings need; reads nothing.
+
+        Args:
+            prefix: The model that has read the shared prefix.
+            prompter: Renders the prompts and knows the format of the confidence.
+            stops: Token ids that end a level.
+            levels: "whole": each level with its end; "token": the first token on which the levels part.
+        """
         self.prefix = prefix
         self.prompter = prompter
         self.levels = levels
         self.stops = torch.tensor(sorted(stops), device=prefix.model.device)
 
     def readings(self, transcripts: Sequence[Transcript]) -> list[Reading]:
-        """The reading of each transcript open at the confidence's slot, in the order given.
+        """Reads transcripts below the shared prefix.
 
-        Transcripts with a common beginning are read together: pass those of a question in one call."""
-        length = self.prefix.shared_length([t.ids for t in transcripts])
+        Transcripts with a common beginning are read together: pass those of a question in one call.
+
+        Args:
+            transcripts: Transcripts open at the confidence's slot.
+
+        Returns:
+            The reading of each transcript, in the order given.
+
+        Raises:
+            UserError: where the levels are read by one token and that token does not tell all of them apart.
+        """
+        length = self.prefix.shared_length([transcript.ids for transcript in transcripts])
         packs = self._packs(range(len(transcripts)), transcripts, length)
-        afters = self.prefix.logits(length, [pack.tree for pack in packs], [pack.reads for pack in packs])
-        return self._readings(packs, afters)
+        predictions = self.prefix.logits(length, [pack.tree for pack in packs], [pack.reads for pack in packs])
+        return self._readings(packs, predictions)
 
     def readings_below(
         self, read: PromptsRead, prompts: Sequence[int], transcripts: Sequence[Transcript]
     ) -> list[Reading]:
-        """The same of transcripts that go on from prompts which have been read: only what follows is fed.
+        """Reads transcripts that continue prompts which the model has read; only what follows is fed.
 
-        prompts: the number of each one's prompt. Where an answer changes the last tokens of its prompt, those are fed
-        again, and so is the last one in any case: the answer's first token is read after it."""
+        Where an answer changes the last tokens of its prompt, those are fed again. The last token of the prompt is fed
+        again in any case: the answer's first token is read after it.
+
+        Args:
+            read: The prompts.
+            prompts: For each transcript the number of its prompt.
+            transcripts: Transcripts open at the confidence's slot.
+
+        Returns:
+            The reading of each transcript, in the order given.
+
+        Raises:
+            UserError: where the levels are read by one token and that token does not tell all of them apart.
+        """
         packs: list[Pack] = []
-        lengths: list[int] = []
+        lengths: list[int] = []  # for each pack how many tokens of its prompt it continues
         for prompt in dict.fromkeys(prompts):
-            members = [i for i, own in enumerate(prompts) if own == prompt]
+            members = [i for i, owner in enumerate(prompts) if owner == prompt]
             length = common_length([read.prompts[prompt], *(transcripts[i].ids for i in members)])
             length = min(length, *(transcripts[i].positions("answer")[0] - 1 for i in members))
             packs += self._packs(members, transcripts, length)
             lengths += [length] * (len(packs) - len(lengths))
-        owners = [prompts[pack.owners[0]] for pack in packs]
+        pack_prompts = [prompts[pack.owners[0]] for pack in packs]
         return self._readings(
-            packs, read.logits(owners, lengths, [pack.tree for pack in packs], [pack.reads for pack in packs])
+            packs, read.logits(pack_prompts, lengths, [pack.tree for pack in packs], [pack.reads for pack in packs])
         )
 
     def _packs(self, members: Sequence[int], transcripts: Sequence[Transcript], length: int) -> list["Pack"]:
-        ours = [transcripts[i] for i in members]
-        trees, owners = packed(ours, [self.paths(t) for t in ours], length)
+        """Some of the transcripts in trees below their first `length` tokens; members: their numbers."""
+        chosen = [transcripts[i] for i in members]
+        trees, owners = packed(chosen, [self.paths(transcript) for transcript in chosen], length)
         return [
-            Pack(tree, [members[k] for k in owner], *self.planned(tree, [ours[k] for k in owner], length))
-            for tree, owner in zip(trees, owners, strict=True)
+            Pack(tree, [members[k] for k in owned], *self.planned(tree, [chosen[k] for k in owned], length))
+            for tree, owned in zip(trees, owners, strict=True)
         ]
 
-    def _readings(self, packs: Sequence["Pack"], afters: Iterable[tuple[int, NextToken]]) -> list[Reading]:
+    def _readings(self, packs: Sequence["Pack"], predictions: Iterable[tuple[int, NextToken]]) -> list[Reading]:
         """The readings in the order of the transcripts' numbers, from what comes next in each pack's tree."""
-        found: dict[int, Reading] = {}
-        for index, after in afters:
-            for transcript, plan in zip(packs[index].owners, packs[index].plans, strict=True):
-                said = self.distribution(plan.level_logprobs(after, self.stops))
-                spoken = plan.answer_logprobs(after).sum().item()
-                found[transcript] = Reading(said, spoken, max(len(plan.answer_tokens) - 1, 0))
-        return [found[i] for i in sorted(found)]
+        readings: dict[int, Reading] = {}
+        for index, prediction in predictions:
+            for number, plan in zip(packs[index].owners, packs[index].plans, strict=True):
+                distribution = self.distribution(plan.level_logprobs(prediction, self.stops))
+                answer_logprob = plan.answer_logprobs(prediction).sum().item()
+                # the end of the answer's line counts for its likelihood, not for its number of tokens
+                readings[number] = Reading(distribution, answer_logprob, max(len(plan.answer_tokens) - 1, 0))
+        return [readings[i] for i in sorted(readings)]
 
     def answer_logprobs(self, transcripts: Sequence[Transcript]) -> list[float]:
-        """The `answer_logprob` of each transcript's reading, without its levels being read."""
+        """The `answer_logprob` (nats) of each transcript's reading, without its levels being read."""
         if not transcripts:
             return []
-        length = self.prefix.shared_length([t.ids for t in transcripts])
+        length = self.prefix.shared_length([transcript.ids for transcript in transcripts])
         trees, owners = packed(transcripts, [()] * len(transcripts), length)
         plans = [
-            self.planned(tree, [transcripts[i] for i in owner], length, levels=False)
-            for tree, owner in zip(trees, owners, strict=True)
+            self.planned(tree, [transcripts[i] for i in owned], length, levels=False)
+            for tree, owned in zip(trees, owners, strict=True)
         ]
-        found: dict[int, float] = {}
-        for index, after in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
-            for transcript, plan in zip(owners[index], plans[index][1], strict=True):
-                found[transcript] = plan.answer_logprobs(after).sum().item()
-        return [found[i] for i in range(len(transcripts))]
+        logprobs: dict[int, float] = {}
+        for index, prediction in self.prefix.logits(length, trees, [reads for reads, _ in plans]):
+            for number, plan in zip(owners[index], plans[index][1], strict=True):
+                logprobs[number] = plan.answer_logprobs(prediction).sum().item()
+        return [logprobs[i] for i in range(len(transcripts))]
 
     def distribution(self, level_logprobs: Tensor) -> ConfidenceDistribution:
-        """The distribution of one transcript from the log-probabilities of its levels."""
+        """The distribution of one transcript from the log-probabilities of its levels.
+
+        Args:
+            level_logprobs: Log-probabilities (nats) of the levels, [levels], not renormalised.
+
+        Returns:
+            Probabilities renormalised over the levels, and the off-scale mass: the probability of anything else.
+        """
         form = self.prompter.confidence
         logprobs = level_logprobs.cpu().double()  # mps has no float64
-        mass = logprobs.logsumexp(-1)
+        mass = logprobs.logsumexp(-1)  # log-probability of all levels together
         probability = (logprobs - mass).exp().tolist()
         return ConfidenceDistribution(form.levels, form.values, tuple(probability), 1 - mass.exp().item())
 
     def levels_of(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
         """The token ids that are read of each level after a transcript open at the confidence's slot.
 
-        Errors: UserError where the first token on which the levels part does not tell all of them apart."""
+        Raises:
+            UserError: where the first token on which the levels part does not tell all of them apart.
+        """
         suffixes = self.prompter.level_suffixes(transcript)
         return suffixes if self.levels == "whole" else parted(suffixes, self.prompter.confidence.levels)
 
     def fillers_of(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
-        """For each level the tokens that may stand between it and its end."""
+        """For each level the tokens that may stand between it and its end; none where one token is read of each."""
         fillers = self.prompter.level_fillers(transcript)
         return fillers if self.levels == "whole" else ((),) * len(fillers)
 
     def paths(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
-        """All that a tree holds below a transcript: its levels, and those with fillers."""
+        """Token ids of all that a tree holds below a transcript: its levels, and its levels with a filler each."""
         levels = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True)
-        return tuple(path for level, fillers in levels for path in (level, *((*level, one) for one in fillers)))
+        return tuple(path for level, fillers in levels for path in (level, *((*level, filler) for filler in fillers)))
 
     def plan(self, transcript: Transcript, length: int) -> tuple[TokenTree, list[int], LevelPlan]:
-        """One transcript in a tree of its own: the tree, the nodes to read and where its levels stand."""
+        """Puts one transcript into a tree of its own.
+
+        Args:
+            transcript: A transcript open at the confidence's slot.
+            length: How many of its first tokens lie in the shared prefix.
+
+        Returns:
+            The tree, the nodes to read, and where the levels stand.
+        """
         trees, _ = packed([transcript], [self.paths(transcript)], length)
         reads, plans = self.planned(trees[0], [transcript], length)
         return trees[0], reads, plans[0]
@@ -216,13 +295,28 @@ class ConfidenceReader:
     def planned(
         self, tree: TokenTree, transcripts: Sequence[Transcript], length: int, *, levels: bool = True
     ) -> tuple[list[int], list[LevelPlan]]:
-        """The nodes to read in a tree that holds these transcripts (put in where missing), and their plans.
+        """Plans the reading of the transcripts of one tree.
 
-        levels: False for the answers alone."""
-        reads: dict[int, int] = {}
+        Args:
+            tree: The tree; transcripts and levels that it does not hold are inserted.
+            transcripts: Transcripts open at the confidence's slot.
+            length: How many of their first tokens lie before the tree.
+            levels: False: only the answers are read.
+
+        Returns:
+            The nodes to read, and the plan of each transcript.
+        """
+        reads: dict[int, int] = {}  # node -> row
         plans = [
-            self.plan_at(tree, tree.insert(one.ids[length:]), one, reads, _spoken(one, length), levels=levels)
-            for one in transcripts
+            self.plan_at(
+                tree,
+                tree.insert(transcript.ids[length:]),
+                transcript,
+                reads,
+                _spoken(transcript, length),
+                levels=levels,
+            )
+            for transcript in transcripts
         ]
         return list(reads), plans
 
@@ -236,16 +330,25 @@ class ConfidenceReader:
         *,
         levels: bool = True,
     ) -> LevelPlan:
-        """The plan of a transcript whose last tokens are the nodes `path`; puts its levels below them.
+        """The plan of a transcript whose last tokens are the nodes of a path; inserts its levels below the path.
 
-        reads: the nodes to read so far, each with its row; grows. spoken: positions whose likelihood is read too.
-        levels: False for the answers alone."""
+        Args:
+            tree: The tree.
+            path: The nodes of the transcript's last tokens.
+            transcript: A transcript open at the confidence's slot.
+            reads: The nodes to read so far, each with its row; new ones are added.
+            spoken: Positions in the transcript whose tokens' likelihood is read too.
+            levels: False: only the answer is read.
+
+        Returns:
+            Where the levels and the answer stand among the rows of `reads`.
+        """
         edges: list[tuple[int, int, int]] = []  # row, token, level
         fillers: list[tuple[int, int, int]] = []  # row, token, place among the ends
         ends: list[int] = []
         level_ends: list[list[int]] = []
 
-        def row(node: int) -> int:
+        def row(node: int) -> int:  # a node that is not read yet gets the next row
             return reads.setdefault(node, len(reads))
 
         # Below the last token of the transcript, "...Confidence:", with levels "1" and "10" (f a filler, | the end):
@@ -256,6 +359,7 @@ class ConfidenceReader:
         written = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True) if levels else ()
         for level, (suffix, may_follow) in enumerate(written):
             nodes = (path[-1], *tree.insert(suffix, path[-1]))
+            # nodes has one more than suffix: each token of the level comes after the node before it
             edges += [(row(node), token, level) for node, token in zip(nodes, suffix, strict=False)]
             level_ends.append([])
             if self.levels == "token":
@@ -266,13 +370,13 @@ class ConfidenceReader:
                 level_ends[-1].append(len(ends))
                 fillers.append((row(nodes[-1]), token, len(ends)))
                 ends.append(row(tree.insert((token,), nodes[-1])[-1]))
-        most = max(map(len, level_ends), default=0)
-        padded = [own + [-1] * (most - len(own)) for own in level_ends]
+        most_ends = max(map(len, level_ends), default=0)
+        padded = [ends_of_level + [-1] * (most_ends - len(ends_of_level)) for ends_of_level in level_ends]
         edge_rows, edge_tokens, edge_levels = self._columns(edges, 3)
         filler_rows, filler_tokens, filler_ends = self._columns(fillers, 3)
-        before = len(transcript.ids) - len(path)
-        said = [(row(path[i - 1 - before]), transcript.ids[i]) for i in spoken]
-        answer_rows, answer_tokens = self._columns(said, 2)
+        before_path = len(transcript.ids) - len(path)  # position i of the transcript is path[i - before_path]
+        answer = [(row(path[i - 1 - before_path]), transcript.ids[i]) for i in spoken]
+        answer_rows, answer_tokens = self._columns(answer, 2)
         return LevelPlan(
             edge_rows,
             edge_tokens,
@@ -287,6 +391,7 @@ class ConfidenceReader:
         )
 
     def _columns(self, rows: Sequence[tuple[int, ...]], width: int) -> Sequence[Tensor]:
+        """Tuples of `width` numbers as `width` tensors, [rows] each; empty ones where there are no tuples."""
         return torch.tensor(rows, dtype=torch.long, device=self.stops.device).reshape(-1, width).unbind(1)
 
 
@@ -299,28 +404,48 @@ def _spoken(transcript: Transcript, length: int) -> Sequence[int]:
 def parted(suffixes: Sequence[tuple[int, ...]], levels: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     """Each level's tokens up to the first one on which not all levels agree.
 
-    Errors: UserError where two levels still have the same: "1%" and "10%", "very low" and "very high"."""
-    read = common_length(suffixes) + 1
-    found: dict[tuple[int, ...], str] = {}
+    Args:
+        suffixes: The token ids of each level.
+        levels: The levels' texts, for the message.
+
+    Returns:
+        The first tokens of each level, as many for all levels.
+
+    Raises:
+        UserError: where two levels still have the same tokens: "1%" and "10%", "very low" and "very high".
+    """
+    read_length = common_length(suffixes) + 1
+    level_by_tokens: dict[tuple[int, ...], str] = {}
     for suffix, level in zip(suffixes, levels, strict=True):
-        if len(suffix) < read or suffix[:read] in found:
-            other = found.get(suffix[:read]) or next(one for one in levels if one != level)
-            raise UserError(f"--levels token: one token does not tell {other!r} from {level!r}; use --levels whole")
-        found[suffix[:read]] = level
-    return tuple(found)
+        # a level that all others begin with has no token on which it parts: "1" of "1" and "10" in single digits
+        if len(suffix) < read_length or suffix[:read_length] in level_by_tokens:
+            clashing = level_by_tokens.get(suffix[:read_length]) or next(name for name in levels if name != level)
+            raise UserError(f"--levels token: one token does not tell {clashing!r} from {level!r}; use --levels whole")
+        level_by_tokens[suffix[:read_length]] = level
+    return tuple(level_by_tokens)
 
 
 def packed(
     transcripts: Sequence[Transcript], suffixes: Sequence[tuple[tuple[int, ...], ...]], length: int
 ) -> tuple[list[TokenTree], list[list[int]]]:
-    """Trees that hold every transcript with all that `suffixes` name below it, and the transcripts in each tree.
+    """Packs transcripts into trees of about the same number of nodes.
 
-    Neighbours in lexical order share most, so they are packed in that order, into rows of about the same length."""
+    Neighbours in the order of their token ids share most tokens, so they are packed in that order.
+
+    Args:
+        transcripts: The transcripts.
+        suffixes: For each transcript the paths of token ids that its tree holds below it.
+        length: How many of the transcripts' first tokens lie before the trees.
+
+    Returns:
+        The trees, and for each tree the indices of its transcripts.
+    """
     order = sorted(range(len(transcripts)), key=lambda i: transcripts[i].ids)
     trees, owners = _filled(order, transcripts, suffixes, length, ROW_TOKENS)
     if len(trees) > 1:
-        even = math.ceil(sum(len(tree.tokens) for tree in trees) / len(trees))
-        trees, owners = _filled(order, transcripts, suffixes, length, even)
+        # once more with an even size: the last tree of the first pass may be a small one
+        even_size = math.ceil(sum(len(tree.tokens) for tree in trees) / len(trees))
+        trees, owners = _filled(order, transcripts, suffixes, length, even_size)
     return trees, owners
 
 
@@ -331,7 +456,7 @@ def _filled(
     length: int,
     size: int,
 ) -> tuple[list[TokenTree], list[list[int]]]:
-    """Trees of `size` nodes or, the last transcript's included, a little more."""
+    """Trees filled in the order given: a tree of `size` nodes or more takes no further transcript."""
     trees, owners = [TokenTree()], list[list[int]]([[]])
     for index in order:
         if owners[-1] and len(trees[-1].tokens) >= size:

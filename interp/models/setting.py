@@ -1,13 +1,15 @@
-"""One checkpoint in one format with one set of shots, ready to be asked; and the cases that it is asked about."""
+"""One checkpoint in one confidence format with one set of worked examples, ready to be asked; and the cases to ask.
+
+Instruments take a `Setting` and cases. The module knows nothing of instruments, records on disk and figures."""
 
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from interp.formats import ConfidenceFormat
-from interp.models.check import engine_checked, readable
+from interp.models.check import EngineCheck, engine_checked, readable
 from interp.models.checkpoints import Checkpoint
 from interp.models.elicitation import Generator
 from interp.models.prefix import SharedPrefix
@@ -19,20 +21,20 @@ from interp.records import Question, Source
 
 @dataclass(frozen=True)
 class Case:
-    """A question that the model answers right, with the answers that are put to it."""
+    """A question that the model answers right, with the answers whose confidence it is asked for."""
 
     question: Question
-    """The question."""
+    """The question that is asked."""
     answer: str
     """The right answer: the model's own greedy one, or the user's response."""
     wrong: tuple[str, ...] = ()
-    """Wrong answers sampled from the model, in the order in which they came; of multiple choice the other letters."""
+    """Wrong answers sampled from the model, in the order of sampling; for multiple choice, the other letters."""
     branched: tuple[str, ...] = ()
-    """Wrong answers found by branching, likeliest first; some of them may have been sampled as well."""
+    """Wrong answers found by branching, likeliest first; some may have been sampled as well."""
     candidates: tuple[str, ...] = ()
-    """Distinct answers of the model, right or wrong, for the divergence over all pairs."""
+    """Distinct answers of the model, right or wrong, between all pairs of which the divergence is measured."""
     sources: tuple[Source, ...] = ()
-    """How each candidate came about."""
+    """The source of each candidate, in their order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +44,19 @@ class Setting:
     checkpoint: Checkpoint
     """The model under study."""
     prompter: Prompter
-    """Renders its prompts."""
+    """Renders the model's prompts."""
     prefix: SharedPrefix
-    """The model, having read what all prompts begin with."""
+    """The model after it has read the shared prefix of all prompts."""
     reader: ConfidenceReader
-    """Reads its confidence."""
+    """Reads the model's confidence."""
     generator: Generator
-    """Writes its answers."""
+    """Generates the model's answers."""
     pool: tuple[Question, ...] = ()
-    """All questions of the data, from which other questions' answers are taken."""
+    """All questions of the data: the source of answers to other questions."""
     seed: int = 0
-    """Where an instrument draws by chance."""
+    """The seed of everything that an instrument draws by chance."""
+    check: EngineCheck | None = None
+    """How far the engine agrees with the model's own pass; None for training, which does not check it."""
 
     @property
     def turn_ends(self) -> tuple[int, ...]:
@@ -85,7 +89,19 @@ def prompter_for(
     shot_seed: int = 0,
     choices: bool = False,
 ) -> Prompter:
-    """What renders a setting's prompts. shot_seed: which set of examples."""
+    """The prompter of a setting.
+
+    Args:
+        checkpoint: the model, of which tokenizer and context are used.
+        confidence: the confidence format.
+        prompting: template, its arguments and date.
+        shots: how many worked examples.
+        shot_seed: decides which set of worked examples is drawn.
+        choices: whether the questions are multiple choice.
+
+    Raises:
+        UserError: where there are fewer worked examples, or the tokenizer has no offsets or no chat template.
+    """
     return Prompter(
         checkpoint.tokenizer,
         confidence,
@@ -99,23 +115,26 @@ def prompter_for(
 
 
 def notes(checkpoint: Checkpoint, prompter: Prompter) -> tuple[str, ...]:
-    """What the user should know of a chat template and its ends of turns, a sentence each."""
+    """What the user should know about the chat template and the tokens that end turns, a sentence each."""
     if prompter.template == "plain":
         return ()
-    beyond = sorted({*prompter.turn_ends} - {*checkpoint.eos_ids})
-    if not beyond:
+    template_only = sorted({*prompter.turn_ends} - {*checkpoint.eos_ids})
+    if not template_only:
         return prompter.chat.notes
-    ours, theirs = (
+    by_template, by_config = (
         " and ".join(map(repr, checkpoint.tokenizer.convert_ids_to_tokens(ids))) or "nothing"
-        for ids in (beyond, list(checkpoint.eos_ids))
+        for ids in (template_only, list(checkpoint.eos_ids))
     )
-    said = f"{checkpoint.name}: its chat template ends turns with {ours}, its configuration with {theirs}; all count"
-    return (*prompter.chat.notes, said)
+    note = (
+        f"{checkpoint.name}: its chat template ends turns with {by_template}, "
+        f"its configuration with {by_config}; all count"
+    )
+    return (*prompter.chat.notes, note)
 
 
 @cache
 def _say(note: str) -> None:
-    """Once, by the first of several processes."""
+    """Prints a note once; of several processes the first one prints it."""
     if os.environ.get("RANK", "0") == "0":
         print(f"note: {visible(note)}", file=sys.stderr)
 
@@ -133,11 +152,28 @@ def prepared(
     batch_tokens: int = 2048,
     read_shared_prefix: bool = True,
     check_long: bool = False,
+    check: EngineCheck | None = None,
 ) -> Setting:
-    """A setting whose model has read the shared prefix of its prompts. shot_seed: which set of examples. check_long: it
-    is checked on texts longer than the model's window.
+    """A setting whose model has read the shared prefix of its prompts.
 
-    read_opening: False for training, where what was read before a step is worth nothing after it."""
+    Args:
+        checkpoint: the model under study.
+        confidence: the confidence format.
+        shots: how many worked examples a prompt holds.
+        shot_seed: decides which set of worked examples is drawn.
+        choices: whether the questions are multiple choice.
+        prompting: template and reading of the levels; by default `Prompting()`.
+        pool: all questions of the data; see `Setting.pool`.
+        seed: the seed of everything that an instrument draws by chance.
+        batch_tokens: the most tokens in a batch.
+        read_shared_prefix: False for training, where a step invalidates what was read before it. The check of the
+            engine is then left out as well.
+        check_long: whether the check uses texts longer than the model's window.
+        check: of another setting of this checkpoint, which is then not made again.
+
+    Raises:
+        UserError: where the prompts cannot be rendered, two levels cannot be told apart, or the check fails.
+    """
     prompting = prompting or Prompting()
     prompter = prompter_for(checkpoint, confidence, prompting, shots=shots, shot_seed=shot_seed, choices=choices)
     for note in notes(checkpoint, prompter):
@@ -146,7 +182,7 @@ def prepared(
     with readable(checkpoint.model):
         prefix = SharedPrefix(checkpoint.model, shared_prefix, batch_tokens=batch_tokens)
     reader = ConfidenceReader(prefix, prompter, ends, prompting.levels)
-    reader.levels_of(prompter.transcript(PROBE, "x"))  # what cannot be told apart is said before anything is measured
+    reader.levels_of(prompter.transcript(PROBE, "x"))  # refuses indistinguishable levels before anything is measured
     setting = Setting(
         checkpoint,
         prompter,
@@ -163,6 +199,6 @@ def prepared(
         tuple(pool),
         seed,
     )
-    if read_shared_prefix:
-        engine_checked(setting, long=check_long)
-    return setting
+    if not read_shared_prefix:
+        return setting
+    return replace(setting, check=check or engine_checked(setting, long=check_long))

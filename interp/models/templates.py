@@ -1,7 +1,13 @@
-"""What a chat template writes around the contents of a conversation, found by rendering marks in their place.
+"""Finds the text that a chat template writes around the contents of a conversation, by rendering marks in their place.
 
-The answer's slot is what stands before the mark of the last turn, and a turn's end what follows a mark. The prompt that
-a template offers for generation may be another text: it may open a thought, or lack a blank or a channel."""
+    [user] MARK 1 [end][assistant] MARK 2 [end]
+    ------        ----------------        -----
+    literal       literal, which ends     follows an assistant's
+                  at the answer's slot    turn
+
+The answer's slot is the text before the mark of the last turn; a turn's end is the text after a mark. A template's
+prompt for generation may be another text: it may open a thought, or lack a blank or a channel. The module knows nothing
+of questions and formats."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,36 +26,39 @@ if TYPE_CHECKING:
 Roles = tuple[str, ...]
 Messages = list[dict[str, str]]
 DATE = "2025-01-01"
-"""The day that templates take for today, whatever day it is: a prompt must not change overnight."""
+"""The day that templates take for today, whatever day it is, so that a prompt does not change overnight."""
 UNPADDED = ("d", "m", "H", "I", "M", "S")
 DIRECTIVES = (*(f"%-{letter}" for letter in UNPADDED), *(f"%{letter}" for letter in "aAbBcdDeFGHIjmMpRSTuUVwWxXyYzZ%"))
-"""What a template may ask of the date, in the order in which it is filled in."""
+"""The directives of `strftime_now` that a template may use, in the order in which they are replaced."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a conversation goes on after the last question, when it is rendered with marks."""
+    """How a conversation goes on after the last question when it is rendered with marks."""
 
     roles: Roles
     """The turns after it."""
     generation: bool
-    """With the prompt for the assistant's next turn."""
+    """Whether the prompt for the assistant's next turn follows."""
 
 
 LAST, EARLIER = Ending(("assistant",), False), Ending(("assistant", "user"), True)
+"""The assistant's answer as the conversation's last turn, and as an earlier one. A template may treat the two alike or
+not: some take no conversation that ends with the assistant."""
 GENERATION = Ending((), True)
+"""The template's own prompt for generation, without an answer."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a template writes around the contents of a conversation whose next turn is the assistant's."""
+    """The text that a template writes around the contents of a conversation whose next turn is the assistant's."""
 
     literals: tuple[str, ...]
-    """What stands before each turn's content, then what stands between the last content and what the model writes."""
+    """The text before each turn's content, then the text between the last content and the model's own."""
     folded: bool
-    """It takes no system turn: the instruction belongs into the user's first turn."""
+    """Whether the template takes no system turn, so that the instruction goes into the user's first turn."""
     ending: Ending
-    """How it was found."""
+    """The ending with which it was rendered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,34 +66,51 @@ class ChatTemplate:
     """The chat template of one tokenizer with its arguments."""
 
     tokenizer: "PreTrainedTokenizerBase"
-    """Has a chat template."""
+    """A tokenizer with a chat template."""
     arguments: dict[str, object] = field(default_factory=dict)
     """The user's arguments of the template (enable_thinking=False)."""
     date: str = DATE
     """The day that the template takes for today, as YYYY-MM-DD."""
 
     def asking(self, roles: Roles) -> Layout:
-        """The layout up to the answer's slot, which is what stands before the content of an assistant's last turn.
+        """The layout up to the answer's slot, which ends where the content of an assistant's last turn begins.
 
-        Errors: UserError where the prompt for generation opens a thought that such a turn lacks: the model expects to
-        think there, and would take the answer for a thought."""
+        Args:
+            roles: the roles of the turns, the last one the user's.
+
+        Raises:
+            UserError: where the template does not take these turns, or its prompt for generation opens a thought that
+                an assistant's turn lacks: the model expects to think there, and would take the answer for a thought.
+        """
         return self._once(roles, LAST, lambda: self._slot(roles))
 
     def generating(self, roles: Roles) -> Layout:
-        """The layout up to where the model writes its whole reply, thoughts included."""
+        """The layout up to the place where the model writes its whole reply, thoughts included."""
         return self._once(roles, GENERATION, lambda: self._first(roles, GENERATION))
 
     def keeps(self, messages: Messages, layout: Layout, text: str) -> bool:
-        """`text` is what the template makes of these contents: it neither trims nor changes them."""
+        """Whether the template renders these contents as `text`, neither trimmed nor changed.
+
+        Args:
+            messages: the turns with their contents.
+            layout: the layout from which `text` was made.
+            text: the layout's literals and the contents, joined.
+        """
         marks = _marks(len(layout.ending.roles))
-        rest = [{"role": role, "content": mark} for role, mark in zip(layout.ending.roles, marks, strict=True)]
-        rendered = self.rendered([*messages, *rest], generation=layout.ending.generation)
+        ending_turns = [{"role": role, "content": mark} for role, mark in zip(layout.ending.roles, marks, strict=True)]
+        rendered = self.rendered([*messages, *ending_turns], generation=layout.ending.generation)
         return rendered == text if not marks else rendered.startswith(text + marks[0])
 
     def rendered(self, messages: Messages, *, generation: bool) -> str:
-        """The conversation as text. generation: with the prompt for the assistant's next turn.
+        """The conversation as text.
 
-        Errors: UserError where the template does not take these turns."""
+        Args:
+            messages: the turns, each with its role and content.
+            generation: whether the prompt for the assistant's next turn follows.
+
+        Raises:
+            UserError: where the template does not take these turns, or writes half of a surrogate pair.
+        """
         day = date.fromisoformat(self.date)
         options: Record = {"date_string": day.strftime("%d %b %Y"), **self.arguments}
         options |= {"tokenize": False, "add_generation_prompt": generation}
@@ -93,7 +119,7 @@ class ChatTemplate:
             if "strftime_now" in template:
                 options["chat_template"] = calendar(day) + template
             text = str(self.tokenizer.apply_chat_template(messages, **options))
-        except Exception as error:  # a template is a program of the checkpoint's: in its sandbox it may raise anything
+        except Exception as error:  # a template is a program that runs in a sandbox, where it may raise anything
             roles = tuple(message["role"] for message in messages)
             raise self._unfit(f"cannot render these turns: {roles} ({reason(error)})") from error
         if HALF.search(text):
@@ -102,43 +128,47 @@ class ChatTemplate:
 
     @cached_property
     def ends(self) -> tuple[str, ...]:
-        """The control tokens that end an assistant's turn, the conversation's last and an earlier one; none where other
-        text follows it."""
+        """The control tokens that end an assistant's turn, be it the conversation's last or an earlier one.
+
+        A turn that is followed by other text than a control token adds none."""
         after = [self._after(("user",), LAST), self._after(("user",), EARLIER)]
-        tokens = sorted(self._tokens, key=len, reverse=True)
+        tokens = sorted(self._tokens, key=len, reverse=True)  # the longest first: one may begin with another
         ends = [next((token for token in tokens if text.lstrip().startswith(token)), "") for text in after]
         return tuple(sorted({end for end in ends if end}))
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of it, a sentence each."""
+        """What the user should know about this template, a sentence each."""
         if self._after(("user",), LAST) or not self._after(("user",), EARLIER):
             return ()
         return ("the chat template ends no conversation with the assistant; the answer's slot is an earlier turn's",)
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
-        """The tokenizer's special tokens, those included that have no role by name (Llama 3's turn markers)."""
+        """The tokenizer's special tokens, including those that no named role has (Llama 3's turn markers)."""
         added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         tokens = dict.fromkeys([*self.tokenizer.all_special_tokens, *added])
         return tuple(token for token in tokens if len(token) > 1)
 
     @property
     def _tokens(self) -> tuple[str, ...]:
-        """Control tokens and the other added ones, for a turn's end may be marked as common text; no blanks."""
+        """Control tokens and all other added ones that are not blank: a turn's end may be an ordinary added token."""
         added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if str(token).strip()]
         return (*self.control_tokens, *added)
 
     def _slot(self, roles: Roles) -> Layout:
+        """The layout that `asking` describes."""
         layout, offered = self._first(roles, LAST, EARLIER, GENERATION), self.generating(roles)
         slot, prompt = layout.literals[-1], offered.literals[-1]
+        # the slot before an assistant's turn serves, unless the prompt for generation has marks of thoughts it lacks
         if not any(mark in prompt and mark not in slot for pair in THOUGHTS for mark in pair):
             return layout
         if opens_thought(prompt):
             raise self._unfit(f"opens a thought before the answer ({prompt[-40:]!r}); {self._remedy(roles)}")
-        return offered  # it has the model skip its thought
+        return offered  # it opens and ends an empty thought, so that the model skips its own
 
     def _remedy(self, roles: Roles) -> str:
+        """What the user can do about a template that opens a thought."""
         quiet = ChatTemplate(self.tokenizer, {**self.arguments, "enable_thinking": False}, self.date)
         if opens_thought(quiet.generating(roles).literals[-1]):
             return "it has no argument against that, so use --template plain"
@@ -149,7 +179,7 @@ class ChatTemplate:
         errors = []
         for ending in endings:
             for folded in (False, True):
-                turns = roles[folded:]
+                turns = roles[folded:]  # folded: without the system turn
                 try:
                     return Layout(self._marked(turns, ending)[: len(turns) + 1], folded, ending)
                 except UserError as error:
@@ -157,30 +187,35 @@ class ChatTemplate:
         raise errors[-1]
 
     def _after(self, roles: Roles, ending: Ending) -> str:
-        """What follows the assistant's turn after these; nothing where the template does not take them."""
+        """The text that follows an assistant's turn after these roles; empty where the template does not take them."""
         try:
             return self._marked(roles, ending)[len(roles) + 1]
         except UserError:
             return ""
 
     def _marked(self, roles: Roles, ending: Ending) -> tuple[str, ...]:
-        """What is written before each turn, those of the ending included, and after the last one.
+        """The text before each turn's content, those of the ending included, and after the last one.
 
-        Found by rendering marks instead of contents, so that no content is ever searched for."""
+        Marks are rendered instead of contents, so that no content is ever searched for.
+
+        Raises:
+            UserError: where the template does not take these turns, or leaves a content out.
+        """
         roles = (*roles, *ending.roles)
         marks = _marks(len(roles))
         messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
         rest, literals = self.rendered(messages, generation=ending.generation), []
         for mark in marks:
-            before, found, rest = rest.partition(mark)
-            if not found:
+            before, separator, rest = rest.partition(mark)
+            if not separator:
                 raise self._unfit(f"cannot render these turns: {roles}")
             literals.append(before)
         return (*literals, rest)
 
-    def _once(self, roles: Roles, ending: Ending, found: Callable[[], Layout]) -> Layout:
+    def _once(self, roles: Roles, ending: Ending, compute: Callable[[], Layout]) -> Layout:
+        """The layout for these roles and this ending, computed at the first call."""
         if (roles, ending) not in self._layouts:
-            self._layouts[roles, ending] = found()
+            self._layouts[roles, ending] = compute()
         return self._layouts[roles, ending]
 
     @cached_property
@@ -192,21 +227,28 @@ class ChatTemplate:
 
 
 def _marks(count: int) -> Sequence[str]:
+    """Distinct texts of the private use area of Unicode, which no template writes by itself."""
     return [f"\ue000{chr(0xE100 + i)}\ue001" for i in range(count)]
 
 
 def calendar(day: date) -> str:
-    """A definition of `strftime_now` that gives `day`, to head a template with: transformers gives it the clock."""
+    """A definition of `strftime_now` that returns `day`, to be put before a template.
+
+    The function that transformers supplies returns the clock's day."""
     filled = "".join(f"|replace({name!r},{day.strftime(name)!r})" for name in DIRECTIVES)
     # transformers has jinja drop the newline after a block, so that the template's own first line stays a first line
     return "{%- macro strftime_now(format) -%}{{ format" + filled + " }}{%- endmacro %}\n"
 
 
 def refuse_no_day(text: str) -> None:
-    """Errors: UserError where the text is no day, or written in another way than YYYY-MM-DD."""
+    """Refuses a text that is no day.
+
+    Raises:
+        UserError: where the text is no day, or written in another way than YYYY-MM-DD.
+    """
     try:
-        known = date.fromisoformat(text).isoformat() == text
+        valid = date.fromisoformat(text).isoformat() == text
     except ValueError:
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise UserError(f"--date {text}: no day; write it as YYYY-MM-DD, such as {DATE}")

@@ -1,4 +1,6 @@
-"""What the records of an evaluation say: every cell of the calibration table, and paired differences of checkpoints."""
+"""The summary of an evaluation from its records: the calibration table, and paired differences of checkpoints.
+
+The module reads records and computes numbers. It asks no model."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,21 +18,33 @@ from interp.records import Question
 from interp.run.runs import Record, Run
 
 NO_MODEL = GIVEN.name
-"""What stands for a checkpoint and a format in the rows of answers and confidences that the user brought."""
+"""Stands in the place of a checkpoint and a format in rows of answers and confidences that the user brought."""
 ByKey = dict[tuple[str, int], dict[str, Record]]
-"""Records by measure and set, then by question."""
+"""Records by (measure, set of worked examples), then by the question's id."""
 
 
 def summary_of(
     run: Run, cells: Sequence[Cell], parts: dict[str, dict[str, list[Question]]], options: Evaluate
 ) -> Record:
-    """Every cell of the table with intervals, counts and what was left out; paired differences of checkpoints."""
-    data = {name: of_data[""] for name, of_data in parts.items()}
+    """The content of summary.json.
+
+    Args:
+        run: the evaluation, its records complete.
+        cells: the cells of the table, those of further sets of worked examples included.
+        parts: for each data set its questions by the suffix of their rows' name; "" for all of them.
+        options: what the evaluation was asked.
+
+    Returns:
+        Every cell of the table with intervals, counts and what was left out; numerical floors, unparsed replies, and
+        paired differences of checkpoints.
+    """
+    data = {name: by_part[""] for name, by_part in parts.items()}
     by_key: ByKey = {}
     for record in run.all_records():
         by_key.setdefault((record["measure"], record["set"]), {})[record["id"]] = record
     table: Record = {}
-    scored: dict[tuple[str, str, str, str], dict[str, Verdict | None]] = {}
+    scored: dict[tuple[str, str, str, str], dict[str, Verdict | None]] = {}  # by checkpoint, data, score and format
+    # the table holds the first set of worked examples; further sets show in the spread alone
     for cell in (cell for cell in cells if not cell.examples):
         for key, (asking, score) in options.rows.items():
             verdicts = _verdicts(by_key, cell, asking, score, data[cell.data])
@@ -41,15 +55,15 @@ def summary_of(
                     numbers["shot_sets"] = _spread(by_key, cell, asking, score, questions, options)
                 _put(table, (cell.checkpoint, f"{cell.data}{part}", key, cell.format), numbers)
     if GIVEN.name in options.methods:
-        for where, of_data in parts.items():
-            for part, questions in of_data.items():
+        for name, by_part in parts.items():
+            for part, questions in by_part.items():
                 verdicts = {q.id: Verdict(q.response or "", q.confidence or 0.0) for q in questions}
                 numbers = _numbers(_scored(questions, verdicts), options, FORMATS["ScoreFloat"])
-                _put(table, (NO_MODEL, f"{where}{part}", GIVEN.name, NO_MODEL), numbers)
+                _put(table, (NO_MODEL, f"{name}{part}", GIVEN.name, NO_MODEL), numbers)
     models = by_key.get(("checkpoint", 0), {})
     return {
         "rule": options.rule,
-        "models": {name: {k: models[name][k] for k in ("fingerprint", "note", "dtype")} for name in models},
+        "models": {name: {key: models[name][key] for key in ("fingerprint", "note", "dtype")} for name in models},
         "calibration": table,
         "numerical_floor": _floors(by_key, cells),
         "unparsed": _unparsed(by_key, cells),
@@ -60,19 +74,19 @@ def summary_of(
 def _spread(
     by_key: ByKey, cell: Cell, asking: Asking, score: Score, questions: Sequence[Question], options: Evaluate
 ) -> dict[str, list[float | None]]:
-    """The value of each measure under each set of examples."""
-    found: dict[str, list[float | None]] = {}
+    """The values of each measure, one under each set of worked examples."""
+    by_measure: dict[str, list[float | None]] = {}
     for number in range(options.prompt.shot_sets):
         verdicts = _verdicts(by_key, replace(cell, examples=number), asking, score, questions)
         for name, value in values_of(_scored(questions, verdicts), rule_named(options.rule)).items():
-            found.setdefault(name, []).append(value)
-    return found
+            by_measure.setdefault(name, []).append(value)
+    return by_measure
 
 
 def _verdicts(
     by_key: ByKey, cell: Cell, asking: Asking, score: Score, questions: Sequence[Question]
 ) -> dict[str, Verdict | None]:
-    """What a method makes of each question, by its id; None where there is no answer or no confidence."""
+    """The verdict on each question, by its id; None where there is no answer or no confidence."""
     answers, records = by_key[cell.key("answer")], by_key.get(cell.key(asking.name), {})
     return {
         q.id: score.verdict(records[q.id], FORMATS[cell.format], answers[q.id]["answer"]) if q.id in records else None
@@ -81,20 +95,22 @@ def _verdicts(
 
 
 def _scored(questions: Sequence[Question], verdicts: dict[str, Verdict | None]) -> Scored:
-    told = [(q, said) for q in questions if (said := verdicts[q.id]) is not None]
+    """The questions that have a verdict; the others are left out, and counted."""
+    answered = [(q, verdict) for q in questions if (verdict := verdicts[q.id]) is not None]
     return Scored(
-        tuple(said.confidence for _, said in told),
-        tuple(is_right(q, said.answer) for q, said in told),
-        tuple(q.relation for q, _ in told),
-        len(questions) - len(told),
+        tuple(verdict.confidence for _, verdict in answered),
+        tuple(is_right(q, verdict.answer) for q, verdict in answered),
+        tuple(q.relation for q, _ in answered),
+        len(questions) - len(answered),
     )
 
 
 def _numbers(scored: Scored, options: Evaluate, confidence: ConfidenceFormat) -> Record:
-    found = {name: one.as_record() for name, one in measures_of(scored, rule_named(options.rule)).items()}
-    accuracy = found["accuracy"]["value"]
+    """All measures with their intervals, the lowest possible calibration error ("floor"), and the counts."""
+    measures = {name: estimate.as_record() for name, estimate in measures_of(scored, rule_named(options.rule)).items()}
+    accuracy = measures["accuracy"]["value"]
     floor = None if accuracy is None else lowest_possible(accuracy, confidence.values)
-    return {**found, "floor": floor, "unparsed": scored.left_out, "n": len(scored)}
+    return {**measures, "floor": floor, "unparsed": scored.left_out, "n": len(scored)}
 
 
 def _cell_numbers(
@@ -106,43 +122,49 @@ def _cell_numbers(
     verdicts: dict[str, Verdict | None],
     options: Evaluate,
 ) -> Record:
-    """One row of the table."""
+    """One row of the table: the measures, and what each question cost in tokens and seconds."""
     answers, records = by_key[cell.key("answer")], by_key.get(cell.key(asking.name), {})
     numbers = _numbers(_scored(questions, verdicts), options, FORMATS[cell.format])
-    there = [q.id for q in questions if q.id in records]
+    ids = [q.id for q in questions if q.id in records]
     costs = {
-        "tokens": [tokens_written(asking, score, records[i], answers[i]["tokens"] or 0) for i in there],
-        "prompt_tokens": [answers[i]["prompt_tokens"] + records[i].get("prompt_tokens", 0) for i in there],
-        "seconds": [records[i]["seconds"] + (0 if asking.answers_itself else answers[i]["seconds"]) for i in there],
-        "outside": [records[i].get("outside") for i in there],
+        "tokens": [tokens_written(asking, score, records[i], answers[i]["tokens"] or 0) for i in ids],
+        "prompt_tokens": [answers[i]["prompt_tokens"] + records[i].get("prompt_tokens", 0) for i in ids],
+        "seconds": [records[i]["seconds"] + (0 if asking.answers_itself else answers[i]["seconds"]) for i in ids],
+        "outside": [records[i].get("outside") for i in ids],
     }
     numbers |= {name: estimated(column).as_record() for name, column in costs.items()}
     if options.replies.free:
+        # the worst case: every unparsed reply is taken for a wrong answer with the highest confidence
         worst = Verdict("", FORMATS[cell.format].values[-1])
         numbers["worst"] = _numbers(
-            _scored(questions, {i: said or worst for i, said in verdicts.items()}), options, FORMATS[cell.format]
+            _scored(questions, {i: verdict or worst for i, verdict in verdicts.items()}), options, FORMATS[cell.format]
         )
     return numbers
 
 
 def _unparsed(by_key: ByKey, cells: Sequence[Cell]) -> Record:
-    """The replies of which no answer, or no confidence, could be had: by checkpoint, data and format, text by id."""
+    """The replies that state no answer or no confidence: by checkpoint, data and format, the text by question id."""
     table: Record = {}
     for cell in cells:
-        told = by_key[cell.key("answer")].values()
-        lost = {r["id"]: r.get("reply") for r in told if r["answer"] is None or r.get("parsed") is False}
+        answers = by_key[cell.key("answer")].values()
+        lost = {
+            record["id"]: record.get("reply")
+            for record in answers
+            if record["answer"] is None or record.get("parsed") is False
+        }
         if lost and not cell.examples:
             _put(table, (cell.checkpoint, cell.data, cell.format), lost)
     return table
 
 
 def _floors(by_key: ByKey, cells: Sequence[Cell]) -> Record:
-    """What the first answers' confidences differ by when they are read twice: by checkpoint, data and format."""
+    """The numerical floors of the confidences in the first answers: by checkpoint, data and format."""
     table: Record = {}
     for cell in cells:
         if records := by_key.get(cell.key(READINGS.name)):
-            found = estimates(READINGS.metrics, list(records.values()))
-            _put(table, (cell.checkpoint, cell.data, cell.format), {k: one.as_record() for k, one in found.items()})
+            floors = estimates(READINGS.metrics, list(records.values()))
+            numbers = {key: floor.as_record() for key, floor in floors.items()}
+            _put(table, (cell.checkpoint, cell.data, cell.format), numbers)
     return table
 
 
@@ -151,21 +173,22 @@ def _differences(
     data: dict[str, list[Question]],
     options: Evaluate,
 ) -> Record:
-    """Each later checkpoint less the first, on the questions on which both have a verdict."""
+    """Each later checkpoint minus the first, on the questions on which both have a verdict."""
     table: Record = {}
     names = list(dict.fromkeys(checkpoint for checkpoint, *_ in scored))
-    for (checkpoint, where, key, form), verdicts in scored.items():
+    for (checkpoint, data_name, key, format_name), verdicts in scored.items():
         if checkpoint != names[0]:
-            before = scored[names[0], where, key, form]
-            both = [q for q in data[where] if verdicts[q.id] and before[q.id]]
-            after, first = (_scored(both, one) for one in (verdicts, before))
-            found = differences_of(after, first, rule_named(options.rule))
-            numbers = {name: one.as_record() for name, one in found.items()}
-            _put(table, (f"{checkpoint} less {names[0]}", where, key, form), numbers)
+            before = scored[names[0], data_name, key, format_name]
+            both = [q for q in data[data_name] if verdicts[q.id] and before[q.id]]
+            after, first = (_scored(both, side) for side in (verdicts, before))
+            differences = differences_of(after, first, rule_named(options.rule))
+            numbers = {name: estimate.as_record() for name, estimate in differences.items()}
+            _put(table, (f"{checkpoint} less {names[0]}", data_name, key, format_name), numbers)
     return table
 
 
 def _put(table: Record, path: Sequence[str], numbers: Record) -> None:
+    """Puts numbers into nested records, as `table[path[0]][path[1]]...`; records that are missing are made."""
     *above, last = path
     for name in above:
         table = table.setdefault(name, {})

@@ -1,7 +1,8 @@
-"""Candidate answers to a question: distinct ones that the model gives, by top-p samples and by branching, vetted.
+"""Candidate answers to a question: distinct answers of the model, found by top-p samples and by branching, and vetted.
 
-A model that knows its answers hardly ever samples a wrong one. Branching finds one all the same: the likeliest first
-tokens, each continued greedily, then second tokens, likeliest beginnings first."""
+A model that knows an answer hardly ever samples a wrong one. Branching finds wrong ones nevertheless: it continues the
+likeliest first tokens greedily, then beginnings of two tokens, the likeliest first. The module knows nothing of what is
+measured with the answers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from interp.models.setting import Setting
 
 SAMPLED: tuple[Source, ...] = ("sampled", "both", "choice")
-"""The sources of what stands in the paper's comparison; the letters of a choice stand in for samples."""
+"""The sources of answers in the paper's comparison; in multiple choice the letters stand in for samples."""
 ROUNDS = (8, 16, 32, 64)
-"""How many branches are followed at a time, until enough is found. More are wanted only by a larger number of
-candidates, so that the first branches do not depend on it."""
+"""How many branches are followed in each round, until enough answers are found. The sizes do not depend on the number
+of candidates that is asked for: a larger number only adds rounds, and the first branches stay the same."""
 
 
 @dataclass(frozen=True)
@@ -27,89 +28,106 @@ class CandidateAnswers:
     """Distinct answers of a model to one question, and how each came about."""
 
     wrong: tuple[str, ...]
-    """Vetted wrong ones: sampled ones in the order in which they came, then those found by branching alone."""
+    """Vetted wrong answers: sampled ones in the order in which they came, then those found by branching alone."""
     distinct: tuple[str, ...]
-    """All distinct ones, right or wrong, in the same order."""
+    """All distinct answers, right or wrong, in the same order."""
     sources: tuple[Source, ...]
-    """How each distinct one came about."""
+    """How each distinct answer came about."""
     logprobs: tuple[float, ...]
-    """The log-probability (nats) of each distinct one and of the end of its line, as a `Reading` has it."""
+    """The log-probability (nats) of each distinct answer and of the end of its line, as in `Reading.answer_logprob`."""
     branched: tuple[str, ...]
-    """Wrong ones found by branching, sampled as well or not: by rounds, and in each the likeliest first."""
+    """Wrong answers found by branching, sampled as well or not: by rounds, and in each round the likeliest first."""
     tries: int
     """How many samples were drawn."""
     branches: int
     """How many branches were followed."""
     vetoed: int
-    """How many distinct ones were right, too close to right to be used as wrong, or words of the question."""
+    """How many distinct answers were right, too close to right to be used as wrong, or words of the question."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is looked for, and how."""
+    """How many answers are looked for, and how."""
 
     wrong: int
-    """Usable wrong answers, among samples and again among branches."""
+    """How many usable wrong answers are wanted among samples, and again among branches."""
     distinct: int
-    """Distinct answers, right or wrong, of both together."""
+    """How many distinct answers, right or wrong, are wanted of samples and branches together."""
     seed: int
-    """The source of chance."""
+    """The seed of the samples."""
     top_p: float
-    """The nucleus that samples are drawn from."""
+    """The probability mass of the nucleus that samples are drawn from."""
     tries: int
-    """Samples drawn for a question, at most."""
+    """How many samples are drawn for a question, at most."""
     branching: bool = True
     """Branches are followed as well."""
 
 
 def candidate_answers(setting: "Setting", questions: Sequence[Question], search: Search) -> list[CandidateAnswers]:
-    """For each question, top-p samples until `wrong` usable wrong answers and `distinct` distinct ones are found, at
-    most `tries`; then branches until `wrong` of them are wrong and there are `distinct` distinct answers in all.
+    """The candidate answers to each question.
 
-    Every question has at least a round of branches, whatever its samples gave, so that what is measured with them is
-    measured on all questions. Choices need neither: the other letters are the wrong answers."""
+    Top-p samples are drawn until there are `wrong` usable wrong answers and `distinct` distinct ones, at most `tries`.
+    Then branches are followed until `wrong` of their answers are wrong and there are `distinct` distinct answers in
+    all. Every question has at least one round of branches, whatever its samples gave, so that numbers that rest on
+    branches rest on all questions. Multiple choice needs neither: the other letters are the wrong answers.
+
+    Args:
+        setting: the model in its format.
+        questions: all of one kind, open or multiple choice.
+        search: how many answers are looked for, and how.
+
+    Returns:
+        One entry for each question, in the order given.
+    """
     if setting.prompter.choices:
         return [_letters(setting, question, search.seed) for question in questions]
     samples = _sampled(setting, questions, search)
-    nothing = [_Branches() for _ in questions]
-    texts = [said for said, _ in samples]
-    branches = _branched(setting, questions, texts, search) if search.branching else nothing
-    unlike = [_distinct([*said, *found.texts]) for said, found in zip(texts, branches, strict=True)]
+    no_branches = [_Branches() for _ in questions]
+    sampled = [texts for texts, _ in samples]
+    branches = _branched(setting, questions, sampled, search) if search.branching else no_branches
+    distinct = [_distinct([*texts, *branched.texts]) for texts, branched in zip(sampled, branches, strict=True)]
+    # branches know the log-probabilities of their answers; all others are read in one call and taken in this order
     unread = [
         (question, text)
-        for question, found, answers in zip(questions, branches, unlike, strict=True)
+        for question, branched, answers in zip(questions, branches, distinct, strict=True)
         for text in answers
-        if text not in found.logprobs
+        if text not in branched.logprobs
     ]
     logprobs = iter(_logprobs(setting, unread))
     return [
         CandidateAnswers(
             wrong=(usable := tuple(text for text in answers if wrong_for_sure(question, text))),
             distinct=tuple(answers),
-            sources=tuple(_source(text, said, found.texts) for text in answers),
-            logprobs=tuple(found.logprobs[text] if text in found.logprobs else next(logprobs) for text in answers),
-            branched=tuple(text for text in found.texts if wrong_for_sure(question, text)),
+            sources=tuple(_source(text, texts, branched.texts) for text in answers),
+            logprobs=tuple(
+                branched.logprobs[text] if text in branched.logprobs else next(logprobs) for text in answers
+            ),
+            branched=tuple(text for text in branched.texts if wrong_for_sure(question, text)),
             tries=drawn,
-            branches=found.followed,
+            branches=branched.followed,
             vetoed=len(answers) - len(usable),
         )
-        for question, (said, drawn), found, answers in zip(questions, samples, branches, unlike, strict=True)
+        for question, (texts, drawn), branched, answers in zip(questions, samples, branches, distinct, strict=True)
     ]
 
 
 def wrong_for_sure(question: Question, answer: str) -> bool:
-    """Not right in other words either, and no word of the question, which is no answer to it."""
+    """Whether an answer can be used as a wrong one.
+
+    It must not be right in other words, and must not be a part of the question, which would be no answer to it."""
     return f" {normalised(answer)} " not in f" {normalised(question.text)} " and not may_be_right(question, answer)
 
 
 def sampled_wrong(record: Record) -> tuple[str, ...]:
-    """The wrong answers of a record that stand in the paper's comparison. Older runs, without sources, sampled all."""
+    """The wrong answers of a record that belong to the paper's comparison.
+
+    record: a `CandidateAnswers` in plain fields. Records of older runs hold no sources: all answers were sampled."""
     sources = dict(zip(record["distinct"], record.get("sources", ()), strict=False))
     return tuple(text for text in record["wrong"] if sources.get(text, "sampled") in SAMPLED)
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
-    """The texts that differ in more than looks, each as it was first written; none without a word."""
+    """The texts that differ in more than surface form, each as it was first written; none without a word."""
     by_words: dict[str, str] = {}
     for text in texts:
         if normalised(text):
@@ -118,21 +136,26 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 
 def _source(text: str, sampled: Sequence[str], branched: Sequence[str]) -> Source:
-    ways = [normalised(text) in map(normalised, said) for said in (sampled, branched)]
+    """How an answer came about, given all sampled and all branched answers."""
+    ways = [normalised(text) in map(normalised, answers) for answers in (sampled, branched)]
     return "both" if all(ways) else "sampled" if ways[0] else "branched"
 
 
 def _logprobs(setting: "Setting", answers: Sequence[tuple[Question, str]]) -> list[float]:
-    return setting.reader.answer_logprobs([setting.prompter.transcript(*one) for one in answers])
+    """The log-probability (nats) of each answer to its question."""
+    return setting.reader.answer_logprobs(
+        [setting.prompter.transcript(question, answer) for question, answer in answers]
+    )
 
 
-def _usable(setting: "Setting", question: Question, said: Continuation) -> bool:
-    """It is a whole answer that can be put to the model."""
-    return said.finished and bool(normalised(said.text)) and setting.prompter.speakable(question, said.text)
+def _usable(setting: "Setting", question: Question, continuation: Continuation) -> bool:
+    """Whether it is a whole answer that can be put to the model."""
+    text = continuation.text
+    return continuation.finished and bool(normalised(text)) and setting.prompter.speakable(question, text)
 
 
 def _sampled(setting: "Setting", questions: Sequence[Question], search: Search) -> list[tuple[list[str], int]]:
-    """For each question its distinct samples, and how many were drawn."""
+    """For each question (its distinct samples, how many samples were drawn)."""
     texts: list[list[str]] = [[] for _ in questions]
     drawn = [0] * len(questions)
     prompts = [setting.prompter.transcript(question).ids for question in questions]
@@ -145,30 +168,34 @@ def _sampled(setting: "Setting", questions: Sequence[Question], search: Search) 
         if not short:
             return list(zip(texts, drawn, strict=True))
         most = {i: search.tries - drawn[i] for i in short}
+        # one entry for each sample to draw: a question's number occurs as often as it gets samples
         wanted = [i for i in short for _ in range(min(_draws(search.distinct - len(texts[i]), drawn[i]), most[i]))]
         draws = []
         for i in wanted:
             draws.append(source_of_chance(search.seed, questions[i], drawn[i]))
             drawn[i] += 1
         samples = setting.generator.sampled([prompts[i] for i in wanted], draws, top_p=search.top_p)
-        for i, said in zip(wanted, samples, strict=True):
-            if _usable(setting, questions[i], said):
-                texts[i] = _distinct([*texts[i], said.text])
+        for i, sample in zip(wanted, samples, strict=True):
+            if _usable(setting, questions[i], sample):
+                texts[i] = _distinct([*texts[i], sample.text])
 
 
 def _draws(missing: int, drawn: int) -> int:
-    """How many samples to draw next: as many as are missing, and four times that once it is known that some repeat."""
+    """How many samples to draw next: as many as are missing, at least 4; after the first draws, whose samples repeated,
+    four times as many, at least 8."""
     return max(8, 4 * missing) if drawn else max(4, missing)
 
 
 def _enough(question: Question, texts: Sequence[str], candidates: Sequence[str], search: Search) -> bool:
-    """There are enough wrong ones among the texts, and enough candidates."""
+    """Whether enough of the texts are wrong, and the candidates are enough."""
     wrong = sum(wrong_for_sure(question, text) for text in texts)
     return len(candidates) >= search.distinct and wrong >= search.wrong
 
 
 class _Branches:
-    """The beginnings of one question's answers: which were followed, to what, and which are left, likeliest first."""
+    """The search by branching for one question.
+
+    It holds the beginnings of answers that are known, which of them were followed, and the answers that came of it."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -176,25 +203,26 @@ class _Branches:
         self.logprobs: dict[str, float] = {}
         """The log-probability of every answer that a branch led to."""
         self.followed = 0
-        """How many branches were."""
-        self._known: dict[tuple[int, ...], float] = {}  # every beginning with its log-probability
-        self._taken: set[tuple[int, ...]] = set()
+        """How many branches were followed."""
+        self._known: dict[tuple[int, ...], float] = {}  # every known beginning with its log-probability
+        self._taken: set[tuple[int, ...]] = set()  # the beginnings that were followed
 
     def starts(self, count: int) -> list[Start]:
-        """The likeliest beginnings that were not followed yet."""
+        """The `count` likeliest beginnings that were not followed yet; counts them as followed."""
         self.followed += count
-        if not self._known:
+        if not self._known:  # the first round: tokens are not known yet, only their ranks
             return [Start(rank=rank) for rank in range(count)]
+        # equal ones in the order of their token ids, so that the order is the same in every run
         left = sorted(self._known.keys() - self._taken, key=lambda first: (-self._known[first], first))
         return [Start(first) for first in left[:count]]
 
     def note(self, branch: Branch, ends: frozenset[int]) -> None:
-        """Takes in what else could have stood at the beginning of a branch. ends: tokens that end a line."""
-        logprob = 0.0
+        """Adds the beginnings that leave a branch at one of its first tokens. ends: tokens that end a line."""
+        logprob = 0.0  # of the branch's tokens before `place`
         for place, likely in enumerate(branch.forks):
             before = branch.first[:place]
             for token, step in likely:
-                if place or token not in ends:  # what ends the line at once is no answer
+                if place or token not in ends:  # a line that ends at once holds no answer
                     self._known.setdefault((*before, token), logprob + step)
             logprob += dict(likely).get(branch.first[place], float("-inf"))
             self._taken.add(branch.first[: place + 1])
@@ -203,33 +231,36 @@ class _Branches:
 def _branched(
     setting: "Setting", questions: Sequence[Question], sampled: Sequence[Sequence[str]], search: Search
 ) -> list[_Branches]:
-    """For each question the answers by branching: a round at least, then until `wrong` of them are wrong and there are
-    `distinct` candidates together with what was sampled."""
-    found = [_Branches() for _ in questions]
+    """The branches of each question.
+
+    There is at least one round, then more until `wrong` of their answers are wrong and there are `distinct` candidates
+    together with the sampled answers."""
+    searches = [_Branches() for _ in questions]
     prompts = [setting.prompter.transcript(question).ids for question in questions]
     ends = frozenset(setting.generator.stops.tolist())
     for count in ROUNDS:
         short = [
             i
             for i, question in enumerate(questions)
-            if not found[i].followed
-            or not _enough(question, found[i].texts, _distinct([*sampled[i], *found[i].texts]), search)
+            if not searches[i].followed
+            or not _enough(question, searches[i].texts, _distinct([*sampled[i], *searches[i].texts]), search)
         ]
-        begun = [(i, start) for i in short for start in found[i].starts(count)]
-        branches = setting.generator.branched([prompts[i] for i, _ in begun], [start for _, start in begun])
-        fresh: list[tuple[int, str]] = []
-        for (i, _), branch in zip(begun, branches, strict=True):
-            found[i].note(branch, ends)
+        starts = [(i, start) for i in short for start in searches[i].starts(count)]  # (question, start)
+        branches = setting.generator.branched([prompts[i] for i, _ in starts], [start for _, start in starts])
+        fresh: list[tuple[int, str]] = []  # (question, answer)
+        for (i, _), branch in zip(starts, branches, strict=True):
+            searches[i].note(branch, ends)
             if _usable(setting, questions[i], branch.said):
                 fresh.append((i, branch.said.text))
         logprobs = _logprobs(setting, [(questions[i], text) for i, text in fresh])
-        for (i, text), logprob in sorted(zip(fresh, logprobs, strict=True), key=lambda one: -one[1]):
-            found[i].texts = _distinct([*found[i].texts, text])
-            found[i].logprobs[text] = logprob
-    return found
+        for (i, text), logprob in sorted(zip(fresh, logprobs, strict=True), key=lambda pair: -pair[1]):
+            searches[i].texts = _distinct([*searches[i].texts, text])
+            searches[i].logprobs[text] = logprob
+    return searches
 
 
 def _letters(setting: "Setting", question: Question, seed: int) -> CandidateAnswers:
+    """The letters of a multiple choice question as its candidate answers; the right one counts as vetoed."""
     source: Source = "choice"
     letters = _letter_order(question, seed)
     return CandidateAnswers(
@@ -245,5 +276,5 @@ def _letters(setting: "Setting", question: Question, seed: int) -> CandidateAnsw
 
 
 def _letter_order(question: Question, seed: int) -> tuple[str, ...]:
-    """The letters in an order drawn by chance: the first one would always be the same, and models prefer some."""
+    """The letters in random order, since the first wrong one is used and models prefer some letters."""
     return tuple(LETTERS[i] for i in source_of_chance(seed, question, 0).permutation(len(question.choices)))

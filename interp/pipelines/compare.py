@@ -1,4 +1,6 @@
-"""What a training changed, question by question, with all instruments."""
+"""The comparison of two checkpoints: what a training changed, question by question, with all instruments.
+
+It is made of two diagnoses and an evaluation, whose runs lie in its directory. The module measures nothing itself."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -104,31 +106,45 @@ class Compare:
 
 
 def diagnosed_before(options: Compare) -> None:
-    """Measures what can be measured before there is an adapter; `compared` takes it up."""
+    """Diagnoses the first checkpoint, before the second one exists; `compared` continues from its records."""
     diagnosed(options.side("before"), list(INSTRUMENTS), "compare")
 
 
 def foreseen(options: Compare, dry: DryRun) -> None:
     """What a dry run can measure of a comparison whose second checkpoint is still to be trained.
 
-    It takes over answers and wrong answers of the first; all else is taken to be as it is there."""
+    The second diagnosis takes over answers and wrong answers of the first, so that they cost nothing; all other parts
+    are expected to cost as much as in the first.
+
+    Args:
+        options: those of the comparison.
+        dry: the dry run that it is a part of.
+    """
     with dry.within("before"):
         diagnosed(options.side("before"), list(INSTRUMENTS), "compare", dry=dry)
-    for name in (*INSTRUMENTS, *(one.label for one in repeated_by(INSTRUMENTS))):
+    for name in (*INSTRUMENTS, *(repeated.label for repeated in repeated_by(INSTRUMENTS))):
         dry.repeat(f"before, {name}", f"before and after, {name}")
     if options.n_calibration:
         evaluated(options.calibration, dry, to_come=(options.after,))
 
 
 def compared(options: Compare, dry: DryRun | None = None) -> Path:
-    """Measures both checkpoints, or what an earlier run has left, and returns the comparison's directory."""
+    """Measures both checkpoints, or what an earlier run has left to measure.
+
+    Args:
+        options: those of the comparison.
+        dry: the dry run that it is a part of; None: the options say whether it is a dry run.
+
+    Returns:
+        The comparison's directory.
+    """
     dry = dry or dry_run_of(options)
     names = list(short_names("ckpt", (options.before, options.after)))
     from interp.models.checkpoints import each_checkpoint, loaded_checkpoint, source_of
 
     code, loading = options.common.trust_remote_code, loading_of(options.common, options.computing, options.engine)
     bases = [source_of(ckpt, remote_code=code).base_name for ckpt in (options.before, options.after)]
-    if bases[0] != bases[1]:  # on one base the first diagnosis says for both what cannot be measured
+    if bases[0] != bases[1]:  # on one base the first diagnosis refuses for both what cannot be measured
         refuse_unfit(loaded_checkpoint(options.after, loading), options.instruments.chosen(list(INSTRUMENTS)))
     with Run(options.folder, identity_of(options), launched(options.computing.device), dry, kind="compare") as run:
         loaded = each_checkpoint([options.before, options.after], loading)
@@ -144,9 +160,19 @@ def compared(options: Compare, dry: DryRun | None = None) -> Path:
 
 
 def comparison(folder: Path, names: Sequence[str], calibration: Record | None) -> Record:
-    """Every number before and after, with the paired difference and its effect size.
+    """The content of the comparison's summary.json.
 
-    names: what the two are called in the evaluation's summary."""
+    Args:
+        folder: the comparison's directory, which holds both diagnoses.
+        names: what the two checkpoints are called in the evaluation's summary.
+        calibration: the evaluation's summary; None where calibration was not measured.
+
+    Returns:
+        Every number before and after, with the paired difference and its effect size.
+
+    Raises:
+        UserError: where the directory does not hold two finished diagnoses.
+    """
     (_, before, _), (_, after, _) = (read_run(folder / side) for side in SIDES)
     measured = read_run(folder / "before")[0]["identity"]["instruments"]
     instruments = {key: value for name in measured for key, value in paired(folder, name).items()}
@@ -162,21 +188,29 @@ def comparison(folder: Path, names: Sequence[str], calibration: Record | None) -
 
 
 def paired(folder: Path, instrument: str) -> Record:
-    """An instrument's numbers of both runs by their key in summary.json, on the questions that both have measured."""
+    """An instrument's numbers in both runs, on the questions that both have measured.
+
+    Args:
+        folder: the comparison's directory.
+        instrument: its name.
+
+    Returns:
+        By the number's key in summary.json: "before", "after", their "difference" and its "effect_size".
+    """
     return paired_records([list(read_records(folder / side)) for side in SIDES], instrument)
 
 
 def paired_records(records: Sequence[Sequence[Record]], name: str) -> Record:
-    """The same from the records of both runs, before and after."""
+    """`paired` from the records of both runs. records: all of each run, before and after; name: the instrument's."""
     instrument = INSTRUMENTS[name]
-    measured = [[record for record in own if record["measure"] == name] for own in records]
-    sides = [{record["id"]: record for record in averaged(own)} for own in measured]
-    both = [key for key in sides[0] if key in sides[1]]
-    floored = all(instrument.has_floor(record) for own in measured for record in own)
-    questions = [[side[key] for key in both] for side in sides]
+    measured = [[record for record in run if record["measure"] == name] for run in records]
+    by_id = [{record["id"]: record for record in averaged(side)} for side in measured]
+    both = [key for key in by_id[0] if key in by_id[1]]
+    floored = all(instrument.has_floor(record) for side in measured for record in side)
+    questions = [[side[key] for key in both] for side in by_id]  # the same questions in the same order on both sides
     estimates = [
-        instrument.estimates(side, floors_of(own), floored=floored)
-        for side, own in zip(questions, records, strict=True)
+        instrument.estimates(side, floors_of(run), floored=floored)
+        for side, run in zip(questions, records, strict=True)
     ]
     before, after = (instrument.columns(side) for side in questions)
     changes = {
@@ -186,7 +220,7 @@ def paired_records(records: Sequence[Sequence[Record]], name: str) -> Record:
 
 
 def _row(before: Estimate, after: Estimate, change: Estimate) -> Record:
-    """A difference can be off by as much as both of its sides together."""
+    """One number before and after. The floor of the difference is the sum of the floors of both sides."""
     sizes = [side.floor for side in (before, after) if side.floor is not None]
     return {
         "before": before.as_record(),
@@ -197,15 +231,17 @@ def _row(before: Estimate, after: Estimate, change: Estimate) -> Record:
 
 
 def _calibration(summary: Record, names: Sequence[str]) -> Record:
-    """By data, method and format: each measure of both, and the differences on the questions that both answered."""
+    """By data, method and format: each measure of both, and the differences on the questions that both answered.
+
+    summary: the evaluation's; names: what the two checkpoints are called there."""
     before, after = names
-    found: Record = {}
+    table: Record = {}
     for data, by_method in summary["differences"][f"{after} less {before}"].items():
         for method, by_format in by_method.items():
-            for form, measures in by_format.items():
-                sides = [summary["calibration"][name][data][method][form] for name in names]
-                found.setdefault(data, {}).setdefault(method, {})[form] = {
-                    name: _row(*(Estimate(**one) for one in (sides[0][name], sides[1][name], change)))
+            for format_name, measures in by_format.items():
+                sides = [summary["calibration"][name][data][method][format_name] for name in names]
+                table.setdefault(data, {}).setdefault(method, {})[format_name] = {
+                    name: _row(*(Estimate(**record) for record in (sides[0][name], sides[1][name], change)))
                     for name, change in measures.items()
                 }
-    return found
+    return table

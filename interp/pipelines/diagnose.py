@@ -1,4 +1,6 @@
-"""Instruments on questions that a model answers right: records, then every number in summary.json."""
+"""The diagnosis: instruments on questions that a model answers right. Records first, then every number in summary.json.
+
+The module names no single instrument but through the registry, and it draws no figures."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, make_dataclass
@@ -43,7 +45,10 @@ if TYPE_CHECKING:
 @cache
 def _of_instruments() -> type:
     """A group of options for each instrument that has some, by its name."""
-    groups = [(name, one.options, field(default_factory=one.options)) for name, one in INSTRUMENTS.items()]
+    groups = [
+        (name, instrument.options, field(default_factory=instrument.options))
+        for name, instrument in INSTRUMENTS.items()
+    ]
     return make_dataclass("OfInstruments", groups, frozen=True, namespace={"__doc__": "Of single instruments."})
 
 
@@ -59,14 +64,19 @@ class LeftOut:
             refuse_unknown("leave-out", name, INSTRUMENTS)
 
     def chosen(self, names: Sequence[str]) -> list[str]:
-        """Those that are run. Errors: UserError where none is left."""
-        run = [name for name in names if name not in self.leave_out]
-        if not run:
+        """Those of `names` that are run.
+
+        Raises:
+            UserError: where no instrument is left.
+        """
+        kept = [name for name in names if name not in self.leave_out]
+        if not kept:
             raise UserError(f"--leave-out {' '.join(self.leave_out)}: no instrument is left")
-        return run
+        return kept
 
 
 def instrument_options() -> Any:
+    """The options of every instrument at their defaults."""
     return _of_instruments()()
 
 
@@ -107,10 +117,23 @@ def diagnosed(
     *,
     questions: Sequence[Question] | None = None,
 ) -> Path:
-    """Runs the instruments, or what an earlier run has left of them, and returns the run's directory.
+    """Runs the instruments, or what an earlier run has left to measure.
 
-    checkpoint: that of the options where it is loaded already. dry: where a dry run is part of another's. questions:
-    those of the options where they are in memory already; they are taken in their own order."""
+    Args:
+        options: those of the diagnosis.
+        instruments: the names of those that run, unless they are left out.
+        command: the name of the directory under results/ where the options give none.
+        checkpoint: that of the options, where it is loaded already.
+        dry: the dry run that it is a part of; None: the options say whether it is a dry run.
+        questions: those of the options, where they are in memory already; they are taken in their own order.
+
+    Returns:
+        The run's directory.
+
+    Raises:
+        UserError: where options, data, checkpoint and instruments do not fit each other, or no question is answered
+            right.
+    """
     dry, names = dry or dry_run_of(options), options.instruments.chosen(instruments)
     seed, data = options.common.seed, options.asked.data
     questions = shuffled(loaded_questions(data), seed) if questions is None else list(questions)
@@ -119,7 +142,7 @@ def diagnosed(
         options = _without_candidates(options, questions)
     from interp.models.checkpoints import loaded_checkpoint, source_of
 
-    if checkpoint is None:  # what is wrong there is said before torch is loaded
+    if checkpoint is None:  # errors in the checkpoint's name are raised before torch is loaded
         source_of(options.ckpt, remote_code=options.common.trust_remote_code)
     loading = loading_of(options.common, options.computing, options.engine)
     checkpoint = checkpoint or loaded_checkpoint(options.ckpt, loading)
@@ -137,8 +160,9 @@ def diagnosed(
         cases = selected_cases(run, settings[0], questions, wanted, sample=sample, taken_over=options.cases is not None)
         if run.dry and options.cases:
             run.dry.forget("answers", "wrong answers")
-        for one in repeated_by(names):
-            read_again(run, (one.name, 0), one, settings[0], cases, one.label)
+        # floors first: an instrument may need the repeated reading
+        for repeated in repeated_by(names):
+            read_again(run, (repeated.name, 0), repeated, settings[0], cases, repeated.label)
         for name in names:
             for number, setting in enumerate(settings):
                 _measure(run, name, number, setting, cases, options)
@@ -154,30 +178,38 @@ def _settings(
     from interp.formats import FORMATS
     from interp.models.setting import prepared
 
-    return [
-        prepared(
-            checkpoint,
-            FORMATS[options.asked.format],
-            shots=shots,
-            shot_seed=number,
-            choices=bool(questions[0].choices),
-            prompting=options.prompt.prompting(options.replies.reply_tokens),
-            pool=questions,
-            seed=options.common.seed,
-            batch_tokens=options.engine.batch_tokens,
-            check_long=options.engine.check == "long",
+    settings: list[Setting] = []
+    for number in range(options.prompt.shot_sets):
+        settings.append(
+            prepared(
+                checkpoint,
+                FORMATS[options.asked.format],
+                shots=shots,
+                shot_seed=number,
+                choices=bool(questions[0].choices),
+                prompting=options.prompt.prompting(options.replies.reply_tokens),
+                pool=questions,
+                seed=options.common.seed,
+                batch_tokens=options.engine.batch_tokens,
+                check_long=options.engine.check == "long",
+                check=settings[0].check if settings else None,
+            )
         )
-        for number in range(options.prompt.shot_sets)
-    ]
+    return settings
 
 
 def refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
-    """Errors: UserError where an instrument cannot run on this model, before another has run for hours."""
+    """Checks every instrument on this model, before one of them runs for hours.
+
+    Raises:
+        UserError: where an instrument cannot run on it.
+    """
     for name in instruments:
         INSTRUMENTS[name].check(checkpoint.model)
 
 
 def _without_candidates(options: Diagnose, questions: Sequence[Question]) -> Diagnose:
+    """The options with as many candidates as the questions have choices; UserError where others were asked for."""
     most, given = min(len(q.choices) for q in questions), options.wrong_answers.candidates
     if given != WrongAnswers.candidates:
         raise UserError(f"--candidates {given}: a question of --data {options.asked.data} has {most} choices")
@@ -189,26 +221,34 @@ CHOSEN_BY = ("data", "questions", "n", "seed", "free", "wrong", "candidates", "t
 
 
 def _chosen_by(identity: Record) -> Record:
-    """The same of any run: those that are older than the option sampled, and version 0.1 called distractors foils."""
+    """The identity of a run with `wrong` as it is named now.
+
+    Runs older than that option sampled their wrong answers, and version 0.1 called distractors foils."""
     wrong = identity.get("wrong", "sampled")
     return identity | {"wrong": "distractor" if wrong == "foil" else wrong}
 
 
 def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
-    """Puts an earlier run's answers and samples on record. Errors: UserError where they would not be this run's."""
+    """Puts an earlier run's answers and samples on record.
+
+    Raises:
+        UserError: where the earlier run would have chosen other questions or answers.
+    """
     config, _, records = read_run(cases, finished=run.dry is None)
     theirs = _chosen_by(config["identity"])
-    if unlike := [name for name in CHOSEN_BY if theirs.get(name) != run.identity[name]]:
-        name = unlike[0]
+    if differing := [name for name in CHOSEN_BY if theirs.get(name) != run.identity[name]]:
+        name = differing[0]
         raise UserError(f"--cases {cases}: its {name} is {theirs.get(name)!r}, here it is {run.identity[name]!r}")
     for measure in ("answer", "sample"):
         by_id = {record["id"]: record for record in records if record["measure"] == measure}
+        # what is "measured" are the records themselves; whole=0: for a dry run it is no work
         recorded(run, (measure, 0), by_id, len(by_id), lambda chunk: chunk, setting, whole=0)
 
 
 def _identity(
     options: Diagnose, instruments: Sequence[str], checkpoint: "Checkpoint", questions: Sequence[Question], shots: int
 ) -> Record:
+    """What must be equal for a run to continue: options, model, questions and prompts."""
     from interp.formats import FORMATS
     from interp.models.setting import prompter_for
 
@@ -235,17 +275,17 @@ def _identity(
 
 
 def _measure(run: Run, name: str, number: int, setting: "Setting", cases: Sequence["Case"], options: Diagnose) -> None:
-    """Puts an instrument's records under one set of worked examples on record."""
+    """Puts an instrument's records on record. number: that of the set of worked examples."""
     instrument, sets = INSTRUMENTS[name], options.prompt.shot_sets
-    own = getattr(options.of_instruments, name)
-    most, whole = instrument.most(own), run.foreseen(len(cases))
+    group_options = getattr(options.of_instruments, name)
+    most, whole = instrument.most(group_options), run.foreseen(len(cases))
     repeated = list(run.records(instrument.repeated.name)) if instrument.repeated else []
     recorded(
         run,
         (name, number),
         {case.question.id: case for case in cases[:most]},
         instrument.chunk,
-        lambda chunk: instrument.measure(setting, chunk, own, repeated),
+        lambda chunk: instrument.measure(setting, chunk, group_options, repeated),
         setting,
         label=name if sets == 1 else f"{name}, examples {number + 1} of {sets}",
         whole=whole if most is None else min(whole, most),
@@ -253,18 +293,31 @@ def _measure(run: Run, name: str, number: int, setting: "Setting", cases: Sequen
 
 
 def _model(setting: "Setting") -> Record:
-    """What a summary says of the model itself."""
-    from interp.models.check import engine_checked
-
+    """What the summary says about the model itself."""
     checkpoint = setting.checkpoint
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
-    return {"name": checkpoint.name, "note": checkpoint.note, "dtype": dtype, "check": asdict(engine_checked(setting))}
+    return {
+        "name": checkpoint.name,
+        "note": checkpoint.note,
+        "dtype": dtype,
+        "check": asdict(setting.check) if setting.check else None,
+    }
 
 
 def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Diagnose) -> Record:
-    """Every number of the run with its interval, its count and what was left out. model: what is said of it."""
+    """The content of summary.json.
+
+    Args:
+        run: its records are complete.
+        instruments: the names of those that ran.
+        model: what the summary says about the model.
+        options: those of the diagnosis.
+
+    Returns:
+        Every number of the run with its interval, its count and what was left out.
+    """
     answers: list[Record] = [
-        {k: record.get(k) for k in ("answer", "right", "parsed")} for record in run.records("answer")
+        {key: record.get(key) for key in ("answer", "right", "parsed")} for record in run.records("answer")
     ]
     flat: dict[str, object] = {
         **{f"model.{name}": value for name, value in model.items()},
@@ -281,15 +334,16 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
     sets, spread = options.prompt.shot_sets, dict[str, Record]()
     for name in instruments:
         instrument, records = INSTRUMENTS[name], list[Record]()
-        floored = True
+        floored = True  # all records of an instrument have the same options, so the last one decides
         for record in run.records(name):
-            records.append({k: record[k] for k in ("set", "id", "values")})
+            # records are read one by one, and only this much of each is kept
+            records.append({key: record[key] for key in ("set", "id", "values")})
             floored = instrument.has_floor(record)
-        found = instrument.estimates(averaged(records), floors, floored=floored)
-        flat |= {key: estimate.as_record() for key, estimate in found.items()}
+        estimates = instrument.estimates(averaged(records), floors, floored=floored)
+        flat |= {key: estimate.as_record() for key, estimate in estimates.items()}
         for number in range(sets) if sets > 1 else ():
-            of_set = instrument.estimates([record for record in records if record["set"] == number], {})
-            for key, estimate in of_set.items():
+            set_estimates = instrument.estimates([record for record in records if record["set"] == number], {})
+            for key, estimate in set_estimates.items():
                 spread.setdefault(key, {"values": []})["values"].append(estimate.value)
     summary = nested(flat)
     if spread:
@@ -298,7 +352,7 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
 
 
 def _wrong_answers(run: Run, options: Diagnose) -> Record:
-    """Where wrong answers came from, and how many questions have none, of any kind and sampled."""
+    """Where wrong answers came from, how many questions have no wrong answer, and how many have no sampled one."""
     from interp.pipelines.candidates import sampled_wrong
 
     samples, wrong = list(run.records("sample")), options.wrong_answers.wrong

@@ -1,4 +1,6 @@
-"""What a run puts to the model: its own right answers, and wrong ones beside them; each asked once and kept."""
+"""What a run puts to the model: the model's own right answers, and wrong answers beside them.
+
+Each question is asked once, and its record is kept. The module does not know what is measured with the answers."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
     from interp.pipelines.candidates import Search
 
 ASKED_AT_ONCE, SAMPLED_AT_ONCE = 64, 32
+"""How many questions are answered at a time, and for how many candidate answers are drawn at a time."""
 WrongName = Literal["branched", "sampled", "distractor"]
 FEW_REACH = 0.2
-"""Where a smaller share of the first `SAMPLED_AT_ONCE` questions reaches the candidates asked for, the run stops."""
+"""The run stops where a smaller share of the first `SAMPLED_AT_ONCE` questions has as many candidates as asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,9 @@ class WrongAnswers:
             raise UserError(f"--tries {self.sampling.tries}: fewer than --candidates {self.candidates}")
 
     def search(self, *, wrong: int, seed: int) -> "Search":
-        """What is looked for among a model's answers. wrong: how many usable wrong ones of either kind."""
+        """The search for candidate answers.
+
+        wrong: how many usable wrong answers it looks for, sampled and again branched; seed: that of the samples."""
         from interp.pipelines.candidates import Search
 
         return Search(
@@ -63,12 +68,12 @@ class WrongAnswers:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run wants of its questions."""
+    """Which questions and answers a run looks for."""
 
     ckpt: str
     """What the checkpoint is called in errors."""
     data: str
-    """What the questions are called."""
+    """What the questions are called in errors."""
     n: int
     """How many right answers are measured, at most."""
     free: bool
@@ -76,7 +81,7 @@ class Wanted:
     wrong: WrongAnswers
     """Where wrong answers come from."""
     seed: int
-    """The source of chance."""
+    """The seed of the samples."""
 
 
 def transcript_record(transcript: Transcript) -> Record:
@@ -94,10 +99,23 @@ def selected_cases(
 ) -> list["Case"]:
     """The first n questions that the model answers right; asks what is not on record.
 
-    sample: with wrong answers. taken_over: answers are another run's, and on record."""
+    Args:
+        run: where answers are put on record.
+        setting: the model in its format.
+        questions: in the order in which they are asked.
+        wanted: which questions and answers are looked for.
+        sample: wrong answers are looked for as well.
+        taken_over: the answers are another run's, and on record.
+
+    Returns:
+        The cases, in the order of their questions.
+
+    Raises:
+        UserError: where no question is answered right, or hardly any has as many candidates as were asked for.
+    """
     right: list[tuple[Question, str]] = []
-    there, taken_over = len(questions), taken_over and run.dry is not None
-    if taken_over:  # of which a dry run has some only: the others are not this checkpoint's to answer
+    total, taken_over = len(questions), taken_over and run.dry is not None
+    if taken_over:  # a dry run holds only some of the other run's answers, and this checkpoint does not answer the rest
         questions = [question for question in questions if ("answer", 0, question.id) in run.done]
     asked, enough = 0, run.dry.enough(run, wanted.n) if run.dry else wanted.n
     if run.dry:
@@ -110,8 +128,8 @@ def selected_cases(
             right += fresh
             asked += len(chunk)
             known = len(right), asked, ASKED_AT_ONCE
-            if run.dry and run.dry.foresees(*known, enough=enough, wanted=wanted.n, there=there):
-                break
+            if run.dry and run.dry.foresees(*known, enough=enough, wanted=wanted.n, there=total):
+                break  # a dry run stops once it can estimate how many questions the whole run asks
             if len(right) >= wanted.n:
                 break
     right = right[:enough]
@@ -131,9 +149,11 @@ def selected_cases(
 
 
 def _candidates(run: Run, setting: "Setting", questions: Sequence[Question], wanted: Wanted) -> dict[str, Record]:
-    """The record of each question's candidate answers; none where the model is to give none.
+    """The record of each question's candidate answers, by its id; empty where the model is to give none.
 
-    Errors: UserError where hardly any of the first questions has as many as were asked for."""
+    Raises:
+        UserError: where hardly any of the first questions has as many as were asked for.
+    """
     if wanted.wrong.wrong == "distractor" and not setting.prompter.choices:
         return {}
     search = wanted.wrong.search(wrong=2, seed=wanted.seed)
@@ -146,7 +166,11 @@ def _candidates(run: Run, setting: "Setting", questions: Sequence[Question], wan
 
 
 def _refuse_few(records: Sequence[Record], wrong: WrongAnswers, *, aloud: bool) -> None:
-    """Says how many questions have as many distinct answers as were asked for. Errors: UserError where hardly any."""
+    """Prints how many questions have as many distinct answers as were asked for.
+
+    Raises:
+        UserError: where hardly any has, and their number was asked for explicitly.
+    """
     counts = [len(record["distinct"]) for record in records]
     reach = sum(count >= wrong.candidates for count in counts)
     sentence = f"{reach} of the first {len(counts)} questions have {wrong.candidates} distinct answers or more"
@@ -161,8 +185,10 @@ def _refuse_few(records: Sequence[Record], wrong: WrongAnswers, *, aloud: bool) 
 
 
 def _case(question: Question, answer: str, candidates: Record | None, most: int) -> "Case":
-    """A question with what is put to it. candidates: the record of its candidate answers, of which at most `most` are
-    taken; older runs know no sources."""
+    """A question with the answers that are put to it.
+
+    candidates: the record of its candidate answers, of which at most `most` are paired. Records of older runs hold no
+    sources: all answers were sampled."""
     from interp.models.setting import Case
     from interp.pipelines.candidates import sampled_wrong
 
@@ -177,7 +203,16 @@ def _case(question: Question, answer: str, candidates: Record | None, most: int)
 def read_again(
     run: Run, key: tuple[str, int], repeated: Repeated, setting: "Setting", cases: Sequence["Case"], label: str = ""
 ) -> None:
-    """Puts a numerical floor on record: the first right answers, each read twice."""
+    """Puts the readings for numerical floors on record: the first right answers, each read twice.
+
+    Args:
+        run: where they are put on record.
+        key: measure and set of the records.
+        repeated: the reading that is taken twice.
+        setting: the model in its format.
+        cases: the questions with their right answers.
+        label: what the reading is called where progress is shown; "": by its measure.
+    """
     recorded(
         run,
         key,
@@ -198,7 +233,10 @@ def asked_on_record(
     free: bool,
     bar: "tqdm | None" = None,
 ) -> dict[str, Record]:
-    """The record of each question's answer, by its id; asks what is not there yet. Right ones hold their prompt."""
+    """The record of each question's answer, by its id; asks what is not on record yet.
+
+    Records of right answers hold the transcript as well. free: the model writes its whole reply. bar: a progress bar
+    that the caller moves."""
 
     def asked(chunk: Sequence[Question]) -> Iterator[Record]:
         for question, record in zip(chunk, asked_for(setting, chunk, free=free), strict=True):
@@ -214,7 +252,7 @@ def asked_on_record(
 def sampled_on_record(
     run: Run, setting: "Setting", questions: Sequence[Question], search: "Search"
 ) -> dict[str, Record]:
-    """The record of each question's candidate answers, by its id; draws what is not there yet."""
+    """The record of each question's candidate answers, by its id; searches for what is not on record yet."""
     from interp.pipelines.candidates import candidate_answers
 
     def sampled(chunk: Sequence[Question]) -> Iterator[Record]:

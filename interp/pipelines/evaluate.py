@@ -1,7 +1,10 @@
-"""How well stated confidence is calibrated, by checkpoint, data, method and format."""
+"""The evaluation: how well stated confidence is calibrated, by checkpoint, data, method and format.
+
+Every method's askings are put to every checkpoint, and their records kept; `calibrated` computes the numbers. Of the
+methods the module knows only `given`, and the asking that can be read together with the answers."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -29,6 +32,7 @@ from interp.run.recording import Measured, recorded
 from interp.run.runs import Record, Run
 
 if TYPE_CHECKING:
+    from interp.models.check import EngineCheck
     from interp.models.checkpoints import Checkpoint
     from interp.models.setting import Setting
 
@@ -37,21 +41,49 @@ ANSWERED_AT_ONCE = 64
 """How many questions are answered at a time, and so how many are asked again after a run that died."""
 
 
-def evaluated(options: Evaluate, dry: DryRun | None = None, to_come: Sequence[str] = ()) -> Path:
-    """Asks what is not on record yet, and returns the run's directory.
+def evaluated(
+    options: Evaluate,
+    dry: DryRun | None = None,
+    to_come: Sequence[str] = (),
+    *,
+    held: "Mapping[str, Checkpoint] | None" = None,
+    questions: Mapping[str, Sequence[Question]] | None = None,
+) -> Path:
+    """Asks what is not on record yet, and computes the summary.
 
-    dry: where a dry run is part of another's. to_come: checkpoints that are still to be trained, whose askings a dry
-    run takes to be like those of the first."""
-    dry = dry or dry_run_of(options)
-    data = {short: _questions(path, options) for short, path in short_names("data", options.tested.data).items()}
+    Args:
+        options: those of the evaluation.
+        dry: the dry run that it is a part of; None: the options say whether it is a dry run.
+        to_come: checkpoints that are still to be trained; a dry run expects their askings to cost as much as those of
+            the first.
+        held: checkpoints of the options that are in memory already, by their names in the options.
+        questions: questions of the options' data that are in memory already, by the data's names in the options; they
+            are taken in their own order, and all of them.
+
+    Returns:
+        The run's directory.
+
+    Raises:
+        UserError: where options, data and checkpoints do not fit each other, or the run was begun with others.
+    """
+    dry, held, questions = dry or dry_run_of(options), held or {}, questions or {}
+    data = {
+        short: _questions(path, options, questions.get(path))
+        for short, path in short_names("data", options.tested.data).items()
+    }
     parts = {name: _parts(questions, options) for name, questions in data.items()}
     names = short_names("ckpt", options.ckpt)
     if options.asks_a_model:
         from interp.models.checkpoints import source_of
 
-        there = {name: options.ckpt[0] if ckpt in to_come else ckpt for name, ckpt in names.items()}
-        sources = {name: source_of(ckpt, remote_code=options.common.trust_remote_code) for name, ckpt in there.items()}
-        shots = {name: options.prompt.shots_of(source.shots) for name, source in sources.items()}
+        # a checkpoint that is still to be trained has the presets of the first
+        existing = {name: options.ckpt[0] if ckpt in to_come else ckpt for name, ckpt in names.items()}
+        code = options.common.trust_remote_code
+        presets = {
+            name: held[ckpt].shots if ckpt in held else source_of(ckpt, remote_code=code).shots
+            for name, ckpt in existing.items()
+        }
+        shots = {name: options.prompt.shots_of(preset) for name, preset in presets.items()}
         for count in shots.values():
             refuse_sets_of_nothing(options.prompt.shot_sets, count)
     else:
@@ -69,35 +101,56 @@ def evaluated(options: Evaluate, dry: DryRun | None = None, to_come: Sequence[st
     ) as run:
         sets = range(options.prompt.shot_sets)
         cells = [
-            Cell(name, at, form, k) for name in names for k in sets for at in data for form in options.tested.formats
+            Cell(name, data_name, format_name, number)
+            for name in names
+            for number in sets
+            for data_name in data
+            for format_name in options.tested.formats
         ]
         _gather(run, cells, data, options)
         missing = [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]
         if missing := [cell for cell in missing if names[cell.checkpoint] not in to_come]:
             with run.dry.within("", 1 + len(to_come)) if run.dry else nullcontext():
-                _ask_all(run, missing, names, shots, data, options)
+                _ask_all(run, missing, names, shots, data, options, held)
         if run.dry is None:
             run.write_summary(summary_of(run, cells, parts, options))
     return run.folder
 
 
 SHARED, APART = " (answers in training)", " (answers not in training)"
+"""What is added to the data's name for questions that share an answer with the training data, and for the others."""
 
 
 def short_names(option: str, given: Sequence[str]) -> dict[str, str]:
-    """What stands in the table for each path or name: its last part."""
+    """The short names of paths in the table: their last parts; other names stay as they are.
+
+    Args:
+        option: the option that they were given for, for errors.
+        given: paths or names.
+
+    Returns:
+        Each path or name by its short name.
+
+    Raises:
+        UserError: where two would have the same short name.
+    """
     names: dict[str, str] = {}
-    for one in given:
-        path = Path(one)
-        short = (path.stem if path.suffix in (".jsonl", ".gguf") else path.resolve().name) if path.exists() else one
+    for name in given:
+        path = Path(name)
+        short = (path.stem if path.suffix in (".jsonl", ".gguf") else path.resolve().name) if path.exists() else name
         if short in names:
-            raise UserError(f"--{option}: {names[short]} and {one} would both be called {short!r} in the table")
-        names[short] = one
+            raise UserError(f"--{option}: {names[short]} and {name} would both be called {short!r} in the table")
+        names[short] = name
     return names
 
 
-def _questions(data: str, options: Evaluate) -> list[Question]:
-    questions = shuffled(loaded_questions(data), options.common.seed)[: options.tested.n]
+def _questions(data: str, options: Evaluate, held: Sequence[Question] | None) -> list[Question]:
+    """The questions of one data set; UserError where the method `given` lacks a response or confidence.
+
+    held: those that are in memory already."""
+    questions = (
+        list(held) if held is not None else shuffled(loaded_questions(data), options.common.seed)[: options.tested.n]
+    )
     refuse_mixed(questions, data)
     bare = next((q.id for q in questions if q.response is None or q.confidence is None), None)
     if GIVEN.name in options.methods and bare:
@@ -106,7 +159,7 @@ def _questions(data: str, options: Evaluate) -> list[Question]:
 
 
 def _parts(questions: list[Question], options: Evaluate) -> dict[str, list[Question]]:
-    """The questions by what is added to the data's name where their numbers stand; all of them first."""
+    """The questions by what is added to the data's name in the table; all of them first, under ""."""
     if options.trained_on is None:
         return {"": questions}
     known = {normalised(answer) for question in loaded_questions(options.trained_on) for answer in question.answers}
@@ -117,7 +170,7 @@ def _parts(questions: list[Question], options: Evaluate) -> dict[str, list[Quest
 
 
 def _gather(run: Run, cells: Sequence[Cell], data: dict[str, list[Question]], options: Evaluate) -> None:
-    """Merges what processes that died have left of any cell, the finished ones too."""
+    """Merges the records that processes which died have left of any cell, finished cells included."""
     for cell in cells:
         run.gather("checkpoint", 0, [cell.checkpoint])
         for asking in ("answer", READINGS.name, *options.askings):
@@ -125,9 +178,10 @@ def _gather(run: Run, cells: Sequence[Cell], data: dict[str, list[Question]], op
 
 
 def _complete(run: Run, cell: Cell, questions: Sequence[Question], options: Evaluate) -> bool:
+    """Whether all that is asked for a cell is on record."""
     if not all((*cell.key("answer"), q.id) in run.done for q in questions):
         return False
-    answered = {identity for identity, r in _told(run, cell).items() if r["answer"] is not None}
+    answered = {identity for identity, record in _told(run, cell).items() if record["answer"] is not None}
     return all(
         (*cell.key(name), q.id) in run.done
         for name, asking in options.askings.items()
@@ -137,6 +191,7 @@ def _complete(run: Run, cell: Cell, questions: Sequence[Question], options: Eval
 
 
 def _told(run: Run, cell: Cell) -> dict[str, Record]:
+    """The records of a cell's answers, by question id."""
     measure, number = cell.key("answer")
     return {record["id"]: record for record in run.records(measure) if record["set"] == number}
 
@@ -148,63 +203,76 @@ def _ask_all(
     shots: dict[str, int],
     data: dict[str, list[Question]],
     options: Evaluate,
+    held: "Mapping[str, Checkpoint]",
 ) -> None:
+    """Asks what the cells lack, one checkpoint after the other. held: those that are in memory already."""
     from interp.models.checkpoints import each_checkpoint
 
     wanted = {name: ckpt for name, ckpt in names.items() if any(cell.checkpoint == name for cell in cells)}
     loading = loading_of(options.common, options.computing, options.engine)
-    loaded = each_checkpoint(list(wanted.values()), loading)
+    loaded = each_checkpoint([ckpt for ckpt in wanted.values() if ckpt not in held], loading)
     for name in wanted:
-        checkpoint = next(loaded)
-        prepared_ones = Prepared(checkpoint, shots[name], options)
-        _refuse_another(run, name, checkpoint, prepared_ones.prompts(data.values()))
+        checkpoint = held[wanted[name]] if wanted[name] in held else next(loaded)
+        ready = Prepared(checkpoint, shots[name], options)
+        _refuse_another(run, name, checkpoint, ready.prompts(data.values()))
         for cell in cells:
             if cell.checkpoint == name:
-                _ask_cell(run, cell, prepared_ones, data[cell.data], options)
-        del checkpoint, prepared_ones  # so that its base can be let go before the next one is loaded
+                _ask_cell(run, cell, ready, data[cell.data], options)
+        del checkpoint, ready  # so that its base can be freed before the next checkpoint is loaded
 
 
 def _refuse_another(run: Run, name: str, checkpoint: "Checkpoint", prompts: str) -> None:
-    """prompts: a fingerprint of what is rendered for it. Errors: UserError where the run began with another."""
-    ours = {"fingerprint": checkpoint.fingerprint, "note": checkpoint.note, "dtype": str(checkpoint.model.dtype)}
-    ours["prompts"] = prompts
+    """Puts the checkpoint on record, or compares it with the record. prompts: the fingerprint of `Prepared.prompts`.
+
+    Raises:
+        UserError: where the run began with other weights, another precision or other prompts.
+    """
+    current = {"fingerprint": checkpoint.fingerprint, "note": checkpoint.note, "dtype": str(checkpoint.model.dtype)}
+    current["prompts"] = prompts
     if ("checkpoint", 0, name) not in run.done and run.processes.first:
-        run.append({"measure": "checkpoint", "set": 0, "id": name, **ours})
+        run.append({"measure": "checkpoint", "set": 0, "id": name, **current})
     run.gather("checkpoint", 0, [name])
     known = next(record for record in run.records("checkpoint") if record["id"] == name)
-    if any(known.get(key) != ours[key] for key in ("fingerprint", "dtype", "prompts")):
-        told = f"{name} has other weights, another precision or another chat template than when the run began"
-        raise UserError(f"--out {run.folder}: {told}; give another --out")
+    if any(known.get(key) != current[key] for key in ("fingerprint", "dtype", "prompts")):
+        difference = f"{name} has other weights, another precision or another chat template than when the run began"
+        raise UserError(f"--out {run.folder}: {difference}; give another --out")
 
 
 class Prepared:
-    """One checkpoint's settings, each made once: its instruction is read once for each format and kind of question."""
+    """One checkpoint's settings, each made once, so that no shared prefix is read twice."""
 
     def __init__(self, checkpoint: "Checkpoint", shots: int, options: Evaluate) -> None:
         self._checkpoint, self._shots, self._options = checkpoint, shots, options
         self._made: dict[tuple[str, bool, int], Setting] = {}
+        self._check: EngineCheck | None = None
 
     def prompts(self, data: Iterable[Sequence[Question]]) -> str:
-        """A fingerprint of what is rendered around the questions of these data sets."""
+        """A fingerprint of what is rendered around the questions of these data sets, in all formats."""
         from interp.models.setting import prompter_for
 
         options = self._options
         return fingerprint(
             prompter_for(
                 self._checkpoint,
-                FORMATS[form],
+                FORMATS[format_name],
                 options.prompt.prompting(options.replies.reply_tokens),
                 shots=self._shots,
                 shot_seed=number,
                 choices=choices,
             ).frame
             for choices in {bool(questions[0].choices) for questions in data}
-            for form in options.tested.formats
+            for format_name in options.tested.formats
             for number in range(options.prompt.shot_sets)
         )
 
     def setting(self, confidence: ConfidenceFormat, *, choices: bool, examples: int) -> "Setting":
-        """The checkpoint ready to be asked in this format, with this set of examples."""
+        """The checkpoint ready to be asked.
+
+        Args:
+            confidence: the format.
+            choices: the questions are multiple choice.
+            examples: the number of the set of worked examples.
+        """
         from interp.models.setting import prepared
 
         key = (confidence.name, choices, examples)
@@ -219,32 +287,35 @@ class Prepared:
                 seed=self._options.common.seed,
                 batch_tokens=self._options.engine.batch_tokens,
                 check_long=self._options.engine.check == "long",
+                check=self._check,
             )
+            self._check = self._made[key].check
         return self._made[key]
 
 
 def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Question], options: Evaluate) -> None:
+    """Puts the answers to a cell's questions on record, then their numerical floor, then the askings of all methods."""
     choices = bool(questions[0].choices)
     setting = ready.setting(FORMATS[cell.format], choices=choices, examples=cell.examples)
-    read: dict[str, Record] = {}
+    read: dict[str, Record] = {}  # confidences that were read together with the answers, by question id
     if run.dry:
         run.dry.know_lengths(setting.prompter, questions)
-    told = _answers(run, cell, setting, questions, options, read)
+    answers = _answers(run, cell, setting, questions, options, read)
     if READ.name in options.askings:
         from interp.models.setting import Case
 
-        cases = [Case(q, told[q.id]["answer"]) for q in questions if q.id in told and told[q.id]["answer"]]
+        cases = [Case(q, answers[q.id]["answer"]) for q in questions if q.id in answers and answers[q.id]["answer"]]
         read_again(run, cell.key(READINGS.name), READINGS, setting, cases)
     for asking in options.askings.values():
-        of_asking = setting
+        asking_setting = setting
         if asking.format:
-            of_asking = ready.setting(asking.format, choices=choices, examples=cell.examples)
-        # a dry run has asked the first of them only
-        answered = [Answered(q, told[q.id]["answer"] or "") for q in questions if q.id in told or not run.dry]
+            asking_setting = ready.setting(asking.format, choices=choices, examples=cell.examples)
+        # a dry run has asked only the first questions; outside of one, every question has a record
+        answered = [Answered(q, answers[q.id]["answer"] or "") for q in questions if q.id in answers or not run.dry]
         if not asking.answers_itself:
-            answered = [one for one in answered if one.answer]
-        whole = len(questions) * len(answered) / max(1, len(told))
-        _ask(run, cell.key(asking.name), asking, of_asking, answered, told, options, read, whole)
+            answered = [item for item in answered if item.answer]
+        whole = len(questions) * len(answered) / max(1, len(answers))
+        _ask(run, cell.key(asking.name), asking, asking_setting, answered, answers, options, read, whole)
 
 
 def _answers(
@@ -255,21 +326,22 @@ def _answers(
     options: Evaluate,
     read: dict[str, Record],
 ) -> dict[str, Record]:
-    """The record of each question's answer: the user's response, else the model's greedy one.
+    """The record of each question's answer: the user's response, else the model's greedy answer.
 
-    read: takes what was read of the confidences in new answers while their prompts were at hand, by question."""
+    read: is filled with the confidences in new answers, read while their prompts were at hand, by question id."""
     from interp.answers import asked_for
     from interp.methods.default import answered_and_read
 
     def asked(chunk: Sequence[Question]) -> Iterator[Record]:
         began = time.perf_counter()
-        found: dict[str, Record] = {}
+        confidences: dict[str, Record] = {}
         if READ.name in options.askings:
-            records, found = answered_and_read(setting, chunk, free=options.replies.free)
+            records, confidences = answered_and_read(setting, chunk, free=options.replies.free)
         else:
             records = asked_for(setting, chunk, free=options.replies.free)
-        read.update(found)
-        spent = time.perf_counter() - began - sum(one["seconds"] for one in found.values())
+        read.update(confidences)
+        # the time for reading confidences counts for the asking, not for the answers
+        spent = time.perf_counter() - began - sum(confidence["seconds"] for confidence in confidences.values())
         for question, record in zip(chunk, records, strict=True):
             prompt = setting.prompter.transcript(question, free=options.replies.free)
             yield {"seconds": spent / len(chunk), **record, "prompt_tokens": len(prompt.ids)}
@@ -280,13 +352,13 @@ def _answers(
 
 
 def timed(measured: Measured[T]) -> Measured[T]:
-    """The same, each record with the seconds that it took: an equal part of its chunk's."""
+    """`measured` with the seconds in each record, an equal part of its chunk's; a record's own seconds are kept."""
 
     def with_seconds(chunk: Sequence[T]) -> list[Record]:
         began = time.perf_counter()
-        found = list(measured(chunk))
+        records = list(measured(chunk))
         seconds = (time.perf_counter() - began) / len(chunk)
-        return [{"seconds": seconds, **record} for record in found]
+        return [{"seconds": seconds, **record} for record in records]
 
     return with_seconds
 
@@ -297,27 +369,30 @@ def _ask(
     asking: Asking,
     setting: "Setting",
     answered: Sequence[Answered],
-    told: dict[str, Record],
+    answers: dict[str, Record],
     options: Evaluate,
     read: dict[str, Record],
     whole: int | float,
 ) -> None:
+    """Puts the records of one asking on record.
+
+    answers, read: as in `_answers`, by question id. whole: how many questions the whole run has, for a dry run."""
     draws = Draws(options.samples, options.top_p, options.common.seed)
 
-    def at_hand(one: Answered) -> bool:
-        return asking.name == READ.name and read.get(one.question.id, {}).get("of_answer") == one.answer
+    def at_hand(item: Answered) -> bool:
+        """Whether the confidence was read together with this answer."""
+        return asking.name == READ.name and read.get(item.question.id, {}).get("of_answer") == item.answer
 
     def asked(chunk: Sequence[Answered]) -> Iterator[Record]:
-        missing = [one for one in chunk if not at_hand(one)]
+        missing = [item for item in chunk if not at_hand(item)]
         fresh = iter(asking.put(setting, missing, draws) if missing else ())
-        for one in chunk:
-            record = read[one.question.id] if at_hand(one) else next(fresh)
+        for item in chunk:
+            record = read[item.question.id] if at_hand(item) else next(fresh)
             record = {name: value for name, value in record.items() if name != "of_answer"}
-            if (
-                options.replies.free and asking.name == READ.name
-            ):  # the level that was written counts, not the likeliest one
-                record |= {"stated": told[one.question.id]["stated"], "level_tokens": 0}
+            if options.replies.free and asking.name == READ.name:
+                # the level in the free reply counts, not the likeliest one; its tokens are among the reply's
+                record |= {"stated": answers[item.question.id]["stated"], "level_tokens": 0}
             yield record
 
-    by_id = {one.question.id: one for one in answered}
+    by_id = {item.question.id: item for item in answered}
     recorded(run, key, by_id, asking.chunk, timed(asked), setting, whole=whole)

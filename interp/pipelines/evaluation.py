@@ -1,4 +1,6 @@
-"""What an evaluation is asked: its options, and the cells of its table."""
+"""The options of an evaluation, and the cells of its table.
+
+Both are what the evaluation and its summary have in common; nothing is measured or computed here."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -60,7 +62,7 @@ class Evaluate:
 
     @property
     def asks_a_model(self) -> bool:
-        """Some method needs a checkpoint."""
+        """Whether some method needs a checkpoint."""
         return bool(self.rows)
 
     @property
@@ -75,23 +77,23 @@ class Evaluate:
 
     @property
     def askings(self) -> dict[str, Asking]:
-        """What has to be asked for them, by name."""
+        """The askings that the rows need, by name, each of them once."""
         return {asking.name: asking for asking, _ in self.rows.values()}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One checkpoint on one data set in one format: where its records stand."""
+    """One checkpoint on one data set in one format, under one set of worked examples."""
 
     checkpoint: str
     """The checkpoint's short name."""
     data: str
     """The data set's short name."""
     format: str
-    """The format."""
+    """The format's name."""
     examples: int = 0
-    """Which set of worked examples."""
+    """The number of the set of worked examples."""
 
     def key(self, asking: str) -> tuple[str, int]:
-        """Measure and set of the records of one asking."""
+        """(measure, set of worked examples) of the records of one asking."""
         return f"{self.checkpoint}|{self.data}|{self.format}|{asking}", self.examples

@@ -1,4 +1,6 @@
-"""The processes of an `accelerate launch`: each measures its share, all train, the first alone merges and saves."""
+"""The processes of an `accelerate launch`: each measures its shard, all train, the first alone merges and saves.
+
+The module knows how many processes there are and how they wait for each other, not what they measure."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +14,12 @@ from interp.errors import UserError, ran_out_of_memory
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=2)
-"""How long processes wait for one that is slower."""
+"""How long processes wait for a slower one."""
 
 
 @contextmanager
 def _connected() -> Iterator[None]:
-    """Says in one sentence that a connection to another process broke, of which torch says RuntimeError."""
+    """Turns torch's RuntimeError for a broken connection to another process into a UserError of one sentence."""
     try:
         yield
     except RuntimeError as error:
@@ -28,22 +30,22 @@ def _connected() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Processes:
-    """What this process is among those that were launched together."""
+    """The place of this process among those that were launched together."""
 
     count: int = 1
-    """How many there are, over all machines."""
+    """How many processes there are, over all machines."""
     index: int = 0
-    """Which of them this is."""
+    """The number of this process, from 0."""
     local: int = 0
-    """Which it is on its machine, and so its GPU."""
+    """Its number on its machine, and so the number of its GPU."""
 
     @property
     def first(self) -> bool:
-        """This is the one that merges records, writes summaries and saves."""
+        """Whether this process is the one that merges records, writes summaries and saves."""
         return self.index == 0
 
     def device(self, wanted: str) -> str:
-        """The device of this process where `wanted` was asked for: each takes a GPU of its own."""
+        """The device of this process where the user asked for `wanted`: each process takes a GPU of its own."""
         import torch
 
         if self.count == 1 or wanted not in ("auto", "cuda") or not torch.cuda.is_available():
@@ -51,11 +53,15 @@ class Processes:
         return f"cuda:{self.local}"
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Every count-th of the items, from this process's own on: all shares together are the items, each once."""
+        """Every `count`-th item, starting at number `index`: all shards together are the items, each once."""
         return items[self.index :: self.count]
 
     def wait(self) -> None:
-        """Returns when all processes have come here. Errors: UserError where one of them is gone."""
+        """Returns when all processes have reached this call.
+
+        Raises:
+            UserError: where one of them is gone.
+        """
         if self.count > 1:
             from accelerate import PartialState
 
@@ -63,22 +69,31 @@ class Processes:
                 PartialState().wait_for_everyone()
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Each value averaged over the processes."""
+        """Each value averaged over the processes, all of which must call this with the same keys.
+
+        Raises:
+            UserError: where one of them is gone.
+        """
         if self.count == 1:
             return dict(values)
         import torch
         from accelerate import PartialState
         from accelerate.utils import reduce
 
-        told = torch.tensor(list(values.values()), dtype=torch.float64, device=PartialState().device)
+        local_values = torch.tensor(list(values.values()), dtype=torch.float64, device=PartialState().device)
         with _connected():
-            return dict(zip(values, reduce(told, "mean").tolist(), strict=True))
+            return dict(zip(values, reduce(local_values, "mean").tolist(), strict=True))
 
 
 def launched(device: str) -> Processes:
-    """The processes that this one was launched with; itself alone where it was not started by a launcher.
+    """The processes with which this one was launched; itself alone where no launcher started it.
 
-    Errors: UserError where they do not find each other: each would take itself for the only one."""
+    Args:
+        device: the device that the user asked for.
+
+    Raises:
+        UserError: where the processes do not find each other: each would take itself for the only one.
+    """
     if (count := int(os.environ.get("WORLD_SIZE", "1"))) == 1:
         return Processes()
     import torch

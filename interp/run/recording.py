@@ -1,4 +1,6 @@
-"""How a measurement gets on record: in chunks, each process its share, in smaller batches where memory ran out."""
+"""Measures items in chunks and records the results: each process its shard, in smaller batches where memory ran out.
+
+The module does not know what is measured; an instrument passes in the function that makes the records."""
 
 import gc
 import sys
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Measured = Callable[[Sequence[Item]], Iterable[Record]]
-"""Gives one record for each item that it is handed."""
+"""A function that returns one record for each item, in their order."""
 LEAST_BATCH = 64
-"""Tokens of a batch below which one prompt alone fills it, so that halving it further would change nothing."""
+"""The fewest tokens of a batch: below this a single prompt fills it, and halving it further would change nothing."""
 
 
 def recorded(
@@ -32,32 +34,43 @@ def recorded(
     label: str = "",
     whole: int | float | None = None,
 ) -> None:
-    """Measures the items, given by their ids, that are not on record under this measure and set.
+    """Measures the items that are not on record yet, and appends their records.
 
-    at_once: how many are handed over at a time, at most. bar: moved by the caller. whole: how many items a dry run,
-    which measures no more of them than tell the time for all, foresees; without it those that are handed over, all of
-    which are measured.
-    Errors: UserError where a single item does not fit into memory."""
+    Args:
+        run: the open run.
+        key: the measure, and the number of the set of worked examples.
+        items: the items by their ids.
+        at_once: the most items that `measured` is handed at a time.
+        measured: makes the records.
+        setting: the setting whose batches are halved where memory runs out.
+        bar: a progress bar that the caller moves; without it the first process shows one for these items.
+        label: the name of the part in a progress bar and in a dry run's table; by default made of `key`.
+        whole: in a dry run, how many items the whole run is expected to have; it then stops as soon as their time can
+            be estimated. Without it all items are measured, in a dry run too.
+
+    Raises:
+        UserError: where a single item does not fit into memory, or records of other processes do not arrive.
+    """
     mine = run.processes.shard(list(items))
     missing = [identity for identity in mine if (*key, identity) not in run.done]
     hidden = bar is not None or not run.processes.first
     part = run.dry.part(label or named(key), len(items), whole) if run.dry else None
     if part:
         part.keep(set(mine) - set(missing))
-    with progress(label or key[0], len(mine), len(mine) - len(missing), hidden=hidden) as own:
+    with progress(label or key[0], len(mine), len(mine) - len(missing), hidden=hidden) as item_bar:
         while missing and not (part and whole is not None and part.settled):
             chunk = missing[:at_once]
             timer = run.dry.timer(run) if run.dry else None
-            found = _within_memory(measured, [items[identity] for identity in chunk])
-            if found is None:
+            records = _within_memory(measured, [items[identity] for identity in chunk])
+            if records is None:  # memory ran out: the same items again, fewer at a time
                 at_once = max(1, len(chunk) // 2)
                 _smaller_batches(setting, chunk)
                 continue
-            for identity, record in zip(chunk, found, strict=True):
+            for identity, record in zip(chunk, records, strict=True):
                 run.append({"measure": key[0], "set": key[1], "id": identity, **record})
             if part and timer:
                 part.take(timer(chunk), chunk)
-            own.update(len(chunk))
+            item_bar.update(len(chunk))
             missing = missing[len(chunk) :]
     run.gather(*key, list(items))
     if run.dry is None and (lost := [identity for identity in items if (*key, identity) not in run.done]):
@@ -65,7 +78,7 @@ def recorded(
 
 
 def named(key: tuple[str, int]) -> str:
-    """What a measure and set are called in a dry run's table."""
+    """The name of a measure and set in a dry run's table."""
     measure = key[0].replace("|", ", ")
     return f"{measure}, examples {key[1] + 1}" if key[1] else measure
 
@@ -81,8 +94,12 @@ def _within_memory(measured: Measured[Item], items: Sequence[Item]) -> list[Reco
 
 
 def _smaller_batches(setting: "Setting", chunk: Sequence[str]) -> None:
-    """Halves the setting's batches. Errors: UserError where there is nothing left to halve."""
-    gc.collect()
+    """Halves the setting's batches.
+
+    Raises:
+        UserError: where a single item in the smallest batches does not fit.
+    """
+    gc.collect()  # the failed attempt's tensors must be gone before the next one
     if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
         torch.cuda.empty_cache()
     if len(chunk) == 1 and setting.prefix.batch_tokens <= LEAST_BATCH:

@@ -1,4 +1,10 @@
-"""A run's directory: configuration, records appended as they come, resume, summary."""
+"""A run's directory: its configuration, the records appended as they are made, and its summary.
+
+    config.json      kind, version, identity and surroundings, written once
+    records.jsonl    one record a line; a run that was interrupted continues behind the last whole one
+    summary.json     the numbers of a finished run
+
+The module knows nothing of models and instruments; what a record holds beside its key is theirs."""
 
 import fcntl
 import io
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
     from interp.run.dryrun import DryRun
 
 Record = dict[str, Any]
-"""One line of records.jsonl: plain JSON, the boundary beyond which no model is needed."""
+"""One line of records.jsonl, in plain JSON. Everything that is computed from records needs no model."""
 
 RunKind = Literal["diagnose", "evaluate", "compare", "training", "ablation", "triplets"]
 _NUMBERS: dict[str, RunKind] = {
@@ -34,16 +40,17 @@ _NUMBERS: dict[str, RunKind] = {
     "triplets": "triplets",
     "model": "diagnose",
 }
-"""What only the summary of such a run holds, by which runs of version 0.1 are told apart."""
+"""For each key of a summary, the kind of run whose numbers it holds. Runs of version 0.1 record no kind: the first of
+these keys that their summary holds decides it."""
 RECORDS = "records.jsonl"
 PACKAGES = ("torch", "transformers", "transformer-lens", "captum", "peft", "numpy")
 
 
 class Run:
-    """An open run. Use as a context manager: while it is open no other command may write to its directory.
+    """An open run, used as a context manager: while it is open no other command may write to its directory.
 
-    Of several processes each writes what it measured to a file of its own; `gather` merges them. So does a run that
-    finds such files, left by processes that died."""
+    Each of several processes writes its records to a shard; `gather` merges the shards. A run that finds shards of
+    processes that died does the same, even if it is a single process."""
 
     def __init__(
         self,
@@ -54,13 +61,22 @@ class Run:
         *,
         kind: RunKind = "diagnose",
     ) -> None:
-        """identity: what must be equal for a run to continue; differing, UserError with the difference.
+        """
+        Args:
+            folder: the run's directory, made where it is missing.
+            identity: everything that must be equal for a run to continue.
+            processes: the processes that measure together; by default this one alone.
+            dry: collects times and sizes in a dry run.
+            kind: the kind of the run, which must be equal too.
 
-        processes: those that measure together; by default this one alone. dry: what a dry run measures goes there."""
+        Raises:
+            UserError: where the directory cannot be written to. Entering the context raises it where another process
+                writes there, or the directory holds a run of another kind or identity.
+        """
         self.folder, self.kind = folder, kind
         self.dry = dry
         self.written = 0
-        """Bytes of records that were appended here."""
+        """Bytes of records that this process has appended."""
         self.identity = json.loads(json.dumps(identity))
         self.processes = processes or Processes()
         try:
@@ -95,6 +111,11 @@ class Run:
             self._lock.close()
 
     def _alone(self, opened: io.IOBase) -> None:
+        """Locks an open file for as long as it is open.
+
+        Raises:
+            UserError: where another process holds the lock.
+        """
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -102,6 +123,11 @@ class Run:
             raise UserError(f"--out {self.folder}: another process is writing to it") from None
 
     def _take_up(self) -> None:
+        """Begins the run, or continues the one that the directory holds.
+
+        Raises:
+            UserError: where that is another run, or a process of it is still at work.
+        """
         config = self.folder / "config.json"
         if config.exists():
             self._refuse_another(*_begun(config))
@@ -113,16 +139,17 @@ class Run:
                 self._alone(stream)  # a process of a launch that died may still be at work
 
     def _opened(self) -> io.FileIO:
-        """Where this process writes, after it has seen what is there."""
+        """Reads all records on disk, then opens and locks the file to which this process appends."""
         self.done: set[Key] = set()
-        """The records that are on disk."""
-        self._read = 0
+        """The keys of the records on disk, in records.jsonl or in a shard."""
+        self._read = 0  # how many bytes of records.jsonl were read
         self._look()
         self._shards = Shards(self.folder)
         self._shards.look()
+        # a single process without shards writes to records.jsonl itself: nothing is to be merged
         self._merged = not self._shards.places and self.processes.count == 1
         for key in self.done & self._shards.places.keys():
-            del self._shards.places[key]  # its process died between merging and removing
+            del self._shards.places[key]  # merged already; the run died before it removed the shard
         self.done |= self._shards.places.keys()
         path = self.folder / RECORDS if self._merged else shard_of(self.folder, self.processes.index)
         opened = _appended(path)
@@ -130,16 +157,22 @@ class Run:
         return opened
 
     def _look(self) -> None:
-        """Takes in what records.jsonl has come to hold."""
+        """Reads the records that were added to records.jsonl since the last look."""
         for record, stop in whole_lines(self.folder / RECORDS, self._read):
             self.done.add(key_of(record))
             self._read = stop
 
     def gather(self, measure: str, number: int, ids: Sequence[str]) -> None:
-        """Returns when the records that any process has of these questions are in records.jsonl, in this order."""
+        """Merges the shards' records of these questions into records.jsonl, in this order; all processes call it.
+
+        Args:
+            measure: the measure of the records.
+            number: the number of their set of worked examples.
+            ids: the questions' ids. One without a record in any shard is passed over.
+        """
         if self._merged:
             return
-        os.fsync(self._records)  # so that another machine sees them
+        os.fsync(self._records)  # so that processes on other machines see them
         self.processes.wait()
         keys = [(measure, number, identity) for identity in ids]
         if self.processes.first:
@@ -151,18 +184,26 @@ class Run:
         self._look()
 
     def _refuse_another(self, kind: RunKind | None, before: Record) -> None:
-        """kind: of the run that was begun; None for one of version 0.1, which did not say."""
+        """Refuses to continue a run of another kind or identity.
+
+        Args:
+            kind: the kind of the run on disk; None for one of version 0.1, which recorded none.
+            before: its identity.
+
+        Raises:
+            UserError: naming the keys in which the two identities differ, with both values.
+        """
         if kind not in (None, self.kind):
             raise UserError(f"--out {self.folder} holds a run of another kind, {kind}; give another --out")
         keys = sorted(set(before) | set(self.identity))
-        unlike = [k for k in keys if before.get(k) != self.identity.get(k)]
-        if unlike:
-            shown = "; ".join(f"{k}: {before.get(k)!r} there, {self.identity.get(k)!r} now" for k in unlike)
+        unequal = [k for k in keys if before.get(k) != self.identity.get(k)]
+        if unequal:
+            shown = "; ".join(f"{k}: {before.get(k)!r} there, {self.identity.get(k)!r} now" for k in unequal)
             what = "a run of another configuration" if kind else "a run of version 0.1 or of another configuration"
             raise UserError(f"--out {self.folder} holds {what} ({shown}); give another --out")
 
     def append(self, record: Record) -> None:
-        """Writes one record to disk, whole or not at all as far as a later reader is concerned."""
+        """Appends one record to disk. A later reader sees it whole or not at all, since it ignores a torn last line."""
         line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
         self._put(self._records, line)
         self.written += len(line)
@@ -170,13 +211,13 @@ class Run:
 
     def _put(self, stream: io.FileIO, line: bytes) -> None:
         try:
-            while line:  # unbuffered: what a full disk did not take must not come back when the file is closed
+            while line:  # unbuffered: bytes that a full disk refused must not be written when the file is closed
                 line = line[stream.write(line) :]
         except OSError as error:
             raise UserError(f"{self.folder}: {error.strerror}; what was measured so far is kept there") from None
 
     def foreseen(self, known: int) -> int | float:
-        """How many right questions the run has where so many are known: in a dry run not all are."""
+        """The number of right questions that the run is expected to have: a dry run knows some of them only."""
         return known * self.dry.scale if self.dry else known
 
     def records(self, measure: str) -> Iterator[Record]:
@@ -188,46 +229,66 @@ class Run:
         return read_records(self.folder)
 
     def write_summary(self, summary: Record) -> None:
-        """Replaces summary.json; of several processes the first does."""
+        """Replaces summary.json; of several processes the first one does it."""
         if self.processes.first:
             self._write(self.folder / "summary.json", summary)
 
     def _write(self, path: Path, content: Record) -> None:
-        beside = path.with_suffix(".tmp")
+        temporary = path.with_suffix(".tmp")  # then renamed, so that no reader sees half a file
         try:
-            beside.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-            beside.replace(path)
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+            temporary.replace(path)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; the records beside it are kept") from None
 
 
 def _begun(config: Path) -> tuple[RunKind | None, Record]:
-    """Kind and identity of a run that was begun."""
+    """Kind and identity of the run on disk.
+
+    Raises:
+        UserError: where its config.json cannot be read.
+    """
     try:
-        begun = plain_json(config.read_bytes())
-        return begun.get("kind"), {**begun["identity"]}
+        content = plain_json(config.read_bytes())
+        return content.get("kind"), {**content["identity"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"--out {config.parent}: its config.json cannot be read; give another --out") from None
 
 
 def kind_of(config: Record, summary: Record) -> RunKind | None:
-    """What kind of run it is; None where its summary holds no numbers of any."""
-    held = [kind for name, kind in _NUMBERS.items() if isinstance(summary.get(name), dict)]
-    kind: RunKind | None = config.get("kind", held[0] if held else None)
-    return kind if kind in held and "identity" in config else None
+    """The kind of a run; None where its summary does not hold the numbers of that kind.
+
+    Args:
+        config: its config.json. A run of version 0.1 records no kind, which the summary then tells.
+        summary: its summary.json.
+    """
+    possible = [kind for name, kind in _NUMBERS.items() if isinstance(summary.get(name), dict)]
+    kind: RunKind | None = config.get("kind", possible[0] if possible else None)
+    return kind if kind in possible and "identity" in config else None
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """The records of a run on disk; a torn last line is passed over.
+    """The records of a run on disk; a torn last line is left out.
 
-    Errors: UserError naming the line, where one in the middle is not a record."""
+    Raises:
+        UserError: naming the whole line that is not a record.
+    """
     return (record for record, _ in whole_lines(folder / RECORDS))
 
 
 def read_run(folder: Path, *, finished: bool = True) -> tuple[Record, Record, list[Record]]:
-    """(configuration, summary, records) of a finished run on disk; of one that only has to have begun, no summary.
+    """Reads a run from disk.
 
-    Errors: UserError where it is no run."""
+    Args:
+        folder: the run's directory.
+        finished: whether the run must be finished; otherwise it needs to have begun, and its summary is not read.
+
+    Returns:
+        (configuration, summary, records); the summary is empty without `finished`.
+
+    Raises:
+        UserError: where the directory holds no such run, or a line of its records is not one.
+    """
     parts: list[Record] = []
     for name in ("config.json", "summary.json") if finished else ("config.json",):
         try:
@@ -240,7 +301,7 @@ def read_run(folder: Path, *, finished: bool = True) -> tuple[Record, Record, li
 
 
 def surroundings() -> Record:
-    """Versions, commit and hardware: what a reader needs to repeat the run, and what does not forbid continuing it."""
+    """Versions, commit and hardware. A reader needs them to repeat the run; a run continues where they differ."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -256,21 +317,21 @@ def surroundings() -> Record:
 
 
 def _commit(root: Path) -> str | None:
-    """The commit of this checkout, marked where files differ from it; None where it is none."""
-    told = []
+    """The commit of this checkout, marked where files differ from it; None without a Git repository."""
+    outputs = []
     for command in (("rev-parse", "HEAD"), ("status", "--porcelain")):
         try:
             if not (root / ".git").exists():
                 return None
-            asked = subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=False)
+            process = subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=False)
         except OSError:
             return None
-        told.append(asked.stdout.strip())
-    return f"{told[0]}{' with changes' if told[1] else ''}" if told[0] else None
+        outputs.append(process.stdout.strip())
+    return f"{outputs[0]}{' with changes' if outputs[1] else ''}" if outputs[0] else None
 
 
 def _appended(path: Path) -> io.FileIO:
-    """The file opened for appending, made where it is missing; a torn last line is cut off."""
+    """The file, opened unbuffered for appending and made where it is missing; a torn last line is cut off."""
     stream = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
     whole = whole_bytes(path)
     stream.truncate(whole)
@@ -291,7 +352,7 @@ def nested(flat: dict[str, Any]) -> Record:
 
 
 def averaged(records: Sequence[Record]) -> list[Record]:
-    """One record per question: its values averaged over the sets of worked examples that have one."""
+    """One record per question, each of its values averaged over the sets of worked examples that have it."""
     by_question: dict[str, list[Record]] = {}
     for record in records:
         by_question.setdefault(record["id"], []).append(record["values"])
@@ -299,9 +360,10 @@ def averaged(records: Sequence[Record]) -> list[Record]:
 
 
 def _means(values: Sequence[Record]) -> Iterator[tuple[str, float | None]]:
-    for name in dict.fromkeys(name for of_set in values for name in of_set):
-        there = [of_set[name] for of_set in values if of_set.get(name) is not None]
-        yield name, float(np.mean(there)) if there else None
+    """(name, mean over the sets that have a value) of each name that occurs; None where no set has one."""
+    for name in dict.fromkeys(name for set_values in values for name in set_values):
+        numbers = [set_values[name] for set_values in values if set_values.get(name) is not None]
+        yield name, float(np.mean(numbers)) if numbers else None
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

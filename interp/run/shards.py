@@ -1,4 +1,10 @@
-"""Records that several processes write at once, each to a file of its own, until the first merges them."""
+"""Shards: records that several processes write at once, each to a file of its own, until the first process merges them.
+
+    records.jsonl      merged, in the questions' order
+    records.0.jsonl    what process 0 has measured, in the order of measuring
+    records.1.jsonl    likewise of process 1
+
+The module reads lines and their keys; it knows nothing of what a record holds besides."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,9 +15,9 @@ from interp.plain import plain_json
 
 Key = tuple[str, int, str]
 KEY = ("measure", "set", "id")
-"""The fields that tell a record from all others of its run."""
+"""The fields that identify a record within its run."""
 Place = tuple[Path, int, int]
-"""A file, and from which byte to which a record stands in it."""
+"""Where a record stands: the file, the first byte of its line, and the byte after it."""
 
 
 def shard_of(folder: Path, index: int) -> Path:
@@ -20,21 +26,21 @@ def shard_of(folder: Path, index: int) -> Path:
 
 
 def left_shards(folder: Path) -> list[Path]:
-    """The records files of processes that are at work, or that died at it."""
+    """The records files of processes that are at work, or that died before their records were merged."""
     return sorted(folder.glob("records.[0-9]*.jsonl"))
 
 
 class Shards:
-    """What stands in the processes' files and not yet in records.jsonl."""
+    """The records that stand in the processes' files, but not yet in records.jsonl."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._read: dict[Path, int] = {}
+        self._read: dict[Path, int] = {}  # how many bytes of each file were read
         self.places: dict[Key, Place] = {}
         """Where each record stands."""
 
     def look(self) -> None:
-        """Takes in what was written since the last look."""
+        """Reads the records that were written since the last look."""
         for path in left_shards(self._folder):
             start = self._read.get(path, 0)
             for record, stop in whole_lines(path, start):
@@ -42,7 +48,7 @@ class Shards:
                 self._read[path] = start = stop
 
     def taken(self, keys: Iterable[Key]) -> Iterator[bytes]:
-        """The lines of those records that are here, in the order of the keys; they are forgotten."""
+        """The lines of those records that the shards hold, in the order of the keys; their places are forgotten."""
         for key in keys:
             if key in self.places:
                 path, start, stop = self.places.pop(key)
@@ -52,15 +58,24 @@ class Shards:
 
 
 def whole_lines(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """(record, the byte after its line) for every whole line from byte `start` on; none where there is no file.
+    """Reads a records file.
 
-    Errors: UserError naming the line, where it is not a record."""
+    Args:
+        path: the file; where it does not exist there are no lines.
+        start: the byte to start at, which must be the beginning of a line.
+
+    Yields:
+        (record, the byte after its line) for every line that ends in a newline; a torn last line is left out.
+
+    Raises:
+        UserError: naming the line (counted from `start`) that is not a record.
+    """
     if not path.exists():
         return
     with path.open("rb") as stream:
         stream.seek(start)
         for number, line in enumerate(stream, 1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n"):  # still being written, or torn by a crash
                 return
             start += len(line)
             try:
@@ -77,13 +92,13 @@ def _with_key(record: object) -> dict[str, Any]:
 
 
 def key_of(record: dict[str, Any]) -> Key:
-    """The fields that tell a record from all others of its run."""
+    """The record's measure, set and id, which identify it within its run."""
     measure, number, identity = (record[name] for name in KEY)
     return measure, number, identity
 
 
 def whole_bytes(path: Path) -> int:
-    """How many bytes of a file are whole lines."""
+    """How many bytes of a file are whole lines; it is read in blocks from its end."""
     if not path.exists():
         return 0
     with path.open("rb") as stream:
@@ -91,8 +106,8 @@ def whole_bytes(path: Path) -> int:
         while end:
             start = max(0, end - 65536)
             stream.seek(start)
-            found = stream.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
+            newline = stream.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
             end = start
     return 0
