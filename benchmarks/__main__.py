@@ -329,8 +329,9 @@ def attribution(options: Benchmarks) -> dict:
     import torch
     from captum.attr import IntegratedGradients
 
-    from interp.instruments.attribution import Scorer, integrated_gradients
+    from interp.instruments.gradients import integrated_gradients
     from interp.instruments.masking import replacement_embeddings
+    from interp.instruments.scorer import Scorer
 
     setting, question = _setting(options), _question()
     transcript = setting.prompter.transcript(question, "Ciudad de Lima")

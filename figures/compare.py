@@ -9,7 +9,7 @@ from figures import forest, tokens
 from figures.captions import LETTERS_SAID, Page, RunData, Subject, in_words, written_caption
 from figures.grid import Column, Grid
 from figures.style import SIDE_TITLES
-from figures.table import metrics
+from figures.table import compared_numbers, metrics
 from interp.errors import UserError
 from interp.instruments.base import Instrument
 from interp.instruments.registry import INSTRUMENTS
@@ -31,7 +31,7 @@ Pair = tuple[Sequence[Record], Sequence[Record]]
 
 def instruments_grid(summary: Record) -> Grid:
     """The instruments' numbers, those that the table of a single run shows."""
-    numbers = summary["comparison"]
+    numbers = compared_numbers(summary)
     return Grid(
         ("number", "of"),
         COLUMNS,
@@ -98,7 +98,7 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
 
 def _estimates(summary: Record, side: str) -> dict[str, Estimate]:
     """The numbers of one side, over the questions that both sides have measured."""
-    return {key: Estimate(**numbers[side]) for key, numbers in summary["comparison"].items()}
+    return {key: Estimate(**numbers[side]) for key, numbers in compared_numbers(summary).items()}
 
 
 def _subject(summary: Record) -> Subject:
@@ -121,7 +121,7 @@ def _page(instrument: Instrument, before: RunData, after: RunData, summary: Reco
         figure, how = forest.compared_forest(rows, unit), f"{instrument.about} {forest.HOW_TO_READ}"
     numbers = {}
     for metric in declared:
-        words = [in_words(estimate) for estimate in _cells(summary["comparison"][metric.key])[:3]]
+        words = [in_words(estimate) for estimate in _cells(compared_numbers(summary)[metric.key])[:3]]
         numbers[metric.title] = "before {}; after {}; difference {}".format(*words)
     return Page(f"compare_{instrument.name}", figure, written_caption(how, numbers, sentence(summary)))
 

@@ -28,14 +28,14 @@ TICK_LABELS = ("≤10⁻⁵", "10⁻⁴", "10⁻³", "0.01", "0.1", "ln 2")
 COMPARISONS = {
     "jsd": ("jsd.median", "right and wrong, sampled (paper)"),
     "branched": ("jsd.branched.median", "right and wrong, branched"),
-    "foil": ("jsd.foil", "right and wrong, same relation"),
+    "foil": ("jsd.same_relation.median", "right and wrong, same relation"),
     "candidates": ("jsd.candidates", "all pairs, sampled (paper)"),
     "filled_candidates": ("jsd.filled.candidates", "all pairs, sampled and branched"),
     "wrong_wrong": ("jsd.wrong_wrong", "two wrong answers, sampled"),
     "branched_wrong_wrong": ("jsd.branched.wrong_wrong", "two wrong answers, branched"),
-    "foreign": ("jsd.foreign", "answer to another question"),
+    "foreign": ("jsd.other_question", "answer to another question"),
     "noise_floor": ("jsd.noise_floor", "same answer, surface form"),
-    "hint": ("jsd.hint", "hint: the answer is wrong"),
+    "hint": ("jsd.positive_control", "hint: the answer is wrong"),
 }
 """The comparisons by their names in the records: the key of the median, and the label beside an axis."""
 KINDS = {

@@ -3,6 +3,7 @@
 Which numbers these are, the instruments declare; this module only lays them out."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich import box
@@ -13,7 +14,7 @@ from rich.text import Text
 from figures.captions import WITHIN_FLOOR, Subject, digits, interval, marked, percent
 from figures.grid import Grid
 from interp.instruments.base import Metric, Unit
-from interp.instruments.registry import INSTRUMENTS, repeated_by
+from interp.instruments.registry import INSTRUMENTS, by_new_keys, repeated_by
 from interp.intervals import Estimate
 from interp.plain import visible
 from interp.run.runs import Record
@@ -60,40 +61,33 @@ def metrics() -> list[Metric]:
 
 def table_of(summary: Record) -> Table:
     """The table of a run's summary; rows of instruments that it does not hold are absent."""
-    sets = summary.get("shot_sets", {})
+    estimates, sets = estimates_of(summary), by_new_keys(summary.get("shot_sets", {}))
     rows: dict[str, list[Row]] = {}
     for metric in metrics():
-        if node := _at(summary, metric.key):
+        if metric.key in estimates:
             spread = tuple(v for v in sets.get(metric.key, {}).get("values", ()) if v is not None)
-            row = Row(metric.section, metric.words, Estimate(**node), metric.unit, spread)
+            row = Row(metric.section, metric.words, estimates[metric.key], metric.unit, spread)
             rows.setdefault(metric.section, []).append(row)
     return Table(tuple(row for section_rows in rows.values() for row in section_rows))
 
 
-def estimates_of(summary: Record, above: str = "") -> dict[str, Estimate]:
-    """Every number of a run's summary, by its key.
+def estimates_of(summary: Record) -> dict[str, Estimate]:
+    """Every number of a run's summary by its dotted key, such as "jsd.median"; keys of version 0.1 by those of now."""
+    return by_new_keys(dict(_estimates(summary, "")))
 
-    Args:
-        summary: The summary, or a part of it.
-        above: The key of that part with a final dot; empty for the whole.
 
-    Returns:
-        By dotted key, such as "jsd.median", every entry that is an estimate.
-    """
-    estimates: dict[str, Estimate] = {}
-    for name, node in summary.items():
-        if isinstance(node, dict) and name != "shot_sets":
+def _estimates(node: Record, above: str) -> Iterator[tuple[str, Estimate]]:
+    for name, below in node.items():
+        if isinstance(below, dict) and name != "shot_sets":
             key = f"{above}{name}"
-            estimates |= {key: Estimate(**node)} if {"value", "low", "high", "n"} <= node.keys() else {}
-            estimates |= estimates_of(node, f"{key}.")
-    return estimates
+            if {"value", "low", "high", "n"} <= below.keys():
+                yield key, Estimate(**below)
+            yield from _estimates(below, f"{key}.")
 
 
-def _at(summary: Record, key: str) -> Record | None:
-    *above, last = key.split(".")
-    for name in above:
-        summary = summary.get(name) or {}
-    return summary.get(last)
+def compared_numbers(summary: Record) -> dict[str, Record]:
+    """Every number of a comparison by its key; keys of version 0.1 by those of now."""
+    return by_new_keys(summary["comparison"])
 
 
 def printed(table: Table, subject: Subject) -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from interp.datasets.questions import LETTERS, choice_index, loaded_questions, question_of_record, shuffled
+from interp.datasets.grading import LETTERS, choice_index
+from interp.datasets.questions import loaded_questions, question_of_record, shuffled
 from interp.divergence import divergence
 from interp.errors import UserError
 from interp.formats import FORMATS
@@ -514,9 +515,9 @@ class Comparison:
     def _rows(self) -> "DataFrame":
         from pandas import DataFrame
 
-        from figures.table import metrics
+        from figures.table import compared_numbers, metrics
 
-        numbers = self.summary["comparison"]
+        numbers = compared_numbers(self.summary)
         rows = []
         for metric in metrics():
             if metric.key in numbers:

@@ -13,18 +13,13 @@ from conftest import examples, filler_tokens, written_levels
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.instruments import attribution, masking
-from interp.instruments.attribution import (
-    METRICS,
-    Scorer,
-    gap_allowed,
-    integrated_gradients,
-    measured,
-    rank_of_best,
-    token_by_token,
-)
+from interp.instruments import attribution, gradients, masking
+from interp.instruments import scorer as scorers
+from interp.instruments.attribution import METRICS, measured, rank_of_best
 from interp.instruments.base import estimates
+from interp.instruments.gradients import gap_allowed, integrated_gradients, token_by_token
 from interp.instruments.masking import neutral_token, replacement_embeddings
+from interp.instruments.scorer import Scorer
 from interp.models.setting import Case, Setting
 from interp.records import READ_SPANS, Transcript
 
@@ -190,7 +185,7 @@ def test_embeddings_are_made_when_their_batch_is_read(llama, transcript, monkeyp
     scorer = Scorer(llama, transcript, attribution._score(llama, "expected", transcript))
     replacement = replacement_embeddings(llama)["mean"]
     held, most = weakref.WeakSet(), []
-    made = attribution.Rest.replaced
+    made = scorers.Rest.replaced
 
     def spy(rest, positions, replacement):
         embeds = made(rest, positions, replacement)
@@ -198,7 +193,7 @@ def test_embeddings_are_made_when_their_batch_is_read(llama, transcript, monkeyp
         most.append(len(held))
         return embeds
 
-    monkeypatch.setattr(attribution.Rest, "replaced", spy)
+    monkeypatch.setattr(scorers.Rest, "replaced", spy)
     whole = scorer.replaced([((i,), replacement) for i in range(len(transcript.ids) - 8, len(transcript.ids))] * 4)
     assert len(most) == 32 and max(most) == 32, "one batch holds all"
     monkeypatch.setattr(llama.prefix, "batch_tokens", 64)
@@ -230,7 +225,7 @@ def test_the_floor_is_what_packings_differ_by_and_the_effect_is_that_of_the_path
     0.004 too steep, as if a node's reading were off."""
     scorer = Told(None, None, None)
     slope = 0.23 + 0.004
-    scorer.along = lambda answer, replacement: attribution.PathScore(
+    scorer.along = lambda answer, replacement: scorers.PathScore(
         lambda c: torch.where((c == 1).all(-1), 0.52, torch.where((c == 0).all(-1), 0.29, slope * c.mean(-1))), 1, 64
     )
     found = attribution._of_answer(scorer, (3, 4), None, 0.2, attribution.Whole(0.5, 0.001, 1.0))
@@ -341,14 +336,14 @@ def test_the_stated_levels_logprob_is_another_score(llama, open_questions, trans
 
 
 def scored_by(function, width: int = 1):
-    return attribution.PathScore(function, width, 2048)
+    return scorers.PathScore(function, width, 2048)
 
 
 def test_a_value_worked_by_hand():
     """f = x y + x^2 from (0, 0) to (1, 1): x gets the integral of 3a, y that of a."""
     found = integrated_gradients(scored_by(lambda c: c[:, 0] * c[:, 1] + c[:, 0] ** 2), 2, effect=2.0, score_range=1.0)
     assert found.attribution == pytest.approx((1.5, 0.5), abs=1e-5)
-    assert (found.nodes, found.refused) == (2 * attribution.FIRST_NODES, False) and abs(found.gap) < 1e-5
+    assert (found.nodes, found.refused) == (2 * gradients.FIRST_NODES, False) and abs(found.gap) < 1e-5
 
 
 @given(st.lists(st.floats(-2, 2), min_size=6, max_size=6), st.integers(1, 200))
@@ -376,13 +371,13 @@ def test_a_path_of_one_token_needs_no_nodes():
 def test_an_integral_that_does_not_converge_is_refused_and_one_lucky_gap_is_not_enough():
     jump = scored_by(lambda c: torch.sigmoid(4000 * (c.sum(-1) - 0.001)))
     found = integrated_gradients(jump, 2, effect=1.0, score_range=1.0)
-    assert found.refused and found.nodes == attribution.MOST_NODES
+    assert found.refused and found.nodes == gradients.MOST_NODES
     assert abs(found.gap) > gap_allowed(1.0, 1.0)
     calls = []
 
     def exact_once(coordinates):
         calls.append(len(coordinates))
-        return coordinates.sum(-1) * (1.0 if len(calls) <= math.ceil(attribution.FIRST_NODES / 384) else 3.0)
+        return coordinates.sum(-1) * (1.0 if len(calls) <= math.ceil(gradients.FIRST_NODES / 384) else 3.0)
 
     lucky = integrated_gradients(scored_by(exact_once), 2, effect=2.0, score_range=1.0, most_nodes=48)
     assert lucky.refused and lucky.nodes == 48
@@ -393,7 +388,7 @@ def test_a_refused_attribution_is_counted_and_the_exact_effects_stay(llama, reco
     monkeypatch.setattr(attribution, "integrated_gradients", hasty)
     (found,) = measured(llama, [Case(open_questions[0], LONG)])
     assert (found["values"]["refused"], record["values"]["refused"]) == (1.0, 0.0)
-    assert found["answer"]["mean"]["refused"] and found["answer"]["mean"]["nodes"] == attribution.FIRST_NODES
+    assert found["answer"]["mean"]["refused"] and found["answer"]["mean"]["nodes"] == gradients.FIRST_NODES
     assert found["effects"] == record["effects"] and found["tokens"] == record["tokens"]
     summary = estimates(METRICS, [found, record])
     assert (summary["attribution.refused_share"].value, summary["attribution.refused_share"].n) == (0.5, 2)
@@ -470,7 +465,7 @@ def test_the_papers_path_reports_its_gap_and_shows_no_token_that_it_refused(
 
 
 def test_where_the_papers_path_converges_its_tokens_are_shown(llama, open_questions, transcript, monkeypatch):
-    monkeypatch.setattr(attribution, "gap_allowed", lambda effect, score_range, floor: math.inf)
+    monkeypatch.setattr(gradients, "gap_allowed", lambda effect, score_range, floor: math.inf)
     (found,) = measured(llama, [Case(open_questions[0], LONG)], path="prompt")
     assert found["tokens"] == found["answer"]["pad"]["attribution"] and found["values"]["refused"] == 0.0
     answer = transcript.positions("answer")
@@ -523,7 +518,7 @@ def test_where_memory_is_short_a_path_is_read_in_smaller_batches_to_the_same_att
 
     told = {}
     for most in (2048, 30):
-        score = attribution.PathScore(squared, 10, most)
+        score = scorers.PathScore(squared, 10, most)
         told[most] = attribution.integrated_gradients(score, 2, effect=2.0, score_range=1.0), max(sizes)
         sizes.clear()
     assert told[30][0].attribution == pytest.approx(told[2048][0].attribution, abs=1e-6) == (1.0, 1.0)

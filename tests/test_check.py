@@ -8,13 +8,13 @@ from conftest import FAMILIES
 
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.models import check
+from interp.models import check, tree
 from interp.models import prefix as engine
 from interp.models import setting as settings
 from interp.models.check import LEAST_HALF, EngineCheck
 from interp.models.checkpoints import Checkpoint
-from interp.models.prefix import TokenTree
 from interp.models.setting import prepared
+from interp.models.tree import TokenTree
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_an_engine_whose_branches_or_cuts_are_misread_is_refused(checkpoint, mon
     if fault == "cuts":
         monkeypatch.setattr(TokenTree, "sight", uncut)
     else:  # every node sees all before it
-        monkeypatch.setattr(engine, "_sight_side_by_side", lambda trees, layer: _causal(trees, sight, layer))
+        monkeypatch.setattr(tree, "row_sight", lambda trees, layer: _causal(trees, sight, layer))
     with pytest.raises(UserError, match="are off by"):
         prepared(checkpoint("llama"), FORMATS["ScoreNumber"])
 
@@ -88,7 +88,7 @@ def _causal(trees, sight, layer):
     return np.tri(len(trees[0].tokens), dtype=bool)
 
 
-_side_by_side = engine._sight_side_by_side
+_side_by_side = tree.row_sight
 
 
 def test_a_model_that_takes_other_arguments_is_refused_in_one_sentence(checkpoint, monkeypatch):

@@ -96,6 +96,13 @@ def unlike(now: object, then: object, where: str = "") -> list[str]:
     return [] if now == then else [where]
 
 
+def test_what_is_called_otherwise_now_stands_in_the_summary_under_both_names(whole):
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["renamed"].keys() == {"jsd.foil", "jsd.foreign", "jsd.hint", "jsd.outside"}
+    for old, new in summary["renamed"].items():
+        assert at(summary, old) == at(summary, new) and at(summary, new)["n"]
+
+
 def test_a_summary_has_the_keys_and_numbers_that_version_0_1_wrote(whole):
     now, then = (json.loads(path.read_text()) for path in (whole / "summary.json", STORED))
     assert unlike(now, then) == [] and all(at(then, key) for key in NUMBERS)

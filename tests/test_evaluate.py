@@ -12,7 +12,8 @@ from figures.calibration import reliabilities, subject
 from figures.report import reported
 from interp.answers import asked_for
 from interp.calibration import rule_named
-from interp.datasets.questions import is_right, loaded_questions
+from interp.datasets.grading import is_right
+from interp.datasets.questions import loaded_questions
 from interp.errors import UserError
 from interp.instruments import masking
 from interp.methods.base import Answered, Draws

@@ -131,7 +131,7 @@ KEYS = {
     "jsd.branched.likelihood_correlation": None,
     "jsd.near_zero_share": None,
     "jsd.direction.share_positive": None,
-    "jsd.outside": None,
+    "jsd.off_scale_mass": None,
     "jsd.flagged_share": None,
     "jsd.direction.mean": "expected",
     "masking.seen": None,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from interp.datasets.questions import is_right
+from interp.datasets.grading import is_right
 from interp.formats import FORMATS
 from interp.models.elicitation import (
     Generator,

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from test_embedded import write_tiny_gguf
 
 from interp.cli.prompts import coloured
-from interp.datasets.questions import choice_index, fingerprint, is_right, loaded_questions, may_be_right, normalised
+from interp.datasets.grading import choice_index, is_right, may_be_right, normalised
+from interp.datasets.questions import fingerprint, loaded_questions
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.models.checkpoints import Loading, Source, loaded_checkpoint, source_of

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from interp.datasets.questions import may_be_right, normalised
+from interp.datasets.grading import may_be_right, normalised
 from interp.divergence import LIMIT, NEAR_ZERO, divergence, jensen_shannon
 from interp.instruments.base import estimates
 from interp.instruments.jsd import (
@@ -277,7 +277,11 @@ def test_the_summary_counts_what_has_no_value_and_takes_the_edge_as_near_zero():
     assert (share.value, share.n, share.left_out) == (pytest.approx(2 / 3), 3, 1)
     assert found["jsd.direction.share_positive"].value == pytest.approx(1 / 3), "no difference is not a positive one"
     assert (found["jsd.median"].value, found["jsd.direction.mean"].value) == (0.1, pytest.approx(0.0))
-    assert (found["jsd.hint"].value, found["jsd.hint"].n, found["jsd.hint"].left_out) == (None, 0, 4)
+    assert (
+        found["jsd.positive_control"].value,
+        found["jsd.positive_control"].n,
+        found["jsd.positive_control"].left_out,
+    ) == (None, 0, 4)
 
 
 def test_the_share_of_pairs_is_that_of_all_pairs_and_its_interval_draws_questions():
@@ -306,7 +310,7 @@ def test_results_of_each_source_stand_apart():
         {"jsd": None, "branched": 0.04, "branched_direction": -0.3, "foil": 0.2, "foil_direction": 0.4},
     ]
     found = {key: estimate.value for key, estimate in estimates(METRICS, [{"values": r} for r in rows]).items()}
-    assert (found["jsd.median"], found["jsd.branched.median"], found["jsd.foil"]) == (0.3, 0.03, 0.125)
+    assert (found["jsd.median"], found["jsd.branched.median"], found["jsd.same_relation.median"]) == (0.3, 0.03, 0.125)
     keys = ("jsd.near_zero_share", "jsd.branched.near_zero_share", "jsd.same_relation.near_zero_share")
     assert [found[key] for key in keys] == [0.0, 1.0, 0.5]
     keys = ("jsd.direction.mean", "jsd.branched.direction.mean", "jsd.same_relation.direction.mean")

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from interp.errors import UserError
 from interp.models import prefix as engine
-from interp.models.prefix import Branches, SharedPrefix, TokenTree, attention_windows
+from interp.models import tree as token_trees
+from interp.models.branches import Branches
+from interp.models.prefix import SharedPrefix, attention_windows
+from interp.models.tree import TokenTree
 
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False)]
 KINDS += [("gpt_neox", False), ("llama", True), ("gemma2", True)]
@@ -156,7 +159,7 @@ def test_trees_side_by_side_do_not_see_each_other(tiny_model, monkeypatch, famil
     together = read_whole(prefix, 30, trees)
     assert max(map(apart, alone, together)) < TOLERANCE
     seeing = lambda trees, layer: np.tri(sum(len(tree.tokens) for tree in trees), dtype=bool)  # noqa: E731
-    monkeypatch.setattr(engine, "_sight_side_by_side", seeing)
+    monkeypatch.setattr(token_trees, "row_sight", seeing)
     assert max(map(apart, alone, read_whole(prefix, 30, trees))) > 0.1, "the mask between trees does something"
 
 
@@ -164,7 +167,7 @@ def test_trees_side_by_side_do_not_see_each_other(tiny_model, monkeypatch, famil
 @pytest.mark.parametrize(("batch_tokens", "row_tokens"), [(1, 384), (60, 384), (4096, 1), (4096, 30), (4096, 384)])
 def test_the_size_of_batches_and_rows_changes_no_number(tiny_model, monkeypatch, family, batch_tokens, row_tokens):
     model, shared_prefix, paths = tiny_model(family), some_tokens(30), continuations(12)
-    monkeypatch.setattr(engine, "ROW_TOKENS", row_tokens)
+    monkeypatch.setattr(token_trees, "ROW_TOKENS", row_tokens)
     prefix = SharedPrefix(model, shared_prefix, batch_tokens=batch_tokens)
     trees = [one_tree([path])[0] for path in paths]
     for path, found in zip(paths, read_whole(prefix, 30, trees), strict=True):
@@ -352,7 +355,7 @@ def test_layers_of_an_unknown_kind_are_refused_by_name(tiny_model):
 @pytest.mark.parametrize("row_tokens", [1, 30, 384])
 def test_copies_that_grow_side_by_side_equal_plain_forward_passes(tiny_model, monkeypatch, family, row_tokens):
     model, shared_prefix = tiny_model(family), some_tokens(20)
-    monkeypatch.setattr(engine, "ROW_TOKENS", row_tokens)
+    monkeypatch.setattr(token_trees, "ROW_TOKENS", row_tokens)
     prompts = [shared_prefix + some_tokens(n, seed=n) for n in (3, 9, 25)]
     copies = [0, 1, 0, 2, 1, 0]
     texts = [list(prompts[number]) for number in copies]
@@ -375,7 +378,7 @@ def test_what_was_read_of_prompts_can_be_continued_from_any_of_their_tokens(
     tiny_model, monkeypatch, family, row_tokens, batch_tokens
 ):
     model, shared_prefix = tiny_model(family), some_tokens(20)
-    monkeypatch.setattr(engine, "ROW_TOKENS", row_tokens)
+    monkeypatch.setattr(token_trees, "ROW_TOKENS", row_tokens)
     prefix = SharedPrefix(model, shared_prefix, batch_tokens=batch_tokens)
     prompts = [shared_prefix + some_tokens(length, seed) for seed, length in enumerate((6, 9, 4, 12), 50)]
     branches = Branches(prefix, 20, prompts, [0, 1, 2, 3, 1])

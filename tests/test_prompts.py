@@ -16,16 +16,9 @@ from hypothesis import strategies as st
 from interp.cli.prompts import COLOURS, coloured
 from interp.errors import UserError
 from interp.formats import FORMATS
-from interp.models.prompts import (
-    CHOICE_SHOTS,
-    CLOSING,
-    OPEN_SHOTS,
-    Prompter,
-    asked,
-    common_length,
-    instruction,
-    shot_set,
-)
+from interp.models.prompts import CLOSING, Prompter, instruction
+from interp.models.shots import CHOICE_SHOTS, OPEN_SHOTS, asked, shot_set
+from interp.models.tree import common_length
 from interp.records import SPANS, Question, Transcript
 
 NUMBER, PERCENT = FORMATS["ScoreNumber"], FORMATS["ScorePercent"]

@@ -9,17 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from interp.datasets.questions import (
-    LETTERS,
-    choice_index,
-    fingerprint,
-    is_right,
-    loaded_questions,
-    may_be_right,
-    normalised,
-    question_of_record,
-    shuffled,
-)
+from interp.datasets.grading import LETTERS, choice_index, is_right, may_be_right, normalised
+from interp.datasets.questions import fingerprint, loaded_questions, question_of_record, shuffled
 from interp.errors import UserError
 from interp.records import Question
 

@@ -1,5 +1,6 @@
 """The report: the table says what the summary holds, and a run is redrawn from disk alone."""
 
+import json
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from figures.training import COLUMNS, ablation_page
 from interp.errors import UserError
 from interp.intervals import Estimate
 from interp.plain import visible
-from interp.run.runs import read_run
+from interp.run.runs import Run, read_run
+from interp.version import VERSION
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -91,6 +93,40 @@ def test_a_folder_that_is_no_run_is_one_sentence_and_exit_code_2(tmp_path):
     assert len(found.stderr.splitlines()) == 1
     with pytest.raises(UserError, match="is it the directory of a finished run"):
         reported(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_of_version_0_1_is_redrawn_and_goes_on_only_where_nothing_differs(tmp_path, capsys):
+    made_run(tmp_path, questions=8)
+    reported(tmp_path)
+    now, captions = capsys.readouterr().out, {path.name: path.read_text() for path in tmp_path.glob("figures/*.txt")}
+    config, summary, _ = read_run(tmp_path)
+    older = {name: config[name] for name in ("identity", "made_with")}
+    for key in summary.pop("renamed").values():
+        *above, last = key.split(".")
+        node = summary
+        for name in above:
+            node = node[name]
+        del node[last]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    reported(tmp_path)
+    assert capsys.readouterr().out == now and len(captions) > 5
+    assert captions == {path.name: path.read_text() for path in tmp_path.glob("figures/*.txt")}
+    with Run(tmp_path, config["identity"]):
+        pass
+    with pytest.raises(
+        UserError, match=r"a run of version 0\.1 or of another configuration \(shot_sets: 1 there, 2 now\)"
+    ):
+        Run(tmp_path, config["identity"] | {"shot_sets": 2}).__enter__()
+
+
+def test_a_run_of_another_kind_is_not_continued(tmp_path):
+    made_run(tmp_path, instruments=("jsd",), questions=4)
+    config, _, _ = read_run(tmp_path)
+    assert config["kind"] == "diagnose" and config["version"] == VERSION
+    with pytest.raises(UserError, match="holds a run of another kind, diagnose; give another --out"):
+        Run(tmp_path, config["identity"], kind="evaluate").__enter__()
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from interp.instruments import jsd, masking, rollout
 from interp.instruments.attribution import measured as attributed
 from interp.models.checkpoints import Checkpoint
 from interp.models.elicitation import Continuation, Generator, free_replies, parsed_reply
-from interp.models.prompts import Prompter, Prompting, instruction, shot_set
+from interp.models.prompts import Prompter, Prompting, instruction
 from interp.models.setting import Case, notes, prepared, stops, turn_ends
+from interp.models.shots import shot_set
 from interp.models.templates import DIRECTIVES, ChatTemplate, calendar, refuse_no_day
 from interp.models.thoughts import without_thoughts
 from interp.options import composed

@@ -22,7 +22,7 @@ from test_safety import pickled
 
 from figures.report import reported
 from figures.training import ahead, settings_grid
-from interp.datasets.questions import is_right, may_be_right
+from interp.datasets.grading import is_right, may_be_right
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.models.checkpoints import Loading, loaded_checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from figures.captions import digits, in_words, interval
 from figures.grid import for_markdown
-from figures.table import metrics
+from figures.table import compared_numbers, metrics
 from interp.calibration import MEASURES
 from interp.errors import UserError
 from interp.intervals import Estimate
@@ -107,7 +107,7 @@ def _compared(summary: Record) -> Iterator[str]:
     yield from ("", "| | before | after | difference | effect size |", "| --- | ---: | ---: | ---: | ---: |")
     for metric in metrics():
         if metric.place == "headline":
-            yield from _row(metric.title, summary["comparison"].get(metric.key))
+            yield from _row(metric.title, compared_numbers(summary).get(metric.key))
     for data_name, by_method in summary.get("calibration", {}).items():
         for form, measures in by_method["default"].items():
             for name, measure in MEASURES.items():

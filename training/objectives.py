@@ -16,8 +16,9 @@ from torch import Tensor
 from interp.calibration import Scored, measures_of, rule_named
 from interp.divergence import NEAR_ZERO
 from interp.formats import FORMATS
-from interp.instruments.attribution import Scorer, rank_of_best
+from interp.instruments.attribution import rank_of_best
 from interp.instruments.masking import replacement_embeddings
+from interp.instruments.scorer import Scorer
 from interp.intervals import Estimate, estimated
 from interp.models.checkpoints import Checkpoint
 from interp.models.head import next_token

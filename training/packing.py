@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from interp.models.head import NextToken
-from interp.models.prefix import TokenTree
 from interp.models.readout import one_after_the_other
+from interp.models.tree import TokenTree
 from interp.records import Transcript
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import tyro
 
 from interp.cli.command import printing, run_as_command
-from interp.datasets.questions import fingerprint, is_right, loaded_questions, normalised, refuse_mixed, shuffled
+from interp.datasets.grading import is_right, normalised
+from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixed, shuffled
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.models.embedded import EMBEDDED_NAME

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from interp.cli.command import run_as_command
 from interp.models.embedded import EMBEDDED_NAME
-from interp.models.prompts import Prompter, shot_set
+from interp.models.prompts import Prompter
+from interp.models.shots import shot_set
 from interp.options import Asked, Common, Prompt, refuse_sets_of_nothing
 from interp.plain import visible
 from interp.records import Span, Transcript

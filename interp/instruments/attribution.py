@@ -3,10 +3,8 @@
 The score is a function of the embeddings of some tokens. Spans are replaced, the answer is attributed along a path.
 The module takes a setting and cases and returns records; it knows nothing of runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +12,9 @@ import numpy as np
 from interp.errors import UserError
 from interp.instruments.base import Instrument, Metric
 from interp.instruments.floor import READINGS, of_score
+from interp.instruments.gradients import Attribution, integrated_gradients, token_by_token
 from interp.instruments.masking import REPLACED, replacement_embeddings
+from interp.instruments.scorer import Score, Scorer
 from interp.records import READ_SPANS, Span, Transcript
 from interp.run.runs import Record, chunks
 
@@ -25,16 +25,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from figures.captions import Page, RunData
-    from interp.models.prefix import SharedPrefix, TokenTree
-    from interp.models.readout import LevelPlan
     from interp.models.setting import Case, Setting
 
 ScoreName = Literal["expected", "stated"]
 PathName = Literal["answer", "tokens", "prompt"]
 BaselineName = Literal["mean", "neutral"]
-FIRST_NODES, MOST_NODES = 12, 96
-"""Gauss-Legendre nodes are doubled, from the first number on, until the gap is allowed or they are no fewer than the
-second."""
 MOST_PROMPT_NODES = 96
 """In place of `MOST_NODES` for the path of the whole prompt."""
 COUNTED = 20
@@ -43,28 +38,6 @@ LEAST_BOUND = 0.4
 """A token whose first-order bound is less than this share of the answer's effect is taken to matter less than it."""
 AT_ONCE = 8
 """How many tokens are replaced before the rank is compared with `COUNTED` again."""
-PORTION = 64
-"""How many replacements have their trees made at a time."""
-
-Score = Callable[["Tensor"], "Tensor"]
-"""Level log-probabilities [..., levels] -> the score, [...]."""
-
-
-def gap_allowed(effect: float, score_range: float, floor: float = 0.0) -> float:
-    """The completeness gap up to which an attribution is shown.
-
-    It is the largest of 1 % of the effect, 0.001 of the score's range, and three times the floor. A sum over nodes
-    cannot be nearer to the effect than the model's own precision lets two readings be to each other.
-
-    Args:
-        effect: the difference of the score between the path's ends.
-        score_range: the difference between the format's highest and lowest value; 1 for a log-probability.
-        floor: by how much the same score differs when it is read in different packings; 0 in exact arithmetic.
-
-    Returns:
-        The gap, at least 0, in the score's units.
-    """
-    return max(0.01 * abs(effect), 0.001 * score_range, 3 * floor)
 
 
 def rank_of_best(effects: Sequence[float | None], members: Sequence[int]) -> int | None:
@@ -83,273 +56,6 @@ def rank_of_best(effects: Sequence[float | None], members: Sequence[int]) -> int
     if not sizes:
         return None
     return 1 + sum(effect is not None and abs(effect) > max(sizes) for effect in effects)
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """One score spread over tokens along one path."""
-
-    attribution: tuple[float, ...]
-    """What each token contributed, in the score's units."""
-    effect: float
-    """The difference of the score between the path's ends; the sum of the attributions if the integral were exact."""
-    gap: float
-    """The sum of the attributions minus the effect."""
-    nodes: int
-    """How many Gauss-Legendre nodes were used; 0 where the integral is known without any."""
-    refused: bool
-    """The gap was not within `gap_allowed` at two successive counts of nodes."""
-    floor: float = 0.0
-    """By how much the same score differs when it is read in different packings; 0 in exact arithmetic."""
-
-    def as_record(self) -> Record:
-        """Plain fields."""
-        return {
-            "attribution": list(self.attribution),
-            "effect": self.effect,
-            "gap": self.gap,
-            "nodes": self.nodes,
-            "refused": self.refused,
-            "floor": self.floor,
-        }
-
-
-@dataclass(frozen=True)
-class PathScore:
-    """The score at points of a path, by coordinates [points, tokens]: 0 for a token that is replaced, 1 for itself."""
-
-    of: Callable[["Tensor"], "Tensor"]
-    """Coordinates [points, tokens] -> scores [points]."""
-    width: int
-    """How many tokens the model is fed for each point."""
-    batch_tokens: int
-    """How many tokens it is fed at a time, at most."""
-
-    def __call__(self, coordinates: "Tensor") -> "Tensor":
-        return self.of(coordinates)
-
-    def ends(self, tokens: int) -> tuple[float, float]:
-        """(score of the tokens themselves, score of their replacement), read side by side as points between them are.
-
-        tokens: how many coordinates a point has."""
-        import torch
-
-        with torch.no_grad():
-            itself, replacement = self(torch.tensor([[1.0] * tokens, [0.0] * tokens])).tolist()
-        return itself, replacement
-
-
-@dataclass(frozen=True, eq=False)
-class Rest:
-    """A transcript from one position on, with the levels below it: what is fed where its tokens are replaced."""
-
-    prefix: "SharedPrefix"
-    """The model, having read the tokens before that position."""
-    start: int
-    """The position."""
-    tree: "TokenTree"
-    """The tokens from that position on and the tokens of the levels."""
-    reads: list[int]
-    """The nodes after which the levels are read."""
-    plan: "LevelPlan"
-    """Where the levels stand in what is read."""
-    nodes: tuple[int, ...]
-    """The node of each of the transcript's tokens, from `start` on."""
-
-    @property
-    def embeds(self) -> "Tensor":
-        """The embeddings of all nodes, [nodes, width], in the model's dtype; computed on each call, never held."""
-        return self.prefix.embedded(self.tree.tokens)
-
-    def at(self, positions: Sequence[int]) -> list[int]:
-        """The nodes of the tokens at these positions."""
-        return [self.nodes[position - self.start] for position in positions]
-
-    def replaced(self, positions: Sequence[int], replacement: "Tensor") -> "Tensor":
-        """The embeddings of all nodes, [nodes, width], with the tokens at some positions replaced.
-
-        replacement: [width], or one embedding for each position, [positions, width]."""
-        embeds = self.embeds.clone()  # an embedding layer may return a view of its own weights
-        embeds[self.at(positions)] = replacement.to(embeds)
-        return embeds
-
-
-class Scorer:
-    """The score of one transcript as a function of the embeddings of some of its tokens, the rest held fixed."""
-
-    def __init__(self, setting: "Setting", transcript: Transcript, score: Score) -> None:
-        self.setting = setting
-        self.transcript = transcript
-        self.score = score
-
-    def replaced(self, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
-        """The score under each replacement.
-
-        The transcript is read once. For each replacement only its first token and what follows is read again.
-        Embeddings are made when a batch is read, and trees for `PORTION` replacements at a time, so that memory does
-        not grow with the number of replacements.
-
-        Args:
-            replacements: for each of them (positions of the tokens that are replaced, embedding [width] in their
-                place); no positions: the score of the transcript as it is.
-
-        Returns:
-            One score for each replacement, in the order given.
-        """
-        return [score for part in chunks(replacements, PORTION) for score in self._replaced(part)]
-
-    def _replaced(self, replacements: Sequence[tuple[Sequence[int], "Tensor"]]) -> list[float]:
-        last = len(self.transcript.ids) - 1
-        # each tree begins at the first token that is replaced; where none is, the last token alone is fed again
-        starts = [min([*positions, last]) for positions, _ in replacements]
-        by_start = {start: self._rest(start) for start in set(starts)}
-        rests = [by_start[start] for start in starts]
-        trees, reads = [rest.tree for rest in rests], [rest.reads for rest in rests]
-        scores = [0.0] * len(rests)
-        for i, after in self._whole.logits(starts, trees, reads, lambda i: rests[i].replaced(*replacements[i])):
-            levels = rests[i].plan.level_logprobs(after, self.setting.reader.stops)  # [levels]
-            scores[i] = self.score(levels).item()
-        return scores
-
-    def along(self, positions: Sequence[int], replacement: "Tensor") -> PathScore:
-        """The score along the straight path from the replacement to the tokens at some positions.
-
-        The path is formed in float32 and cast to the model's dtype last, so that its points are as near to the
-        straight line as that dtype allows.
-
-        Args:
-            positions: of the tokens that move, in the transcript; each has its own coordinate.
-            replacement: the embedding where all coordinates are 0, [width].
-
-        Returns:
-            The score as a function of coordinates [points, tokens], with gradient.
-        """
-        rest = self._rest(min(positions))
-        dtype, moved, embeds = rest.embeds.dtype, rest.at(positions), rest.embeds.float()  # embeds: [nodes, width]
-        origin = replacement.to(embeds)  # [width]
-        offset = embeds[moved] - origin  # [moved, width]
-
-        def scored(coordinates: "Tensor") -> "Tensor":
-            fed = embeds.expand(len(coordinates), -1, -1).clone()  # [points, nodes, width]
-            fed[:, moved] = origin + coordinates[..., None].to(embeds) * offset
-            logits = rest.prefix.path_logits(rest.start, rest.tree, rest.reads, fed.to(dtype))
-            return self.score(rest.plan.level_logprobs(logits, self.setting.reader.stops))
-
-        return PathScore(scored, len(rest.tree.tokens), rest.prefix.batch_tokens)
-
-    def first_order(self, replacement: "Tensor") -> "np.ndarray":
-        """The effect of replacing each token if the score were linear in its embedding, [tokens]."""
-        gradient, offset = self._slopes(replacement)
-        effects: np.ndarray = (gradient * offset).sum(-1).cpu().numpy()
-        return effects
-
-    def first_order_bound(self, replacement: "Tensor") -> "np.ndarray":
-        """The largest effect of moving each token's embedding as far as its replacement lies, in any direction, if the
-        score were linear in it, [tokens].
-
-        It predicts the effect of replacing the token better than `first_order`, in which directions cancel."""
-        gradient, offset = self._slopes(replacement)
-        bounds: np.ndarray = (gradient.norm(dim=-1) * offset.norm(dim=-1)).cpu().numpy()
-        return bounds
-
-    def _slopes(self, replacement: "Tensor") -> "tuple[Tensor, Tensor]":
-        """The score's gradient at each token's embedding, and that embedding minus its replacement.
-
-        Both are [tokens, width]."""
-        import torch
-
-        rest = self._rest(0)
-        embeds = rest.embeds.detach()
-        leaf = embeds.float().requires_grad_()  # [nodes, width], in float32 as in `along`
-        after = rest.prefix.path_logits(0, rest.tree, rest.reads, leaf[None].to(embeds.dtype))  # a path of one point
-        score = self.score(rest.plan.level_logprobs(after, self.setting.reader.stops)).sum()
-        (gradient,) = torch.autograd.grad(score, leaf)
-        nodes = list(rest.nodes)
-        return gradient[nodes], leaf.detach()[nodes] - replacement.to(leaf)
-
-    @cached_property
-    def _whole(self) -> "SharedPrefix":
-        """The model, having read the transcript except its last token."""
-        return self.setting.prefix.extended(self.transcript.ids[:-1])
-
-    def _rest(self, start: int) -> Rest:
-        """What is fed from position `start` on; `_whole` is read only where the shared prefix ends before it."""
-        shared_prefix = self.setting.prefix
-        prefix = shared_prefix if start <= len(shared_prefix.shared_prefix) else self._whole
-        tree, reads, plan = self.setting.reader.plan(self.transcript, start)
-        nodes = tree.insert(self.transcript.ids[start:])
-        return Rest(prefix, start, tree, reads, plan, nodes)
-
-
-def integrated_gradients(
-    scored: PathScore,
-    tokens: int,
-    *,
-    effect: float,
-    score_range: float,
-    floor: float = 0.0,
-    most_nodes: int = MOST_NODES,
-) -> Attribution:
-    """Integrated gradients over the straight path of `Scorer.along` (Sundararajan et al. 2017), by captum.
-
-    Each token's coordinate runs from 0 to 1, so that its attribution is the sum over the embedding's width. Nodes are
-    doubled until the gap is allowed at two successive counts. A path of one token needs none: its attribution is the
-    effect itself.
-
-    Args:
-        scored: the score along the path.
-        tokens: how many tokens move.
-        effect: the score at the path's end minus that at its beginning.
-        score_range: as in `gap_allowed`.
-        floor: as in `gap_allowed`.
-        most_nodes: nodes are doubled no further once they are at least so many.
-
-    Returns:
-        The attribution of each token; `refused` where the gap was not allowed twice in a row.
-    """
-    if tokens == 1:
-        return Attribution((effect,), effect, 0.0, 0, False)
-    import torch
-    from captum.attr import IntegratedGradients
-
-    from interp.models.prefix import ROW_TOKENS
-
-    most = min(ROW_TOKENS, scored.batch_tokens)  # more at once is slower: a gradient keeps every activation
-    batch = max(1, most // scored.width)
-    ones, nodes, settled = torch.ones(1, tokens), FIRST_NODES, 0
-    while True:
-        contributions = IntegratedGradients(scored).attribute(
-            ones, torch.zeros_like(ones), n_steps=nodes, method="gausslegendre", internal_batch_size=batch
-        )[0]  # [tokens]
-        gap = contributions.sum().item() - effect
-        # one small gap may be chance: the sum can cross the effect while the integral has not converged
-        settled = settled + 1 if abs(gap) <= gap_allowed(effect, score_range, floor) else 0
-        if settled == 2 or nodes >= most_nodes:
-            return Attribution(tuple(contributions.tolist()), effect, gap, nodes, settled < 2, floor)
-        nodes *= 2
-
-
-def token_by_token(scorer: Scorer, positions: Sequence[int], replacement: "Tensor", seen: float) -> Attribution:
-    """Integrated gradients along the path that replaces a span's tokens one after the other, the last one first.
-
-    On each leg one token moves alone, so its attribution is the difference of the score between the leg's ends. It is
-    exact for spans of any length, where straight paths through RMSNorm do not converge. It depends on the order.
-
-    Args:
-        scorer: the score of the transcript.
-        positions: of the span's tokens.
-        replacement: the embedding in the place of each of them, [width].
-        seen: the score with nothing replaced.
-
-    Returns:
-        The attribution of each of the span's tokens, in the order of their positions.
-    """
-    # of positions (3, 4, 5) the tokens (5), (4, 5) and (3, 4, 5) are replaced, one step after the other
-    steps = [positions[i:] for i in range(len(positions) - 1, -1, -1)]
-    scores = [seen, *scorer.replaced([(step, replacement) for step in steps])]
-    legs = tuple(float(before - after) for before, after in pairwise(scores))[::-1]
-    effect = seen - scores[-1]
-    return Attribution(legs, effect, sum(legs) - effect, 0, False)
 
 
 def refuse_without_gradients(model: "PreTrainedModel | PeftModel") -> None:

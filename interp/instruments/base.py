@@ -53,6 +53,8 @@ class Metric:
     """It stands in summary.json even where no question has a value."""
     needs: str = ""
     """It stands in summary.json where some question has a value of this name, even if none has the metric's own."""
+    old: str = ""
+    """Its key in version 0.1, under which it stands in summary.json as well until version 0.3."""
     floor: str | None = None
     """The key of its numerical floor; None where repeated readings do not measure it."""
 

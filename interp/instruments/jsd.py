@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.datasets.questions import may_be_right
+from interp.datasets.grading import may_be_right
 from interp.divergence import NEAR_ZERO, jensen_shannon, pairwise_divergences
 from interp.instruments.base import Instrument, Metric, Place, Unit, Values, without_options
 from interp.instruments.floor import READINGS
@@ -218,9 +218,19 @@ OFF_SCALE = "Off-scale mass"
 JSD_FLOOR, EXPECTED_FLOOR = "floor.jsd", "floor.expected"
 
 
-def _median(key: str, of: str, words: str, place: Place = "listed", needs: str = "") -> Metric:
+def _median(key: str, of: str, words: str, place: Place = "listed", needs: str = "", *, old: str = "") -> Metric:
     return Metric(
-        f"jsd.{key}", MEDIANS, words, "nats", of, np.median, place, always=not needs, needs=needs, floor=JSD_FLOOR
+        f"jsd.{key}",
+        MEDIANS,
+        words,
+        "nats",
+        of,
+        np.median,
+        place,
+        always=not needs,
+        needs=needs,
+        old=old,
+        floor=JSD_FLOOR,
     )
 
 
@@ -307,20 +317,20 @@ SAMPLED, BRANCHED, SAME_RELATION = "sampled (the paper's)", "branched", "of the 
 METRICS = (
     _median("median", "jsd", f"right and wrong answer, {SAMPLED}", "headline"),
     _median("branched.median", "branched", f"right and wrong answer, {BRANCHED}", "headline", needs="branched"),
-    _median("foil", "foil", f"right and wrong answer, {SAME_RELATION}", "headline"),
+    _median("same_relation.median", "foil", f"right and wrong answer, {SAME_RELATION}", "headline", old="jsd.foil"),
     _median("wrong_wrong", "wrong_wrong", "two wrong answers, sampled", "headline"),
     _median("branched.wrong_wrong", "branched_wrong_wrong", "two wrong answers, branched", "headline", "branched"),
     _median("candidates", "candidates", "all pairs of sampled answers (the paper's)"),
     _median("filled.candidates", "filled_candidates", "all pairs, sampled and branched", needs="branched"),
-    _median("foreign", "foreign", "right answer and the answer to another question"),
+    _median("other_question", "foreign", "right answer and the answer to another question", old="jsd.foreign"),
     _median("noise_floor", "noise_floor", "same answer, surface-form variant (noise floor)", "headline"),
-    _median("hint", "hint", "hint that it is wrong (positive control)"),
+    _median("positive_control", "hint", "hint that it is wrong (positive control)", old="jsd.hint"),
     *_of_source("jsd", "", "jsd", SAMPLED),
     *_of_source("jsd.branched", "branched_", "branched", BRANCHED, "branched"),
     *_of_source("jsd.same_relation", "foil_", "foil", SAME_RELATION),
     *_of_all_pairs("jsd.pairs", "", "sampled answers (the paper's)"),
     *_of_all_pairs("jsd.filled.pairs", "filled_", "sampled and branched answers", "branched"),
-    Metric("jsd.outside", OFF_SCALE, "mean", "share", "outside", always=True),
+    Metric("jsd.off_scale_mass", OFF_SCALE, "mean", "share", "outside", always=True, old="jsd.outside"),
     Metric(
         "jsd.flagged_share",
         OFF_SCALE,

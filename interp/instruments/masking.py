@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from figures.captions import Page, RunData
     from interp.models.checkpoints import Checkpoint
-    from interp.models.prefix import TokenTree
     from interp.models.readout import LevelPlan
     from interp.models.setting import Case, Setting
+    from interp.models.tree import TokenTree
 
 NEUTRAL = (" ...", "...", " _", "_", " .", ".")
 """Texts for the neutral replacement; the first that is a single token is used."""
@@ -112,7 +112,7 @@ def variants(
     Returns:
         The variants by the names "seen", those of the replacements and those of the knockouts.
     """
-    from interp.models.prefix import TokenTree
+    from interp.models.tree import TokenTree
 
     tree, ids = TokenTree(), transcript.ids[length:]
     positions = [i - length for i in transcript.positions(span)]  # of the span, in `ids`

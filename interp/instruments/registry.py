@@ -2,7 +2,8 @@
 
 Commands and pipelines find instruments here alone; no other module lists them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from interp.instruments.attribution import ATTRIBUTION
 from interp.instruments.base import GROUP, Instrument, Repeated, estimates
@@ -31,3 +32,22 @@ def floors_of(records: Sequence[Record]) -> dict[str, Estimate]:
         if differences := [record for record in records if record["measure"] == repeated.name]:
             floors |= estimates(repeated.metrics, differences)
     return floors
+
+
+T = TypeVar("T")
+
+
+def renamed() -> dict[str, str]:
+    """The keys of version 0.1 that are called otherwise now, by the old one."""
+    return {metric.old: metric.key for one in INSTRUMENTS.values() for metric in one.metrics if metric.old}
+
+
+def with_old_keys(numbers: Mapping[str, T]) -> dict[str, T]:
+    """The numbers by their keys, and by those of version 0.1 as well."""
+    return {**numbers, **{old: numbers[new] for old, new in renamed().items() if new in numbers}}
+
+
+def by_new_keys(numbers: Mapping[str, T]) -> dict[str, T]:
+    """The numbers of a run of any version by their keys of now."""
+    names = renamed()
+    return {names.get(key, key): number for key, number in numbers.items()}

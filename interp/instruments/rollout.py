@@ -12,7 +12,7 @@ from jaxtyping import Float
 from interp.instruments.base import Instrument, Metric, Repeated, Values, without_options
 from interp.instruments.floor import SECTION
 from interp.intervals import Value
-from interp.models.prompts import common_length
+from interp.models.tree import common_length
 from interp.records import MASS_SPANS, READ_SPANS, MassSpan, Span, Transcript
 from interp.run.runs import Record
 

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from interp.errors import UserError, ran_out_of_memory
 from interp.models.head import NextToken, following, hidden_kept, refuse_unlike_head
-from interp.models.prefix import TokenTree
-from interp.models.prompts import common_length
+from interp.models.tree import TokenTree, common_length
 from interp.plain import reason
 from interp.records import Question, Transcript
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from interp.formats import ConfidenceFormat
-from interp.models.prefix import Branches, PromptsRead, SharedPrefix
+from interp.models.branches import Branches
+from interp.models.prefix import PromptsRead, SharedPrefix
 from interp.models.prompts import REPLY_TOKENS, Prompter
 from interp.models.thoughts import THOUGHTS, opens_thought, without_thoughts
 from interp.records import Question

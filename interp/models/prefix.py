@@ -5,10 +5,9 @@ the rows of a batch; a float mask lets each token see the prefix and its own anc
 nodes and masks. It must not know about questions, answers, confidence levels or instruments."""
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,102 +18,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from interp.errors import UserError
 from interp.models.head import NextToken, next_token
-from interp.models.prompts import common_length
+from interp.models.tree import Standing, TokenTree, batch_sight, common_length, row_layout, rows_of_trees
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-ROW_TOKENS = 384
-"""About how many tokens of packed continuations a row holds: attention within a row costs their square."""
-
-
-@dataclass
-class TokenTree:
-    """Continuations of one prefix that share their beginnings.
-
-    The continuations a b c, a b d and e make five nodes. On the right is what each node sees (`sight`):
-
-        prefix -+- 0:a -- 1:b -+- 2:c     tokens    a  b  c  d  e           0 1 2 3 4
-                |              +- 3:d     parents  -1  0  1  1 -1       0   1 . . . .
-                +- 4:e                    depths    0  1  2  2  0       1   1 1 . . .
-                                                                        2   1 1 1 . .
-                                                                        3   1 1 . 1 .
-                                                                        4   . . . . 1
-    """
-
-    tokens: list[int] = field(default_factory=list)
-    """The token of each node, parents before children."""
-    parents: list[int] = field(default_factory=list)
-    """Index of each node's parent, -1 for a node that follows the prefix itself."""
-    depths: list[int] = field(default_factory=list)
-    """How many nodes stand between each node and the prefix: its position less the prefix's length."""
-    knockouts: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    """Pairs of groups of nodes (looking, looked at) between which attention is knocked out in every layer."""
-    knockouts_in_layer: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
-    """Further pairs, by the one layer in which they are knocked out."""
-    _children: dict[tuple[int, int], int] = field(default_factory=dict)
-
-    def insert(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
-        """Adds a path of tokens, which shares the nodes that earlier calls inserted.
-
-        Args:
-            tokens: The token ids of the path.
-            after: The node below which the path begins; -1: directly after the prefix.
-
-        Returns:
-            The node of each token. Nodes are new from where the path leaves the tree.
-        """
-        path = []
-        for token in tokens:
-            if (after, token) not in self._children:
-                self._children[after, token] = self._added(token, after)
-            after = self._children[after, token]
-            path.append(after)
-        return tuple(path)
-
-    def branch(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
-        """Adds a path of new nodes, which no other path shares: for replaced embeddings, or under a knockout.
-
-        Args:
-            tokens: The token ids of the path.
-            after: The node below which the path begins; -1: directly after the prefix.
-
-        Returns:
-            The node of each token.
-        """
-        path = []
-        for token in tokens:
-            after = self._added(token, after)
-            path.append(after)
-        return tuple(path)
-
-    def _added(self, token: int, parent: int) -> int:
-        self.tokens.append(token)
-        self.parents.append(parent)
-        self.depths.append(self.depths[parent] + 1 if parent >= 0 else 0)
-        return len(self.tokens) - 1
-
-    def sight(self, layer: int | None = None) -> np.ndarray:
-        """Which node sees which: itself and its ancestors, without what is knocked out.
-
-        Args:
-            layer: Also applies the knockouts of this layer alone; None: only those of every layer.
-
-        Returns:
-            True where a node (row) sees a node (column), [nodes, nodes].
-        """
-        seen = np.eye(len(self.tokens), dtype=bool)
-        # parents stand before children: a parent's row is complete when its children take it over
-        for node, parent in enumerate(self.parents):
-            if parent >= 0:
-                seen[node] |= seen[parent]
-        for looking, looked_at in self.knockouts + ([] if layer is None else self.knockouts_in_layer.get(layer, [])):
-            seen[np.ix_(looking, looked_at)] = False
-        return seen
-
-
-Standing = tuple[TokenTree, np.ndarray]
-"""A tree, and which columns of the cache it continues, [columns], bool."""
 
 
 @dataclass(frozen=True)
@@ -296,7 +203,7 @@ class SharedPrefix:
 
         Small trees stand side by side in a row and do not see each other, so that the prefix is copied once for each
         row and not once for each tree."""
-        rows = _rows([len(tree.tokens) for tree in trees])
+        rows = rows_of_trees([len(tree.tokens) for tree in trees])
         prefix_positions = np.arange(max(lengths))  # a column of the prefix holds the token of the same position
         columns = np.broadcast_to(prefix_positions, (len(rows), len(prefix_positions)))
         seen_before = [prefix_positions < length for length in lengths]
@@ -340,7 +247,7 @@ class SharedPrefix:
         #     cache columns | pad pad a1 a2 b1 A3 B2
         #     positions     |  0   0  4  5  2  6  3
         #
-        orders = [_layout(row, trees, reads) for row in rows]  # per row: [nodes], place in the row -> node
+        orders = [row_layout(row, trees, reads) for row in rows]  # per row: [nodes], place in the row -> node
         width, cached = max(map(len, orders)), columns.shape[1]
         device = self.model.device
         positions = np.zeros((len(rows), width), dtype=np.int64)  # [rows, width]; padding may have any position
@@ -372,7 +279,7 @@ class SharedPrefix:
             prediction = next_token(
                 self.model,
                 **inputs,
-                attention_mask=self.masks(_sight_of(packed, orders), positions, columns),
+                attention_mask=self.masks(batch_sight(packed, orders), positions, columns),
                 position_ids=torch.from_numpy(positions).to(device),
                 past_key_values=cache,
                 use_cache=True,
@@ -425,7 +332,7 @@ class SharedPrefix:
             layers_by_knockouts.setdefault(knockouts, []).append(layer)
         masks: dict[int, Tensor] = {}
         for layers in layers_by_knockouts.values():
-            shared = self.masks(_sight_of(packed, orders, layers[0]), positions, columns)
+            shared = self.masks(batch_sight(packed, orders, layers[0]), positions, columns)
             # layers of different kinds (full, sliding) have different masks under the same knockouts
             kinds = getattr(self.model.config.get_text_config(), "layer_types", None) or [""] * (layers[-1] + 1)
             masks |= {layer: shared[kinds[layer]] if isinstance(shared, dict) else shared for layer in layers}
@@ -478,7 +385,7 @@ class PromptsRead:
         rows: list[list[int]] = []  # indices of trees; the trees of a row continue prompts of one row of the cache
         for row in dict.fromkeys(self.rows[prompt] for prompt in prompts):
             members = [i for i, prompt in enumerate(prompts) if self.rows[prompt] == row]
-            rows += [[members[k] for k in part] for part in _rows([len(trees[i].tokens) for i in members])]
+            rows += [[members[k] for k in part] for part in rows_of_trees([len(trees[i].tokens) for i in members])]
         for batch in self.prefix.batches([sum(len(trees[i].tokens) for i in row) for row in rows]):
             members = [i for row in batch for i in rows[row]]  # trees of the batch, row by row
             local = iter(range(len(members)))  # their numbers within the batch
@@ -510,79 +417,7 @@ class PromptsRead:
         return columns
 
 
-class Branches:
-    """Prompts that grow by one token at a time, in as many copies as wanted, side by side in few rows.
-
-    A copy is not a row of the cache but a set of columns that it sees. Neither the shared prefix nor the prompt is
-    copied for it, and a copy that has ended costs nothing. Example: two copies x, y of a prompt p and one copy z of a
-    prompt q, all in one row of the cache, after two further tokens each:
-
-                prefix   p    q     first   second
-        x sees  1 1 1   1 1  . . .  1 . .   1 . .
-        y sees  1 1 1   1 1  . . .  . 1 .   . 1 .
-        z sees  1 1 1   . .  1 1 1  . . 1   . . 1
-    """
-
-    def __init__(
-        self, prefix: SharedPrefix, length: int, prompts: Sequence[Sequence[int]], copies: Sequence[int]
-    ) -> None:
-        """Reads the prompts.
-
-        Args:
-            prefix: The model with the shared prefix.
-            length: How many tokens of the shared prefix the prompts begin with.
-            prompts: Token ids of distinct prompts, the shared tokens included.
-            copies: For each copy the number of its prompt.
-        """
-        trees = [TokenTree() for _ in prompts]
-        ends = [tree.insert(prompt[length:])[-1:] for tree, prompt in zip(trees, prompts, strict=True)]
-        self._prefix = prefix
-        forest = prefix._forward([length] * len(trees), trees, ends)
-        self._cache, self._columns = forest.cache, forest.columns
-        seen = np.zeros((len(prompts), forest.columns.shape[1]), dtype=bool)  # [prompts, columns]
-        seen[:, :length] = True
-        for prompt_number, (_, nodes) in enumerate(forest.places):
-            seen[prompt_number, nodes] = True
-        rows = [row for row, _ in forest.places]
-        self._prompts = [tuple(prompt) for prompt in prompts], rows, seen
-        self._row, self._seen = np.array(rows)[list(copies)], seen[list(copies)]  # [copies] and [copies, columns]
-        self.logits = _logits(forest)[torch.tensor(list(copies))]
-        """Logits [copies, vocabulary] after each copy's prompt."""
-
-    def read(self) -> PromptsRead:
-        """The prompts, before any copy has grown; views, which stay as they are when copies grow."""
-        prompts, rows, seen = self._prompts
-        keys_values = [(keys, values) for keys, values, _ in self._cache]
-        return PromptsRead(self._prefix, prompts, keys_values, self._columns, rows, seen)
-
-    def grown(self, alive: np.ndarray, tokens: Sequence[int]) -> Tensor:
-        """Appends a token to each copy that goes on.
-
-        Args:
-            alive: Indices of the copies that go on; a copy left out must not come back later.
-            tokens: The token of each of them.
-
-        Returns:
-            The logits after these tokens, [alive, vocabulary].
-        """
-        # used: the rows of the cache in which a copy goes on; row: for each copy that goes on, its place among them
-        used, row = np.unique(self._row[alive], return_inverse=True)
-        if len(used) < len(self._columns):
-            self._cache.batch_select_indices(torch.from_numpy(used))  # layers may be on different devices
-            self._columns = self._columns[used]
-            self._row[alive] = row
-        trees = [TokenTree([token], [-1], [0]) for token in tokens]  # a copy's next token is a tree of one node
-        rows = [np.flatnonzero(row == number).tolist() for number in range(len(used))]
-        ends = [[0]] * len(trees)
-        forest = self._prefix.read_on(self._cache, self._columns, rows, trees, ends, list(self._seen[alive]))
-        cached, self._columns = self._columns.shape[1], forest.columns
-        # [copies, columns]: of the new columns a copy that grew sees its own, and no copy sees any other
-        self._seen = np.pad(self._seen, ((0, 0), (0, self._columns.shape[1] - cached)))
-        self._seen[alive, [node for _, (node,) in forest.places]] = True
-        return _logits(forest)
-
-
-def _logits(forest: Forest) -> Tensor:
+def forest_logits(forest: Forest) -> Tensor:
     """The logits [trees, vocabulary] after the one node that was read in each tree."""
     return forest.reads[0].head.all_of(torch.cat([prediction.hidden for prediction in forest.reads]))
 
@@ -636,73 +471,3 @@ def attention_windows(model: "PreTrainedModel | PeftModel") -> dict[str, int | N
     if unknown := set(kinds) - {"full_attention", "sliding_attention"}:
         raise UserError(f"{type(model).__name__} has layers of the kind {sorted(unknown)[0]}, which is not supported")
     return {kind: window if kind == "sliding_attention" else None for kind in sorted(set(kinds))}
-
-
-def _rows(sizes: Sequence[int]) -> list[list[int]]:
-    """Neighbouring trees side by side, in rows of about the same length: `ROW_TOKENS` or somewhat less.
-
-    sizes: the nodes of each tree. Gives the indices of the trees of each row."""
-    target = sum(sizes) / math.ceil(sum(sizes) / ROW_TOKENS)
-    rows: list[list[int]] = [[]]
-    filled = 0
-    for index, size in enumerate(sizes):
-        if rows[-1] and filled + size / 2 > target:  # more than half of the tree would lie beyond the target
-            rows.append([])
-            filled = 0
-        rows[-1].append(index)
-        filled += size
-    return rows
-
-
-def _layout(row: Sequence[int], trees: Sequence[TokenTree], reads: Sequence[Sequence[int]]) -> np.ndarray:
-    """The order of a row's nodes, [nodes]: nodes that are not read, then those that are, each group tree by tree.
-
-    Nodes are numbered through the trees of the row. Trees of 3 and 2 nodes, each read after its last node:
-
-        tree a: 0 1 [2]   tree b: 3 [4]   ->   0 1 3 [2] [4]
-    """
-    unread, read_last, offset = [], [], 0
-    for i in row:
-        read = set(reads[i])
-        unread += [offset + node for node in range(len(trees[i].tokens)) if node not in read]
-        read_last += [offset + node for node in reads[i]]
-        offset += len(trees[i].tokens)
-    return np.array(unread + read_last)
-
-
-def _sight_of(
-    packed: Sequence[Sequence[Standing]], orders: Sequence[np.ndarray], layer: int | None = None
-) -> np.ndarray:
-    """Which node of each row sees what, [rows, width, cached + width]: what it continues, its ancestors and itself.
-
-    Rows are padded on the left with nodes that see themselves alone. Two trees a1 - A2 and b1 - B2, of which the nodes
-    in capitals are read; a continues all of four cached columns, b the first two:
-
-               cached    pad a1 b1 A2 B2
-        pad    . . . .    1  .  .  .  .
-        a1     1 1 1 1    .  1  .  .  .
-        b1     1 1 . .    .  .  1  .  .
-        A2     1 1 1 1    .  1  .  1  .
-        B2     1 1 . .    .  .  1  .  1
-    """
-    width, cached = max(map(len, orders)), len(packed[0][0][1])
-    seen = np.zeros((len(packed), width, cached + width), dtype=bool)
-    for row_number, (row, order) in enumerate(zip(packed, orders, strict=True)):
-        pad = width - len(order)
-        seen[row_number, range(pad), range(cached, cached + pad)] = True
-        continued = np.concatenate([np.tile(columns, (len(tree.tokens), 1)) for tree, columns in row])
-        seen[row_number, pad:, :cached] = continued[order]  # [nodes, cached]
-        sight = _sight_side_by_side([tree for tree, _ in row], layer)  # [nodes, nodes], in the order of the trees
-        seen[row_number, pad:, cached + pad :] = sight[np.ix_(order, order)]
-    return seen
-
-
-def _sight_side_by_side(trees: Sequence[TokenTree], layer: int | None = None) -> np.ndarray:
-    """Which node of some trees sees which, [nodes, nodes], bool: one block on the diagonal for each tree."""
-    sizes = [len(tree.tokens) for tree in trees]
-    seen = np.zeros((sum(sizes), sum(sizes)), dtype=bool)
-    offset = 0
-    for tree, size in zip(trees, sizes, strict=True):
-        seen[offset : offset + size, offset : offset + size] = tree.sight(layer)
-        offset += size
-    return seen

@@ -3,15 +3,14 @@
 `python -m interp.prompts` prints a prompt with its tokens coloured by span. The module uses a tokenizer and its chat
 template; it knows nothing of models, probabilities and measures."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from interp.datasets.questions import LETTERS
 from interp.errors import UserError
 from interp.formats import ConfidenceFormat
+from interp.models.shots import Shot, asked
 from interp.models.templates import DATE, ChatTemplate
 from interp.models.thoughts import opens_thought
 from interp.records import Question, Span, Transcript
@@ -22,29 +21,6 @@ if TYPE_CHECKING:
 Piece = tuple[Span, str]
 """A part of a prompt: its span and its text."""
 
-OPEN_SHOTS = (
-    ("What do bees make?", "Honey"),
-    ("What is frozen water called?", "Ice"),
-    ("How many legs does a spider have?", "Eight"),
-    ("Which planet is closest to the Sun?", "Mercury"),
-    ("Who wrote the play Hamlet?", "William Shakespeare"),
-    ("Which instrument measures temperature?", "Thermometer"),
-    ("What colour is an emerald?", "Green"),
-    ("Which sport is played at Wimbledon?", "Tennis"),
-    ("What do we call a young cat?", "Kitten"),
-)
-CHOICE_SHOTS = (
-    ("Which of these is a fruit?", ("Carrot", "Apple", "Potato", "Onion"), 1),
-    ("Which animal lays eggs?", ("Hen", "Cow", "Horse", "Dog"), 0),
-    ("Which of these is a tool for cutting?", ("Spoon", "Bucket", "Pillow", "Scissors"), 3),
-    ("Which season is the coldest?", ("Summer", "Spring", "Winter", "Autumn"), 2),
-    ("What is 3 + 4?", ("6", "7", "8", "9"), 1),
-    ("Which of these can fly?", ("Snail", "Whale", "Goat", "Eagle"), 3),
-)
-"""Worked examples, on no relation of the embedded questions: (question, choices, index of the right one).
-
-Their answers are right. Their confidences are drawn independently of that, so that no example teaches that a right
-answer deserves a high one."""
 
 PROBE = Question("probe", "?", ("x",))
 """A placeholder, rendered to see the text around a question."""
@@ -52,56 +28,6 @@ CLOSING = "\nConfidence:"
 """The text between an answer and the confidence's slot."""
 REPLY_TOKENS = 64
 """A free reply is cut off after this many tokens."""
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One worked example in the prompt."""
-
-    question: str
-    """The question as it is shown, choices included."""
-    answer: str
-    """The answer that the example gives."""
-    level: str
-    """The confidence level that the example states."""
-
-
-def shot_set(count: int, confidence: ConfidenceFormat, *, seed: int, choices: bool) -> tuple[Shot, ...]:
-    """Draws worked examples whose confidences are spread evenly over the scale, in random order.
-
-    Args:
-        count: how many worked examples.
-        confidence: the format whose levels they state.
-        seed: decides which examples are drawn, their order and their confidences.
-        choices: whether they are multiple choice.
-
-    Raises:
-        UserError: where `count` is negative or exceeds the number of examples.
-    """
-    pool = (
-        [(asked(text, options), LETTERS[right]) for text, options, right in CHOICE_SHOTS]
-        if choices
-        else [(asked(text), answer) for text, answer in OPEN_SHOTS]
-    )
-    if not 0 <= count <= len(pool):
-        raise UserError(f"--shots {count}: there are {len(pool)} examples, so 0 to {len(pool)}")
-    draw = random.Random(f"shots-{seed}")
-    picked = draw.sample(pool, count)
-    last = len(confidence.levels) - 1
-    # stratified: the scale is cut into `count` equal parts, and each example draws a level from a part of its own
-    ranks = [round(last * (i + draw.random()) / max(count, 1)) for i in range(count)]
-    draw.shuffle(ranks)
-    return tuple(
-        Shot(text, answer, confidence.levels[rank]) for (text, answer), rank in zip(picked, ranks, strict=True)
-    )
-
-
-def asked(text: str, choices: Sequence[str] = (), context: str = "") -> str:
-    """The question as the prompt shows it: passage, question, lettered choices, each on lines of its own."""
-    lines = [context.strip()] if context.strip() else []
-    lines.append(f"Question: {text.strip()}")
-    lines += [f"{letter}. {choice.strip()}" for letter, choice in zip(LETTERS, choices, strict=False)]
-    return "\n".join(lines)
 
 
 def instruction(confidence: ConfidenceFormat, *, choices: bool) -> str:
@@ -364,9 +290,3 @@ class Prompter:
         # characters of their own (a sentencepiece blank at the start) go with the character that follows.
         spans = tuple(owner[end - 1] if end > start else owner[min(end, len(owner) - 1)] for start, end in offsets)
         return Transcript(text, tuple(ids), spans, tuple(text[start:end] for start, end in offsets))
-
-
-def common_length(sequences: Sequence[Sequence[int]]) -> int:
-    """Length of the longest common token prefix: that of the least and the greatest sequence in lexical order."""
-    first, last = min(map(tuple, sequences)), max(map(tuple, sequences))
-    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from interp.errors import UserError
 from interp.models.head import NextToken
-from interp.models.prefix import ROW_TOKENS, PromptsRead, SharedPrefix, TokenTree
-from interp.models.prompts import LevelsRead, Prompter, common_length
+from interp.models.prefix import PromptsRead, SharedPrefix
+from interp.models.prompts import LevelsRead, Prompter
+from interp.models.tree import ROW_TOKENS, TokenTree, common_length
 from interp.records import ConfidenceDistribution, Transcript
 
 

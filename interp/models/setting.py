@@ -13,8 +13,9 @@ from interp.models.check import EngineCheck, engine_checked, readable
 from interp.models.checkpoints import Checkpoint
 from interp.models.elicitation import Generator
 from interp.models.prefix import SharedPrefix
-from interp.models.prompts import PROBE, Prompter, Prompting, shot_set
+from interp.models.prompts import PROBE, Prompter, Prompting
 from interp.models.readout import ConfidenceReader
+from interp.models.shots import shot_set
 from interp.plain import visible
 from interp.records import Question, Source
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from interp.calibration import Scored, differences_of, lowest_possible, measures_of, rule_named, values_of
-from interp.datasets.questions import is_right
+from interp.datasets.grading import is_right
 from interp.formats import FORMATS, ConfidenceFormat
 from interp.instruments.base import estimates
 from interp.instruments.floor import READINGS

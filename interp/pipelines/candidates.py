@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from interp.datasets.questions import LETTERS, may_be_right, normalised
+from interp.datasets.grading import LETTERS, may_be_right, normalised
 from interp.models.elicitation import Branch, Continuation, Start, source_of_chance
 from interp.records import Question, Source
 from interp.run.runs import Record

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from interp.instruments.registry import INSTRUMENTS, floors_of, repeated_by
+from interp.instruments.registry import INSTRUMENTS, floors_of, renamed, repeated_by, with_old_keys
 from interp.intervals import Estimate, difference, effect_size
 from interp.models.checkpoints import EXAMPLE_NAME
 from interp.models.embedded import EMBEDDED_NAME
@@ -180,7 +180,8 @@ def comparison(folder: Path, names: Sequence[str], calibration: Record | None) -
         "models": {side: read_run(folder / side)[1]["model"] for side in SIDES},
         "data": after["data"],
         "format": before["format"],
-        "comparison": instruments,
+        "comparison": with_old_keys(instruments),
+        "renamed": {old: new for old, new in renamed().items() if new in instruments},
     }
     if calibration:
         summary["calibration"] = _calibration(calibration, names)

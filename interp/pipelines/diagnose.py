@@ -12,7 +12,7 @@ import tyro
 
 from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixed, shuffled
 from interp.errors import UserError
-from interp.instruments.registry import INSTRUMENTS, floors_of, repeated_by
+from interp.instruments.registry import INSTRUMENTS, floors_of, renamed, repeated_by, with_old_keys
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import (
     Asked,
@@ -345,7 +345,7 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
             set_estimates = instrument.estimates([record for record in records if record["set"] == number], {})
             for key, estimate in set_estimates.items():
                 spread.setdefault(key, {"values": []})["values"].append(estimate.value)
-    summary = nested(flat)
+    summary = nested(with_old_keys(flat)) | {"renamed": {old: new for old, new in renamed().items() if new in flat}}
     if spread:
         summary["shot_sets"] = spread
     return summary

@@ -9,7 +9,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from interp.datasets.questions import fingerprint, loaded_questions, normalised, refuse_mixed, shuffled
+from interp.datasets.grading import normalised
+from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixed, shuffled
 from interp.errors import UserError
 from interp.formats import FORMATS, ConfidenceFormat
 from interp.instruments.floor import READINGS
