@@ -96,6 +96,7 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM
+from interp.options import composed
 from interp.pipelines.diagnose import Diagnose, diagnosed
 
 forward, limited = LlamaForCausalLM.forward, []

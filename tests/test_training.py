@@ -202,6 +202,8 @@ def options(tiny_checkpoint, triplet_file, tmp_path):
         short = {"lr": 1e-2, "batch": 5, "accumulation": 2, "epochs": 3, "held_out": 2, "every": 2, "dropout": 0.1}
         quiet = {"shots": 0, "shot_sets": 1, "device": "cpu", "diagnose": 0, "report_to": ()}
         given = {"ckpt": str(tiny_checkpoint("llama")), "out": tmp_path / "run", **file, **short, **quiet}
+        if kind is Ablation:
+            del given["diagnose"]
         return composed(kind, **given | changes)
 
     return made
@@ -241,7 +243,7 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(options, 
     alone = options(accumulation=2, updates=4, dropout=0.0)
     updates = of_run(advice.trained(alone), "update")
     together = tmp_path / "together"
-    given = {"ckpt": alone.ckpt, "triplets": alone.triplets, "out": together, "lr": alone.lr, "batch": alone.batch}
+    given = {"ckpt": alone.ckpt, "triplets": alone.triplets, "out": together, "lr": 1e-2, "batch": 5}
     given |= {"epochs": 3, "held-out": 2, "every": 2, "updates": 4, "accumulation": 1, "dropout": 0.0}
     given |= {"shots": 0, "shot-sets": 1, "device": "cpu", "diagnose": 0}
     flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
@@ -260,8 +262,10 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(options, 
     assert [one["id"] for one in found] == [one["id"] for one in updates] == ["1", "2", "3", "4"]
     for one, other in zip(found, updates, strict=True):
         assert one["total"] == pytest.approx(other["total"], abs=1e-4)
-    assert (together / "README.md").exists() and len(of_run(together, "curve")) == len(of_run(alone.out, "curve")) == 3
-    one, other = load_file(together / WEIGHTS), load_file(alone.out / WEIGHTS)
+    assert (together / "README.md").exists() and len(of_run(together, "curve")) == len(
+        of_run(alone.output.out, "curve")
+    ) == 3
+    one, other = load_file(together / WEIGHTS), load_file(alone.output.out / WEIGHTS)
     assert all(torch.allclose(one[name], other[name], atol=1e-3) for name in one)
 
 
@@ -292,7 +296,7 @@ def test_a_state_with_a_payload_ends_the_training_in_one_sentence_and_executes_n
     with pytest.raises(KeyboardInterrupt):
         advice.trained(options())
     monkeypatch.undo()
-    state, marker = options().out / "trainer" / "checkpoint-2", options().out / "executed"
+    state, marker = options().output.out / "trainer" / "checkpoint-2", options().output.out / "executed"
     (state.parent / "checkpoint-of-mine").mkdir()
     whole = (state / name).read_bytes()
     pickled(marker, state / name)
@@ -318,7 +322,7 @@ def killed_at(update):
 
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_question(options, tmp_path, monkeypatch):
-    lost = split(loaded_triplets(options().triplets), options().held_out, 0)[0][0].question.id
+    lost = split(loaded_triplets(options().triplets), options().recipe.held_out, 0)[0][0].question.id
     usual, made = AdviceObjective.terms, AdviceObjective.inputs
 
     def named(self, batch):
@@ -397,7 +401,7 @@ def test_a_full_disk_ends_training_with_one_sentence(options, monkeypatch):
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_at_the_very_end_leaves_a_state_to_go_on_from(options, monkeypatch):
-    whole = advice.trained(options(out=options().out.with_name("whole")))
+    whole = advice.trained(options(out=options().output.out.with_name("whole")))
     usual = adapters.save_file
 
     def full(*_args, **_kwargs):
@@ -406,7 +410,7 @@ def test_a_disk_that_is_full_at_the_very_end_leaves_a_state_to_go_on_from(option
     monkeypatch.setattr(adapters, "save_file", full)
     with pytest.raises(UserError, match=r"could not be written .*No space left"):
         advice.trained(options())
-    updates = of_run(options().out, "update")
+    updates = of_run(options().output.out, "update")
     monkeypatch.setattr(adapters, "save_file", usual)
     monkeypatch.setattr(ObjectiveTrainer, "compute_loss", None)  # nothing is left to train
     continued = advice.trained(options())
