@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from figures.captions import Page, RunData, caption, in_words
 from figures.style import DOUBLE, INK, REPLACEMENT_MARKERS, SPAN_COLOURS, drawn_sides, printable
 from interp.intervals import Estimate
+from interp.measures import AnswerRecord, AttributionRecord
 from interp.records import READ_SPANS, Span
-from interp.run.runs import Record, averaged
+from interp.run.runs import means_by_question
 
 MOST_ROWS = 14
 """Questions whose answer's tokens are drawn; more would not be readable."""
@@ -55,50 +56,50 @@ class Attributions:
 
 def attributions(run: RunData) -> Attributions:
     """The figure's data."""
-    records = run.of("attribution")
+    records = run.of(AttributionRecord)
     first = records[0]
-    answers = {record["id"]: record for record in run.of("answer")}
-    baseline = next(iter(first["answer"]))
-    tokens = averaged(
-        [_flat_answer(record, baseline, answers[record["id"]]["transcript"]["spans"]) for record in records]
+    answers = {record.id: record for record in run.of(AnswerRecord)}
+    baseline = next(iter(first.answer))
+    by_question = means_by_question(
+        (record.id, _of_answer(record, baseline, answers[record.id].prompt.spans)) for record in records
     )
-    drawn = [
-        AnswerTokens(answers[question["id"]]["answer"], tuple(question["values"].values()))
-        for question in tokens
-        if None not in question["values"].values()
-    ]
+    drawn = []
+    for identity, by_token in by_question.items():
+        attribution = tuple(value for value in by_token.values() if value is not None)
+        if len(attribution) == len(by_token):
+            drawn.append(AnswerTokens(answers[identity].answer or "", attribution))
     effects = {span: _effects(span, first, run) for span in READ_SPANS}
     return Attributions(
-        score=SCORES[first["score"]],
+        score=SCORES[first.score],
         effects={span: by_replacement for span, by_replacement in effects.items() if by_replacement},
         baseline=baseline,
         answers=tuple(drawn[:MOST_ROWS]),
-        refused=len(tokens) - len(drawn),
+        refused=len(by_question) - len(drawn),
         more=max(0, len(drawn) - MOST_ROWS),
         rank=run.estimate("attribution.answer.rank"),
     )
 
 
-def _effects(span: Span, record: Record, run: RunData) -> dict[str, Estimate]:
+def _effects(span: Span, record: AttributionRecord, run: RunData) -> dict[str, Estimate]:
     """What replacing a span takes away, by replacement.
 
     The baseline's effect has the key `effect`, unless its integrals follow the whole prompt, where no span is
     replaced; the other replacements' keys end in their name."""
-    keys = {} if record["path"] == "prompt" else {next(iter(record["answer"])): f"attribution.{span}.effect"}
-    keys |= {name: f"attribution.{span}.effect_{name}" for name in record["effects"].get(span, ()) if name not in keys}
+    keys = {} if record.path == "prompt" else {next(iter(record.answer)): f"attribution.{span}.effect"}
+    keys |= {name: f"attribution.{span}.effect_{name}" for name in record.effects.get(span, ()) if name not in keys}
     return {name: run.estimates[key] for name, key in keys.items() if key in run.estimates}
 
 
-def _flat_answer(record: Record, baseline: str, spans: Sequence[Span]) -> Record:
-    """One value per token of the answer, None where the attribution was refused.
+def _of_answer(record: AttributionRecord, baseline: str, spans: Sequence[Span]) -> dict[int, float | None]:
+    """One value for each token of the answer by its number, None where the attribution was refused.
 
     Where the path moves the whole prompt, the answer's tokens are cut out by their position counted from the prompt's
     end: the part before the question has different lengths under different worked examples."""
-    attributed = record["answer"][baseline]
-    values = attributed["attribution"]
-    if record["path"] == "prompt":
-        values = [values[i - len(spans)] for i, span in enumerate(spans) if span == "answer"]
-    return {"id": record["id"], "values": {str(i): None if attributed["refused"] else x for i, x in enumerate(values)}}
+    attributed = record.answer[baseline]
+    values = attributed.attribution
+    if record.path == "prompt":
+        values = tuple(values[i - len(spans)] for i, span in enumerate(spans) if span == "answer")
+    return {i: None if attributed.refused else value for i, value in enumerate(values)}
 
 
 def draw_effects(measurement: Attributions, ax: Axes) -> Axes:

@@ -4,16 +4,20 @@ It holds the types that all drawings share, and knows no single figure."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
 from interp.intervals import Estimate
+from interp.measures import QuestionRecord
 from interp.plain import visible
 from interp.run.runs import Record
+from interp.run.typed import typed
 
 Number = Callable[[float], str]
 """How a value is written."""
+T = TypeVar("T", bound=QuestionRecord)
 
 
 LETTERS_SAID = "Where a wrong answer is said to be sampled, it is another letter of the multiple-choice question."
@@ -68,10 +72,32 @@ class RunData:
     """Every number of the run, by its key in summary.json."""
     subject: Subject
     """Whose numbers they are."""
+    _typed: dict[type[QuestionRecord], tuple[Any, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """The records that were read as dataclasses so far, by their dataclass."""
 
-    def of(self, measure: str) -> list[Record]:
-        """The records of one measure."""
-        return [record for record in self.records if record["measure"] == measure]
+    def has(self, measure: str) -> bool:
+        """Whether the run has records of a measure, which may be that of another package's instrument."""
+        return any(record["measure"] == measure for record in self.records)
+
+    def of(self, kind: type[T]) -> tuple[T, ...]:
+        """The records of one measure, in the order in which they were measured.
+
+        Args:
+            kind: The dataclass of the measure.
+
+        Raises:
+            UserError: where a record does not fit the dataclass.
+        """
+        if kind not in self._typed:
+            ours = (record for record in self.records if record["measure"] == kind.measure)
+            self._typed[kind] = tuple(typed(kind, record) for record in ours)
+        return self._typed[kind]
+
+    def first_set(self, kind: type[T]) -> dict[str, T]:
+        """The records of one measure under the first set of worked examples, by the question's id."""
+        return {record.id: record for record in self.of(kind) if record.set == 0}
 
     def estimate(self, key: str) -> Estimate:
         """One number by its key; an estimate without a value where the run does not have it."""

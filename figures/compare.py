@@ -14,6 +14,7 @@ from interp.errors import UserError
 from interp.instruments.base import Instrument
 from interp.instruments.registry import INSTRUMENTS
 from interp.intervals import Estimate
+from interp.measures import AnswerRecord, AttributionRecord
 from interp.run.runs import Record
 
 COLUMNS = tuple(
@@ -91,9 +92,9 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
         for side_records, side in zip(records, SIDE_TITLES, strict=True)
     ]
     for instrument in INSTRUMENTS.values():
-        if all(side.of(instrument.name) for side in sides):
+        if all(side.has(instrument.name) for side in sides):
             yield _page(instrument, sides[0], sides[1], summary)
-    yield from _token_pages(records, summary, questions)
+    yield from _token_pages(sides, summary, questions)
 
 
 def _estimates(summary: Record, side: str) -> dict[str, Estimate]:
@@ -126,14 +127,15 @@ def _page(instrument: Instrument, before: RunData, after: RunData, summary: Reco
     return Page(f"compare_{instrument.name}", figure, written_caption(how, numbers, sentence(summary)))
 
 
-def _token_pages(records: Pair, summary: Record, questions: Sequence[str]) -> Iterator[Page]:
+def _token_pages(sides: Sequence[RunData], summary: Record, questions: Sequence[str]) -> Iterator[Page]:
     """One question's prompt shaded by attribution, before above after, on one scale."""
-    by_key = [{(r["measure"], r["id"]): r for r in side if r["set"] == 0} for side in records]
-    both = [key for name, key in by_key[0] if name == "attribution" and ("attribution", key) in by_key[1]]
+    answers = [side.first_set(AnswerRecord) for side in sides]
+    attributions = [side.first_set(AttributionRecord) for side in sides]
+    both = [key for key in attributions[0] if key in attributions[1]]
     for number, key in enumerate(questions or both[: tokens.SHOWN], 1):
         if key not in both:
             raise UserError(f"--questions {key}: not attributed in both runs")
-        prompts = [tokens.shaded_prompt(side["answer", key], None, side["attribution", key]) for side in by_key]
+        prompts = [tokens.shaded_prompt(answers[side][key], None, attributions[side][key]) for side in (0, 1)]
         limit = max(prompt.shadings[0].limit for prompt in prompts)
         shadings = tuple(
             replace(prompt.shadings[0], title=f"{title.capitalize()}: {prompt.shadings[0].title}", limit=limit)

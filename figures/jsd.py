@@ -2,7 +2,7 @@
 
 It bins the divergences of a run's records and draws the run's estimates; it needs no model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ from figures.captions import Page, RunData, caption, in_words, interval, percent
 from figures.style import DOUBLE, INK, ROLE_COLOURS, SIDE_TITLES
 from interp.divergence import LIMIT, NEAR_ZERO, pairwise_divergences
 from interp.intervals import Estimate
-from interp.run.runs import Record, averaged
+from interp.measures import DivergenceRecord
+from interp.run.runs import means_by_question
 
 LEAST = 1e-5
 """Smaller divergences are drawn in the first bin: on a logarithmic axis 0 has no place."""
@@ -79,8 +80,8 @@ class Divergences:
 
 def divergences(run: RunData) -> Divergences:
     """The figure's data; a question without a value is counted, not binned."""
-    records = run.of("jsd")
-    questions = averaged(records)
+    records = run.of(DivergenceRecord)
+    questions = list(means_by_question((record.id, record.values) for record in records).values())
     values = {kind: _values(questions, kind) for kind in ("jsd", "branched", "foil")} | {"pairs": _of_pairs(records)}
     medians = {name: run.estimate(key) for name, (key, _) in COMPARISONS.items()}
     return Divergences(
@@ -95,19 +96,19 @@ def divergences(run: RunData) -> Divergences:
     )
 
 
-def _values(questions: Sequence[Record], name: str) -> list[float]:
-    return [q["values"][name] for q in questions if q["values"].get(name) is not None]
+def _values(questions: Iterable[Mapping[str, float | None]], name: str) -> list[float]:
+    return [value for values in questions if (value := values.get(name)) is not None]
 
 
-def _of_pairs(records: Sequence[Record]) -> list[float]:
+def _of_pairs(records: Sequence[DivergenceRecord]) -> list[float]:
     """The divergence of every pair of sampled answers to a question, under every set of worked examples.
 
     Empty for runs whose records do not count pairs."""
     return [
         float(value)
         for record in records
-        if record["values"].get("pairs")
-        for value in pairwise_divergences([answer["probability"] for answer in record["answers"].get("candidate", ())])
+        if record.values.get("pairs")
+        for value in pairwise_divergences([answer.probability for answer in record.answers.get("candidate", ())])
     ]
 
 

@@ -15,6 +15,7 @@ from figures.jsd import KINDS, LEAST, TICK_LABELS, TICKS, draw_floor
 from figures.style import DOUBLE, INK, ROLE_COLOURS, WRONG_MARKERS
 from interp.divergence import LIMIT, NEAR_ZERO, pairwise_divergences
 from interp.intervals import Estimate
+from interp.measures import DivergenceRecord
 
 SOURCES = {"jsd": ("wrong", "jsd"), "branched": ("branched", "jsd.branched"), "foil": ("foil", "jsd.same_relation")}
 """For each source of wrong answers its role in a record, and the beginning of its keys."""
@@ -35,13 +36,13 @@ class Likelihoods:
 def likelihoods(run: RunData) -> Likelihoods:
     """The scatter's data, with every wrong answer of the run."""
     # each wrong answer is compared with the right answer to its question under the same set of worked examples
-    records = run.of("jsd")
+    records = run.of(DivergenceRecord)
     points = {
         source: tuple(
-            (wrong["logprob"], float(pairwise_divergences([right["probability"], wrong["probability"]])[0]))
+            (wrong.logprob, float(pairwise_divergences([right.probability, wrong.probability])[0]))
             for record in records
-            for right in record.get("answers", {}).get("right", ())[:1]
-            for wrong in record["answers"].get(role, ())
+            for right in record.answers.get("right", ())[:1]
+            for wrong in record.answers.get(role, ())
         )
         for source, (role, _) in SOURCES.items()
     }

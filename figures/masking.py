@@ -16,7 +16,8 @@ from figures.captions import Page, RunData, caption, digits, in_words, interval,
 from figures.style import DOUBLE, HIDDEN_COLOURS, INK, ROLE_COLOURS, drawn_sides
 from interp.formats import FORMATS
 from interp.intervals import Estimate
-from interp.run.runs import Record, averaged
+from interp.measures import MaskingRecord
+from interp.run.runs import means_by_question
 
 
 @dataclass(frozen=True)
@@ -61,31 +62,34 @@ def maskings(run: RunData, words: Mapping[str, str]) -> Masking:
     Returns:
         The ways of hiding the answer that the run has measured, in the order of `words`.
     """
-    records = run.of("masking")
-    names = [name for name in words if any(name in record["masked"] for record in records)]
+    records = run.of(MaskingRecord)
+    names = [name for name in words if any(name in record.masked for record in records)]
     levels = FORMATS[run.subject.format].levels
     return Masking(levels, tuple(_hidden(name, words[name], records, run) for name in names))
 
 
-def _hidden(name: str, words: str, records: Sequence[Record], run: RunData) -> Hidden:
-    confidences = [(q["values"]["seen"], q["values"].get(f"{name}.masked")) for q in averaged(records)]
-    with_both = [record for record in records if name in record["masked"]]
+def _hidden(name: str, words: str, records: Sequence[MaskingRecord], run: RunData) -> Hidden:
+    questions = means_by_question((record.id, record.values) for record in records).values()
+    confidences = [(values["seen"], values.get(f"{name}.masked")) for values in questions]
+    with_both = [record for record in records if name in record.masked]
     return Hidden(
         name=name,
         words=words,
-        pairs=tuple((seen, masked) for seen, masked in confidences if masked is not None),
+        pairs=tuple((seen, masked) for seen, masked in confidences if seen is not None and masked is not None),
         seen=run.estimate("masking.seen"),
         masked=run.estimate(f"masking.{name}.masked"),
         drop=run.estimate(f"masking.{name}.drop"),
-        before=_mean_distribution({"id": r["id"], "values": r["seen"]["probability"]} for r in with_both),
-        after=_mean_distribution({"id": r["id"], "values": r["masked"][name]["probability"]} for r in with_both),
+        before=_mean_distribution((record.id, record.seen.probability) for record in with_both),
+        after=_mean_distribution((record.id, record.masked[name].probability) for record in with_both),
     )
 
 
-def _mean_distribution(records: Iterable[Record]) -> tuple[float, ...]:
-    """The mean probability of each level, [levels]: over sets of worked examples first, then over questions."""
-    flat = [{"id": record["id"], "values": {str(i): p for i, p in enumerate(record["values"])}} for record in records]
-    questions = [tuple(question["values"].values()) for question in averaged(flat)]
+def _mean_distribution(distributions: Iterable[tuple[str, Sequence[float]]]) -> tuple[float, ...]:
+    """The mean probability of each level, [levels]: over sets of worked examples first, then over questions.
+
+    distributions: (the question's id, its probability of each level under one set)."""
+    by_level = ((identity, dict(enumerate(probability))) for identity, probability in distributions)
+    questions = [tuple(means.values()) for means in means_by_question(by_level).values()]
     return tuple(sum(level) / len(questions) for level in zip(*questions, strict=True))
 
 

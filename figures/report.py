@@ -30,7 +30,7 @@ def pages_of(instrument: Instrument, run: RunData) -> Iterator[Page]:
     Yields:
         Its own pages, or a forest plot of its listed numbers where it draws none; nothing where it did not run.
     """
-    if not run.of(instrument.name):
+    if not run.has(instrument.name):
         return
     if instrument.pages:
         yield from instrument.pages(run)
@@ -85,7 +85,7 @@ def _reported_diagnosis(folder: Path, run: RunData, summary: Record, questions: 
     printed(table_of(summary), run.subject)
     with paper():
         drawn = (pages_of(instrument, run) for instrument in INSTRUMENTS.values())
-        for page in chain(*drawn, tokens.pages(run.records, run.subject, questions)):
+        for page in chain(*drawn, tokens.pages(run, questions)):
             saved(page.figure, folder / "figures", page.name, page.caption)
 
 

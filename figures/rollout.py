@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from figures.captions import Page, RunData, caption, in_words
 from figures.style import DOUBLE, ROLE_COLOURS, SPAN_COLOURS, drawn_sides, logarithmic
 from interp.intervals import Estimate
+from interp.measures import RolloutRecord
 from interp.records import MASS_SPANS, MassSpan, Span
-from interp.run.runs import Record, averaged
+from interp.run.runs import means_by_question
 
 FLOWS: tuple[tuple[str, Span], ...] = (
     ("confidence", "answer"),
@@ -59,7 +60,7 @@ class Rollout:
 
 def rollouts(run: RunData) -> Rollout:
     """The figure's data."""
-    records = run.of("rollout")
+    records = run.of(RolloutRecord)
     measured = [span for span in MASS_SPANS if f"rollout.{span}.mass" in run.estimates]
 
     def pair(span: MassSpan, reading: str, null: str) -> Pair:
@@ -75,8 +76,8 @@ def rollouts(run: RunData) -> Rollout:
             if span in measured
         ),
         windows=_windows(records),
-        layers=records[0]["layers"],
-        n=len({record["id"] for record in records}),
+        layers=records[0].layers,
+        n=len({record.id for record in records}),
     )
 
 
@@ -84,13 +85,13 @@ def _prefix(source: str) -> str:
     return "" if source == "confidence" else f"from_{source}."
 
 
-def _windows(records: Sequence[Record]) -> dict[str, dict[MassSpan, float]]:
+def _windows(records: Sequence[RolloutRecord]) -> dict[str, dict[MassSpan, float]]:
     """For each window of layers the mean mass of each span, over questions."""
     masses: dict[str, dict[MassSpan, float]] = {}
-    for window in records[0]["windows"]:
-        questions = averaged([{"id": record["id"], "values": record["windows"][window]} for record in records])
-        spans = [span for span in MASS_SPANS if span in questions[0]["values"]]
-        masses[window] = {span: sum(q["values"][span] for q in questions) / len(questions) for span in spans}
+    for window in records[0].windows:
+        questions = list(means_by_question((record.id, record.windows[window]) for record in records).values())
+        spans = [span for span in MASS_SPANS if span in questions[0]]
+        masses[window] = {span: sum(by_span[span] for by_span in questions) / len(questions) for span in spans}
     return masses
 
 

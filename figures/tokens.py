@@ -15,11 +15,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.typing import ColorType
 
-from figures.captions import Page, Subject, caption, digits
+from figures.captions import Page, RunData, caption, digits
 from figures.style import DOUBLE, INK, MONOSPACED, ROLE_COLOURS, SPAN_COLOURS, printable
 from interp.errors import UserError
+from interp.measures import AnswerRecord, AttributionRecord, RolloutRecord
 from interp.records import SPANS, Span
-from interp.run.runs import Record
 
 SHOWN = 2
 """Number of questions that are drawn where the user names none."""
@@ -96,7 +96,9 @@ class ShadedPrompt:
         return self.places[-1].line + 1
 
 
-def shaded_prompt(answer: Record, rollout: Record | None, attribution: Record | None) -> ShadedPrompt:
+def shaded_prompt(
+    answer: AnswerRecord, rollout: RolloutRecord | None, attribution: AttributionRecord | None
+) -> ShadedPrompt:
     """The figure's data from the records of one question under the first set of worked examples.
 
     Args:
@@ -104,21 +106,19 @@ def shaded_prompt(answer: Record, rollout: Record | None, attribution: Record | 
         rollout: The record of attention rollout; None leaves its shading out.
         attribution: The record of attribution; None leaves its shading out.
     """
-    transcript = answer["transcript"]
-    places, hidden = laid_out(transcript["tokens"], transcript["spans"])
+    prompt = answer.prompt
+    places, hidden = laid_out(prompt.tokens, prompt.spans)
     shadings = []
     if rollout:
-        shadings.append(_by_rollout(rollout, len(transcript["ids"])))
+        shadings.append(_by_rollout(rollout, len(prompt.ids)))
     if attribution:
         shadings.append(_by_attribution(attribution))
-    return ShadedPrompt(
-        answer["question"], answer["answer"], tuple(transcript["spans"]), places, hidden, tuple(shadings)
-    )
+    return ShadedPrompt(answer.question, answer.answer or "", prompt.spans, places, hidden, tuple(shadings))
 
 
-def _by_rollout(record: Record, tokens: int) -> Shading:
+def _by_rollout(record: RolloutRecord, tokens: int) -> Shading:
     """log2 of rollout over its value under uniform attention; a blank after the prompt is not one of its tokens."""
-    pairs = zip(record["weights"]["confidence"][:tokens], record["null"]["confidence"][:tokens], strict=True)
+    pairs = zip(record.weights["confidence"][:tokens], record.null["confidence"][:tokens], strict=True)
     doublings = [float(np.log2(weight / null)) if weight > 0 and null > 0 else None for weight, null in pairs]
     return Shading(
         "Rollout from the confidence, against uniform attention",
@@ -129,11 +129,11 @@ def _by_rollout(record: Record, tokens: int) -> Shading:
     )
 
 
-def _by_attribution(record: Record) -> Shading:
-    score = "expected confidence" if record["score"] == "expected" else "the stated level's log-probability"
-    way = "integrated gradients over the whole prompt" if record["path"] == "prompt" else "replacing the token"
+def _by_attribution(record: AttributionRecord) -> Shading:
+    score = "expected confidence" if record.score == "expected" else "the stated level's log-probability"
+    way = "integrated gradients over the whole prompt" if record.path == "prompt" else "replacing the token"
     title = f"Attribution: effect on {score} ({way})"
-    return Shading(title, "", tuple(record["tokens"]), _limit(record["tokens"], 100.0), EFFECTS)
+    return Shading(title, "", record.tokens, _limit(record.tokens, 100.0), EFFECTS)
 
 
 def _limit(values: Sequence[float | None], percentile: float) -> float:
@@ -225,12 +225,11 @@ and no more once twenty do). The middle of long worked examples is left out, and
 line's end."""
 
 
-def pages(records: Sequence[Record], subject: Subject, chosen: Sequence[str] = ()) -> Iterator[Page]:
+def pages(run: RunData, chosen: Sequence[str] = ()) -> Iterator[Page]:
     """A figure for each chosen question.
 
     Args:
-        records: The run's records.
-        subject: What the run's numbers are about.
+        run: The run's records and estimates.
         chosen: Ids of questions; by default the first `SHOWN` that both instruments have measured.
 
     Yields:
@@ -239,14 +238,14 @@ def pages(records: Sequence[Record], subject: Subject, chosen: Sequence[str] = (
     Raises:
         UserError: where neither instrument has measured a chosen question.
     """
-    by_key = {(record["measure"], record["id"]): record for record in records if record["set"] == 0}
-    both = [key for name, key in by_key if name == "attribution" and ("rollout", key) in by_key]
+    answers, rollouts = run.first_set(AnswerRecord), run.first_set(RolloutRecord)
+    attributions = run.first_set(AttributionRecord)
+    both = [key for key in attributions if key in rollouts]
     for number, key in enumerate(chosen or both[:SHOWN], 1):
-        rollout, attribution = by_key.get(("rollout", key)), by_key.get(("attribution", key))
-        if rollout is None and attribution is None:
+        if key not in rollouts and key not in attributions:
             raise UserError(f"--questions {key}: this run has no rollout and no attribution of it")
-        prompt = shaded_prompt(by_key["answer", key], rollout, attribution)
-        yield Page(f"tokens_{number}", figure_of(prompt), caption(HOW_TO_READ, numbers_of(prompt, key), subject))
+        prompt = shaded_prompt(answers[key], rollouts.get(key), attributions.get(key))
+        yield Page(f"tokens_{number}", figure_of(prompt), caption(HOW_TO_READ, numbers_of(prompt, key), run.subject))
 
 
 def figure_of(prompt: ShadedPrompt) -> Figure:

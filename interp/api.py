@@ -24,6 +24,7 @@ from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.instruments.jsd import surface_variants
 from interp.instruments.registry import INSTRUMENTS
+from interp.measures import AnswerRecord
 from interp.options import composed
 from interp.pipelines.compare import paired_records
 from interp.pipelines.diagnose import Diagnose, diagnosed
@@ -33,6 +34,7 @@ from interp.pipelines.evaluation import Evaluate
 from interp.records import ConfidenceDistribution, Question
 from interp.run import runs
 from interp.run.runs import Record
+from interp.run.typed import typed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,8 +158,7 @@ class Model:
 
         asked = _question(question)
         (record,) = asked_for(self._setting(bool(asked.choices)), [asked], free=False)
-        answer: str | None = record["answer"]
-        return answer
+        return typed(AnswerRecord, record).answer
 
     def confidence(self, question: str | Question, answer: str) -> ConfidenceDistribution:
         """P(C | q, a): how probable each level is when the model has given this answer to this question."""
@@ -446,7 +447,7 @@ class Result:
                 pages = list(pages_of(INSTRUMENTS[name], run))[:1]
             else:
                 drawn = [pages_of(instrument, run) for instrument in INSTRUMENTS.values()]
-                pages = list(chain(*drawn, tokens.pages(run.records, run.subject)))
+                pages = list(chain(*drawn, tokens.pages(run)))
                 pages = [page for page in pages if page.name == name]
         if not pages:
             raise UserError(f"{name} was not measured in this run, or is no figure of one")
@@ -490,8 +491,8 @@ class Result:
     def _texts(self, instruments: Sequence[str]) -> dict[str, str]:
         """The text of each question that these instruments have measured, by its id."""
         measured = {record["id"] for record in self.all_records if record["measure"] in instruments}
-        asked = (record for record in self.all_records if record["measure"] == "answer")
-        return {record["id"]: record["question"] for record in asked if record["id"] in measured}
+        asked = (typed(AnswerRecord, record) for record in self.all_records if record["measure"] == "answer")
+        return {answer.id: answer.question for answer in asked if answer.id in measured}
 
     def __repr__(self) -> str:
         model, data = self.summary["model"]["name"], self.summary["data"]

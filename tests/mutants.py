@@ -1064,12 +1064,12 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_diagnose.py::test_sets_of_examples_are_averaged_by_question_and_their_spread_is_shown",
             "test_diagnose.py::test_what_was_cut_off_or_does_not_parse_is_counted",
         ],
-        ("unanswered-is-not-counted", "summary_of", "record['answer'] is None", "record['answer'] == ''"),
+        ("unanswered-is-not-counted", "summary_of", "answer.answer is None", "answer.answer == ''"),
     ),
     *_of(
         "interp/pipelines/elicit.py",
         ["test_diagnose.py::test_the_users_own_responses_stand_in_for_the_models_answers"],
-        ("wrong-answers-are-measured-as-right", "selected_cases", "'right'", "'answer'"),
+        ("wrong-answers-are-measured-as-right", "selected_cases", "record.right", "record.answer"),
     ),
     *_of(
         "training/losses.py",
@@ -1221,7 +1221,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "figures/jsd.py",
         ["test_figures.py"],
         ("bins-closed-on-the-left", "_binned", "'left'", "'right'"),
-        ("all-sets-of-examples-counted", "divergences", "averaged", "list"),
+        (
+            "all-sets-of-examples-counted",
+            "divergences",
+            "means_by_question(((record.id, record.values) for record in records)).values()",
+            "[record.values for record in records]",
+        ),
     ),
     *_of(
         "figures/likelihood.py",
@@ -1229,8 +1234,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "the-first-wrong-answer-alone",
             "likelihoods",
-            "record['answers'].get(role, ())",
-            "record['answers'].get(role, ())[:1]",
+            "record.answers.get(role, ())",
+            "record.answers.get(role, ())[:1]",
         ),
     ),
     *_of(

@@ -224,7 +224,7 @@ def test_every_link_in_the_pages_leads_to_a_file():
 def test_the_readmes_lines_of_python_run_and_say_what_stands_beside_them(capsys):
     (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.M)
     names: dict[str, object] = {}
-    exec(code.replace("n=48", "n=2"), names)
+    exec(code.replace("n=48", "n=2").replace("n=100", "n=4"), names)
     contrast = names["contrast"]
     assert (f"{contrast.jsd:.2g}", f"{contrast.noise_floor:.2g}") == ("0.0016", "0.0015")
     assert len(names["result"].records("jsd")) == len(names["other"].records("jsd")) == 2

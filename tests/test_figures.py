@@ -22,9 +22,11 @@ from interp.instruments.jsd import values as jsd_values
 from interp.instruments.masking import HIDDEN
 from interp.instruments.registry import INSTRUMENTS as REGISTRY
 from interp.instruments.registry import floors_of
+from interp.measures import AnswerRecord, RolloutRecord
 from interp.options import composed
 from interp.pipelines.diagnose import Diagnose, summary_of
 from interp.run.runs import Run, averaged
+from interp.run.typed import typed
 
 INSTRUMENTS = ("jsd", "rollout", "masking", "attribution")
 SUBJECT = Subject("a-model", "weights were quantised to 4 bits", "facts", 64, 35, "ScoreNumber")
@@ -81,6 +83,10 @@ def made_records(questions: int = 12, sets: int = 1, form: str = "ScoreNumber", 
         expected = float(probability @ np.array(FORMATS[form].values))
         return said | {"expected": expected, "logprob": -random.exponential(3), "tokens": 1 + len(answer) // 6}
 
+    def reading(answer: str, centre: float) -> dict:
+        said = spoken(answer, centre)
+        return {name: said[name] for name in ("probability", "outside", "expected")}
+
     records = []
     for i in range(questions):
         asked, right, wrong = FACTS[i % len(FACTS)]
@@ -107,8 +113,8 @@ def made_records(questions: int = 12, sets: int = 1, form: str = "ScoreNumber", 
             records.append(heads | {"measure": "jsd", "answers": roles, "values": jsd_values(roles)})
             records.append(heads | {"measure": "rollout", **_rollout(spans, random)})
             ways = {"neutral": 0.02, "mean": 0.04, "confidence_to_answer": 0.0, "later_to_answer": 0.05}
-            seen = spoken(right, centre)
-            hidden = {name: spoken("", centre - moved) for name, moved in ways.items()}
+            seen = reading(right, centre)
+            hidden = {name: reading("", centre - moved) for name, moved in ways.items()}
             values = {"seen": seen["expected"]}
             for name, one in hidden.items():
                 values |= {f"{name}.masked": one["expected"], f"{name}.drop": seen["expected"] - one["expected"]}
@@ -141,7 +147,8 @@ def _rollout(spans: list[str], random: np.random.Generator) -> dict:
         w: dict(zip(names, random.dirichlet(np.ones(len(names)) * 4).tolist(), strict=True)) for w in ("0-9", "10-19")
     }
     lists = {k: w.tolist() for k, w in weights.items()}, {k: w.tolist() for k, w in null.items()}
-    return {"layers": 20, "weights": lists[0], "null": lists[1], "windows": windows, "values": values}
+    head = {"layers": 20, "spans": spans, "weights": lists[0], "null": lists[1]}
+    return head | {"windows": windows, "values": values}
 
 
 def _attribution(spans: list[str], count: int, answer: int, refused: bool, random: np.random.Generator) -> dict:
@@ -149,7 +156,8 @@ def _attribution(spans: list[str], count: int, answer: int, refused: bool, rando
     effects = {s: {f: float(random.normal(x, x / 2)) for f in ("neutral", "mean")} for s, x in sizes.items()}
     parts = random.dirichlet(np.ones(answer))
     spread = {
-        f: {"attribution": (parts * effects["answer"][f]).tolist(), "gap": 1e-4, "nodes": 16, "refused": refused}
+        f: {"attribution": (parts * effects["answer"][f]).tolist(), "effect": effects["answer"][f], "gap": 1e-4}
+        | {"nodes": 16, "refused": refused, "floor": 0.0}
         for f in ("neutral", "mean")
     }
     shown = [
@@ -198,7 +206,7 @@ def run_of(*records: list[dict], measure: str = "", subject: Subject = SUBJECT) 
 def drawn_pages(run: RunData) -> list[Page]:
     """All figures of a run, and some of its prompts."""
     pages = [page for instrument in REGISTRY.values() for page in pages_of(instrument, run)]
-    return [*pages, *tokens.pages(run.records, run.subject)]
+    return [*pages, *tokens.pages(run)]
 
 
 @pytest.fixture
@@ -267,6 +275,7 @@ def test_rollout_stands_beside_its_null_and_both_are_the_means_over_questions(ax
     records = with_values(one | ends, two | ends)
     for record, share in zip(records, (0.25, 0.75), strict=True):
         record |= {"layers": 4, "windows": {"0-3": {"question": 1 - share, "answer": share}}}
+        record |= {"spans": [], "weights": {}, "null": {}}
     data = rollout.rollouts(run_of(records, measure="rollout"))
     (pair,) = data.mass
     assert (pair.rollout.value, pair.null.value) == pytest.approx((0.2, 0.3))
@@ -318,7 +327,8 @@ def test_along_the_whole_prompt_only_the_answers_tokens_are_cut_out():
     spans = answer["transcript"]["spans"]
     whole = [float(span == "answer") for span in spans]
     record["path"] = "prompt"
-    record["answer"] = {"zero": {"attribution": whole, "gap": 0.0, "nodes": 8, "refused": False}}
+    effect = {"effect": sum(whole), "gap": 0.0, "nodes": 8, "refused": False}
+    record["answer"] = {"zero": {"attribution": whole, **effect}}
     data = attribution.attributions(run_of([record], [answer]))
     assert data.answers[0].attribution == (1.0,) * spans.count("answer")
 
@@ -376,10 +386,13 @@ def test_levels_of_every_format_have_labels_that_do_not_overlap(form):
 
 
 def test_a_token_is_shaded_by_how_much_more_it_gets_than_under_uniform_attention(ax):
-    answer = {"question": "q", "answer": "a", "transcript": {"ids": [1, 2, 3], "tokens": ["a", "b", "c"]}}
-    answer["transcript"]["spans"] = ["special", "question", "answer"]
+    spans = ["special", "question", "answer"]
+    prompt = {"text": "abc", "ids": [1, 2, 3], "tokens": ["a", "b", "c"], "spans": spans}
+    answer = {"id": "x", "question": "q", "answer": "a", "right": True, "transcript": prompt}
     weights, null = {"confidence": [0.5, 0.2, 0.0, 0.3]}, {"confidence": [0.25, 0.4, 0.1, 0.25]}
-    prompt = tokens.shaded_prompt(answer, {"weights": weights, "null": null}, None)
+    record = {"id": "x", "layers": 2, "spans": [*spans, "tail"], "weights": weights, "null": null}
+    record |= {"windows": {}, "values": {}}
+    prompt = tokens.shaded_prompt(typed(AnswerRecord, answer), typed(RolloutRecord, record), None)
     (shading,) = prompt.shadings
     assert shading.values == (pytest.approx(1.0), pytest.approx(-1.0), None)
     tokens.draw_tokens(prompt, shading, ax)
@@ -463,7 +476,7 @@ def test_a_run_in_which_no_question_has_a_wrong_answer_still_has_its_figure():
 
 def test_tokens_of_a_question_that_was_not_measured_are_refused_by_name():
     with pytest.raises(UserError, match="no-such-id"):
-        list(tokens.pages(made_records(2), SUBJECT, ("no-such-id",)))
+        list(tokens.pages(run_of(made_records(2)), ("no-such-id",)))
 
 
 def test_a_figure_is_kept_as_sharp_image_as_document_with_its_fonts_and_with_its_caption(tmp_path):

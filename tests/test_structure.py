@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("interp", "figures", "training")
-BOTTOM = ("errors", "plain", "version", "registry", "records", "formats", "intervals", "calibration", "divergence")
+BOTTOM = (
+    *("errors", "plain", "version", "registry", "records", "measures"),
+    *("formats", "intervals", "calibration", "divergence"),
+)
 DRAWINGS = (
     *("style", "captions", "grid", "forest", "dryrun"),
     *("jsd", "likelihood", "rollout", "masking", "attribution", "tokens", "contrast"),

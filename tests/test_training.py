@@ -29,7 +29,7 @@ from interp.models.checkpoints import Loading, loaded_checkpoint
 from interp.models.head import next_token
 from interp.models.prompts import Prompting
 from interp.models.setting import prepared
-from interp.options import composed
+from interp.options import composed, flat
 from interp.records import Question
 from interp.run.runs import read_records, read_run
 from training import adapters, advice, conftuner
@@ -652,11 +652,8 @@ def test_a_training_diagnoses_before_and_after_by_itself(options, taught_checkpo
     ckpt, data = str(taught_checkpoint), str(own_data / "open.jsonl")
     out = advice.trained(options(ckpt=ckpt, diagnose=3, diagnose_data=data, updates=2))
     card = (out / "README.md").read_text()
-    assert (
-        "## Before and after" in card
-        and "| higher after the right answer than after a sampled wrong one, share |" in card
-    )
-    assert "| auroc, open, ScoreNumber |" in card
+    assert "## Before and after" in card and "sampled (the paper's): higher after the right answer |" in card
+    assert "| AUROC, open, ScoreNumber |" in card
     assert {"learning_curve.png", "learning_curve.txt"} <= {path.name for path in (out / "figures").iterdir()}
     assert (out / "compare" / "figures" / "compare_jsd.png").exists()
 
@@ -839,7 +836,7 @@ def test_the_command_on_the_card_gives_the_same_recipe_again(options, kind):
     recipe = asdict(filled_in(recipes[config["preset"]], again))
     assert json.loads(json.dumps(recipe)) == config["recipe"] and recipe["targets"] == ("q_proj", "down_proj")
     for name in ("ckpt", "held_out", "every", "shots", "template", "shot_sets", "seed"):
-        assert getattr(again, name) == config[name]
+        assert flat(again)[name] == config[name]
 
 
 def test_a_file_that_holds_no_triplets_is_refused_with_the_line(triplet_file, tmp_path):

@@ -12,9 +12,10 @@ import numpy as np
 from interp.errors import UserError
 from interp.instruments.base import Instrument, Metric
 from interp.instruments.floor import READINGS, of_score
-from interp.instruments.gradients import Attribution, integrated_gradients, token_by_token
+from interp.instruments.gradients import integrated_gradients, token_by_token
 from interp.instruments.masking import REPLACED, replacement_embeddings
 from interp.instruments.scorer import Score, Scorer
+from interp.measures import Attribution, PathName, ScoreName
 from interp.records import READ_SPANS, Span, Transcript
 from interp.run.runs import Record, chunks
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from figures.captions import Page, RunData
     from interp.models.setting import Case, Setting
 
-ScoreName = Literal["expected", "stated"]
-PathName = Literal["answer", "tokens", "prompt"]
 BaselineName = Literal["mean", "neutral"]
 MOST_PROMPT_NODES = 96
 """In place of `MOST_NODES` for the path of the whole prompt."""

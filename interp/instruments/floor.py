@@ -16,7 +16,7 @@ from interp.records import Transcript
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
-    from interp.instruments.attribution import ScoreName
+    from interp.measures import ScoreName
     from interp.models.readout import Reading
     from interp.models.setting import Case, Setting
 

@@ -3,12 +3,11 @@
 It knows scores and paths, and nothing of questions or records."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from interp.instruments.scorer import PathScore, Scorer
-from interp.run.runs import Record
+from interp.measures import Attribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,35 +32,6 @@ def gap_allowed(effect: float, score_range: float, floor: float = 0.0) -> float:
         The gap, at least 0, in the score's units.
     """
     return max(0.01 * abs(effect), 0.001 * score_range, 3 * floor)
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """One score spread over tokens along one path."""
-
-    attribution: tuple[float, ...]
-    """What each token contributed, in the score's units."""
-    effect: float
-    """The difference of the score between the path's ends; the sum of the attributions if the integral were exact."""
-    gap: float
-    """The sum of the attributions minus the effect."""
-    nodes: int
-    """How many Gauss-Legendre nodes were used; 0 where the integral is known without any."""
-    refused: bool
-    """The gap was not within `gap_allowed` at two successive counts of nodes."""
-    floor: float = 0.0
-    """By how much the same score differs when it is read in different packings; 0 in exact arithmetic."""
-
-    def as_record(self) -> Record:
-        """Plain fields."""
-        return {
-            "attribution": list(self.attribution),
-            "effect": self.effect,
-            "gap": self.gap,
-            "nodes": self.nodes,
-            "refused": self.refused,
-            "floor": self.floor,
-        }
 
 
 def integrated_gradients(

@@ -221,22 +221,25 @@ ASKED_FIRST = {
 
 
 def _metrics() -> Iterator[Metric]:
-    for reading, (section, words) in READINGS.items():
+    """Every reading of every span, by heading; each stands beside its null."""
+    sections = dict.fromkeys(section for section, _ in READINGS.values())
+    for section in sections:
+        readings = {reading: words for reading, (of, words) in READINGS.items() if of == section}
         for prefix, where in (("", "confidence"), ("from_answer.", "answer")):
             for span in MASS_SPANS:
-                name = f"{prefix}{span}.{reading}"
-                if span == "sink" and reading != "mass":  # uniform attention has no sinks, and sinks are no tokens
-                    continue
-                to = "learned sinks" if span == "sink" else span
-                yield Metric(
-                    f"rollout.{name}",
-                    section,
-                    f"{where} to {to}{words}",
-                    "mass",
-                    _per_token_null(span, prefix) if reading == "per_token_null" else name,
-                    place="listed" if f"rollout.{name}" in ASKED_FIRST else "kept",
-                    floor=None if "null" in reading else f"floor.rollout.{name}",
-                )
+                for reading, words in readings.items():
+                    if span == "sink" and reading != "mass":  # uniform attention has no sinks, and sinks are no tokens
+                        continue
+                    name, to = f"{prefix}{span}.{reading}", "learned sinks" if span == "sink" else span
+                    yield Metric(
+                        f"rollout.{name}",
+                        section,
+                        f"{where} to {to}{words}",
+                        "mass",
+                        _per_token_null(span, prefix) if reading == "per_token_null" else name,
+                        place="listed" if f"rollout.{name}" in ASKED_FIRST else "kept",
+                        floor=None if "null" in reading else f"floor.rollout.{name}",
+                    )
 
 
 METRICS = tuple(_metrics())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.datasets.grading import LETTERS, may_be_right, normalised
+from interp.measures import CandidateAnswers
 from interp.models.elicitation import Branch, Continuation, Start, source_of_chance
 from interp.records import Question, Source
 from interp.run.runs import Record
@@ -21,28 +22,6 @@ SAMPLED: tuple[Source, ...] = ("sampled", "both", "choice")
 ROUNDS = (8, 16, 32, 64)
 """How many branches are followed in each round, until enough answers are found. The sizes do not depend on the number
 of candidates that is asked for: a larger number only adds rounds, and the first branches stay the same."""
-
-
-@dataclass(frozen=True)
-class CandidateAnswers:
-    """Distinct answers of a model to one question, and how each came about."""
-
-    wrong: tuple[str, ...]
-    """Vetted wrong answers: sampled ones in the order in which they came, then those found by branching alone."""
-    distinct: tuple[str, ...]
-    """All distinct answers, right or wrong, in the same order."""
-    sources: tuple[Source, ...]
-    """How each distinct answer came about."""
-    logprobs: tuple[float, ...]
-    """The log-probability (nats) of each distinct answer and of the end of its line, as in `Reading.answer_logprob`."""
-    branched: tuple[str, ...]
-    """Wrong answers found by branching, sampled as well or not: by rounds, and in each round the likeliest first."""
-    tries: int
-    """How many samples were drawn."""
-    branches: int
-    """How many branches were followed."""
-    vetoed: int
-    """How many distinct answers were right, too close to right to be used as wrong, or words of the question."""
 
 
 @dataclass(frozen=True, kw_only=True)

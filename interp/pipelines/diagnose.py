@@ -3,7 +3,7 @@
 The module names no single instrument but through the registry, and it draws no figures."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ import tyro
 from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixed, shuffled
 from interp.errors import UserError
 from interp.instruments.registry import INSTRUMENTS, floors_of, renamed, repeated_by, with_old_keys
+from interp.measures import AnswerRecord, DivergenceRecord, SampleRecord
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import (
     Asked,
@@ -36,6 +37,7 @@ from interp.run.dryrun import DryRun
 from interp.run.processes import launched
 from interp.run.recording import recorded
 from interp.run.runs import Record, Run, averaged, nested, read_run
+from interp.run.typed import typed
 
 if TYPE_CHECKING:
     from interp.models.checkpoints import Checkpoint
@@ -316,16 +318,15 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
     Returns:
         Every number of the run with its interval, its count and what was left out.
     """
-    answers: list[Record] = [
-        {key: record.get(key) for key in ("answer", "right", "parsed")} for record in run.records("answer")
-    ]
+    # transcripts are by far the largest part of the answers' records, and not kept
+    answers = [replace(typed(AnswerRecord, record), transcript=None) for record in run.records("answer")]
     flat: dict[str, object] = {
         **{f"model.{name}": value for name, value in model.items()},
         "data.name": options.asked.data,
         "data.asked": len(answers),
-        "data.right": sum(record["right"] for record in answers),
-        "data.unanswered": sum(record["answer"] is None for record in answers),
-        "data.unparsed": sum(record["parsed"] is False for record in answers),
+        "data.right": sum(answer.right for answer in answers),
+        "data.unanswered": sum(answer.answer is None for answer in answers),
+        "data.unparsed": sum(answer.parsed is False for answer in answers),
         **_wrong_answers(run, options),
         "format": options.asked.format,
     }
@@ -355,13 +356,14 @@ def _wrong_answers(run: Run, options: Diagnose) -> Record:
     """Where wrong answers came from, how many questions have no wrong answer, and how many have no sampled one."""
     from interp.pipelines.candidates import sampled_wrong
 
-    samples, wrong = list(run.records("sample")), options.wrong_answers.wrong
-    chosen = any("choice" in record.get("sources", ()) for record in samples)
+    samples = [typed(SampleRecord, record) for record in run.records("sample")]
+    wrong, chosen = options.wrong_answers.wrong, any("choice" in sample.sources for sample in samples)
     if wrong == "distractor" and not chosen:
-        without = sum(not record["answers"].get("foil") for record in run.records("jsd") if record["set"] == 0)
+        divergences = (typed(DivergenceRecord, record) for record in run.records("jsd"))
+        without = sum(not record.answers.get("foil") for record in divergences if record.set == 0)
         return {"data.wrong_answers": wrong, "data.without_wrong_answer": without}
     return {
         "data.wrong_answers": "choice" if chosen else wrong,
-        "data.without_wrong_answer": sum(not (record["wrong"] or record.get("branched")) for record in samples),
-        "data.without_sampled_wrong_answer": sum(not sampled_wrong(record) for record in samples),
+        "data.without_wrong_answer": sum(not (sample.wrong or sample.branched) for sample in samples),
+        "data.without_sampled_wrong_answer": sum(not sampled_wrong(vars(sample)) for sample in samples),
     }

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Literal
 from interp.answers import asked_for
 from interp.errors import UserError
 from interp.instruments.base import Repeated
+from interp.measures import AnswerRecord, SampleRecord
 from interp.options import Sampling
-from interp.records import Question, Transcript
+from interp.records import Question, Source, Transcript
 from interp.run.recording import progress, recorded
 from interp.run.runs import Record, Run, chunks
+from interp.run.typed import typed
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -122,8 +124,13 @@ def selected_cases(
         run.dry.know_lengths(setting.prompter, questions)
     with progress("answers", wanted.n, hidden=not run.processes.first) as bar:
         for chunk in chunks(questions, ASKED_AT_ONCE):
-            answers = asked_on_record(run, setting, chunk, free=wanted.free, bar=bar)
-            fresh = [(q, answers[q.id]["answer"]) for q in chunk if answers[q.id]["right"]]
+            records = asked_on_record(run, setting, chunk, free=wanted.free, bar=bar)
+            answers = [typed(AnswerRecord, records[question.id]) for question in chunk]
+            fresh = [
+                (question, record.answer)
+                for question, record in zip(chunk, answers, strict=True)
+                if record.right and record.answer is not None
+            ]
             bar.update(min(len(fresh), wanted.n - len(right)))
             right += fresh
             asked += len(chunk)
@@ -148,7 +155,7 @@ def selected_cases(
     return [_case(question, answer, candidates.get(question.id), most) for question, answer in right]
 
 
-def _candidates(run: Run, setting: "Setting", questions: Sequence[Question], wanted: Wanted) -> dict[str, Record]:
+def _candidates(run: Run, setting: "Setting", questions: Sequence[Question], wanted: Wanted) -> dict[str, SampleRecord]:
     """The record of each question's candidate answers, by its id; empty where the model is to give none.
 
     Raises:
@@ -159,19 +166,25 @@ def _candidates(run: Run, setting: "Setting", questions: Sequence[Question], wan
     search = wanted.wrong.search(wrong=2, seed=wanted.seed)
     first = questions[:SAMPLED_AT_ONCE]
     if not wanted.wrong.candidates or setting.prompter.choices or run.dry:
-        return sampled_on_record(run, setting, questions, search)
-    records = sampled_on_record(run, setting, first, search)
-    _refuse_few([records[question.id] for question in first], wanted.wrong, aloud=run.processes.first)
-    return sampled_on_record(run, setting, questions, search) if len(first) < len(questions) else records
+        return _samples(run, setting, questions, search)
+    samples = _samples(run, setting, first, search)
+    _refuse_few([samples[question.id] for question in first], wanted.wrong, aloud=run.processes.first)
+    return _samples(run, setting, questions, search) if len(first) < len(questions) else samples
 
 
-def _refuse_few(records: Sequence[Record], wrong: WrongAnswers, *, aloud: bool) -> None:
+def _samples(run: Run, setting: "Setting", questions: Sequence[Question], search: "Search") -> dict[str, SampleRecord]:
+    """`sampled_on_record` with attributes."""
+    records = sampled_on_record(run, setting, questions, search)
+    return {identity: typed(SampleRecord, record) for identity, record in records.items()}
+
+
+def _refuse_few(samples: Sequence[SampleRecord], wrong: WrongAnswers, *, aloud: bool) -> None:
     """Prints how many questions have as many distinct answers as were asked for.
 
     Raises:
         UserError: where hardly any has, and their number was asked for explicitly.
     """
-    counts = [len(record["distinct"]) for record in records]
+    counts = [len(sample.distinct) for sample in samples]
     reach = sum(count >= wrong.candidates for count in counts)
     sentence = f"{reach} of the first {len(counts)} questions have {wrong.candidates} distinct answers or more"
     if aloud:
@@ -184,7 +197,7 @@ def _refuse_few(records: Sequence[Record], wrong: WrongAnswers, *, aloud: bool) 
         )
 
 
-def _case(question: Question, answer: str, candidates: Record | None, most: int) -> "Case":
+def _case(question: Question, answer: str, candidates: SampleRecord | None, most: int) -> "Case":
     """A question with the answers that are put to it.
 
     candidates: the record of its candidate answers, of which at most `most` are paired. Records of older runs hold no
@@ -194,10 +207,10 @@ def _case(question: Question, answer: str, candidates: Record | None, most: int)
 
     if candidates is None:
         return Case(question, answer)
-    distinct = tuple(candidates["distinct"])
-    sources = tuple(candidates.get("sources", ("sampled",) * len(distinct)))
-    branched = tuple(candidates.get("branched", ()))
-    return Case(question, answer, sampled_wrong(candidates), branched, distinct[:most], sources[:most])
+    sampled: tuple[Source, ...] = ("sampled",)
+    distinct, wrong = candidates.distinct, sampled_wrong(vars(candidates))
+    sources = candidates.sources or sampled * len(distinct)
+    return Case(question, answer, wrong, candidates.branched, distinct[:most], sources[:most])
 
 
 def read_again(

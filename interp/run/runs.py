@@ -12,10 +12,10 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -353,16 +353,40 @@ def nested(flat: dict[str, Any]) -> Record:
 
 def averaged(records: Sequence[Record]) -> list[Record]:
     """One record per question, each of its values averaged over the sets of worked examples that have it."""
-    by_question: dict[str, list[Record]] = {}
-    for record in records:
-        by_question.setdefault(record["id"], []).append(record["values"])
-    return [{"id": key, "values": dict(_means(values))} for key, values in by_question.items()]
+    means = means_by_question((record["id"], record["values"]) for record in records)
+    return [{"id": key, "values": values} for key, values in means.items()]
 
 
-def _means(values: Sequence[Record]) -> Iterator[tuple[str, float | None]]:
+Name = TypeVar("Name")
+
+
+@overload
+def means_by_question(questions: Iterable[tuple[str, Mapping[Name, float]]]) -> Mapping[str, Mapping[Name, float]]: ...
+@overload
+def means_by_question(
+    questions: Iterable[tuple[str, Mapping[Name, float | None]]],
+) -> Mapping[str, Mapping[Name, float | None]]: ...
+def means_by_question(
+    questions: Iterable[tuple[str, Mapping[Name, float | None]]],
+) -> Mapping[str, Mapping[Name, float | None]]:
+    """Each question's values averaged over the sets of worked examples that have them.
+
+    Args:
+        questions: (the question's id, its values under one set by their names), in any order.
+
+    Returns:
+        By the question's id, the means by their names; None where no set has a value.
+    """
+    by_question: dict[str, list[Mapping[Name, float | None]]] = {}
+    for identity, values in questions:
+        by_question.setdefault(identity, []).append(values)
+    return {identity: dict(_means(values)) for identity, values in by_question.items()}
+
+
+def _means(values: Sequence[Mapping[Name, float | None]]) -> Iterator[tuple[Name, float | None]]:
     """(name, mean over the sets that have a value) of each name that occurs; None where no set has one."""
     for name in dict.fromkeys(name for set_values in values for name in set_values):
-        numbers = [set_values[name] for set_values in values if set_values.get(name) is not None]
+        numbers = [value for set_values in values if (value := set_values.get(name)) is not None]
         yield name, float(np.mean(numbers)) if numbers else None
 
 
