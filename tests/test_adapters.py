@@ -40,6 +40,7 @@ def of_family(family: str) -> list[str]:
     return [kind for kind in ADAPTER_KINDS if kind not in lacking]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "kind"), [(family, kind) for family in FAMILIES for kind in of_family(family)])
 def test_a_base_says_the_same_before_and_after_an_adapter_was_on_it(adapter_of_kind, tiny_checkpoint, family, kind):
     base, adapter = tiny_checkpoint(family), adapter_of_kind(family, kind)
@@ -50,6 +51,7 @@ def test_a_base_says_the_same_before_and_after_an_adapter_was_on_it(adapter_of_k
     assert (between[..., :known] - before).abs().max() > 1e-3, "the adapter does something"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_kinds_of_adapters_in_one_process_say_what_each_says_alone(adapter_of_kind, tiny_checkpoint, family):
     ckpts = [adapter_of_kind(family, kind) for kind in of_family(family)]
@@ -68,6 +70,7 @@ def written(folder: Path, **changes: object) -> Path:
 # In half precision, and the order in which a comparison takes them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_in_half_precision_too(adapter_of_kind, tiny_checkpoint, kind):
     half, base, adapter = Loading("cpu", "bfloat16"), tiny_checkpoint("qwen2"), adapter_of_kind("qwen2", kind)
@@ -77,6 +80,7 @@ def test_in_half_precision_too(adapter_of_kind, tiny_checkpoint, kind):
         assert torch.equal(said, logits(loaded_checkpoint(ckpt, half)))
 
 
+@pytest.mark.slow
 def test_what_an_adapter_replaced_is_put_back_and_what_it_wrote_into_is_loaded_again(
     adapter_of_kind, tiny_checkpoint, monkeypatch
 ):

@@ -124,6 +124,7 @@ def test_a_run_on_disk_is_continued_by_the_same_weights_alone_and_read_again(ask
         interp.read_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_results_are_compared_question_by_question(asked):
     one = asked.diagnose(RIVERS, instruments=("masking",), n=4)
     other = interp.load(asked.checkpoint.model, asked.checkpoint.tokenizer, shots=2).diagnose(
@@ -141,6 +142,7 @@ def test_two_results_are_compared_question_by_question(asked):
         one.compare(dataclasses.replace(other, summary={}))
 
 
+@pytest.mark.slow
 def test_a_second_model_is_given_the_first_ones_answers_from_memory_and_from_disk(asked, tmp_path):
     plain = [
         {name: row[name] for name in ("question", "answers")} | {"response": f"{i}"} for i, row in enumerate(RIVERS)
@@ -156,6 +158,7 @@ def test_a_second_model_is_given_the_first_ones_answers_from_memory_and_from_dis
         other.diagnose(plain, instruments="jsd", n=2, candidates=2, cases=before)
 
 
+@pytest.mark.slow
 def test_calibration_of_a_model_in_memory_is_that_of_the_command(asked, own_data, taught_checkpoint, tmp_path):
     file = own_data / "open.jsonl"
     found = asked.evaluate(file, methods=("default", "sequence", "question-only"), n=8)
@@ -199,6 +202,7 @@ def test_a_choice_named_in_words_is_put_as_its_letter(asked, choice_questions):
     assert asked.confidence(question, f" {letter}. {question.answers[1]} ") == asked.confidence(question, letter)
 
 
+@pytest.mark.slow
 def test_all_instruments_run_on_a_model_whose_weights_have_gradients(asked, tmp_path):
     model = copy.deepcopy(asked.checkpoint.model).requires_grad_(True)
     result = interp.load(model, asked.checkpoint.tokenizer, shots=0).diagnose(
@@ -263,6 +267,7 @@ except UserError as error:
     assert [line.startswith(start) for line, start in zip(done.stdout.splitlines(), starts, strict=True)] == [True] * 4
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_compared_are_refused(asked):
     one = asked.diagnose(RIVERS, instruments="masking", n=2)
     other = interp.load(asked.checkpoint.model, asked.checkpoint.tokenizer, shots=0, format="ScoreLetter")

@@ -81,6 +81,7 @@ def transcript(llama, open_questions):
 # Against plain forward passes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "adapter"), KINDS)
 def test_the_effect_of_every_span_equals_plain_forward_passes(tiny_setting, open_questions, family, adapter):
     setting = tiny_setting(family, adapter)
@@ -97,6 +98,7 @@ def test_the_effect_of_every_span_equals_plain_forward_passes(tiny_setting, open
     assert max(abs(effect) for by_replacement in found["effects"].values() for effect in by_replacement.values()) > 0.01
 
 
+@pytest.mark.slow
 def test_the_effect_of_each_token_equals_a_plain_forward_pass(llama, record, transcript):
     shared_prefix, replacement = len(llama.prefix.shared_prefix), replacement_embeddings(llama)["mean"]
     by_hand = effects_by_hand(llama, transcript, replacement)
@@ -235,6 +237,7 @@ def test_the_floor_is_what_packings_differ_by_and_the_effect_is_that_of_the_path
     assert (one.attribution, one.effect, one.gap, one.refused) == ((0.2,), 0.2, 0.0, False)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_readings_differ_and_attributions_are_those_of_float32_within_the_floor(
     tiny_half, open_questions, record
 ):
@@ -320,6 +323,7 @@ def test_the_answers_attributions_sum_to_what_masking_it_drops(tiny_setting, ope
         assert found["values"]["answer.effect"] == found["effects"]["answer"][baseline]
 
 
+@pytest.mark.slow
 def test_the_stated_levels_logprob_is_another_score(llama, open_questions, transcript):
     (found,) = measured(llama, [Case(open_questions[0], LONG)], score="stated")
     stated = llama.reader.readings([transcript])[0].distribution.stated
@@ -414,6 +418,7 @@ def test_a_gap_of_a_hundredth_of_the_effect_a_thousandth_of_the_range_or_three_f
 # Token by token, and the whole prompt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_token_by_token_telescopes_and_each_leg_is_a_difference_of_plain_forward_passes(
     tiny_setting, open_questions, family
@@ -436,6 +441,7 @@ def test_token_by_token_telescopes_and_each_leg_is_a_difference_of_plain_forward
         assert (found.nodes, found.refused) == (0, False) and max(map(abs, found.attribution)) > 0.002
 
 
+@pytest.mark.slow
 def test_on_the_path_of_tokens_every_spans_tokens_sum_to_its_effect(llama, open_questions, transcript):
     (found,) = measured(llama, [Case(open_questions[0], LONG)], path="tokens")
     assert None not in found["tokens"] and found["path"] == "tokens"
@@ -446,6 +452,7 @@ def test_on_the_path_of_tokens_every_spans_tokens_sum_to_its_effect(llama, open_
     assert found["values"]["answer.rank"] == 1 + sum(abs(effect) > max(sizes) for effect in found["tokens"])
 
 
+@pytest.mark.slow
 def test_the_papers_path_reports_its_gap_and_shows_no_token_that_it_refused(
     llama, open_questions, transcript, monkeypatch
 ):

@@ -5,6 +5,7 @@ import pytest
 from benchmarks.__main__ import MEASURED, Benchmarks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["readout", "greedy", "default", "self_consistency", "masking", "rollout"])
 def test_both_ways_of_a_benchmark_say_the_same_and_the_share_of_the_machine_is_told(taught_checkpoint, own_data, name):
     options = Benchmarks(ckpt=str(taught_checkpoint), data=str(own_data / "open.jsonl"), n=3, repeats=1)

@@ -227,6 +227,7 @@ def own_width(confidence, right) -> float:
     return low
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_the_smooth_error_is_the_width_at_which_it_equals_itself(seed):
     draw = np.random.default_rng(seed)
@@ -235,6 +236,7 @@ def test_the_smooth_error_is_the_width_at_which_it_equals_itself(seed):
     assert smooth_calibration_error(confidence, right) == pytest.approx(own_width(confidence, right), abs=0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [(0.6, 0.9), (0.5, 1.0)])
 def test_the_smooth_error_is_reflected_at_1_as_it_is_at_0(levels):
     """Residuals of both signs so near to an end that a kernel cut off there would be off by 0.006."""
@@ -263,6 +265,7 @@ def test_confidences_of_0_and_1_weigh_no_more_than_others():
 # Laws and traps
 
 
+@pytest.mark.slow
 @given(said)
 def test_all_resamples_at_once_equal_one_after_the_other(rows):
     confidence, right, group = columns(rows)

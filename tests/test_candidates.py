@@ -67,6 +67,7 @@ def plain_branch(setting: Setting, prompt, first, stops, *, most: int = ANSWER_T
 # Branches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "adapter"), [*((family, False) for family in FAMILIES), ("llama", True)])
 def test_branches_are_the_likeliest_first_tokens_each_continued_greedily(tiny_setting, open_questions, family, adapter):
     setting, count, most = tiny_setting(family, adapter), 5, 7
@@ -142,6 +143,7 @@ def slow_branches(setting: Setting, question: Question, rounds: int) -> list[str
     return found
 
 
+@pytest.mark.slow
 def test_branching_is_the_search_written_out_with_plain_forward_passes(taught_setting, open_questions):
     asked = open_questions[:3]
     for rounds, distinct in ((1, 0), (3, 400)):
@@ -155,6 +157,7 @@ def test_branching_is_the_search_written_out_with_plain_forward_passes(taught_se
             assert answers.branches == sum(ROUNDS[:rounds]) and set(answers.sources) == {"branched"}
 
 
+@pytest.mark.slow
 def test_branches_do_not_depend_on_other_questions_nor_on_how_many_candidates_are_wanted(
     taught_setting, open_questions
 ):
@@ -167,6 +170,7 @@ def test_branches_do_not_depend_on_other_questions_nor_on_how_many_candidates_ar
         assert more.branched[: len(less.branched)] == less.branched and more.branches > less.branches
 
 
+@pytest.mark.slow
 def test_every_question_has_a_wrong_answer_by_branching_where_samples_give_none(taught_setting, open_questions):
     sampled = found_for(taught_setting, open_questions, top_p=1e-6, branching=False)
     found = found_for(taught_setting, open_questions, top_p=1e-6)
@@ -180,6 +184,7 @@ def test_every_question_has_a_wrong_answer_by_branching_where_samples_give_none(
         assert after.tries == before.tries and (before.branches, before.branched) == (0, ())
 
 
+@pytest.mark.slow
 def test_the_log_probability_on_record_is_the_one_that_the_readout_gives(taught_setting, open_questions):
     found = found_for(taught_setting, open_questions[:5])
     for question, answers in zip(open_questions, found, strict=False):
@@ -195,6 +200,7 @@ def test_the_log_probability_on_record_is_the_one_that_the_readout_gives(taught_
     assert {source for answers in found for source in answers.sources} >= {"branched", "both"}
 
 
+@pytest.mark.slow
 def test_in_bfloat16_branches_come_too_and_their_likelihoods_are_near(taught_setting, open_questions):
     checkpoint = copy.copy(taught_setting.checkpoint)
     model = copy.deepcopy(checkpoint.model).to(torch.bfloat16)
@@ -226,6 +232,7 @@ def found_for(setting: Setting, questions, **options) -> list[CandidateAnswers]:
     return candidate_answers(setting, questions, search)
 
 
+@pytest.mark.slow
 def test_wrong_answers_are_neither_right_nor_nearly_so_and_all_differ(taught_setting, open_questions):
     for branching in (False, True):
         found = found_for(taught_setting, open_questions, branching=branching)
@@ -242,6 +249,7 @@ def test_wrong_answers_are_neither_right_nor_nearly_so_and_all_differ(taught_set
         assert all(len(answers.wrong) >= 2 for answers in found)
 
 
+@pytest.mark.slow
 def test_the_source_says_by_which_ways_an_answer_came(taught_setting, open_questions):
     sampled = found_for(taught_setting, open_questions, branching=False)
     branched = found_for(taught_setting, open_questions, tries=0)
@@ -255,6 +263,7 @@ def test_the_source_says_by_which_ways_an_answer_came(taught_setting, open_quest
     assert {source for answers in both for source in answers.sources} >= {"both", "branched"}
 
 
+@pytest.mark.slow
 def test_the_seed_decides_what_is_sampled_and_other_questions_do_not(taught_setting, open_questions):
     found = found_for(taught_setting, open_questions[:4], branching=False)
     assert same(found_for(taught_setting, open_questions[:4], branching=False), found)

@@ -2,6 +2,7 @@
 
 import shlex
 
+import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ def card_of(name: str) -> str:
     return "\n".join(_lines("advice", {"identity": identity, "made_with": made}, training, compared)) + "\n"
 
 
+@pytest.mark.slow
 @given(names)
 @example("a: b # c")
 @example("`; rm -rf ~ #")

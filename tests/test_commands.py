@@ -43,6 +43,7 @@ def test_the_instruments_are_commands():
     assert {"interp.diagnose", "interp.jsd", "interp.compare", "training.advice", "training.__main__"} <= set(COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", COMMANDS)
 def test_help_comes_within_two_seconds_and_without_heavy_imports(module, tmp_path):
     code = (
@@ -89,6 +90,7 @@ def desk(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", BAD, ids=" ".join)
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, desk):
     done = ran("interp.jsd", *arguments, folder=desk)
@@ -219,6 +221,7 @@ def advice(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_console_script_runs_every_command_by_name(tmp_path):
     from interp.cli.advice import COMMANDS as NAMED
 

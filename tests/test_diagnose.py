@@ -173,6 +173,7 @@ def test_the_configuration_says_how_to_repeat_it(whole, taught_checkpoint, data)
 # Stopping and going on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.03, 0.35, 0.7, 0.97])
 def test_a_run_cut_off_anywhere_ends_as_if_it_had_not_been(whole, taught_checkpoint, data, tmp_path, share):
     cut = tmp_path / "run"
@@ -246,6 +247,7 @@ def test_every_format_is_measured_by_every_instrument(tiny_checkpoint, answered,
     assert summary["masking"]["seen"]["n"] == 2 and summary["rollout"]["answer"]["mass"]["n"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mistral", "gemma2", "qwen2", "gemma3"])
 def test_every_family_is_measured_by_every_instrument(tiny_checkpoint, answered, tmp_path, family):
     few = {"n": 2, "n_attribution": 1, "candidates": 0, "tries": 4}
@@ -303,6 +305,7 @@ def test_the_users_own_responses_stand_in_for_the_models_answers(tiny_checkpoint
     assert (summary["data"]["asked"], summary["data"]["right"], summary["masking"]["seen"]["n"]) == (12, 6, 6)
 
 
+@pytest.mark.slow
 def test_free_replies_are_parsed_kept_and_counted(taught_checkpoint, data, tmp_path):
     folder = diagnosed(options(taught_checkpoint, data, tmp_path / "run", free=True, candidates=0), ("jsd",), "jsd")
     _, summary, records = read_run(folder)
@@ -314,6 +317,7 @@ def test_free_replies_are_parsed_kept_and_counted(taught_checkpoint, data, tmp_p
     assert stated and all(level >= 7 for level in stated.values()), "it was taught to state 7 to 9 after right answers"
 
 
+@pytest.mark.slow
 def test_what_was_cut_off_or_does_not_parse_is_counted(tiny_checkpoint, data, tmp_path):
     """A random model hardly ever ends a line, and never fills in the two lines that are asked for."""
     rows = [json.loads(line) for line in data.read_text().splitlines()]
@@ -347,6 +351,7 @@ def test_where_hardly_any_question_has_as_many_answers_as_asked_for_the_run_stop
     assert "0 of the first 5 questions have 30 distinct answers or more" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_branching_gives_as_many_candidates_as_are_asked_for_where_samples_do_not(
     taught_checkpoint, data, tmp_path, capsys
 ):
@@ -364,6 +369,7 @@ def test_branching_gives_as_many_candidates_as_are_asked_for_where_samples_do_no
         assert record["values"]["filled_near_zero_pairs"] == sum(value <= 0.1 for value in apart)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["branched", "sampled", "distractor"])
 def test_wrong_answers_come_from_where_the_option_says(taught_checkpoint, data, tmp_path, wrong):
     chosen = options(taught_checkpoint, data, tmp_path / "run", wrong=wrong, candidates=0)
@@ -378,6 +384,7 @@ def test_wrong_answers_come_from_where_the_option_says(taught_checkpoint, data, 
         composed(Diagnose, wrong="distractor", candidates=4)
 
 
+@pytest.mark.slow
 def test_an_older_run_whose_answers_were_all_sampled_gives_its_cases_to_a_run_that_samples(
     taught_checkpoint, data, tmp_path
 ):

@@ -177,6 +177,7 @@ def only(start: str, *parts: str) -> str:
     return found
 
 
+@pytest.mark.slow
 def test_a_prompt_is_shown_as_documented(tiny_adapter, tmp_path):
     (tmp_path / "path" / "to").mkdir(parents=True)
     (tmp_path / "path" / "to" / "adapter").symlink_to(tiny_adapter("llama"))

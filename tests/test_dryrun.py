@@ -65,6 +65,7 @@ def measured_in(clock: Clock, first: float, each: Callable[[str], float], asked:
     return measured
 
 
+@pytest.mark.slow
 @given(
     st.floats(0, 100),
     st.floats(0.5, 20),

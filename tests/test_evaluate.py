@@ -226,6 +226,7 @@ def test_a_run_cut_off_anywhere_ends_as_if_it_had_not_been(whole, taught_checkpo
                 assert again == pytest.approx(number, abs=1e-4), (method, name)
 
 
+@pytest.mark.slow
 def test_answers_and_confidences_do_not_depend_on_the_size_of_batches(whole, taught_checkpoint, data, tmp_path):
     small = evaluated(options(taught_checkpoint, data, tmp_path / "run", methods=ALL, batch_tokens=300))
     one, other = ({(r["measure"], r["id"]): r for r in read_records(folder)} for folder in (whole, small))
@@ -267,6 +268,7 @@ def test_several_checkpoints_share_their_base_and_differ_as_they_do_alone(
     assert float(rows["Default, expected"]["confidence"]) == pytest.approx(change)
 
 
+@pytest.mark.slow
 def test_lettered_choices_are_evaluated_in_every_format(tiny_checkpoint, own_data, tmp_path):
     forms = ("ScoreLetter", "ScoreNumber", "ScoreText", "ScorePercent", "ScoreFloat")
     rows = [json.loads(line) for line in (own_data / "choices.jsonl").read_text().splitlines()]
@@ -299,6 +301,7 @@ def test_the_users_own_confidences_need_no_model(own_data, tmp_path):
         evaluated(composed(Evaluate, data=(str(tmp_path / "own.jsonl"),), methods=("given",), out=tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_questions_that_share_an_answer_with_the_training_data_are_reported_apart(
     whole, taught_checkpoint, data, tmp_path
 ):
@@ -324,6 +327,7 @@ def test_a_third_of_the_triviaqa_test_questions_shares_an_answer_with_the_traini
     assert (len(parts[SHARED]), len(parts[APART])) == (352, 661), "one more but for an accent, none for a picture"
 
 
+@pytest.mark.slow
 def test_unparsed_replies_are_counted_and_stand_in_the_worst_case(tiny_checkpoint, taught_checkpoint, data, tmp_path):
     folder = evaluated(options(taught_checkpoint, data, tmp_path / "taught", free=True))
     numbers = table(folder)["llama"]["open"]["default"]["ScoreNumber"]

@@ -430,6 +430,7 @@ def test_drawing_leaves_matplotlibs_settings_as_they_were(tmp_path):
     assert dict(mpl.rcParams) == before
 
 
+@pytest.mark.slow
 def test_every_caption_says_how_to_read_it_whose_numbers_they_are_how_many_and_what_was_left_out():
     records = made_records(8)
     with paper():
@@ -479,6 +480,7 @@ def test_tokens_of_a_question_that_was_not_measured_are_refused_by_name():
         list(tokens.pages(run_of(made_records(2)), ("no-such-id",)))
 
 
+@pytest.mark.slow
 def test_a_figure_is_kept_as_sharp_image_as_document_with_its_fonts_and_with_its_caption(tmp_path):
     with paper():
         page = next(iter(pages_of(REGISTRY["jsd"], run_of(made_records(4)))))

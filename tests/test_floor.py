@@ -28,6 +28,7 @@ def repeated(model, tokenizer, questions) -> list[dict]:
     return [{"measure": "floor", **record} for record in floor.measured(setting, cases)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_floor_of_float32_is_far_below_that_of_bfloat16(tiny_model, tiny_tokenizer, open_questions, family):
     sizes = {}
@@ -44,6 +45,7 @@ def test_the_floor_of_float32_is_far_below_that_of_bfloat16(tiny_model, tiny_tok
     assert sizes[torch.float32] < 1e-6 < 1e-5 < sizes[torch.bfloat16]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_floor_of_a_rollout_is_what_it_differs_by_alone_and_in_two_passes(
     tiny_model, tiny_tokenizer, open_questions, family

@@ -48,6 +48,7 @@ def as_text(setting: Setting, ids: list[int]) -> str:
     return setting.checkpoint.tokenizer.decode(ids, skip_special_tokens=True).strip().split("\n")[0].strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "adapter"), [*((family, False) for family in FAMILIES), ("llama", True)])
 def test_greedy_answers_are_those_of_transformers_one_by_one(tiny_setting, open_questions, family, adapter):
     setting = tiny_setting(family, adapter)

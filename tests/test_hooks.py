@@ -50,6 +50,7 @@ def test_hooked_logits_are_those_of_the_model_with_eager_attention(tiny_loaded, 
             assert apart(eager_outputs(model).logits, expected) > 0.01, "the adapter does something"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "adapter"), [("llama", False), ("gemma2", False), ("llama", True)])
 def test_the_model_under_study_is_bit_identical_afterwards(tiny_loaded, tmp_path, family, adapter):
     model = tiny_loaded(family, adapter).model
@@ -90,6 +91,7 @@ def test_the_copy_shares_float32_weights_and_is_one_of_its_own_elsewhere(tiny_lo
         assert {value.dtype for value in copied.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "kind"), [(f, k) for f in ("llama", "gemma2", "qwen2") for k in ADAPTER_KINDS])
 def test_every_kind_of_adapter_is_merged_into_the_copy(adapter_of_kind, family, kind):
     model = loaded_checkpoint(str(adapter_of_kind(family, kind)), Loading(device="cpu")).model

@@ -109,6 +109,7 @@ TRIPLET = {
 }
 
 
+@pytest.mark.slow
 @given(lines(objects(**TRIPLET)), lines(objects(**TRIPLET | {"answer": '"so"', "right": "true"})))
 def test_files_to_train_on_are_examples_or_one_error(tmp_path_factory, triplets, answers):
     path = tmp_path_factory.getbasetemp() / "examples.jsonl"
@@ -126,6 +127,7 @@ def test_files_to_train_on_are_examples_or_one_error(tmp_path_factory, triplets,
 RECORD = {"measure": '"jsd"', "set": "0", "id": '"q1"', "value": "0.5"}
 
 
+@pytest.mark.slow
 @given(lines(objects(**RECORD)), objects(identity='{"a": 1}', made_with="{}") | values.map(str.encode), st.booleans())
 def test_the_files_of_a_run_are_read_or_one_error(tmp_path_factory, records, config, as_summary):
     folder = tmp_path_factory.getbasetemp() / "run"
@@ -191,6 +193,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_long_reply_takes_time_in_proportion(shape):
     """What is quadratic takes minutes here."""
@@ -239,6 +242,7 @@ def test_any_checkpoint_is_a_place_or_one_error(ckpt):
         assert len(str(error)) < 5000
 
 
+@pytest.mark.slow
 def test_arguments_that_are_not_utf8_and_messages_with_escapes_end_in_one_line(tmp_path):
     for argument, said in (
         (b"\xff.jsonl", r"\udcff.jsonl: not UTF-8 text"),
@@ -298,6 +302,7 @@ def hostile_tokenizer(tiny_tokenizer):
     return copy.deepcopy(tiny_tokenizer())
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(PARTS), max_size=8).map("".join) | st.text(alphabet="{%}m '[]|.0x", max_size=30))
 @example(CHATML.replace("in messages", "in messages | reverse"))
 @example(CHATML + CHATML)
@@ -384,6 +389,7 @@ def test_a_damaged_checkpoint_or_adapter_can_be_asked_or_is_one_error(
         assert len(str(error)) < 1000 and "\n" not in str(error)
 
 
+@pytest.mark.slow
 @given(values, values)
 def test_any_configuration_names_a_source_or_is_one_error(tmp_path_factory, config, adapter):
     folder = tmp_path_factory.getbasetemp() / "configured"
@@ -411,6 +417,7 @@ def test_adapters_in_a_ring_and_on_the_example_are_refused(tmp_path):
             source_of(str(tmp_path / name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

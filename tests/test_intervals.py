@@ -113,6 +113,7 @@ def clusters(draw: np.random.Generator, count: int) -> list[tuple[float, float]]
     return [(float(size * near), float(size)) for size, near in zip(sizes, draw.random(count) < 0.6, strict=True)]
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_share_of_clustered_pairs_covers_it_where_one_over_pairs_does_not():
     draw, trials = np.random.default_rng(4), 200
     covered, too_narrow = [], []

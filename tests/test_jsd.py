@@ -91,6 +91,7 @@ def test_it_is_the_square_of_scipys_distance(pair):
     assert jensen_shannon(p, q) == pytest.approx(distance**2, abs=1e-9)
 
 
+@pytest.mark.slow
 @given(LEVELS.flatmap(lambda levels: st.tuples(*[rows_that_sum_to_one(3, levels)] * 2)))
 def test_a_batch_is_its_rows_one_by_one(batch):
     p, q = batch
@@ -261,6 +262,7 @@ def test_pairs_are_made_of_whatever_there_is_with_their_number(sampled, pairs):
     assert (found["candidates"] is not None) == (pairs > 0) and found["pairs"] == pairs
 
 
+@pytest.mark.slow
 @given(st.integers(2, 6).flatmap(lambda count: rows_that_sum_to_one(count, 5)))
 def test_candidates_are_the_mean_over_all_pairs_written_out(rows):
     record = {"right": [spoken(*SURE)], "candidate": [spoken(*row) for row in rows]}

@@ -56,6 +56,7 @@ def with_replacement(setting: Setting, transcript, replacement: torch.Tensor):
     return forward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "adapter"), KINDS)
 def test_a_filler_stands_for_exactly_the_answers_tokens(tiny_setting, open_questions, family, adapter):
     setting = tiny_setting(family, adapter)
@@ -118,6 +119,7 @@ def test_the_questions_of_a_chunk_are_read_in_one_pass(tiny_setting, open_questi
     assert together < 1.1 * sum(passes[1:]), "and few tokens of padding"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "adapter"), KINDS)
 def test_a_cut_equals_transformer_lens_knockout(tiny_setting, open_questions, family, adapter):
     setting, case = tiny_setting(family, adapter), Case(open_questions[0], "Kitten")

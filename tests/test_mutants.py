@@ -43,6 +43,7 @@ def test_there_are_three_dozen_mutants_of_different_names_in_twenty_rooms():
     assert not {one.name for one in MUTANTS} & {one.room for one in MUTANTS}, "a name would be taken for a room"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("after", "outcome", "told"),
     [
@@ -57,6 +58,7 @@ def test_a_mutant_is_killed_by_a_failed_test_and_by_nothing_else(tree, after, ou
     assert (tree / "room.py").read_text() == BEFORE, "the tree itself is never edited"
 
 
+@pytest.mark.slow
 def test_tests_that_are_not_there_are_no_kill(tree):
     assert judged(("tests/test_room.py::test_none",), tree).outcome == "broken"
 

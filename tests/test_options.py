@@ -58,6 +58,7 @@ def test_options_by_their_flat_names_are_those_of_the_groups():
     assert composed(Advice, triplets=Path("t"), lm=0.5).terms.lm == 0.5
 
 
+@pytest.mark.slow
 @given(st.integers(1, 99), st.integers(0, 9), st.sampled_from(["whole", "token"]))
 def test_the_command_line_and_python_make_the_same_options(n, seed, levels):
     arguments = ["--n", str(n), "--seed", str(seed), "--levels", levels]

@@ -359,6 +359,7 @@ def test_a_tokenizer_that_merges_the_slot_with_a_level_is_refused(tiny_tokenizer
 # Openings and shots
 
 
+@pytest.mark.slow
 @given(kind=kinds, text=worded.filter(str.strip), context=contents)
 @SHARED
 def test_the_opening_begins_every_questions_prompt(tiny_tokenizer, kind, text, context):

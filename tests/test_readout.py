@@ -77,6 +77,7 @@ def setting_of(tokenizer, name: str, **prompting) -> Setting:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", ["digits", "spaced", "pieces"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_distribution_equals_the_slow_loop(tiny_tokenizer, open_questions, name, vocabulary):
@@ -93,6 +94,7 @@ def test_the_distribution_equals_the_slow_loop(tiny_tokenizer, open_questions, n
     assert reading.distribution.levels == FORMATS[name].levels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mistral", "gemma2", "qwen2", "gemma3"])
 def test_it_does_so_for_every_family_beyond_the_sliding_window(tiny_setting, open_questions, family):
     setting = tiny_setting(family, format="ScoreFloat")
@@ -100,6 +102,7 @@ def test_it_does_so_for_every_family_beyond_the_sliding_window(tiny_setting, ope
     assert level_logprobs(setting, transcript).tolist() == pytest.approx(slow_loop(setting, transcript), abs=2e-4)
 
 
+@pytest.mark.slow
 def test_a_model_that_states_levels_has_its_mass_on_them_and_the_rest_outside(taught_setting, open_questions):
     setting = taught_setting
     for answer in ANSWERS:
@@ -267,6 +270,7 @@ def test_the_answers_logprob_is_the_sum_over_its_tokens_and_the_end_of_its_line(
     assert found["Kitten"] > -2 > -20 > found["a very long answer 12345"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row_tokens", [1, 200, 384])
 def test_a_reading_does_not_depend_on_what_is_read_beside_it(taught_setting, open_questions, monkeypatch, row_tokens):
     setting = taught_setting
@@ -288,6 +292,7 @@ def test_a_reading_does_not_depend_on_what_is_read_beside_it(taught_setting, ope
     assert abs(first - second) > 0.05, "positive control: another answer is another reading"
 
 
+@pytest.mark.slow
 def test_the_readings_of_shots_and_of_the_plain_template_equal_the_slow_loop(tiny_loaded, choice_questions):
     for options in ({"shots": 2, "shot_seed": 3}, {"prompting": Prompting("plain")}):
         setting = prepared(tiny_loaded("llama"), FORMATS["ScoreLetter"], choices=True, **options)

@@ -73,6 +73,7 @@ def test_a_run_whose_memory_runs_out_goes_on_in_smaller_batches_to_the_same_numb
     assert all(close(found[name], wanted[name]) for name in of_both)
 
 
+@pytest.mark.slow
 def test_another_error_is_not_taken_for_a_lack_of_memory(options, tmp_path, monkeypatch):
     only(500, RuntimeError("mat1 and mat2 shapes cannot be multiplied"), monkeypatch)
     monkeypatch.setattr(check, "REACH", 64)

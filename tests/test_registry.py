@@ -157,6 +157,7 @@ def test_their_instrument_method_and_format_are_found_by_every_command_table_and
     assert "| Length of the answer: letters, mean | " in shown.stdout and "wrong answers, mean" not in shown.stdout
 
 
+@pytest.mark.slow
 def test_what_another_package_cannot_bring_is_one_sentence(site, tmp_path):
     (site / "broken.py").write_text("raise RuntimeError('half installed')\n")
     about = site / "broken-1.0.dist-info"

@@ -34,6 +34,7 @@ def rows(folder: Path) -> dict[tuple[str, str], Row]:
     return {(row.section, row.name): row for row in table_of(summary).rows}
 
 
+@pytest.mark.slow
 def test_a_row_holds_the_summarys_number_interval_and_counts(tmp_path):
     _, summary, _ = read_run(made_run(tmp_path))
     found, medians = rows(tmp_path), "JSD of the confidence, median (nats)"
@@ -73,6 +74,7 @@ def test_a_number_without_an_interval_shows_a_dash_instead_of_one():
     assert interval(Estimate(0.5, 0.25, 0.75, 4), percent) == "[25 %, 75 %]"
 
 
+@pytest.mark.slow
 def test_the_printed_table_says_whose_numbers_they_are(tmp_path, capsys):
     folder = made_run(tmp_path, instruments=("jsd",), questions=4)
     reported(folder)
@@ -202,6 +204,7 @@ def evaluation(*checkpoints: str, data: str) -> dict:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_figures_write_a_name_as_it_is(name):
     """matplotlib takes a text between dollars for a formula, and leaves out of a legend what begins with a line."""

@@ -85,6 +85,7 @@ def test_a_row_is_a_distribution_over_what_came_before(layers):
         assert weights[row] >= 0.5 ** len(layers)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 15), st.integers(1, 8), st.data())
 def test_the_null_is_the_rollout_of_uniform_attention(tokens, depth, data):
     row = data.draw(st.integers(0, tokens - 1))

@@ -99,6 +99,7 @@ def test_a_broken_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path, line
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 3), max_size=8), st.integers(0, 400))
 @examples(40)
 def test_whatever_was_cut_a_continued_run_holds_each_record_once(tmp_path_factory, numbers, cut):

@@ -263,6 +263,7 @@ def test_the_end_of_a_channel_ends_no_reply_of_gpt_oss():
     assert (reply.answer, reply.level, reply.tokens) == (None, None, 200)
 
 
+@pytest.mark.slow
 def test_the_reply_gets_as_long_as_it_was_asked_for(tiny_loaded):
     for tokens in (3, 70):
         setting = prepared(tiny_loaded("llama"), NUMBER, prompting=Prompting(reply_tokens=tokens))
@@ -396,6 +397,7 @@ def test_real_templates_that_write_the_date_write_the_constant_one(name, monkeyp
     assert "29 Feb 2024" in other or "2024-02-29" in other
 
 
+@pytest.mark.slow
 @given(day=st.dates(real_datetime.date(1900, 1, 1)), name=st.sampled_from(DIRECTIVES))
 def test_the_calendar_of_a_template_gives_what_strftime_gives(day, name):
     import jinja2

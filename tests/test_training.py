@@ -125,6 +125,7 @@ def test_a_packed_row_reads_levels_as_the_measurement_does(tiny_loaded, open_que
     assert levels == "whole" or row.plan.level_ends.numel() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS_TRAINED)
 def test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_texts(tiny_loaded, open_questions, form):
     checkpoint, triplets = tiny_loaded("llama"), triplets_of(open_questions[:3], form)
@@ -364,11 +365,13 @@ def test_where_memory_runs_out_a_mini_batch_is_trained_in_parts_to_the_same_loss
     assert in_parts[0] == pytest.approx(whole[0], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_gpu_by_its_number_is_refused_since_trainer_takes_the_first(options):
     with pytest.raises(UserError, match="Trainer takes the first GPU; choose it by CUDA_VISIBLE_DEVICES"):
         advice.trained(options(device="cuda:1"))
 
 
+@pytest.mark.slow
 def test_one_example_that_does_not_fit_is_one_sentence(options, monkeypatch):
     def never(self, model, inputs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
@@ -378,6 +381,7 @@ def test_one_example_that_does_not_fit_is_one_sentence(options, monkeypatch):
         advice.trained(options())
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number_never_reaches_the_weights(options, monkeypatch):
     usual = AdviceObjective.terms
 
@@ -390,6 +394,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(options, monkeyp
         advice.trained(options())
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_training_with_one_sentence(options, monkeypatch):
     def full(*_args, **_kwargs):
         raise RuntimeError("PytorchStreamWriter failed writing file")
@@ -488,6 +493,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("others", OTHERS, ids=["the same places", "fewer layers", "other projections"])
 def test_what_is_saved_is_the_model_that_was_trained_within_the_rounding_of_float16(
@@ -787,6 +793,7 @@ def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, 
         assert built(options).read_text() == before
 
 
+@pytest.mark.slow
 def test_branches_follow_the_sampled_wrong_answers_of_a_triplet_and_are_named(taught_checkpoint, own_data, tmp_path):
     def rows(**more) -> dict[str, dict]:
         where = {"ckpt": str(taught_checkpoint), "data": (str(own_data / "open.jsonl"),), "shots": 0, "device": "cpu"}
@@ -811,6 +818,7 @@ def test_branches_follow_the_sampled_wrong_answers_of_a_triplet_and_are_named(ta
     assert counts["first_wrong_answer_branched"] == sum(row["sources"][0] == "branched" for row in branched.values())
 
 
+@pytest.mark.slow
 def test_what_is_tested_on_is_not_trained_on(taught_checkpoint, own_data, tmp_path, open_questions):
     tested = tmp_path / "tested.jsonl"
     reworded = {"id": "other-id", "question": f"  {open_questions[0].text.upper()} ", "answers": ["x"]}
