@@ -92,8 +92,9 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
         for side_records, side in zip(records, SIDE_TITLES, strict=True)
     ]
     for instrument in INSTRUMENTS.values():
-        if all(side.has(instrument.name) for side in sides):
-            yield _page(instrument, sides[0], sides[1], summary)
+        measured = all(side.has(instrument.name) for side in sides)
+        if measured and (page := _page(instrument, sides[0], sides[1], summary)):
+            yield page
     yield from _token_pages(sides, summary, questions)
 
 
@@ -110,9 +111,12 @@ def _subject(summary: Record) -> Subject:
     )
 
 
-def _page(instrument: Instrument, before: RunData, after: RunData, summary: Record) -> Page:
-    """The instrument's own drawing of two runs, else a forest plot of the listed numbers in its first unit."""
+def _page(instrument: Instrument, before: RunData, after: RunData, summary: Record) -> Page | None:
+    """The instrument's own drawing of two runs, else a forest plot of the listed numbers in its first unit; None where
+    both have none."""
     declared = [metric for metric in instrument.metrics if metric.place != "kept" and metric.key in before.estimates]
+    if not declared:
+        return None
     if instrument.compared:
         figure, how = instrument.compared(before, after)
     else:

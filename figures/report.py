@@ -17,7 +17,7 @@ from interp.instruments.base import Instrument
 from interp.instruments.registry import INSTRUMENTS
 from interp.intervals import Estimate
 from interp.run.dryrun import DryRun
-from interp.run.runs import Record, kind_of, read_records, read_run
+from interp.run.runs import Record, averaged, kind_of, read_records, read_run
 
 
 def pages_of(instrument: Instrument, run: RunData) -> Iterator[Page]:
@@ -39,14 +39,34 @@ def pages_of(instrument: Instrument, run: RunData) -> Iterator[Page]:
     for metric in instrument.metrics:
         if metric.place != "kept" and metric.key in run.estimates:
             by_unit.setdefault(metric.unit, {})[metric.title] = run.estimates[metric.key]
+    if not by_unit:
+        return
     how = f"{instrument.about} {forest.HOW_TO_READ}"
     text = caption(how, forest.numbers_of(by_unit), run.subject)
     yield Page(instrument.name, forest.forest(by_unit), text)
 
 
 def run_data(config: Record, summary: Record, records: Sequence[Record]) -> RunData:
-    """The data from which the figures of a run of `interp.diagnose` are drawn."""
-    return RunData(records, estimates_of(summary), subject_of(config, summary))
+    """The data from which the figures of a run of `interp.diagnose` are drawn.
+
+    Figures show some numbers that summaries of version 0.1 do not hold: they are estimated from its records."""
+    estimates = estimates_of(summary)
+    if "version" not in config:
+        for name, instrument in INSTRUMENTS.items():
+            if measured := [_with_effects(record) for record in records if record["measure"] == name]:
+                floored = all(map(instrument.has_floor, measured))
+                estimates = instrument.estimates(averaged(measured), estimates, floored=floored) | estimates
+    return RunData(records, estimates, subject_of(config, summary))
+
+
+def _with_effects(record: Record) -> Record:
+    """A record with the effects of all replacements among its values, as attributions of today have them."""
+    effects = {
+        f"{span}.effect_{name}": effect
+        for span, by_name in record.get("effects", {}).items()
+        for name, effect in by_name.items()
+    }
+    return {**record, "values": effects | record["values"]}
 
 
 def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = None) -> None:

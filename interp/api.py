@@ -7,11 +7,10 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from html import escape
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from figures.captions import Page
+    from interp.models.check import EngineCheck
     from interp.models.checkpoints import Checkpoint
     from interp.models.setting import Setting
 
@@ -145,6 +146,7 @@ class Model:
         self.checkpoint = checkpoint
         self.format: str = format
         self.shots = checkpoint.shots if shots is None else shots
+        self._check: EngineCheck | None = None
         # a model that is someone else's may change between two questions: what was read before would be another's
         self._setting = cache(self._prepared) if checkpoint.fingerprint else self._prepared
 
@@ -206,6 +208,7 @@ class Model:
             TypeError: for an option that the command does not have.
             UserError: where no question is answered right, and for what an instrument cannot do on this model.
         """
+        _refuse_fixed(options)
         chosen = [instruments] if isinstance(instruments, str) else list(instruments or INSTRUMENTS)
         for name in chosen:
             _refuse_unknown("instrument", name, INSTRUMENTS)
@@ -261,6 +264,7 @@ class Model:
             TypeError: for an option that the command does not have.
             UserError: for a method or a format that is none, and where there are no questions.
         """
+        _refuse_fixed(options)
         asked = questions(data, n, seed=seed)
         if not asked:
             raise UserError("no questions: nothing to measure")
@@ -300,7 +304,10 @@ class Model:
         from interp.models.setting import prepared
 
         _refuse_training(self.checkpoint.model)
-        return prepared(self.checkpoint, FORMATS[self.format], shots=self.shots, choices=choices)
+        confidence = FORMATS[self.format]
+        setting = prepared(self.checkpoint, confidence, shots=self.shots, choices=choices, check=self._check)
+        self._check = setting.check
+        return setting
 
     def _put(self, question: Question, answer: str | None) -> str:
         """The answer as `diagnose` puts it: one line; of a choice named in more words the letter."""
@@ -317,6 +324,17 @@ class Model:
                 raise UserError(f"{answer!r} cannot be put into the prompt as an answer")
         transcripts = [setting.prompter.transcript(question, answer) for answer in answers]
         return [reading.distribution for reading in setting.reader.readings(transcripts)]
+
+
+FIXED = ("device", "dtype", "device_map", "quantization", "trust_remote_code", "dry_run", "shots", "format", "formats")
+"""Options of the commands that a model in memory has decided already, or that have no meaning for it."""
+
+
+def _refuse_fixed(options: Mapping[str, Any]) -> None:
+    if given := [name for name in FIXED if name in options]:
+        raise TypeError(
+            f"{given[0]!r} is decided when the model is loaded, by interp.load, or is no option from Python"
+        )
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -441,17 +459,18 @@ class Result:
         from figures.style import paper
 
         _show_figures()
+        name = {"likelihood": "jsd_likelihood", "tokens": "tokens_1"}.get(name, name)  # their names in version 0.1
         run = run_data(self.config, self.summary, self.all_records)
         with paper():
+            pages: Iterator[Page] = (page for one in INSTRUMENTS.values() for page in pages_of(one, run))
             if name in INSTRUMENTS:
-                pages = list(pages_of(INSTRUMENTS[name], run))[:1]
-            else:
-                drawn = [pages_of(instrument, run) for instrument in INSTRUMENTS.values()]
-                pages = list(chain(*drawn, tokens.pages(run)))
-                pages = [page for page in pages if page.name == name]
-        if not pages:
+                pages = pages_of(INSTRUMENTS[name], run)
+            elif name.startswith("tokens"):
+                pages = tokens.pages(run)
+            page = next((page for page in pages if name in INSTRUMENTS or page.name == name), None)
+        if page is None:
             raise UserError(f"{name} was not measured in this run, or is no figure of one")
-        return pages[0].figure
+        return page.figure
 
     def compare(self, after: "Result") -> "Comparison":
         """This run and another: each number before and after, and the paired difference on the questions of both.

@@ -154,11 +154,29 @@ def test_a_second_model_is_given_the_first_ones_answers_from_memory_and_from_dis
     samples = [[r for r in side.all_records if r["measure"] == "sample"] for side in (before, after, again)]
     assert samples[0] == samples[1] == samples[2] and len(samples[0]) == 3
     assert (before.compare(after).table()["difference"].dropna().abs() < 1e-6).all()
+    kept = [other.diagnose(plain, instruments="jsd", n=3, candidates=2, cases=before, out=tmp_path / "x") for _ in "ab"]
+    assert kept[0].summary == kept[1].summary, "the second goes on from the first"
     with pytest.raises(UserError, match="its n is 3, here it is 2"):
         other.diagnose(plain, instruments="jsd", n=2, candidates=2, cases=before)
 
 
 @pytest.mark.slow
+def test_what_a_loaded_model_has_decided_is_no_option_of_a_run(asked):
+    for name in ("dtype", "device", "quantization", "dry_run", "format"):
+        with pytest.raises(TypeError, match=f"'{name}' is decided when the model is loaded"):
+            asked.diagnose(RIVERS, **{name: "x"})
+        with pytest.raises(TypeError, match=f"'{name}' is decided"):
+            asked.evaluate(RIVERS, **{name: "x"})
+
+
+def test_a_model_in_memory_is_checked_once(taught_setting, capfd):
+    checkpoint = taught_setting.checkpoint
+    model = interp.load(checkpoint.model, checkpoint.tokenizer, shots=0)
+    for answer in ("Paris", "Lyon"):
+        model.confidence("What is the capital of France?", answer)
+    assert capfd.readouterr().err.count("the engine reads as the model does") == 1
+
+
 def test_calibration_of_a_model_in_memory_is_that_of_the_command(asked, own_data, taught_checkpoint, tmp_path):
     file = own_data / "open.jsonl"
     found = asked.evaluate(file, methods=("default", "sequence", "question-only"), n=8)

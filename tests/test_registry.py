@@ -82,10 +82,15 @@ def advice(site: Path, folder: Path, *arguments: object) -> subprocess.Completed
     """The console script where their package is installed."""
     given = ["advice", *map(str, arguments)]
     code = f"import sys; sys.argv = {given!r}; from interp.cli.advice import main; sys.exit(main())"
+    return started(site, folder, "-c", code)
+
+
+def started(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python where their package is installed."""
     paths = os.pathsep.join((str(site), os.environ.get("PYTHONPATH", "")))
     environment = os.environ | {"PYTHONPATH": paths, "COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -169,9 +174,29 @@ def test_what_another_package_cannot_bring_is_one_sentence(site, tmp_path):
         ("interp.instruments.jsd:JSD", "takes the name 'jsd', which there is already"),
     ):
         (about / "entry_points.txt").write_text(f"[advice.instruments]\nx = {point}\n")
-        done = advice(site, tmp_path, "jsd")
+        done = started(site, tmp_path, "-m", "interp.diagnose") if "JSD" in point else advice(site, tmp_path, "jsd")
         assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
         assert done.stderr.startswith("error: the entry point 'x' of advice.instruments, ") and said in done.stderr
+
+
+def test_an_instrument_whose_name_or_option_is_taken_is_refused_in_one_sentence(site, tmp_path):
+    (site / "odd.py").write_text(
+        "from dataclasses import dataclass, replace\nfrom theirs import LENGTH\n@dataclass(frozen=True)\n"
+        "class Seeded:\n    seed: int = 1\nODD = replace(LENGTH, name='my-length')\n"
+        "SEEDED = replace(LENGTH, name='seeded', options=Seeded)\n"
+    )
+    about = site / "odd-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
+    (site / "broken-1.0.dist-info" / "entry_points.txt").unlink(missing_ok=True)
+    for name, said in (
+        ("ODD", "the instrument 'my-length': its name must be an identifier, such as 'my_length'"),
+        ("SEEDED", "the instrument 'seeded': its option 'seed' is one of another instrument or command"),
+    ):
+        (about / "entry_points.txt").write_text(f"[advice.instruments]\nx = odd:{name}\n")
+        done = started(site, tmp_path, "-m", "interp.diagnose", "--n", "1")
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {said}\n")
+    (about / "entry_points.txt").unlink()
 
 
 def test_a_registry_asks_for_its_own_only_when_a_name_is_looked_up():
@@ -208,5 +233,6 @@ def test_a_number_that_no_question_has_is_absent_unless_it_always_stands_there()
         Metric("x.c", "X", "c", "count", "c", needs="d"),
     )
     assert columns(metrics, [{"values": {}}]).keys() == {"x.b"}
+    assert columns(metrics, [{"values": {"a": None}}]).keys() == {"x.a", "x.b"}, "left out everywhere, and told so"
     assert columns(metrics, [{"values": {"a": 0, "d": None}}]).keys() == {"x.a", "x.b"}
     assert columns(metrics, [{"values": {"d": 1}}, {"values": {}}]).keys() == {"x.b", "x.c"}

@@ -19,7 +19,7 @@ Work = Callable[[AnyCommand, DryRun | None], Path]
 """What a command does, dry or not; it returns the directory of its run."""
 
 
-def run_as_command(options: type[T], body: Callable[[T], None], *, description: str) -> None:
+def run_as_command(options: type[T], body: Callable[[T], None], *, description: str | Callable[[], str]) -> None:
     """Reads the options from the command line and runs the body.
 
     Exit code 2 and one sentence for bad input, 130 when interrupted; the same command then continues."""
@@ -30,7 +30,8 @@ def run_as_command(options: type[T], body: Callable[[T], None], *, description: 
         told = sys.modules["__main__"].__spec__
         prog = f"python -m {told.name.removesuffix('.__main__')}" if told else None
         arguments = list(_with_new_names(sys.argv[1:]))
-        body(tyro.cli(options, prog=prog, description=description, args=arguments, config=(tyro.conf.OmitArgPrefixes,)))
+        about = description if isinstance(description, str) else description()
+        body(tyro.cli(options, prog=prog, description=about, args=arguments, config=(tyro.conf.OmitArgPrefixes,)))
     except UserError as error:
         _end(str(error))
     except OSError as error:

@@ -12,10 +12,11 @@ ABOUT = "Measure answer-independence with all instruments and draw Figures 2 and
 
 def run(command: str) -> None:
     """Runs `python -m interp.COMMAND`: diagnose, or the name of an instrument."""
-    instruments = list(INSTRUMENTS) if command == "diagnose" else [command]
 
     def work(options: Diagnose, dry: DryRun | None) -> Path:
-        return diagnosed(options, instruments, command, dry=dry)
+        return diagnosed(options, list(INSTRUMENTS) if command == "diagnose" else [command], command, dry=dry)
 
-    about = ABOUT if command == "diagnose" else INSTRUMENTS[command].about
+    def about() -> str:
+        return ABOUT if command == "diagnose" else INSTRUMENTS[command].about
+
     run_as_command(Diagnose, drawing(work), description=about)

@@ -79,13 +79,19 @@ def columns(metrics: Sequence[Metric], questions: Sequence[Record]) -> Columns:
 
     Returns:
         By the metric's key, one value for each question and the statistic. A metric is absent where no question has a
-        value of its `needs` or, if it has no `needs`, of the metric itself; one that is `always` there never is.
+        value of its `needs` or, if it has no `needs`, names its own; one that is `always` there never is.
     """
     occurring = {name for question in questions for name, value in question["values"].items() if value is not None}
+    named = {name for question in questions for name in question["values"]}
     by_key: Columns = {}
     for metric in metrics:
         values = metric.values(questions)
-        occurs = metric.needs in occurring if metric.needs else any(value is not None for value in values)
+        if metric.needs:
+            occurs = metric.needs in occurring
+        elif isinstance(metric.of, str):
+            occurs = metric.of in named  # also where all were left out, so that their count is told
+        else:
+            occurs = any(value is not None for value in values)
         if metric.always or occurs:
             by_key[metric.key] = values, metric.statistic
     return by_key

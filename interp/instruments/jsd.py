@@ -180,9 +180,9 @@ def _of_pairs(by_role: dict[str, list[Record]], roles: Sequence[str]) -> dict[st
 
 
 def _divergences(pairs: Sequence[tuple[Record, Record]]) -> np.ndarray:
+    """The divergence of each pair of answers, [pairs]."""
     if not pairs:
         return np.zeros(0)
-    """The divergence of each pair of answers, [pairs]."""
     sides = [np.array([pair[i]["probability"] for pair in pairs]) for i in (0, 1)]  # each [pairs, levels]
     return jensen_shannon(*sides)
 

@@ -12,7 +12,7 @@ from interp.instruments.base import estimates
 from interp.instruments.floor import READINGS
 from interp.intervals import estimated
 from interp.methods.base import Asking, Score, Verdict, tokens_written
-from interp.methods.registry import GIVEN
+from interp.methods.registry import GIVEN, METHODS
 from interp.pipelines.evaluation import Cell, Evaluate
 from interp.records import Question
 from interp.run.runs import Record, Run
@@ -54,12 +54,14 @@ def summary_of(
                 if options.prompt.shot_sets > 1:
                     numbers["shot_sets"] = _spread(by_key, cell, asking, score, questions, options)
                 _put(table, (cell.checkpoint, f"{cell.data}{part}", key, cell.format), numbers)
-    if GIVEN.name in options.methods:
-        for name, by_part in parts.items():
-            for part, questions in by_part.items():
-                verdicts = {q.id: Verdict(q.response or "", q.confidence or 0.0) for q in questions}
-                numbers = _numbers(_scored(questions, verdicts), options, FORMATS["ScoreFloat"])
-                _put(table, (NO_MODEL, f"{name}{part}", GIVEN.name, NO_MODEL), numbers)
+    brought = [score for name in options.methods if METHODS[name].asking is None for score in METHODS[name].scores]
+    for score in brought:  # confidences that stand in the data
+        for where, of_data in parts.items():
+            for part, questions in of_data.items():
+                form = FORMATS["ScoreFloat"]
+                verdicts = {q.id: score.verdict({"confidence": q.confidence}, form, q.response) for q in questions}
+                numbers = _numbers(_scored(questions, verdicts), options, form)
+                _put(table, (NO_MODEL, f"{where}{part}", score.key, NO_MODEL), numbers)
     models = by_key.get(("checkpoint", 0), {})
     return {
         "rule": options.rule,

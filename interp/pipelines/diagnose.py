@@ -2,8 +2,9 @@
 
 The module names no single instrument but through the registry, and it draws no figures."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, make_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ from interp.options import (
     Output,
     Prompt,
     Replies,
+    Sampling,
     changed,
     dry_run_of,
     identity_of,
@@ -46,11 +48,23 @@ if TYPE_CHECKING:
 
 @cache
 def _of_instruments() -> type:
-    """A group of options for each instrument that has some, by its name."""
-    groups = [
-        (name, instrument.options, field(default_factory=instrument.options))
-        for name, instrument in INSTRUMENTS.items()
-    ]
+    """The type of a group that holds the options of each instrument, by the instrument's name.
+
+    Raises:
+        UserError: for another package's instrument whose name or option cannot be one here.
+    """
+    own = (Diagnose, Asked, Prompt, Replies, WrongAnswers, Sampling, LeftOut, Output, Common, Computing, Engine)
+    taken = {one.name for group in own for one in fields(group)}
+    for name, instrument in INSTRUMENTS.items():
+        if not name.isidentifier():
+            raise UserError(
+                f"the instrument {name!r}: its name must be an identifier, such as {name.replace('-', '_')!r}"
+            )
+        names = {one.name for one in fields(instrument.options)}
+        if twice := sorted(names & taken):
+            raise UserError(f"the instrument {name!r}: its option {twice[0]!r} is one of another instrument or command")
+        taken |= names
+    groups = [(name, one.options, field(default_factory=one.options)) for name, one in INSTRUMENTS.items()]
     return make_dataclass("OfInstruments", groups, frozen=True, namespace={"__doc__": "Of single instruments."})
 
 
@@ -265,7 +279,9 @@ def _identity(
         )
         for number in range(options.prompt.shot_sets)
     ]
+    taken_over = read_run(options.cases, finished=False)[0]["identity"] if options.cases else None
     return identity_of(options) | {
+        "cases": fingerprint([json.dumps(taken_over, sort_keys=True)]) if options.cases else None,
         "shots": shots,
         "instruments": list(instruments),
         "model": checkpoint.fingerprint,
@@ -343,12 +359,13 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Dia
         estimates = instrument.estimates(averaged(records), floors, floored=floored)
         flat |= {key: estimate.as_record() for key, estimate in estimates.items()}
         for number in range(sets) if sets > 1 else ():
-            set_estimates = instrument.estimates([record for record in records if record["set"] == number], {})
-            for key, estimate in set_estimates.items():
-                spread.setdefault(key, {"values": []})["values"].append(estimate.value)
+            of_set = instrument.estimates([record for record in records if record["set"] == number], {})
+            for key in estimates:
+                value = of_set[key].value if key in of_set else None
+                spread.setdefault(key, {"values": []})["values"].append(value)
     summary = nested(with_old_keys(flat)) | {"renamed": {old: new for old, new in renamed().items() if new in flat}}
     if spread:
-        summary["shot_sets"] = spread
+        summary["shot_sets"] = with_old_keys(spread)
     return summary
 
 

@@ -16,7 +16,7 @@ from interp.formats import FORMATS, ConfidenceFormat
 from interp.instruments.floor import READINGS
 from interp.methods.base import Answered, Asking, Draws
 from interp.methods.default import READ
-from interp.methods.registry import GIVEN
+from interp.methods.registry import METHODS
 from interp.options import (
     dry_run_of,
     identity_of,
@@ -154,8 +154,9 @@ def _questions(data: str, options: Evaluate, held: Sequence[Question] | None) ->
     )
     refuse_mixed(questions, data)
     bare = next((q.id for q in questions if q.response is None or q.confidence is None), None)
-    if GIVEN.name in options.methods and bare:
-        raise UserError(f"--methods given: question {bare!r} of {data} lacks response or confidence")
+    brought = next((name for name in options.methods if METHODS[name].asking is None), None)
+    if brought and bare:
+        raise UserError(f"--methods {brought}: question {bare!r} of {data} lacks response or confidence")
     return questions
 
 

@@ -195,6 +195,8 @@ class Run:
         """
         if kind not in (None, self.kind):
             raise UserError(f"--out {self.folder} holds a run of another kind, {kind}; give another --out")
+        if kind is None:
+            before = _named_as_now(before, self.identity)
         keys = sorted(set(before) | set(self.identity))
         unequal = [k for k in keys if before.get(k) != self.identity.get(k)]
         if unequal:
@@ -240,6 +242,22 @@ class Run:
             temporary.replace(path)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; the records beside it are kept") from None
+
+
+NO_LONGER = ("ckpt", "cases", "reply_tokens", "leave_out", "diagnose", "diagnose_data", "wrong", "turned")
+"""What the identity of a run of version 0.1 may hold that it does not hold now."""
+
+
+def _named_as_now(before: Record, now: Record) -> Record:
+    """The identity of a run of version 0.1 as this version would have written it."""
+    new: Record = {"shot_sets": 1, "n_wrong": before.get("wrong"), "greedy_wrong": before.get("turned")}
+    identity = {name: value for name, value in before.items() if name in now or name not in NO_LONGER}
+    identity |= {name: value for name, value in new.items() if name in now and name not in before}
+    if identity.get("wrong") == "foil":
+        identity["wrong"] = "distractor"
+    if identity.get("cases"):  # a path then, a fingerprint now
+        identity["cases"] = now.get("cases")
+    return identity
 
 
 def _begun(config: Path) -> tuple[RunKind | None, Record]:
