@@ -48,6 +48,7 @@ def test_what_the_package_promises_is_there_and_nothing_else():
         interp.lod  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_confidence_in_an_answer_is_what_the_commands_read(asked, open_questions):
     checkpoint = asked.checkpoint
     setting = prepared(checkpoint, FORMATS["ScoreNumber"])
@@ -57,6 +58,7 @@ def test_the_confidence_in_an_answer_is_what_the_commands_read(asked, open_quest
         assert asked.confidence(open_questions[0].text, answer) == reading.distribution, "a text will do"
 
 
+@pytest.mark.slow
 def test_a_contrast_is_the_divergence_of_two_confidences_beside_that_of_looks(asked):
     found = asked.contrast("What do we call a young cat?", "Kitten", "a very long answer 12345")
     one, other = (asked.confidence(found.question, answer) for answer in found.answers)
@@ -91,6 +93,7 @@ def test_an_answer_of_its_own_is_none_where_it_could_not_be_put_again(asked, ope
         asked.confidence(" ", "Ben")
 
 
+@pytest.mark.slow
 def test_a_model_in_memory_is_diagnosed_and_stays_as_it_was(asked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = asked.checkpoint.model
@@ -177,6 +180,7 @@ def test_a_model_in_memory_is_checked_once(taught_setting, capfd):
     assert capfd.readouterr().err.count("the engine reads as the model does") == 1
 
 
+@pytest.mark.slow
 def test_calibration_of_a_model_in_memory_is_that_of_the_command(asked, own_data, taught_checkpoint, tmp_path):
     file = own_data / "open.jsonl"
     found = asked.evaluate(file, methods=("default", "sequence", "question-only"), n=8)

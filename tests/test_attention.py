@@ -56,6 +56,7 @@ def sinking(**options) -> GptOssForCausalLM:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     ("family", "adapter"), [*((family, False) for family in FAMILIES), ("llama", True), ("gemma2", True)]

@@ -387,6 +387,7 @@ def test_an_integral_that_does_not_converge_is_refused_and_one_lucky_gap_is_not_
     assert lucky.refused and lucky.nodes == 48
 
 
+@pytest.mark.slow
 def test_a_refused_attribution_is_counted_and_the_exact_effects_stay(llama, record, open_questions, monkeypatch):
     hasty = functools.partial(integrated_gradients, most_nodes=1)
     monkeypatch.setattr(attribution, "integrated_gradients", hasty)
@@ -471,6 +472,7 @@ def test_the_papers_path_reports_its_gap_and_shows_no_token_that_it_refused(
     assert found["values"]["answer.effect"] is None and found["values"]["tail.effect"] is None
 
 
+@pytest.mark.slow
 def test_where_the_papers_path_converges_its_tokens_are_shown(llama, open_questions, transcript, monkeypatch):
     monkeypatch.setattr(gradients, "gap_allowed", lambda effect, score_range, floor: math.inf)
     (found,) = measured(llama, [Case(open_questions[0], LONG)], path="prompt")

@@ -138,6 +138,7 @@ def test_the_error_by_level_is_that_of_exact_arithmetic_without_bins(rows):
     assert found == pytest.approx(slow_error(confidence, right, lambda c: c), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(said)
 def test_net_error_is_accuracy_minus_confidence_and_bounds_every_binned_error(rows):
     confidence, right, _ = columns(rows)

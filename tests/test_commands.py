@@ -100,6 +100,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, desk):
     assert [path.name for path in desk.iterdir()] == ["bad.jsonl"], "something was written"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

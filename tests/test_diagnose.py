@@ -205,6 +205,7 @@ def test_a_killed_command_is_finished_by_the_same_command(whole, taught_checkpoi
     assert close(read_run(out)[1], read_run(whole)[1])
 
 
+@pytest.mark.slow
 def test_a_finished_run_measures_nothing_again(whole, taught_checkpoint, data):
     before = (whole / "records.jsonl").read_bytes()
     diagnosed(options(taught_checkpoint, data, whole), FOUR, "diagnose")
@@ -216,6 +217,7 @@ def test_another_configuration_is_refused_with_the_difference(whole, taught_chec
         diagnosed(options(taught_checkpoint, data, whole, seed=1), FOUR, "diagnose")
 
 
+@pytest.mark.slow
 def test_what_only_fits_the_run_to_the_machine_may_change(whole, taught_checkpoint, data):
     diagnosed(options(taught_checkpoint, data, whole, batch_tokens=777), FOUR, "diagnose")
     with pytest.raises(UserError, match="n: 5 there, 4 now"):
@@ -268,6 +270,7 @@ def test_an_adapter_is_another_model_than_its_base(tiny_checkpoint, tiny_adapter
     assert found[0][0] != found[1][0] and found[0][1] != pytest.approx(found[1][1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_chat_template_the_plain_one_serves(tiny_checkpoint, tiny_tokenizer, answered, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(tiny_checkpoint("llama"), base, ignore=shutil.ignore_patterns("chat_template*", "tokenizer*"))
@@ -341,6 +344,7 @@ def test_a_model_that_is_never_right_is_one_sentence(tiny_checkpoint, data, tmp_
         diagnosed(options(tiny_checkpoint("llama"), data, tmp_path / "run"), ("jsd",), "jsd")
 
 
+@pytest.mark.slow
 def test_where_hardly_any_question_has_as_many_answers_as_asked_for_the_run_stops_and_says_so(
     taught_checkpoint, data, tmp_path, capsys
 ):
@@ -433,6 +437,7 @@ def test_sets_of_examples_need_examples(tiny_checkpoint, data, tmp_path):
         diagnosed(options(tiny_checkpoint("llama"), data, tmp_path / "run", shot_sets=3), ("jsd",), "jsd")
 
 
+@pytest.mark.slow
 def test_an_instrument_that_needs_no_wrong_answers_samples_none(taught_checkpoint, data, tmp_path):
     folder = diagnosed(options(taught_checkpoint, data, tmp_path / "run", candidates=8), ("masking",), "masking")
     assert {measure for measure, *_ in keys(folder)} == {"answer", "floor", "masking"}
@@ -447,6 +452,7 @@ def test_a_choice_named_in_many_words_is_put_to_the_model_as_its_letter(tiny_che
     assert told["answer"] == "ABCDEF"[row["answer"]] and told["right"]
 
 
+@pytest.mark.slow
 def test_instruments_can_be_left_out_and_what_cannot_run_is_said_before_anything_is_measured(
     taught_checkpoint, data, tmp_path, monkeypatch
 ):

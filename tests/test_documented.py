@@ -101,6 +101,7 @@ def desk(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*of_kind("python -m"), *of_kind("accelerate"), *of_kind("torchrun")])
 def test_a_documented_command_is_read_by_the_parser_of_its_module(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(desk(tmp_path))

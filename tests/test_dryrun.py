@@ -404,6 +404,7 @@ def test_quantities_are_read_with_their_unit():
     assert [span(seconds) for seconds in (0.123, 5, 75, 300, 9000)] == ["0.12 s", "5 s", "75 s", "5.0 min", "2.5 h"]
 
 
+@pytest.mark.slow
 def test_the_memory_that_is_told_is_at_least_what_a_large_tensor_takes():
     before = peak_memory()["main memory"]
     held = torch.ones(before // 4 + 10**8)  # four bytes each

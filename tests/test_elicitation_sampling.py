@@ -46,6 +46,7 @@ def drawn(weights, chance: float, top_p: float) -> int:
     return top_p_token(logits_of(weights), torch.tensor([chance], dtype=torch.float64), top_p).item()
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(-6, 6), min_size=2, max_size=12, unique=True),
     st.floats(0, 1, exclude_max=True),

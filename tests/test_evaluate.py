@@ -112,6 +112,7 @@ def fed_tokens(model, call) -> tuple[int, object]:
     return sum(counts), result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [False, True])
 def test_a_prompt_is_read_once_for_its_answer_and_the_confidence_in_it(taught_setting, open_questions, free):
     setting, model = taught_setting, taught_setting.checkpoint.model
@@ -367,6 +368,7 @@ def test_sets_of_examples_are_measured_one_by_one_and_their_spread_is_shown(tiny
     assert float(row["confidence"]) == pytest.approx(np.mean(values)) and row["sets"] == "2"
 
 
+@pytest.mark.slow
 def test_another_rule_is_another_number_and_is_named(whole, taught_checkpoint, data, tmp_path):
     folder = evaluated(options(taught_checkpoint, data, tmp_path / "run", rule="1-right"))
     summary = read_run(folder)[1]
@@ -401,6 +403,7 @@ def test_two_checkpoints_of_one_name_are_refused(tiny_checkpoint, data, tmp_path
 # What is shown
 
 
+@pytest.mark.slow
 def test_the_report_prints_the_table_and_writes_it_with_its_figures(whole, capsys):
     reported(whole)
     printed = capsys.readouterr().out

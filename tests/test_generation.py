@@ -103,6 +103,7 @@ def sampled_slowly(setting: Setting, prompt, draw: np.random.Generator, *, top_p
     return ids[len(prompt) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
 def test_samples_equal_the_slow_loop_and_do_not_depend_on_the_batch(tiny_setting, open_questions, family):
     setting = tiny_setting(family)

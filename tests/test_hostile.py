@@ -511,6 +511,7 @@ def test_a_gguf_header_that_names_more_weights_than_the_file_holds_makes_none_of
         gguf_checkpoint(tmp_path / "damaged.gguf")
 
 
+@pytest.mark.slow
 def test_no_header_of_a_gguf_file_takes_the_memory_that_it_promises(tmp_path, monkeypatch):
     monkeypatch.setenv("ADVICE_CACHE", str(tmp_path / "cache"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

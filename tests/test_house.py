@@ -105,6 +105,7 @@ def docstrings() -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_no_docstring_holds_what_a_page_would_take_for_a_tag():
     tag = re.compile(r"<[A-Za-z/][^>\n]*>")
     assert tag.search("results/<command>") and len(docstrings()) > 500

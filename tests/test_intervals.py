@@ -24,6 +24,7 @@ def by_a_slow_loop(values: list[float], statistic, resamples: int) -> tuple[floa
     return found[round(0.025 * resamples)], found[round(0.975 * resamples) - 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statistic", [np.mean, np.median])
 def test_the_interval_agrees_with_the_bootstrap_written_out(statistic):
     values = np.random.default_rng(7).gamma(1.0, size=60).tolist()

@@ -75,6 +75,7 @@ def test_it_is_the_same_both_ways_and_under_any_order_of_the_levels(pair):
     assert jensen_shannon(p[::-1], q[::-1]) == pytest.approx(jensen_shannon(p, q), abs=1e-14)
 
 
+@pytest.mark.slow
 @given(pairs)
 def test_it_is_the_entropy_of_the_mixture_less_the_mean_entropy(pair):
     p, q = pair
@@ -82,6 +83,7 @@ def test_it_is_the_entropy_of_the_mixture_less_the_mean_entropy(pair):
     assert jensen_shannon(p, q) == pytest.approx(second, abs=1e-12)
 
 
+@pytest.mark.slow
 @given(pairs)
 def test_it_is_the_square_of_scipys_distance(pair):
     p, q = pair

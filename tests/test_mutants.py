@@ -26,6 +26,7 @@ def mutant(before: str, after: str, *, name: str = "toy", tests: tuple[str, ...]
     return Mutant(name, "room.py", "half", before, after, tests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", MUTANTS, ids=lambda one: one.name)
 def test_every_mutant_fits_its_file_once_and_is_a_program(one):
     text = (ROOT / one.file).read_text(encoding="utf-8")

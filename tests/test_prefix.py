@@ -272,6 +272,7 @@ def test_gradients_along_a_path_equal_those_of_a_plain_forward_pass(tiny_model, 
 # Trees, batches and masks: no model
 
 
+@pytest.mark.slow
 @given(st.lists(TOKENS, min_size=1, max_size=8))
 def test_a_tree_holds_every_path_and_each_common_beginning_once(paths):
     tree, nodes = one_tree(paths)

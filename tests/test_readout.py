@@ -172,6 +172,7 @@ def test_a_blank_or_a_full_stop_before_the_end_is_worked_by_hand():
     assert twice.tolist() == pytest.approx([*found.tolist(), *found.tolist()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", ["digits", "spaced", "pieces"])
 def test_whole_levels_hold_all_texts_that_state_them_and_no_others(tiny_tokenizer, open_questions, vocabulary):
     """Brute force over the vocabulary: all continuations of up to two tokens after "1" by their text."""
@@ -205,6 +206,7 @@ def test_whole_levels_hold_all_texts_that_state_them_and_no_others(tiny_tokenize
     assert min(found) > 0 and sum(found) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("vocabulary", "name"), [("digits", "ScoreNumber"), ("spaced", "ScoreLetter")])
 def test_the_papers_way_reads_the_first_token_on_which_the_levels_part(
     tiny_tokenizer, open_questions, vocabulary, name
@@ -222,6 +224,7 @@ def test_the_papers_way_reads_the_first_token_on_which_the_levels_part(
     assert level_logprobs(whole, transcript).tolist() < expected, "positive control: an end costs probability"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("vocabulary", "name", "pair"),
     [
@@ -238,6 +241,7 @@ def test_the_papers_way_is_refused_where_one_token_does_not_tell_the_levels_apar
     assert setting_of(tiny_tokenizer(vocabulary), name).reader.levels == "whole"
 
 
+@pytest.mark.slow
 def test_levels_that_begin_alike_share_no_probability(tiny_setting, open_questions):
     """Were "8" read without its end it would hold all of "8%" and "80%" to "89%"; with it the levels are disjoint."""
     setting = tiny_setting("llama", format="ScorePercent")

@@ -112,6 +112,7 @@ def test_what_goes_to_a_learned_sink_worked_by_hand():
     assert sink_mass(np.array([0.4, 0.6])) == 0
 
 
+@pytest.mark.slow
 @given(STACKS, st.integers(0, 2**32))
 def test_the_sink_is_a_token_more_that_looks_at_nothing_else(layers, seed):
     """The definition: the same product with a row and a column for the sink, which keeps what it was given."""
@@ -150,6 +151,7 @@ def test_span_masses_add_up_to_1_worked_by_hand():
     assert "shots" not in span_masses(weights, spans), "a span that does not occur has no mass, not 0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_on_a_model_it_is_the_textbook_product_of_its_own_attention(tiny_setting, open_questions, family):
     setting, question = tiny_setting(family), open_questions[0]
@@ -240,6 +242,7 @@ def test_an_adapter_changes_the_rollout(tiny_setting, open_questions):
     assert abs(change).max() > 1e-4 and sum(adapted["weights"]["confidence"]) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_models_learned_sinks_are_a_span_of_their_own(tiny_setting, open_questions):
     from test_attention import own_attention, sinking
 

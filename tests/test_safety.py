@@ -183,6 +183,7 @@ def test_code_of_an_adapters_base_or_tokenizer_is_not_imported_either(marker, ch
         source_of(str(adapter))
 
 
+@pytest.mark.slow
 def test_code_without_a_word_of_it_is_not_found(marker, checkpoint, open_questions):
     """A way of generating, and modules named like transformers' own."""
     from interp.models.setting import prepared

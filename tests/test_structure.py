@@ -89,6 +89,7 @@ def layer(module: str) -> int:
     return len(LAYERS)
 
 
+@pytest.mark.slow
 def test_no_module_imports_itself_by_way_of_others():
     assert len(graph()) > 70 and sum(map(len, graph().values())) > 200
     assert len([*TopologicalSorter(graph()).static_order()]) == len(graph())  # CycleError names a circle
@@ -101,6 +102,7 @@ def test_imports_run_downwards_only():
     assert upward == set()
 
 
+@pytest.mark.slow
 def test_below_the_commands_only_instruments_draw_and_only_when_they_are_asked_to():
     drawing = {
         name

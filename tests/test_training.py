@@ -161,6 +161,7 @@ def test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_t
     assert torch.allclose(found["total"], score + 0.7 * off_scale, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences(tiny_loaded, open_questions):
     checkpoint = tiny_loaded("gpt_neox")  # a family whose norms are computed in float64 as well
     recipe = replace(ADVICE_RECIPES["paper"], targets=("query_key_value", "dense"))
@@ -521,6 +522,7 @@ def test_what_is_saved_is_the_model_that_was_trained_within_the_rounding_of_floa
     assert gap.mean() < (1e-3 if dtype == "float32" else 0.02) * base_gap.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_only_the_second_adapter_has_gradients_and_the_first_keeps_its_bytes(tiny_checkpoint, tmp_path, dtype):
     base = str(tiny_checkpoint("llama"))
