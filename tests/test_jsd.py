@@ -13,6 +13,7 @@ from scipy.stats import entropy
 
 from interp.datasets.grading import may_be_right, normalised
 from interp.divergence import LIMIT, NEAR_ZERO, divergence, jensen_shannon
+from interp.instruments import jsd
 from interp.instruments.base import estimates
 from interp.instruments.jsd import (
     METRICS,
@@ -336,3 +337,9 @@ def test_a_run_without_a_source_has_no_number_of_it_and_one_without_sources_is_r
     assert (found["jsd.median"].value, found["jsd.candidates"].value) == (0.2, 0.3)
     assert found["jsd.pairs.near_zero_share"].n == found["jsd.pairs.number"].n == 0
     assert not any("branched" in key or "filled" in key for key in found)
+
+
+def test_a_pair_at_exactly_a_tenth_is_near_zero(monkeypatch):
+    monkeypatch.setattr(jsd, "pairwise_divergences", lambda answers: np.array([0.1, np.nextafter(0.1, 1), 0.0]))
+    found = jsd._of_pairs({}, ("candidate",))
+    assert (found["pairs"], found["near_zero_pairs"]) == (3, 2)
