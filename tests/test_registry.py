@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -236,3 +238,17 @@ def test_a_number_that_no_question_has_is_absent_unless_it_always_stands_there()
     assert columns(metrics, [{"values": {"a": None}}]).keys() == {"x.a", "x.b"}, "left out everywhere, and told so"
     assert columns(metrics, [{"values": {"a": 0, "d": None}}]).keys() == {"x.a", "x.b"}
     assert columns(metrics, [{"values": {"d": 1}}, {"values": {}}]).keys() == {"x.b", "x.c"}
+
+
+def test_the_example_of_the_page_on_extending_is_an_instrument_that_measures(monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.M)
+    module = ModuleType("my_package")
+    monkeypatch.setitem(sys.modules, "my_package", module)  # where a dataclass looks for its module
+    exec(code, module.__dict__)
+    length = module.LENGTH
+    records = length.measure(
+        None, [SimpleNamespace(answer="Paris"), SimpleNamespace(answer="Bern")], length.options(2), []
+    )
+    assert length.estimates(records, {})["length.letters"].value == 2 * 4.5
+    assert f'{length.name} = "my_package:LENGTH"' in page
