@@ -75,6 +75,7 @@ def summary(options):
     return json.loads((compared(options) / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_both_sides_put_the_same_answers_to_the_same_questions(options, summary):
     before, after = (list(read_records(options.folder / side)) for side in ("before", "after"))
     for measure in ("answer", "sample"):
