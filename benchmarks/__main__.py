@@ -540,7 +540,8 @@ def _diagnose_peak(n: int, *, ckpt: str) -> dict:
     import tempfile
 
     from interp.options import composed
-    from interp.pipelines.diagnose import Diagnose, diagnosed
+    from interp.pipelines.diagnose import diagnosed
+    from interp.pipelines.diagnosis import Diagnose
 
     with tempfile.TemporaryDirectory() as folder:
         diagnosed(composed(Diagnose, ckpt=ckpt, n=4, candidates=0, out=Path(folder) / "first"), ("jsd",), "jsd")

@@ -267,11 +267,11 @@ def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
         suffix += f"_{number}" if stems.count(stems[number - 1]) > 1 else ""
         measured = reliabilities(records, checkpoint)
         if measured:
-            for name, draw, words, up, across in (
-                ("figure_1_confidence", draw_confidence, FIGURE_1, "share of answers", "stated confidence"),
-                ("figure_5_reliability", draw_reliability, FIGURE_5, "accuracy", "stated confidence"),
+            for name, draw, words, up in (
+                ("figure_1_confidence", draw_confidence, FIGURE_1, "share of answers"),
+                ("figure_5_reliability", draw_reliability, FIGURE_5, "accuracy"),
             ):
-                figure = _panels(measured, draw, up, across)
+                figure = _panels(measured, draw, up)
                 if draw is draw_confidence:
                     handles = [Patch(color=RIGHT, label="right answers"), Patch(color=WRONG, label="wrong answers")]
                     figure.legend(handles=handles, loc="outside upper left", ncols=2)
@@ -280,7 +280,7 @@ def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
         yield page
 
 
-def _panels(measured: Sequence[Reliability], draw: Callable[[Reliability, Axes], Axes], up: str, across: str) -> Figure:
+def _panels(measured: Sequence[Reliability], draw: Callable[[Reliability, Axes], Axes], up: str) -> Figure:
     data = list(dict.fromkeys(reliability.data for reliability in measured))
     forms = list(dict.fromkeys(reliability.format for reliability in measured))
     height = 0.55 + (0.95 if draw is draw_confidence else 1.25) * len(data)
@@ -299,7 +299,7 @@ def _panels(measured: Sequence[Reliability], draw: Callable[[Reliability, Axes],
         )
         if ax in axes[:, 0]:
             ax.set_ylabel(printable(reliability.data) if len(forms) >= 4 else "")
-    figure.supxlabel(across, fontsize=7)
+    figure.supxlabel("stated confidence", fontsize=7)
     figure.supylabel(up, fontsize=7)
     return figure
 

@@ -5,7 +5,8 @@ The module makes records and does not write them; nothing here reads a confidenc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from interp.datasets.grading import LETTERS, choice_index, is_right
+from interp.datasets.choices import LETTERS, choice_index
+from interp.datasets.grading import is_right
 from interp.records import Question
 from interp.run.runs import Record
 

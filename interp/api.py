@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from interp.datasets.grading import LETTERS, choice_index
+from interp.datasets.choices import LETTERS, choice_index
 from interp.datasets.questions import loaded_questions, question_of_record, shuffled
 from interp.divergence import divergence
 from interp.errors import UserError
@@ -26,7 +26,8 @@ from interp.instruments.registry import INSTRUMENTS
 from interp.measures import AnswerRecord
 from interp.options import composed
 from interp.pipelines.compare import paired_records
-from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.diagnose import diagnosed
+from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.elicit import WrongAnswers, WrongName
 from interp.pipelines.evaluate import evaluated
 from interp.pipelines.evaluation import Evaluate
@@ -69,18 +70,18 @@ def questions(
     if isinstance(data, str | Path):
         return shuffled(loaded_questions(str(data)), seed)[:n]
     rows = data.to_dict("records") if type(data).__name__ == "DataFrame" else data  # type: ignore[union-attr]
-    found = []
+    parsed = []
     for number, row in enumerate(rows):
         try:
-            found.append(row if isinstance(row, Question) else question_of_record(_plain(row)))
+            parsed.append(row if isinstance(row, Question) else question_of_record(_plain(row)))
         except ValueError as error:
             raise UserError(f"question {number}: {error}") from None
-    identity, count = Counter(question.id for question in found).most_common(1)[0] if found else ("", 0)
+    identity, count = Counter(question.id for question in parsed).most_common(1)[0] if parsed else ("", 0)
     if count > 1:
         raise UserError(
             f"the id {identity!r} stands there twice; ids must differ (without ids: the same question twice)"
         )
-    return found[:n]
+    return parsed[:n]
 
 
 def _plain(row: object) -> object:
@@ -134,8 +135,20 @@ def _refuse_training(model: "PreTrainedModel | PeftModel") -> None:
 
 
 def _refuse_unknown(what: str, name: str, known: Iterable[str]) -> None:
-    if name not in (there := tuple(known)):
-        raise UserError(f"{what} {name!r} is none of {', '.join(there)}")
+    if name not in (names := tuple(known)):
+        raise UserError(f"{what} {name!r} is none of {', '.join(names)}")
+
+
+def _instruments_chosen(names: str | Sequence[str] | None) -> list[str]:
+    """The instruments of these names, in the order in which they run; all of them without a name.
+
+    Raises:
+        UserError: for a name that is no instrument's.
+    """
+    chosen = [names] if isinstance(names, str) else list(names or INSTRUMENTS)
+    for name in chosen:
+        _refuse_unknown("instrument", name, INSTRUMENTS)
+    return [name for name in INSTRUMENTS if name in chosen]
 
 
 class Model:
@@ -209,9 +222,7 @@ class Model:
             UserError: where no question is answered right, and for what an instrument cannot do on this model.
         """
         _refuse_fixed(options)
-        chosen = [instruments] if isinstance(instruments, str) else list(instruments or INSTRUMENTS)
-        for name in chosen:
-            _refuse_unknown("instrument", name, INSTRUMENTS)
+        chosen = _instruments_chosen(instruments)
         _refuse_unknown("wrong", wrong, get_args(WrongName))
         asked = questions(data, seed=seed)
         if not asked:
@@ -233,8 +244,7 @@ class Model:
                 cases=cases._written(Path(folder) / "cases") if isinstance(cases, Result) else cases and Path(cases),
             )
             checkpoint = self._identified(out is not None)
-            ordered = [name for name in INSTRUMENTS if name in chosen]
-            folder_of_run = diagnosed(command, ordered, "diagnose", checkpoint, questions=asked)
+            folder_of_run = diagnosed(command, chosen, "diagnose", checkpoint, questions=asked)
             config, summary, records = runs.read_run(folder_of_run)
             return Result(config, summary, tuple(records))
 
@@ -294,7 +304,7 @@ class Model:
 
         from interp.models.checkpoints import active_adapters
 
-        settings = [str(one) for one in getattr(checkpoint.model, "peft_config", {}).values()]
+        settings = [str(config) for config in getattr(checkpoint.model, "peft_config", {}).values()]
         digest = hashlib.sha256("|".join([*settings, *active_adapters(checkpoint.model)]).encode())
         for weights in checkpoint.model.state_dict().values():
             digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -375,13 +385,14 @@ class Contrast:
 
     def __repr__(self) -> str:
         sides = zip(self.answers, self.confidences, strict=True)
-        expected = ", ".join(f"{answer!r} {one.expected:.3f}" for answer, one in sides)
+        expected = ", ".join(f"{answer!r} {confidence.expected:.3f}" for answer, confidence in sides)
         noise = "" if self.noise_floor is None else f", noise floor {self.noise_floor:.2g}"
         return f"Contrast({expected}; JSD {self.jsd:.2g}{noise})"
 
     def _repr_html_(self) -> str:
         sides = zip(self.answers, self.confidences, strict=True)
-        rows = "".join(f"<tr><th>{escape(answer)}</th><td>{one._repr_html_()}</td></tr>" for answer, one in sides)
+        cells = ((escape(answer), confidence._repr_html_()) for answer, confidence in sides)
+        rows = "".join(f"<tr><th>{answer}</th><td>{distribution}</td></tr>" for answer, distribution in cells)
         noise = "" if self.noise_floor is None else f", noise floor {self.noise_floor:.2g}"
         return f"<p>{escape(self.question)}</p><table>{rows}</table><p>JSD {self.jsd:.2g} nats{noise}</p>"
 
@@ -439,8 +450,8 @@ class Result:
 
         ours = [record for record in self.all_records if record["measure"] == measure]
         if not ours:
-            there = ", ".join(dict.fromkeys(record["measure"] for record in self.all_records))
-            raise UserError(f"this run has no records of {measure!r}; it has {there}")
+            measures = ", ".join(dict.fromkeys(record["measure"] for record in self.all_records))
+            raise UserError(f"this run has no records of {measure!r}; it has {measures}")
         plain = [
             {key: value for key, value in record.items() if isinstance(value, str | int | float | bool | None)}
             | record.get("values", {})
@@ -462,7 +473,7 @@ class Result:
         name = {"likelihood": "jsd_likelihood", "tokens": "tokens_1"}.get(name, name)  # their names in version 0.1
         run = run_data(self.config, self.summary, self.all_records)
         with paper():
-            pages: Iterator[Page] = (page for one in INSTRUMENTS.values() for page in pages_of(one, run))
+            pages: Iterator[Page] = (page for instrument in INSTRUMENTS.values() for page in pages_of(instrument, run))
             if name in INSTRUMENTS:
                 pages = pages_of(INSTRUMENTS[name], run)
             elif name.startswith("tokens"):

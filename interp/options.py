@@ -260,12 +260,12 @@ def _with_given(options: T, given: Mapping[str, Any]) -> tuple[T, set[str]]:
     return type(options)(**values), used
 
 
-def identity_of(options: object) -> dict[str, Any]:
+def identity_of(options: object, may_change: Sequence[str] = MACHINE_ONLY) -> dict[str, Any]:
     """The options that decide what is measured: those that may not change while a run is continued."""
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in flat(options).items()
-        if name not in MACHINE_ONLY
+        if name not in may_change
     }
 
 

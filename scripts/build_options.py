@@ -10,7 +10,7 @@ from typing import Any
 
 from interp.cli.prompts import ShowPrompts
 from interp.pipelines.compare import Compare
-from interp.pipelines.diagnose import Diagnose
+from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.evaluation import Evaluate
 from training.__main__ import Experiment
 from training.ablation import Ablation

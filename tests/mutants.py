@@ -453,7 +453,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_prefix.py::test_copies_that_grow_side_by_side_equal_plain_forward_passes",
             "test_prefix.py::test_what_was_read_of_prompts_can_be_continued_from_any_of_their_tokens",
         ],
-        ("padding-moves-positions", "SharedPrefix.read_on", "by_node[order]", "pad + by_node[order]"),
+        ("padding-moves-positions", "_positions", "by_node[order]", "pad + by_node[order]"),
         (
             "window-one-token-wide",
             "SharedPrefix.masks",
@@ -474,7 +474,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "embeddings-in-another-order",
-            "SharedPrefix.read_on",
+            "SharedPrefix._fed",
             "torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]",
             "torch.cat([embeds[i] for i in row])",
         ),
@@ -673,6 +673,21 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
+        "interp/datasets/words.py",
+        ["test_grading.py"],
+        ("minus-five-is-five", "_is_minus", "bool(negative)", "False"),
+        ("a-mark-never-counts", "_unmarked", "unicodedata.name(character, '').startswith(MARKED)", "True"),
+        ("thousands-are-two-numbers", "words_of", "number[0].replace(',', '')", "number[0]"),
+        ("a-percentage-is-a-number", "_counts", "character in SIGNS", "character in '+<=>'"),
+    ),
+    *_of(
+        "interp/datasets/choices.py",
+        ["test_grading.py"],
+        ("the-first-letter-counts-whatever-follows", "_lettered", "_agrees(rest, index, choices)", "True"),
+        ("letter-and-text-may-differ", "_by_text", "LETTERS.find(ends[2].upper()) != matches[0]", "False"),
+        ("a-reason-may-name-others", "_lettered", "_others(rest, index, choices)", "False"),
+    ),
+    *_of(
         "interp/datasets/grading.py",
         ["test_questions.py"],
         ("right-within-a-longer-reply", "is_right", "given == normalised(answer)", "normalised(answer) in given"),
@@ -680,7 +695,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ("abbreviations-are-other-answers", "may_be_right", "_short_for_one(question, reply)", "False"),
         ("every-short-word-is-an-abbreviation", "is_short_for", "capitals or dotted", "True"),
         ("spellings-are-other-answers", "may_be_right", "SIMILAR", "1"),
-        ("minus-five-is-five", "_words", "'(?!(?<!\\\\w)-\\\\d)[^\\\\w\\\\s]|_'", "'[^\\\\w\\\\s]|_'"),
         ("the-first-choice-is-right", "is_right", "choice_index(question.answers[0], question.choices)", "0"),
     ),
     *_of(
@@ -928,8 +942,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "the-answer-is-not-hidden",
             "hidden",
-            "variants(setting, transcript, length, replacements=replacements, seen=False)",
-            "variants(setting, transcript, length, replacements=replacements, seen=False, span='tail')",
+            "replaced = [by_variant['neutral'] for by_variant in distributions(setting, length, trees, replacements)]",
+            "replaced = [reading.distribution for reading in setting.reader.readings(transcripts)]",
         ),
     ),
     *_of(
@@ -1058,7 +1072,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
-        "interp/pipelines/diagnose.py",
+        "interp/pipelines/summary.py",
         [
             "test_diagnose.py::test_the_users_own_responses_stand_in_for_the_models_answers",
             "test_diagnose.py::test_sets_of_examples_are_averaged_by_question_and_their_spread_is_shown",

@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from interp.datasets.grading import is_right, may_be_right, normalised
+from interp.datasets.grading import is_right, may_be_right
+from interp.datasets.words import normalised
 from interp.formats import FORMATS
 from interp.models.elicitation import ANSWER_TOKENS, FORKED, FORKS, Generator, Start, source_of_chance
 from interp.models.prefix import SharedPrefix

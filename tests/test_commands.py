@@ -14,7 +14,7 @@ from interp.errors import UserError
 from interp.instruments.registry import INSTRUMENTS
 from interp.models.prompts import Prompting
 from interp.options import composed, identity_of, template_arguments
-from interp.pipelines.diagnose import Diagnose
+from interp.pipelines.diagnosis import Diagnose
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "transformer_lens", "captum", "scipy", "matplotlib"}

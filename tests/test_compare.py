@@ -19,7 +19,8 @@ from interp.intervals import Estimate, difference, effect_size
 from interp.models.checkpoints import Loading, loaded_checkpoint
 from interp.options import changed, composed
 from interp.pipelines.compare import Compare, compared, diagnosed_before
-from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.diagnose import diagnosed
+from interp.pipelines.diagnosis import Diagnose
 from interp.run.runs import read_records, read_run
 from training.adapters import saved_adapter
 from training.card import _compared

@@ -16,7 +16,8 @@ from scipy.spatial.distance import jensenshannon
 
 from interp.errors import UserError
 from interp.options import composed
-from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.diagnose import diagnosed
+from interp.pipelines.diagnosis import Diagnose
 from interp.run.runs import read_records, read_run
 
 FOUR = ("jsd", "rollout", "masking", "attribution")

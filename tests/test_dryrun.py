@@ -22,7 +22,8 @@ from interp.models.checkpoints import Loading, loaded_checkpoint
 from interp.options import composed, dry_run_of, identity_of
 from interp.pipelines import elicit, evaluate
 from interp.pipelines.compare import Compare, compared
-from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.diagnose import diagnosed
+from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.evaluate import evaluated
 from interp.pipelines.evaluation import Evaluate
 from interp.run import dryrun

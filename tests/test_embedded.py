@@ -101,15 +101,22 @@ def settings(folder: Path, name: str) -> dict[str, object]:
     return json.loads((folder / name).read_text())
 
 
-def assert_two_ways_agree(source: Path, direct: Path, supported: Path) -> None:
-    """Both ways write the same weights, tokenizer and template; what else they write loads to the same model."""
+def written_both_ways(source: Path, room: Path) -> tuple[Path, Path]:
+    """What the direct and the supported way write. The direct one must not fall back on the other."""
+    direct, supported = room / "direct", room / "supported"
+    direct.mkdir(), supported.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded, "_save_supported", None)
+        embedded._save_directly(source, direct)
+    embedded._save_supported(source, supported)
+    return direct, supported
+
+
+def assert_both_load_alike(direct: Path, supported: Path) -> None:
+    """What they write beside weights, tokenizer and template loads to the same model."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    direct.mkdir(), supported.mkdir()
-    embedded._save_directly(source, direct)
-    embedded._save_supported(source, supported)
-    assert same_files(direct, supported)
     ours, theirs = (settings(folder, "config.json") for folder in (direct, supported))
     assert ours == {k: v for k, v in theirs.items() if k != "_model_name_or_path"}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -130,7 +137,9 @@ def assert_two_ways_agree(source: Path, direct: Path, supported: Path) -> None:
 
 
 def test_the_direct_way_writes_the_weights_and_tokenizer_of_the_supported_way_bit_for_bit(tiny, tmp_path):
-    assert_two_ways_agree(tiny, tmp_path / "direct", tmp_path / "supported")
+    direct, supported = written_both_ways(tiny, tmp_path)
+    assert same_files(direct, supported)
+    assert_both_load_alike(direct, supported)
 
 
 def test_rows_of_queries_and_keys_change_order_and_rows_of_values_do_not(tiny, tmp_path):
@@ -314,7 +323,9 @@ def converted():
 @pytest.mark.real_model
 def test_the_two_ways_agree_bit_for_bit_on_the_embedded_model():
     with tempfile.TemporaryDirectory() as room:
-        assert_two_ways_agree(embedded._embedded_gguf(), Path(room) / "direct", Path(room) / "supported")
+        direct, supported = written_both_ways(embedded._embedded_gguf(), Path(room))
+        assert same_files(direct, supported)
+        assert_both_load_alike(direct, supported)
 
 
 @pytest.mark.real_model

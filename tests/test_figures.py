@@ -24,7 +24,8 @@ from interp.instruments.registry import INSTRUMENTS as REGISTRY
 from interp.instruments.registry import floors_of
 from interp.measures import AnswerRecord, RolloutRecord
 from interp.options import composed
-from interp.pipelines.diagnose import Diagnose, summary_of
+from interp.pipelines.diagnosis import Diagnose
+from interp.pipelines.summary import summary_of
 from interp.run.runs import Run, averaged
 from interp.run.typed import typed
 

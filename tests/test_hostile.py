@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from test_embedded import write_tiny_gguf
 
 from interp.cli.prompts import coloured
-from interp.datasets.grading import choice_index, is_right, may_be_right, normalised
+from interp.datasets.choices import choice_index
+from interp.datasets.grading import is_right, may_be_right
 from interp.datasets.questions import fingerprint, loaded_questions
+from interp.datasets.words import normalised
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.models.checkpoints import Loading, Source, loaded_checkpoint, source_of

@@ -11,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from interp.datasets.grading import may_be_right, normalised
+from interp.datasets.grading import may_be_right
+from interp.datasets.words import normalised
 from interp.divergence import LIMIT, NEAR_ZERO, divergence, jensen_shannon
 from interp.instruments import jsd
 from interp.instruments.base import estimates

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.options import Common, Output, Prompt, changed, composed, flat
-from interp.pipelines.diagnose import Diagnose
+from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.evaluation import Evaluate
 from training.advice import Advice
 

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from interp.datasets.grading import LETTERS, choice_index, is_right, may_be_right, normalised
+from interp.datasets.choices import LETTERS, choice_index
+from interp.datasets.grading import is_right, may_be_right
 from interp.datasets.questions import fingerprint, loaded_questions, question_of_record, shuffled
+from interp.datasets.words import normalised
 from interp.errors import UserError
 from interp.records import Question
 

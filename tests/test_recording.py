@@ -13,7 +13,8 @@ from interp.errors import UserError, ran_out_of_memory
 from interp.models import check
 from interp.models.prefix import SharedPrefix
 from interp.options import composed
-from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.diagnose import diagnosed
+from interp.pipelines.diagnosis import Diagnose
 from interp.run.runs import read_records, read_run
 
 FOUR = ("jsd", "rollout", "masking", "attribution")
@@ -98,7 +99,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM
 from interp.options import composed
-from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.diagnose import diagnosed
+from interp.pipelines.diagnosis import Diagnose
 
 forward, limited = LlamaForCausalLM.forward, []
 

@@ -135,9 +135,13 @@ def test_another_configuration_is_refused_with_the_difference_and_nothing_change
 
 
 def test_a_tuple_and_the_list_that_it_becomes_on_disk_are_the_same_configuration(tmp_path):
-    for _ in range(2):
-        with Run(tmp_path, {"template_args": ("a=1", "b=2")}):
-            pass
+    with Run(tmp_path, {"template_args": ("a=1", "b=2")}) as run:
+        run.append(record(0))
+    assert json.loads((tmp_path / "config.json").read_text())["identity"] == {"template_args": ["a=1", "b=2"]}
+    with Run(tmp_path, {"template_args": ("a=1", "b=2")}) as run:
+        assert run.done == {("jsd", 0, "q0")}, "it is continued"
+    with pytest.raises(UserError, match="template_args"), Run(tmp_path, {"template_args": ("b=2", "a=1")}):
+        pass
 
 
 def _write(folder: str, started, finish, said) -> None:

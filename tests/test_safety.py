@@ -100,6 +100,10 @@ def test_pickles_beside_safetensors_are_not_opened(marker, checkpoint, adapter):
     for name in PICKLES:
         pickled(marker, checkpoint / name), pickled(marker, adapter / name)
     loaded_checkpoint(str(checkpoint), Loading(device="cpu")), loaded_checkpoint(str(adapter), Loading(device="cpu"))
+    assert not executed(marker)
+    for path in (folder / name for folder in (checkpoint, adapter) for name in PICKLES):
+        torch.load(path, weights_only=False)
+        assert executed(marker), f"the payload of {path} does not work"
 
 
 def alone(folder: Path, marker: Path) -> None:
@@ -193,7 +197,11 @@ def test_code_without_a_word_of_it_is_not_found(marker, checkpoint, open_questio
     for name in ("modeling_llama", "tokenization_llama", "configuration_llama", "conversation"):
         code(marker, checkpoint, name)
     setting = prepared(loaded_checkpoint(str(checkpoint), Loading(device="cpu")), FORMATS["ScoreNumber"])
-    setting.generator.greedy([setting.prompter.transcript(open_questions[0]).ids])
+    (continuation,) = setting.generator.greedy([setting.prompter.transcript(open_questions[0]).ids])
+    assert continuation.tokens > 0 and not executed(marker)
+    for path in checkpoint.rglob("*.py"):
+        runpy.run_path(str(path))
+        assert executed(marker), f"the payload of {path} does not work"
 
 
 PROMPT = {

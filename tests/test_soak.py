@@ -13,7 +13,8 @@ from conftest import close, keys
 from safetensors.torch import load_file
 
 from interp.options import composed
-from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.diagnose import diagnosed
+from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.evaluate import evaluated
 from interp.pipelines.evaluation import Evaluate
 from interp.run.runs import read_run

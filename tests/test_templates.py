@@ -26,7 +26,8 @@ from interp.models.shots import shot_set
 from interp.models.templates import DIRECTIVES, ChatTemplate, calendar, refuse_no_day
 from interp.models.thoughts import without_thoughts
 from interp.options import composed
-from interp.pipelines.diagnose import Diagnose, _identity
+from interp.pipelines.diagnose import _identity
+from interp.pipelines.diagnosis import Diagnose
 from interp.records import Question
 
 NUMBER = FORMATS["ScoreNumber"]

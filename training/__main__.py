@@ -16,6 +16,7 @@ from interp.run.processes import launched
 
 if TYPE_CHECKING:
     from interp.pipelines.evaluation import Evaluate
+    from training.triplets import Triplets
 
 Step = tuple[str, Callable[[], object]]
 SEEN, UNSEEN = "facts:test", "facts:unseen"
@@ -81,10 +82,9 @@ def steps(options: Experiment) -> Iterator[Step]:
     from training.advice import trained as advised
     from training.conftuner import ConfTuner
     from training.conftuner import trained as tuned
-    from training.triplets import Triplets, answers_beside, built
+    from training.triplets import answers_beside, built
 
     out, triplets = options.out, options.out / "triplets.jsonl"
-    sources = ("facts:train", str(options.data / FILES[0]))
     training = {
         "ckpt": options.ckpt,
         "device": options.device,
@@ -94,16 +94,7 @@ def steps(options: Experiment) -> Iterator[Step]:
         "held_out": options.held_out,
     }
     first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
-    triplet_options = composed(
-        Triplets,
-        ckpt=options.ckpt,
-        device=options.device,
-        data=sources,
-        apart_from=(SEEN, UNSEEN, str(options.data / FILES[1])),
-        sample=options.sample,
-        greedy_wrong=options.greedy_wrong,
-        out=triplets,
-    )
+    triplet_options = _triplet_options(options, triplets)
     yield "triplets", lambda: built(triplet_options)
     for seed in range(options.seeds):
         advice = composed(
@@ -131,6 +122,22 @@ def steps(options: Experiment) -> Iterator[Step]:
     training["updates"] = options.updates or 50
     grid = composed(Ablation, **training, triplets=triplets, n=options.n_breadth, out=out / "ablation")
     yield "ablation", lambda: reported_ablation(ablated(grid))
+
+
+def _triplet_options(options: Experiment, out: Path) -> "Triplets":
+    """The options of the building of triplets, which go to the file `out`."""
+    from training.triplets import Triplets
+
+    return composed(
+        Triplets,
+        ckpt=options.ckpt,
+        device=options.device,
+        data=("facts:train", str(options.data / FILES[0])),
+        apart_from=(SEEN, UNSEEN, str(options.data / FILES[1])),
+        sample=options.sample,
+        greedy_wrong=options.greedy_wrong,
+        out=out,
+    )
 
 
 def _evaluations(options: Experiment, seeds: Sequence[Path], methods: Sequence[Path]) -> "dict[str, Evaluate]":

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from interp.cli.command import run_as_command
+from interp.cli.command import drawing, run_as_command
 from interp.models.embedded import EMBEDDED_NAME
-from interp.options import Common, Computing, Output, Prompt, Tested, changed, dry_run_of, flat
+from interp.options import Common, Computing, Output, Prompt, Tested, changed, dry_run_of, identity_of
 from interp.pipelines.evaluate import evaluated
 from interp.pipelines.evaluation import Evaluate
 from interp.run.dryrun import DryRun
@@ -13,6 +13,7 @@ from interp.run.processes import launched
 from interp.run.runs import Record, Run, read_run
 from training.advice import Advice, Terms, trained
 from training.recipes import Around, Hyperparameters, refuse_untrainable, training_output, training_prompt
+from training.session import MACHINE_ONLY
 
 ROWS: dict[str, tuple[str, ...]] = {
     "lm": ("jsd", "margin", "sum"),
@@ -65,10 +66,6 @@ class Ablation:
         )
 
 
-MACHINE_ONLY = ("out", "device", "trust_remote_code", "report_to", "dry_run")
-"""Options that may change while a grid is continued."""
-
-
 def ablated(options: Ablation, dry: DryRun | None = None) -> Path:
     """Trains and evaluates every row; an unfinished grid in the same directory is continued.
 
@@ -83,7 +80,6 @@ def ablated(options: Ablation, dry: DryRun | None = None) -> Path:
         UserError: as the trainings and the evaluation do.
     """
     dry = dry or dry_run_of(options)
-    identity = {name: value for name, value in flat(options).items() if name not in MACHINE_ONLY}
     rows = {name: options.folder / name for name in ROWS}
     evaluation = Evaluate(
         ckpt=(options.ckpt, *map(str, rows.values())),
@@ -94,7 +90,7 @@ def ablated(options: Ablation, dry: DryRun | None = None) -> Path:
         computing=Computing(device=options.computing.device),
     )
     processes = launched(options.computing.device)
-    with Run(options.folder, identity | {"triplets": str(options.triplets)}, processes, dry, kind="ablation") as run:
+    with Run(options.folder, identity_of(options, MACHINE_ONLY), processes, dry, kind="ablation") as run:
         if dry:
             _foreseen(options, evaluation, dry)
             return options.folder
@@ -121,14 +117,7 @@ def _calibration(folder: Path) -> Record:
     return {"base": next(iter(summary["calibration"])), "calibration": summary["calibration"]}
 
 
-def _body(options: Ablation) -> None:
-    dry = dry_run_of(options)
-    folder = ablated(options, dry)
-    if launched(options.computing.device).first:
-        from figures.report import reported
-
-        reported(folder, dry=dry)
-
-
 if __name__ == "__main__":
-    run_as_command(Ablation, _body, description="Train and evaluate ADVICE with some of its terms switched off.")
+    run_as_command(
+        Ablation, drawing(ablated), description="Train and evaluate ADVICE with some of its terms switched off."
+    )

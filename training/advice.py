@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from interp.cli.command import printing, run_as_command
 from interp.errors import UserError
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import Common, Computing, Output, Prompt
-from interp.pipelines.diagnose import LeftOut
+from interp.pipelines.diagnosis import LeftOut
 from interp.run.dryrun import DryRun
 from training.recipes import (
     ADVICE_RECIPES,
@@ -18,10 +17,8 @@ from training.recipes import (
     training_output,
     training_prompt,
 )
+from training.session import Task, session
 from training.triplets import FORMATS_TRAINED, loaded_triplets
-
-if TYPE_CHECKING:
-    from training.objectives import AdviceObjective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +73,14 @@ def trained(options: Advice, dry: DryRun | None = None) -> Path:
     Raises:
         UserError: where the triplets lack a format; and as `session` does.
     """
-    from training.session import Task, session
-
     triplets = loaded_triplets(options.triplets)
     missing = [form for form in FORMATS_TRAINED if form not in {triplet.format for triplet in triplets}]
     if missing:
         raise UserError(f"--triplets {options.triplets}: none is in {', '.join(missing)}; training takes both formats")
 
-    def objective() -> "type[AdviceObjective]":
-        from training.objectives import AdviceObjective
+    from training.objectives import AdviceObjective
 
-        return AdviceObjective
-
-    return session(options, Task("advice", ADVICE_RECIPES, triplets, options.triplets, objective), dry)
+    return session(options, Task("advice", ADVICE_RECIPES, triplets, options.triplets, AdviceObjective), dry)
 
 
 if __name__ == "__main__":

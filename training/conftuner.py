@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from interp.cli.command import printing, run_as_command
 from interp.errors import UserError
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import Common, Computing, Output, Prompt
-from interp.pipelines.diagnose import LeftOut
+from interp.pipelines.diagnosis import LeftOut
 from interp.run.dryrun import DryRun
 from training.recipes import (
     CONFTUNER_RECIPES,
@@ -18,10 +17,8 @@ from training.recipes import (
     training_output,
     training_prompt,
 )
+from training.session import Task, session
 from training.triplets import FORMATS_TRAINED, loaded_answers
-
-if TYPE_CHECKING:
-    from training.objectives import ConfTunerObjective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +54,15 @@ def trained(options: ConfTuner, dry: DryRun | None = None) -> Path:
     Raises:
         UserError: where the answers lack a format, or are all right or all wrong; and as `session` does.
     """
-    from training.session import Task, session
-
     answers = loaded_answers(options.answers)
     if missing := [form for form in FORMATS_TRAINED if form not in {answer.format for answer in answers}]:
         raise UserError(f"--answers {options.answers}: none is in {', '.join(missing)}; training takes both formats")
     if len({answer.right for answer in answers}) < 2:
         raise UserError(f"--answers {options.answers}: all are {'right' if answers[0].right else 'wrong'}")
 
-    def objective() -> "type[ConfTunerObjective]":
-        from training.objectives import ConfTunerObjective
+    from training.objectives import ConfTunerObjective
 
-        return ConfTunerObjective
-
-    task = Task("conftuner", CONFTUNER_RECIPES, answers, options.answers, objective, on_adapters=True)
+    task = Task("conftuner", CONFTUNER_RECIPES, answers, options.answers, ConfTunerObjective, on_adapters=True)
     return session(options, task, dry)
 
 

@@ -416,11 +416,49 @@ def train(
     """
     model, states = objective.checkpoint.model, run.folder / STATES
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.folder / "tensorboard")
+    updates = -(-len(batches) // (recipe.accumulation * processes.count))
+    arguments = _arguments(model, updates, recipe, options, states, processes)
+    trainer = ObjectiveTrainer(objective, batches, run, processes, arguments)
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    if processes.first:
+        trainer.add_callback(Bar())
+        last_state(states)  # removes incomplete states before the other processes look for the last one
+    processes.wait()
+    unfinished = last_state(states)
+    if run.dry:
+        trainer.add_callback(Trial(run.dry, run))
+        update_part, curve_part = run.dry.named("updates"), run.dry.named("learning curve")
+        update_part.kept = int(unfinished.name.rpartition("-")[2]) if unfinished else 0
+        update_part.whole = updates
+        curve_part.kept = sum(measure == "curve" for measure, *_ in run.done)
+        curve_part.whole = 1 + math.ceil(updates / options.recipe.every)
+    trainer.add_callback(Watch(trainer, held_out, options.recipe.every, processes))
+    if unfinished:
+        refuse_unreadable(unfinished)
+    trainer.train(resume_from_checkpoint=str(unfinished) if unfinished else None)
+    if run.dry and (saved := last_state(states)):
+        size = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
+        # save_total_limit, and the one that is being written before the oldest is removed
+        run.dry.disk["states, until it is trained"] = size * min(3, 1 + updates // options.recipe.every)
+        # float16
+        run.dry.disk["the adapter"] = 2 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _arguments(
+    model: PreTrainedModel | PeftModel,
+    updates: int,
+    recipe: Recipe,
+    options: TrainingOptions,
+    states: Path,
+    processes: Processes,
+) -> TrainingArguments:
+    """Trainer's arguments for so many updates, with its states in the directory `states`."""
     arguments = TrainingArguments(
         output_dir=str(states),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=recipe.accumulation,
-        max_steps=-(-len(batches) // (recipe.accumulation * processes.count)),
+        max_steps=updates,
         learning_rate=recipe.lr,
         lr_scheduler_type="linear",
         warmup_steps=0.05,
@@ -437,28 +475,4 @@ def train(
         use_cpu=model.device.type == "cpu",
     )
     arguments._n_gpu = 1  # of several GPUs in one process Trainer would feed each a part of a row that is one
-    trainer = ObjectiveTrainer(objective, batches, run, processes, arguments)
-    for callback in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(callback)
-    if processes.first:
-        trainer.add_callback(Bar())
-        last_state(states)  # removes incomplete states before the other processes look for the last one
-    processes.wait()
-    unfinished = last_state(states)
-    if run.dry:
-        trainer.add_callback(Trial(run.dry, run))
-        updates, curve = run.dry.named("updates"), run.dry.named("learning curve")
-        updates.kept = int(unfinished.name.rpartition("-")[2]) if unfinished else 0
-        updates.whole = arguments.max_steps
-        curve.kept = sum(measure == "curve" for measure, *_ in run.done)
-        curve.whole = 1 + math.ceil(arguments.max_steps / options.recipe.every)
-    trainer.add_callback(Watch(trainer, held_out, options.recipe.every, processes))
-    if unfinished:
-        refuse_unreadable(unfinished)
-    trainer.train(resume_from_checkpoint=str(unfinished) if unfinished else None)
-    if run.dry and (saved := last_state(states)):
-        size = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
-        # save_total_limit, and the one that is being written before the oldest is removed
-        run.dry.disk["states, until it is trained"] = size * min(3, 1 + arguments.max_steps // options.recipe.every)
-        # float16
-        run.dry.disk["the adapter"] = 2 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return arguments

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from interp.errors import UserError
 from interp.options import Common, Computing, Output, Prompt, at_least, flat
-from interp.pipelines.diagnose import LeftOut
+from interp.pipelines.diagnosis import LeftOut
 
 PresetName = Literal["auto", "paper", "mistral", "small"]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -4,7 +4,7 @@ All but the objective is the same for ADVICE and ConfTuner: a `Task` names what 
 an objective."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic
 
 from interp.datasets.questions import fingerprint, loaded_questions
 from interp.errors import UserError
-from interp.options import Asked, Output, dry_run_of, flat
+from interp.options import Asked, Output, dry_run_of, identity_of
 from interp.plain import visible
 from interp.run.dryrun import DryRun
 from interp.run.processes import Processes, launched
@@ -41,8 +41,8 @@ class Task(Generic[AnyExample]):
     """All examples, before the split into training and held-out ones."""
     file: Path
     """Where they were read from."""
-    objective: "Callable[[], type[Objective[AnyExample]]]"
-    """Imports the objective, which needs torch."""
+    objective: "type[Objective[AnyExample]]"
+    """The class of its objective."""
     on_adapters: bool = False
     """Whether the checkpoint may already carry an adapter."""
 
@@ -160,9 +160,7 @@ def _trained(
     recipe = filled_in(task.recipes[preset], options)
     batches = mini_batches(train_on, recipe, options, processes.count)
     shots = options.prompt.shots_of(checkpoint.shots)
-    unchanging = {name: value for name, value in flat(options).items() if name not in MACHINE_ONLY}
-    identity = {name: str(value) if isinstance(value, Path) else value for name, value in unchanging.items()}
-    identity |= {
+    identity = identity_of(options, MACHINE_ONLY) | {
         "method": task.name,
         "preset": preset,
         "base": source.base_name,
@@ -179,12 +177,7 @@ def _trained(
         # adapter and record must both exist: a run cut off between the two is continued from its last state
         if not ((folder / WEIGHTS).exists() and any(run.records("trained"))):
             model = with_adapter(checkpoint, recipe, options.common.seed)
-            objective = task.objective()(
-                replace(checkpoint, model=model),
-                shots,
-                recipe,
-                options.prompt.prompting(),
-            )
+            objective = task.objective(replace(checkpoint, model=model), shots, recipe, options.prompt.prompting())
             train(objective, batches, held_out, recipe, options, run, processes)
             if processes.first and not dry:
                 saved_adapter(model, folder, source.base_name, source.adapter)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import tyro
 
 from interp.cli.command import printing, run_as_command
-from interp.datasets.grading import is_right, normalised
+from interp.datasets.grading import is_right
 from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixed, shuffled
+from interp.datasets.words import normalised
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.models.embedded import EMBEDDED_NAME
@@ -36,12 +37,15 @@ from interp.run.processes import launched
 from interp.run.runs import Record, Run
 
 if TYPE_CHECKING:
+    from interp.models.checkpoints import Checkpoint
     from interp.models.setting import Setting
 
 DISTINCT, GREEDY_WRONG_TRIES = 12, 24
 """For a question with a wrong greedy answer: after how many distinct answers, and after how many samples, sampling for
 a right one ends."""
 Row = TypeVar("Row")
+ASKED_IN = "ScoreNumber"
+"""The format of the prompts in which the model is asked for its answers."""
 FORMATS_TRAINED: tuple[str, ...] = ("ScoreLetter", "ScoreNumber")
 """Each triplet is written in both, as in the paper."""
 
@@ -228,26 +232,19 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
     from interp.models.checkpoints import loaded_checkpoint, source_of
 
     source = source_of(options.ckpt, remote_code=options.common.trust_remote_code)
-    from interp.models.setting import prepared, prompter_for
+    from interp.models.setting import prepared
     from interp.pipelines.elicit import asked_on_record
 
     loading = replace(loading_of(options.common, options.computing, options.engine), training=True)
     checkpoint = loaded_checkpoint(options.ckpt, loading)
     shots = options.prompt.shots_of(checkpoint.shots)
-    form = FORMATS["ScoreNumber"]
-    identity = identity_of(options) | {
-        "shots": shots,
-        "model": checkpoint.fingerprint,
-        "note": checkpoint.note,
-        "questions": fingerprint(questions),
-        "prompts": fingerprint([prompter_for(checkpoint, form, options.prompt.prompting(), shots=shots).frame]),
-    }
+    identity = _identity(options, checkpoint, questions, shots)
     with Run(
         out.with_name(f"{out.name}.run"), identity, launched(options.computing.device), dry, kind="triplets"
     ) as run:
         setting = prepared(
             checkpoint,
-            form,
+            FORMATS[ASKED_IN],
             shots=shots,
             prompting=options.prompt.prompting(),
             seed=options.common.seed,
@@ -260,32 +257,62 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
         answers = asked_on_record(run, setting, questions, free=False)  # greedy answers by the question's id
         right, missed = [q for q in questions if answers[q.id]["right"]], _missed(questions, answers, options)
         samples = _sampled(run, setting, right, missed, options)
-        from_right, greedy_wrong = (
-            list(_triplets(right, answers, samples, options.n_wrong)),
-            list(_greedy_wrong(missed, answers, samples)),
-        )
+        from_right = list(_triplets(right, answers, samples, options.n_wrong))
+        greedy_wrong = list(_greedy_wrong(missed, answers, samples))
         quantised = "" if options.engine.quantization == "none" else f" in {options.engine.quantization}"
         model = {"model": f"{source.base_name} {checkpoint.fingerprint}{quantised}"}
-        # each kept question stands in `from_right` and `greedy_wrong` once for each of FORMATS_TRAINED
         if run.processes.first:
             _write(out, [row | model for row in (*from_right, *greedy_wrong)])
             _write(answers_beside(out), [row | model for row in _graded(questions, answers)])
-        counts = {
-            "left_out_as_tested": left_out,
-            "asked": len(questions),
-            "right": len(right),
-            "kept": len(from_right) // len(FORMATS_TRAINED),
-            "without_wrong_answer": len(right) - len(from_right) // len(FORMATS_TRAINED),
-            "first_wrong_answer_branched": sum(row["sources"][0] == "branched" for row in from_right)
-            // len(FORMATS_TRAINED),
-            "vetoed": sum(samples[q.id]["vetoed"] for q in right),
-            "sampled_for_a_right_answer": len(missed),
-            "greedy_wrong": len(greedy_wrong) // len(FORMATS_TRAINED),
-        }
+        counts = {"left_out_as_tested": left_out, "asked": len(questions)}
+        counts |= _counts(right, missed, samples, from_right, greedy_wrong)
         run.write_summary({"triplets": counts})
     if run.processes.first:
         print(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
     return out
+
+
+def _identity(options: Triplets, checkpoint: "Checkpoint", questions: Sequence[Question], shots: int) -> Record:
+    """What must be equal for a run to continue: options, model, questions and prompts."""
+    from interp.models.setting import prompter_for
+
+    prompter = prompter_for(checkpoint, FORMATS[ASKED_IN], options.prompt.prompting(), shots=shots)
+    return identity_of(options) | {
+        "shots": shots,
+        "model": checkpoint.fingerprint,
+        "note": checkpoint.note,
+        "questions": fingerprint(questions),
+        "prompts": fingerprint([prompter.frame]),
+    }
+
+
+def _counts(
+    right: Sequence[Question],
+    missed: Sequence[Question],
+    samples: dict[str, Record],
+    from_right: Sequence[Record],
+    greedy_wrong: Sequence[Record],
+) -> dict[str, int]:
+    """How many questions gave triplets and how many did not.
+
+    Args:
+        right: Questions that the model answers right.
+        missed: Questions that it answers wrong and that were sampled for a right answer.
+        samples: The record of the sampled answers to each of both, by the question's id.
+        from_right: The rows of triplets from the first, a row in each of `FORMATS_TRAINED`.
+        greedy_wrong: The rows of triplets from the second, likewise.
+    """
+    kept = len(from_right) // len(FORMATS_TRAINED)
+    branched = sum(row["sources"][0] == "branched" for row in from_right)
+    return {
+        "right": len(right),
+        "kept": kept,
+        "without_wrong_answer": len(right) - kept,
+        "first_wrong_answer_branched": branched // len(FORMATS_TRAINED),
+        "vetoed": sum(samples[q.id]["vetoed"] for q in right),
+        "sampled_for_a_right_answer": len(missed),
+        "greedy_wrong": len(greedy_wrong) // len(FORMATS_TRAINED),
+    }
 
 
 def _sampled(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from interp.cli.command import drawing, run_as_command
 from interp.instruments.registry import INSTRUMENTS
-from interp.pipelines.diagnose import Diagnose, diagnosed
+from interp.pipelines.diagnose import diagnosed
+from interp.pipelines.diagnosis import Diagnose
 from interp.run.dryrun import DryRun
 
 ABOUT = "Measure answer-independence with all instruments and draw Figures 2 and 3."

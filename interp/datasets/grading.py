@@ -2,15 +2,12 @@
 
 It knows questions and replies, and nothing of models or files."""
 
-import re
-import string
-import unicodedata
-from collections.abc import Sequence
 from difflib import SequenceMatcher
 
+from interp.datasets.choices import choice_index
+from interp.datasets.words import normalised, words_of
 from interp.records import Question
 
-LETTERS = string.ascii_uppercase
 SIMILAR = 0.8
 """Two answers more alike than this (Ratcliff and Obershelp) may be spellings of one answer: "Belgrad", "Belgrade"."""
 SHORT_FORM = 5
@@ -19,40 +16,6 @@ SMALL_WORDS = frozenset(
     ("of", "and", "the", "de", "la", "le", "du", "da", "do", "di", "del", "der", "von", "for", "in")
 )
 """Words that abbreviations mostly leave out: "USA" for "United States of America"."""
-
-
-def normalised(answer: str) -> str:
-    """The form of an answer that exact match compares: no letter case, accents, punctuation, articles, doubled blanks.
-
-    Single letters in a row are one word: "U.S." is "US", "J. K. Rowling" is "J.K. Rowling". A minus sign before a digit
-    stays, unless it joins two words: "-5" is not "5", "1914-18" is "1914 18"."""
-    return re.sub(r"(?<=\b[^\W\d_]) (?=[^\W\d_]\b)", "", _words(answer))
-
-
-def _words(answer: str) -> str:
-    """`normalised` with single letters left apart."""
-    # combining marks go first: normalisation sorts them pair by pair, which takes minutes for 100,000 of them.
-    # U+0345 stays, since case folding turns it into a letter.
-    few = "".join(c for c in answer if c == "\u0345" or not unicodedata.combining(c))
-    folded = unicodedata.normalize("NFKD", few).casefold()
-    plain = "".join(c for c in folded if not unicodedata.combining(c))
-    # what is neither word nor blank becomes a blank, but for a minus sign that precedes a digit and follows no word
-    words = re.sub(r"(?!(?<!\w)-\d)[^\w\s]|_", " ", plain.replace("\u2212", "-")).split()
-    # an answer of articles alone ("A") keeps them
-    return " ".join(word for word in words if word not in ("a", "an", "the")) or " ".join(words)
-
-
-def choice_index(reply: str, choices: Sequence[str]) -> int | None:
-    """Index of the choice that `reply` names by letter ("B", "b.", "B. text") or by its whole text; None if neither."""
-    text = reply.strip()
-    lettered = re.fullmatch(r"\(?([A-Za-z])(?:[).:]\s*(.*))?", text, re.DOTALL)
-    if lettered and (index := LETTERS.find(lettered[1].upper())) < len(choices):
-        rest = normalised(lettered[2] or "")  # the text after the letter, which must not name another choice
-        if not rest or rest == normalised(choices[index]):
-            return index
-    matches = [i for i, choice in enumerate(choices) if choice.strip() == text]  # signs tell "x + 1" from "x - 1"
-    matches = matches or [i for i, choice in enumerate(choices) if normalised(choice) == normalised(text)]
-    return matches[0] if text and len(matches) == 1 else None
 
 
 def is_right(question: Question, reply: str) -> bool:
@@ -77,7 +40,7 @@ def may_be_right(question: Question, reply: str) -> bool:
         answer = normalised(text)
         if not answer:
             continue
-        contained = given and (_holds(_words(reply), _words(text)) or _holds(_words(text), _words(reply)))
+        contained = given and (_holds(words_of(reply), words_of(text)) or _holds(words_of(text), words_of(reply)))
         # the reply is longer than the answer here, for equal ones are right; a further digit makes another number
         begins = len(answer) > 3 and given.startswith(answer) and not given.removeprefix(answer)[0].isdigit()
         numbers = given.isdigit() and answer.isdigit()  # 1914 and 1915 look alike and are different answers
@@ -111,13 +74,13 @@ def is_short_for(short: str, long: str) -> bool:
     An abbreviation is the initials ("usa") or words cut short ("St. Paul"). Where `short` looks like an abbreviation,
     it may also be some of the letters, in their order, from the beginning of a word on ("PA", "Pa", "Calif."). It looks
     like one where it has at most two letters, or at most `SHORT_FORM` in capitals or before a full stop."""
-    letters, words = normalised(short).replace(" ", ""), _words(long).split()
+    letters, words = normalised(short).replace(" ", ""), words_of(long).split()
     if not letters.isalpha() or not words:
         return False
     if letters in _initials(long) or letters in normalised(long).split():  # "DC" in "Washington, D.C."
         return True
-    pairs = list(zip(_words(short).split(), words, strict=False))
-    if len(pairs) == len(words) == len(_words(short).split()) > 1:  # several words each, as many in both
+    pairs = list(zip(words_of(short).split(), words, strict=False))
+    if len(pairs) == len(words) == len(words_of(short).split()) > 1:  # several words each, as many in both
         return all(word == long_word or _cut_short(word, long_word) for word, long_word in pairs)
     bare = short.strip()
     capitals = "".join(c for c in bare if c.isalpha()).isupper()
@@ -134,7 +97,7 @@ def is_short_for(short: str, long: str) -> bool:
 
 def _initials(text: str) -> set[str]:
     """The first letters of a text's words, with and without `SMALL_WORDS`; none of a single word."""
-    words = _words(text).split()
+    words = words_of(text).split()
     large = [word for word in words if word not in SMALL_WORDS]
     return {"".join(word[0] for word in kept) for kept in (words, large) if len(kept) > 1}
 

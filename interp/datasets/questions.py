@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from interp.datasets.grading import LETTERS, normalised
+from interp.datasets.choices import LETTERS
+from interp.datasets.words import normalised
 from interp.errors import UserError
 from interp.plain import plain_json
 from interp.records import Question

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from interp.instruments.base import Instrument, Metric, without_options
 from interp.instruments.floor import READINGS
-from interp.records import ConfidenceDistribution, Span, Transcript
+from interp.records import ConfidenceDistribution, Transcript
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
@@ -91,9 +91,8 @@ def variants(
     replacements: Iterable[str] = (),
     knockouts: Sequence[str] = (),
     seen: bool = True,
-    span: Span = "answer",
 ) -> Variants:
-    """The transcript as it is ("seen"), with a span replaced, and under attention knockouts, in one tree.
+    """The transcript as it is ("seen"), with the answer replaced, and under attention knockouts, in one tree.
 
                     ┌ answer ─ tail ─┬ last ─ levels      seen
     question ───────┤        │       └ last ─ levels      confidence_to_answer: these do not see the answer
@@ -107,7 +106,6 @@ def variants(
         replacements: the names of the replacements.
         knockouts: the names of the knockouts, of `KNOCKOUTS`; they need `seen`.
         seen: the transcript as it is is among the variants.
-        span: what is replaced or hidden.
 
     Returns:
         The variants by the names "seen", those of the replacements and those of the knockouts.
@@ -115,7 +113,7 @@ def variants(
     from interp.models.tree import TokenTree
 
     tree, ids = TokenTree(), transcript.ids[length:]
-    positions = [i - length for i in transcript.positions(span)]  # of the span, in `ids`
+    positions = [i - length for i in transcript.positions("answer")]  # of the answer, in `ids`
     first, after = positions[0], positions[-1] + 1
     path = tree.insert(ids if seen else ids[:first])  # the node of each token
     paths = {"seen": path} if seen else {}

@@ -5,7 +5,8 @@ The confidence is the sum of what the group's members state, or their number, ov
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from interp.datasets.grading import choice_index, normalised
+from interp.datasets.choices import choice_index
+from interp.datasets.words import normalised
 from interp.formats import ConfidenceFormat
 from interp.methods.base import Answered, Asking, Draws, Method, Score, Verdict
 from interp.methods.default import spoken

@@ -241,58 +241,45 @@ class SharedPrefix:
             UserError: where the model's head cannot be read in float32, or where a layer with a knockout of its own
                 does not exist.
         """
-        # A row of two trees a1 - a2 - A3 and b1 - B2, padded on the left to the width of the longest row. Capitals are
-        # nodes that are read. Tree a continues 4 columns of the cache, tree b only the first 2:
-        #
-        #     cache columns | pad pad a1 a2 b1 A3 B2
-        #     positions     |  0   0  4  5  2  6  3
-        #
         orders = [row_layout(row, trees, reads) for row in rows]  # per row: [nodes], place in the row -> node
-        width, cached = max(map(len, orders)), columns.shape[1]
-        device = self.model.device
-        positions = np.zeros((len(rows), width), dtype=np.int64)  # [rows, width]; padding may have any position
-        ids = np.zeros((len(rows), width), dtype=np.int64)  # [rows, width]
-        embed_rows: list[Tensor] = []
-        places: dict[int, tuple[int, np.ndarray]] = {}
-        for row_number, (row, order) in enumerate(zip(rows, orders, strict=True)):
-            pad, sizes = width - len(order), [len(trees[i].tokens) for i in row]
-            # a node stands as far behind what its tree continues as it is deep: siblings share a position
-            by_node = np.concatenate([seen_before[i].sum() + np.array(trees[i].depths, dtype=np.int64) for i in row])
-            positions[row_number, pad:] = by_node[order]
-            ids[row_number, pad:] = np.concatenate([trees[i].tokens for i in row])[order]
-            # argsort inverts the order: node -> place; the new columns come after those of the cache
-            tree_columns = np.split(cached + pad + np.argsort(order), np.cumsum(sizes)[:-1])  # per tree: [nodes]
-            places |= {i: (row_number, nodes) for i, nodes in zip(row, tree_columns, strict=True)}
-            if embeds is not None:
-                row_embeds = torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]  # [nodes, width]
-                # padding is seen by no node; any embedding will do
-                embed_rows.append(torch.cat([row_embeds[:1].expand(pad, -1), row_embeds]))
-        columns = np.concatenate([columns, positions], axis=1)  # [rows, cached + width]: positions of all keys
-        inputs = (
-            {"inputs_embeds": torch.stack(embed_rows)}
-            if embed_rows
-            else {"input_ids": torch.from_numpy(ids).to(device)}
-        )
-        most_reads = max(sum(len(reads[i]) for i in row) for row in rows)
         packed = [[(trees[i], seen_before[i]) for i in row] for row in rows]
+        positions = _positions(packed, orders)
+        places = _places(rows, trees, orders, columns.shape[1])
+        most_reads = max(sum(len(reads[i]) for i in row) for row in rows)
+        columns = np.concatenate([columns, positions], axis=1)  # [rows, cached + width]: positions of all keys
         with self._masks_of_layers(packed, orders, positions, columns):
             prediction = next_token(
                 self.model,
-                **inputs,
+                **self._fed(rows, trees, orders, embeds),
                 attention_mask=self.masks(batch_sight(packed, orders), positions, columns),
-                position_ids=torch.from_numpy(positions).to(device),
+                position_ids=torch.from_numpy(positions).to(self.model.device),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=most_reads,
             )
-        predictions: dict[int, NextToken] = {}
-        for row_number, row in enumerate(rows):
-            counts = [len(reads[i]) for i in row]
-            # prediction.hidden is [rows, most_reads, width]: a row that reads fewer nodes has them at its end
-            parts = prediction.hidden[row_number, most_reads - sum(counts) :].split(counts)  # per tree: [reads, width]
-            predictions |= {i: NextToken(prediction.head, part) for i, part in zip(row, parts, strict=True)}
-        indices = range(len(trees))
-        return Forest(cache, columns, [places[i] for i in indices], [predictions[i] for i in indices])
+        return Forest(cache, columns, places, _by_tree(prediction, rows, reads, most_reads))
+
+    def _fed(
+        self,
+        rows: Sequence[Sequence[int]],
+        trees: Sequence[TokenTree],
+        orders: Sequence[np.ndarray],
+        embeds: Sequence[Tensor] | None,
+    ) -> dict[str, Tensor]:
+        """What the model is fed: token ids [rows, places], or embeddings [rows, places, width]; see `read_on`."""
+        device = self.model.device
+        longest = max(map(len, orders))
+        if embeds is None:
+            ids = np.zeros((len(rows), longest), dtype=np.int64)  # [rows, places]
+            for row_number, (row, order) in enumerate(zip(rows, orders, strict=True)):
+                ids[row_number, longest - len(order) :] = np.concatenate([trees[i].tokens for i in row])[order]
+            return {"input_ids": torch.from_numpy(ids).to(device)}
+        embed_rows: list[Tensor] = []
+        for row, order in zip(rows, orders, strict=True):
+            row_embeds = torch.cat([embeds[i] for i in row])[torch.from_numpy(order).to(device)]  # [nodes, width]
+            # padding is seen by no node; any embedding will do
+            embed_rows.append(torch.cat([row_embeds[:1].expand(longest - len(order), -1), row_embeds]))
+        return {"inputs_embeds": torch.stack(embed_rows)}
 
     def masks(self, seen: np.ndarray, positions: np.ndarray, columns: np.ndarray) -> Tensor | dict[str, Tensor]:
         """The float masks that the model takes: 0 where a token is seen, the lowest number where it is not.
@@ -415,6 +402,52 @@ class PromptsRead:
         """The columns of a prompt's first `length` tokens, [columns], bool."""
         columns: np.ndarray = self.seen[prompt] & (self.columns[self.rows[prompt]] < length)
         return columns
+
+
+def _positions(packed: Sequence[Sequence[Standing]], orders: Sequence[np.ndarray]) -> np.ndarray:
+    """The position of each place of each row, [rows, places]; rows are padded on the left to the longest one.
+
+    A row of two trees a1 - a2 - A3 and b1 - B2. Capitals are nodes that are read. Tree a continues 4 columns of the
+    cache, tree b only the first 2:
+
+        cache columns | pad pad a1 a2 b1 A3 B2
+        positions     |  0   0  4  5  2  6  3
+    """
+    longest = max(map(len, orders))
+    positions = np.zeros((len(packed), longest), dtype=np.int64)  # padding may have any position
+    for row_number, (row, order) in enumerate(zip(packed, orders, strict=True)):
+        # a node stands as far behind what its tree continues as it is deep: siblings share a position
+        by_node = np.concatenate([seen.sum() + np.array(tree.depths, dtype=np.int64) for tree, seen in row])
+        pad = longest - len(order)
+        positions[row_number, pad:] = by_node[order]
+    return positions
+
+
+def _places(
+    rows: Sequence[Sequence[int]], trees: Sequence[TokenTree], orders: Sequence[np.ndarray], cached: int
+) -> list[tuple[int, np.ndarray]]:
+    """For each tree its row, and the column of each of its nodes, [nodes], in a cache that had `cached` columns."""
+    longest = max(map(len, orders))
+    places: dict[int, tuple[int, np.ndarray]] = {}
+    for row_number, (row, order) in enumerate(zip(rows, orders, strict=True)):
+        first, sizes = cached + longest - len(order), [len(trees[i].tokens) for i in row]
+        # argsort inverts the order: node -> place; the new columns come after those of the cache and the padding
+        tree_columns = np.split(first + np.argsort(order), np.cumsum(sizes)[:-1])  # per tree: [nodes]
+        places |= {i: (row_number, nodes) for i, nodes in zip(row, tree_columns, strict=True)}
+    return [places[i] for i in range(len(trees))]
+
+
+def _by_tree(
+    prediction: NextToken, rows: Sequence[Sequence[int]], reads: Sequence[Sequence[int]], most_reads: int
+) -> list[NextToken]:
+    """For each tree what comes next after its nodes in `reads`, [reads], from what comes next in each row."""
+    predictions: dict[int, NextToken] = {}
+    for row_number, row in enumerate(rows):
+        counts = [len(reads[i]) for i in row]
+        # prediction.hidden is [rows, most_reads, width]: a row that reads fewer nodes has them at its end
+        parts = prediction.hidden[row_number, most_reads - sum(counts) :].split(counts)  # per tree: [reads, width]
+        predictions |= {i: NextToken(prediction.head, part) for i, part in zip(row, parts, strict=True)}
+    return [predictions[i] for i in range(len(reads))]
 
 
 def forest_logits(forest: Forest) -> Tensor:

@@ -371,12 +371,31 @@ class ConfidenceReader:
                 level_ends[-1].append(len(ends))
                 fillers.append((row(nodes[-1]), token, len(ends)))
                 ends.append(row(tree.insert((token,), nodes[-1])[-1]))
+        before_path = len(transcript.ids) - len(path)  # position i of the transcript is path[i - before_path]
+        answer = [(row(path[i - 1 - before_path]), transcript.ids[i]) for i in spoken]
+        return self._in_tensors(edges, fillers, ends, level_ends, answer)
+
+    def _in_tensors(
+        self,
+        edges: Sequence[tuple[int, int, int]],
+        fillers: Sequence[tuple[int, int, int]],
+        ends: Sequence[int],
+        level_ends: Sequence[list[int]],
+        answer: Sequence[tuple[int, int]],
+    ) -> LevelPlan:
+        """The plan with its numbers in tensors.
+
+        Args:
+            edges: Row, token and level of each token of each level.
+            fillers: Row, token and place among the ends of each filler.
+            ends: The rows after which a level's line may end.
+            level_ends: For each level its places among the ends, as many as it has.
+            answer: Row and token of each token of the answer.
+        """
         most_ends = max(map(len, level_ends), default=0)
         padded = [ends_of_level + [-1] * (most_ends - len(ends_of_level)) for ends_of_level in level_ends]
         edge_rows, edge_tokens, edge_levels = self._columns(edges, 3)
         filler_rows, filler_tokens, filler_ends = self._columns(fillers, 3)
-        before_path = len(transcript.ids) - len(path)  # position i of the transcript is path[i - before_path]
-        answer = [(row(path[i - 1 - before_path]), transcript.ids[i]) for i in spoken]
         answer_rows, answer_tokens = self._columns(answer, 2)
         return LevelPlan(
             edge_rows,

@@ -179,27 +179,33 @@ def prepared(
     prompter = prompter_for(checkpoint, confidence, prompting, shots=shots, shot_seed=shot_seed, choices=choices)
     for note in notes(checkpoint, prompter):
         _say(note)
-    shared_prefix, ends = prompter.shared_prefix if read_shared_prefix else (), stops(checkpoint, prompter)
+    shared_prefix = prompter.shared_prefix if read_shared_prefix else ()
+    setting = _unchecked(checkpoint, prompter, prompting, shared_prefix, batch_tokens)
+    setting = replace(setting, pool=tuple(pool), seed=seed)
+    if not read_shared_prefix:
+        return setting
+    return replace(setting, check=check or engine_checked(setting, long=check_long))
+
+
+def _unchecked(
+    checkpoint: Checkpoint, prompter: Prompter, prompting: Prompting, shared_prefix: Sequence[int], batch_tokens: int
+) -> Setting:
+    """A setting whose model has read a shared prefix; whether the engine agrees with the model is not known yet.
+
+    Raises:
+        UserError: where the architecture cannot be read with a shared prefix, or two levels cannot be told apart.
+    """
+    ends = stops(checkpoint, prompter)
     with readable(checkpoint.model):
         prefix = SharedPrefix(checkpoint.model, shared_prefix, batch_tokens=batch_tokens)
     reader = ConfidenceReader(prefix, prompter, ends, prompting.levels)
     reader.levels_of(prompter.transcript(PROBE, "x"))  # refuses indistinguishable levels before anything is measured
-    setting = Setting(
-        checkpoint,
-        prompter,
+    generator = Generator(
         prefix,
-        reader,
-        Generator(
-            prefix,
-            prompter,
-            ends,
-            turn_ends(checkpoint, prompter),
-            checkpoint.eos_ids,
-            reply_tokens=prompting.reply_tokens,
-        ),
-        tuple(pool),
-        seed,
+        prompter,
+        ends,
+        turn_ends(checkpoint, prompter),
+        checkpoint.eos_ids,
+        reply_tokens=prompting.reply_tokens,
     )
-    if not read_shared_prefix:
-        return setting
-    return replace(setting, check=check or engine_checked(setting, long=check_long))
+    return Setting(checkpoint, prompter, prefix, reader, generator)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from interp.datasets.grading import LETTERS
+from interp.datasets.choices import LETTERS
 from interp.errors import UserError
 from interp.formats import ConfidenceFormat
 

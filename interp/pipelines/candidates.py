@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from interp.datasets.grading import LETTERS, may_be_right, normalised
+from interp.datasets.choices import LETTERS
+from interp.datasets.grading import may_be_right
+from interp.datasets.words import normalised
 from interp.measures import CandidateAnswers
 from interp.models.elicitation import Branch, Continuation, Start, source_of_chance
 from interp.records import Question, Source

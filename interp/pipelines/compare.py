@@ -30,7 +30,8 @@ from interp.options import (
     loading_of,
     refuse_sets_of_nothing,
 )
-from interp.pipelines.diagnose import Diagnose, LeftOut, OfInstruments, diagnosed, instrument_options, refuse_unfit
+from interp.pipelines.diagnose import diagnosed, refuse_unfit
+from interp.pipelines.diagnosis import Diagnose, LeftOut, OfInstruments, instrument_options
 from interp.pipelines.elicit import WrongAnswers
 from interp.pipelines.evaluate import evaluated, short_names
 from interp.pipelines.evaluation import Evaluate

@@ -4,124 +4,26 @@ The module names no single instrument but through the registry, and it draws no 
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
-from functools import cache
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING
 
 from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixed, shuffled
 from interp.errors import UserError
-from interp.instruments.registry import INSTRUMENTS, floors_of, renamed, repeated_by, with_old_keys
-from interp.measures import AnswerRecord, DivergenceRecord, SampleRecord
-from interp.models.embedded import EMBEDDED_NAME
-from interp.options import (
-    Asked,
-    Common,
-    Computing,
-    Engine,
-    Output,
-    Prompt,
-    Replies,
-    Sampling,
-    changed,
-    dry_run_of,
-    identity_of,
-    loading_of,
-    name_of,
-    refuse_sets_of_nothing,
-    refuse_unknown,
-)
+from interp.instruments.registry import INSTRUMENTS, repeated_by
+from interp.options import changed, dry_run_of, identity_of, loading_of, refuse_sets_of_nothing
+from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.elicit import Wanted, WrongAnswers, read_again, selected_cases
+from interp.pipelines.summary import summary_of
 from interp.records import Question
 from interp.run.dryrun import DryRun
 from interp.run.processes import launched
 from interp.run.recording import recorded
-from interp.run.runs import Record, Run, averaged, nested, read_run
-from interp.run.typed import typed
+from interp.run.runs import Record, Run, read_run
 
 if TYPE_CHECKING:
     from interp.models.checkpoints import Checkpoint
     from interp.models.setting import Case, Setting
-
-
-@cache
-def _of_instruments() -> type:
-    """The type of a group that holds the options of each instrument, by the instrument's name.
-
-    Raises:
-        UserError: for another package's instrument whose name or option cannot be one here.
-    """
-    own = (Diagnose, Asked, Prompt, Replies, WrongAnswers, Sampling, LeftOut, Output, Common, Computing, Engine)
-    taken = {one.name for group in own for one in fields(group)}
-    for name, instrument in INSTRUMENTS.items():
-        if not name.isidentifier():
-            raise UserError(
-                f"the instrument {name!r}: its name must be an identifier, such as {name.replace('-', '_')!r}"
-            )
-        names = {one.name for one in fields(instrument.options)}
-        if twice := sorted(names & taken):
-            raise UserError(f"the instrument {name!r}: its option {twice[0]!r} is one of another instrument or command")
-        taken |= names
-    groups = [(name, one.options, field(default_factory=one.options)) for name, one in INSTRUMENTS.items()]
-    return make_dataclass("OfInstruments", groups, frozen=True, namespace={"__doc__": "Of single instruments."})
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """Which instruments run."""
-
-    leave_out: Annotated[tuple[str, ...], name_of(INSTRUMENTS, several=True)] = ()
-    """Instruments that are not run: rollout where layers hide their attention, attribution where time is short."""
-
-    def __post_init__(self) -> None:
-        for name in self.leave_out:
-            refuse_unknown("leave-out", name, INSTRUMENTS)
-
-    def chosen(self, names: Sequence[str]) -> list[str]:
-        """Those of `names` that are run.
-
-        Raises:
-            UserError: where no instrument is left.
-        """
-        kept = [name for name in names if name not in self.leave_out]
-        if not kept:
-            raise UserError(f"--leave-out {' '.join(self.leave_out)}: no instrument is left")
-        return kept
-
-
-def instrument_options() -> Any:
-    """The options of every instrument at their defaults."""
-    return _of_instruments()()
-
-
-OfInstruments = Annotated[Any, tyro.conf.arg(constructor_factory=_of_instruments)]
-"""A group of options for each instrument."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Diagnose:
-    """Measure answer-independence."""
-
-    ckpt: str = EMBEDDED_NAME
-    """The embedded model, a directory, a .gguf file, a hub id (name@revision), or a directory with a LoRA adapter."""
-    cases: Path | None = None
-    """An earlier run, of another checkpoint, whose questions with their right and wrong answers are measured: the
-    numbers of both are then paired."""
-    asked: Asked = field(default_factory=Asked)
-    prompt: Prompt = field(default_factory=Prompt)
-    replies: Replies = field(default_factory=Replies)
-    wrong_answers: WrongAnswers = field(default_factory=WrongAnswers)
-    instruments: LeftOut = field(default_factory=LeftOut)
-    of_instruments: OfInstruments = field(default_factory=instrument_options)
-    output: Output = field(default_factory=Output)
-    common: Common = field(default_factory=Common)
-    computing: Computing = field(default_factory=Computing)
-    engine: Engine = field(default_factory=Engine)
-
-    def __post_init__(self) -> None:
-        refuse_sets_of_nothing(self.prompt.shot_sets, self.prompt.shots)
 
 
 def diagnosed(
@@ -150,9 +52,8 @@ def diagnosed(
         UserError: where options, data, checkpoint and instruments do not fit each other, or no question is answered
             right.
     """
-    dry, names = dry or dry_run_of(options), options.instruments.chosen(instruments)
-    seed, data = options.common.seed, options.asked.data
-    questions = shuffled(loaded_questions(data), seed) if questions is None else list(questions)
+    dry, names, data = dry or dry_run_of(options), options.instruments.chosen(instruments), options.asked.data
+    questions = shuffled(loaded_questions(data), options.common.seed) if questions is None else list(questions)
     refuse_mixed(questions, data)
     if questions[0].choices and options.wrong_answers.candidates > min(len(q.choices) for q in questions):
         options = _without_candidates(options, questions)
@@ -169,13 +70,7 @@ def diagnosed(
     folder = options.output.out or Path("results") / command
     with Run(folder, identity, launched(options.computing.device), dry) as run:
         settings = _settings(options, checkpoint, questions, shots)
-        if options.cases:
-            _take_over(run, options.cases, settings[0])
-        wanted = Wanted(options.ckpt, data, options.asked.n, options.replies.free, options.wrong_answers, seed)
-        sample = any(INSTRUMENTS[name].needs_wrong_answers for name in names)
-        cases = selected_cases(run, settings[0], questions, wanted, sample=sample, taken_over=options.cases is not None)
-        if run.dry and options.cases:
-            run.dry.forget("answers", "wrong answers")
+        cases = _cases(run, settings[0], questions, names, options)
         # floors first: an instrument may need the repeated reading
         for repeated in repeated_by(names):
             read_again(run, (repeated.name, 0), repeated, settings[0], cases, repeated.label)
@@ -185,6 +80,21 @@ def diagnosed(
         if run.dry is None:
             run.write_summary(summary_of(run, names, _model(settings[0]), options))
     return folder
+
+
+def _cases(
+    run: Run, setting: "Setting", questions: Sequence[Question], instruments: Sequence[str], options: Diagnose
+) -> "list[Case]":
+    """The cases that the instruments measure; their answers are asked for, or taken over from an earlier run."""
+    if options.cases:
+        _take_over(run, options.cases, setting)
+    data, n, free = options.asked.data, options.asked.n, options.replies.free
+    wanted = Wanted(options.ckpt, data, n, free, options.wrong_answers, options.common.seed)
+    sample = any(INSTRUMENTS[name].needs_wrong_answers for name in instruments)
+    cases = selected_cases(run, setting, questions, wanted, sample=sample, taken_over=options.cases is not None)
+    if run.dry and options.cases:
+        run.dry.forget("answers", "wrong answers")
+    return cases
 
 
 def _settings(
@@ -319,68 +229,4 @@ def _model(setting: "Setting") -> Record:
         "note": checkpoint.note,
         "dtype": dtype,
         "check": asdict(setting.check) if setting.check else None,
-    }
-
-
-def summary_of(run: Run, instruments: Sequence[str], model: Record, options: Diagnose) -> Record:
-    """The content of summary.json.
-
-    Args:
-        run: its records are complete.
-        instruments: the names of those that ran.
-        model: what the summary says about the model.
-        options: those of the diagnosis.
-
-    Returns:
-        Every number of the run with its interval, its count and what was left out.
-    """
-    # transcripts are by far the largest part of the answers' records, and not kept
-    answers = [replace(typed(AnswerRecord, record), transcript=None) for record in run.records("answer")]
-    flat: dict[str, object] = {
-        **{f"model.{name}": value for name, value in model.items()},
-        "data.name": options.asked.data,
-        "data.asked": len(answers),
-        "data.right": sum(answer.right for answer in answers),
-        "data.unanswered": sum(answer.answer is None for answer in answers),
-        "data.unparsed": sum(answer.parsed is False for answer in answers),
-        **_wrong_answers(run, options),
-        "format": options.asked.format,
-    }
-    floors = floors_of(list(run.all_records()))
-    flat |= {key: estimate.as_record() for key, estimate in floors.items()}
-    sets, spread = options.prompt.shot_sets, dict[str, Record]()
-    for name in instruments:
-        instrument, records = INSTRUMENTS[name], list[Record]()
-        floored = True  # all records of an instrument have the same options, so the last one decides
-        for record in run.records(name):
-            # records are read one by one, and only this much of each is kept
-            records.append({key: record[key] for key in ("set", "id", "values")})
-            floored = instrument.has_floor(record)
-        estimates = instrument.estimates(averaged(records), floors, floored=floored)
-        flat |= {key: estimate.as_record() for key, estimate in estimates.items()}
-        for number in range(sets) if sets > 1 else ():
-            of_set = instrument.estimates([record for record in records if record["set"] == number], {})
-            for key in estimates:
-                value = of_set[key].value if key in of_set else None
-                spread.setdefault(key, {"values": []})["values"].append(value)
-    summary = nested(with_old_keys(flat)) | {"renamed": {old: new for old, new in renamed().items() if new in flat}}
-    if spread:
-        summary["shot_sets"] = with_old_keys(spread)
-    return summary
-
-
-def _wrong_answers(run: Run, options: Diagnose) -> Record:
-    """Where wrong answers came from, how many questions have no wrong answer, and how many have no sampled one."""
-    from interp.pipelines.candidates import sampled_wrong
-
-    samples = [typed(SampleRecord, record) for record in run.records("sample")]
-    wrong, chosen = options.wrong_answers.wrong, any("choice" in sample.sources for sample in samples)
-    if wrong == "distractor" and not chosen:
-        divergences = (typed(DivergenceRecord, record) for record in run.records("jsd"))
-        without = sum(not record.answers.get("foil") for record in divergences if record.set == 0)
-        return {"data.wrong_answers": wrong, "data.without_wrong_answer": without}
-    return {
-        "data.wrong_answers": "choice" if chosen else wrong,
-        "data.without_wrong_answer": sum(not (sample.wrong or sample.branched) for sample in samples),
-        "data.without_sampled_wrong_answer": sum(not sampled_wrong(vars(sample)) for sample in samples),
     }

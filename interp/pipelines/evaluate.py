@@ -4,13 +4,13 @@ Every method's askings are put to every checkpoint, and their records kept; `cal
 methods the module knows only `given`, and the asking that can be read together with the answers."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from interp.datasets.grading import normalised
 from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixed, shuffled
+from interp.datasets.words import normalised
 from interp.errors import UserError
 from interp.formats import FORMATS, ConfidenceFormat
 from interp.instruments.floor import READINGS
@@ -74,21 +74,7 @@ def evaluated(
     }
     parts = {name: _parts(questions, options) for name, questions in data.items()}
     names = short_names("ckpt", options.ckpt)
-    if options.asks_a_model:
-        from interp.models.checkpoints import source_of
-
-        # a checkpoint that is still to be trained has the presets of the first
-        existing = {name: options.ckpt[0] if ckpt in to_come else ckpt for name, ckpt in names.items()}
-        code = options.common.trust_remote_code
-        presets = {
-            name: held[ckpt].shots if ckpt in held else source_of(ckpt, remote_code=code).shots
-            for name, ckpt in existing.items()
-        }
-        shots = {name: options.prompt.shots_of(preset) for name, preset in presets.items()}
-        for count in shots.values():
-            refuse_sets_of_nothing(options.prompt.shot_sets, count)
-    else:
-        names, shots = {}, {}
+    names, shots = (names, _shots(names, options, to_come, held)) if options.asks_a_model else ({}, {})
     identity = identity_of(options) | {
         "shots": shots,
         "questions": {name: fingerprint(questions) for name, questions in data.items()},
@@ -100,14 +86,7 @@ def evaluated(
         dry,
         kind="evaluate",
     ) as run:
-        sets = range(options.prompt.shot_sets)
-        cells = [
-            Cell(name, data_name, format_name, number)
-            for name in names
-            for number in sets
-            for data_name in data
-            for format_name in options.tested.formats
-        ]
+        cells = _cells(names, data, options)
         _gather(run, cells, data, options)
         missing = [cell for cell in cells if not _complete(run, cell, data[cell.data], options)]
         if missing := [cell for cell in missing if names[cell.checkpoint] not in to_come]:
@@ -158,6 +137,40 @@ def _questions(data: str, options: Evaluate, held: Sequence[Question] | None) ->
     if brought and bare:
         raise UserError(f"--methods {brought}: question {bare!r} of {data} lacks response or confidence")
     return questions
+
+
+def _shots(
+    names: dict[str, str], options: Evaluate, to_come: Sequence[str], held: "Mapping[str, Checkpoint]"
+) -> dict[str, int]:
+    """How many worked examples each checkpoint is asked with, by its short name.
+
+    Raises:
+        UserError: where a checkpoint does not exist, or several sets of no examples are asked for.
+    """
+    from interp.models.checkpoints import source_of
+
+    # a checkpoint that is still to be trained has the presets of the first
+    existing = {name: options.ckpt[0] if ckpt in to_come else ckpt for name, ckpt in names.items()}
+    code = options.common.trust_remote_code
+    presets = {
+        name: held[ckpt].shots if ckpt in held else source_of(ckpt, remote_code=code).shots
+        for name, ckpt in existing.items()
+    }
+    shots = {name: options.prompt.shots_of(preset) for name, preset in presets.items()}
+    for count in shots.values():
+        refuse_sets_of_nothing(options.prompt.shot_sets, count)
+    return shots
+
+
+def _cells(names: Collection[str], data: Collection[str], options: Evaluate) -> list[Cell]:
+    """The cells of checkpoints and data sets, given by their short names, in the order in which they are asked."""
+    return [
+        Cell(name, data_name, format_name, number)
+        for name in names
+        for number in range(options.prompt.shot_sets)
+        for data_name in data
+        for format_name in options.tested.formats
+    ]
 
 
 def _parts(questions: list[Question], options: Evaluate) -> dict[str, list[Question]]:

@@ -236,17 +236,16 @@ class DryRun:
         for name in names:
             self.parts.pop(f"{self._within}{name}", None)
 
-    def repeat(self, name: str, named: str, times: int = 2) -> None:
-        """Renames a part, if there is one, and multiplies how often the whole run repeats it.
+    def repeat(self, name: str, named: str) -> None:
+        """Renames a part, if there is one, and doubles how often the whole run repeats it.
 
         Args:
             name: the part's present name.
             named: its new name.
-            times: the factor.
         """
         self.parts = {named if key == name else key: part for key, part in self.parts.items()}
         if part := self.parts.get(named):
-            part.name, part.times = named, part.times * times
+            part.name, part.times = named, 2 * part.times
 
     @property
     def seconds(self) -> int | float:

@@ -1,0 +1,91 @@
+"""Which choice of a question a reply names: by its letter, however decorated, by its text, or by both where they agree.
+
+A reply that names none or several names nothing: it is never guessed at. The module knows texts, and no model."""
+
+import re
+import string
+import unicodedata
+from collections.abc import Sequence
+
+from interp.datasets.words import normalised
+
+LETTERS = string.ascii_uppercase
+LEAD = re.compile(
+    r"(?:(?:so|therefore|thus|hence|final|my|the|correct|right|best|most likely|answer|choice|option|letter|response"
+    r"|is|it's|it|that's|must|would|should|be|i'd|i|choose|pick|select|say|think|believe|go|with)\b[\s,:=]*)+",
+    re.IGNORECASE,
+)
+"""Words that may stand before the choice that a reply names: "The correct answer is", "Option", "I choose"."""
+VERDICT = re.compile(r"(?:is|would be)(?: the)?(?: (?:correct|right|best|answer|choice|option))+\W*", re.IGNORECASE)
+"""What may stand after it: "B is the correct answer"."""
+REASON = re.compile(r"[\s,;:-]*(?:because|since|as)\b", re.IGNORECASE)
+MARKUP = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\b|[*_`$\\{}\"\u201c\u201d<>]")
+"""Markdown, LaTeX and quotes around a letter or a text."""
+
+
+def choice_index(reply: str, choices: Sequence[str]) -> int | None:
+    """The number of the one choice that a reply names, from 0.
+
+    Args:
+        reply: a letter, alone or decorated ("**B**", "(b)", "\\boxed{B}", "The answer is B."), a choice's whole text,
+            or both, of which the text may be cut off; a reason may follow ("B, because ...").
+        choices: the texts of the choices.
+
+    Returns:
+        None where the reply names none or more than one, and where letter and text name different ones.
+    """
+    text = reply.strip()
+    exact = [i for i, choice in enumerate(choices) if choice.strip() == text]  # signs tell "x + 1" from "x - 1"
+    if len(text) > 1 and exact:
+        return exact[0] if len(exact) == 1 else None
+    plain = " ".join(MARKUP.sub(" ", unicodedata.normalize("NFKC", text).replace("\u2019", "'")).split())
+    for candidate in dict.fromkeys((plain, LEAD.sub("", plain, count=1) if LEAD.match(plain) else plain)):
+        if (index := _lettered(candidate, choices)) is not None:
+            return index
+        if (index := _by_text(candidate, choices)) is not None:
+            return index
+    return None
+
+
+def _lettered(text: str, choices: Sequence[str]) -> int | None:
+    """The choice whose letter the text begins with, unless what follows is neither its text nor a verdict or reason."""
+    begins = re.match(r"[(\[]?\s*([A-Za-z])\s*(?:[)\].:,;/|\u2013\u2014-]+|$|(?=\s))\s*", text)
+    if not begins or (index := LETTERS.find(begins[1].upper())) >= len(choices):
+        return None
+    rest, marked = text[begins.end() :], bool(begins[0].strip("()[] \t")[1:].strip() or begins[0][:1] in "([")
+    if not normalised(rest) or VERDICT.fullmatch(rest):
+        return index
+    if REASON.match(rest):
+        # "as" after a bare "a" may go on a sentence: a letter that is a word is a letter only in capitals or marked
+        named = marked or begins[1].isupper()
+        return index if named and not _others(rest, index, choices) else None
+    return index if _agrees(rest, index, choices) and (marked or begins[1].isupper()) else None
+
+
+def _agrees(rest: str, index: int, choices: Sequence[str]) -> bool:
+    """Whether a text is the choice's, cut off or with more behind it, and no other choice's."""
+    given, own = normalised(rest), normalised(choices[index])
+    if given == own:
+        return True
+    if own and given.startswith(f"{own} "):
+        return not _others(given.removeprefix(own), index, choices)
+    equal = any(normalised(choice) == given for choice in choices)
+    return own.startswith(given) and not equal
+
+
+def _others(text: str, index: int, choices: Sequence[str]) -> bool:
+    """Whether a text holds the text of another choice, or the letter of one in capitals."""
+    given = f" {normalised(text)} "
+    texts = [normalised(choice) for i, choice in enumerate(choices) if i != index]
+    letters = {LETTERS.find(letter) for letter in re.findall(r"\b[B-HJ-Z]\b", text)} - {index}
+    return any(other and f" {other} " in given for other in texts) or any(i < len(choices) for i in letters)
+
+
+def _by_text(text: str, choices: Sequence[str]) -> int | None:
+    """The one choice with this text, behind which its own letter may stand: "Water", "Water (B)"."""
+    ends = re.fullmatch(r"(.+?)\s*[(\[]\s*([A-Za-z])\s*[)\]]\W*", text)
+    given = normalised(ends[1] if ends else text)
+    matches = [i for i, choice in enumerate(choices) if given and normalised(choice) == given]
+    if len(matches) != 1 or (ends and LETTERS.find(ends[2].upper()) != matches[0]):
+        return None
+    return matches[0]

@@ -1,0 +1,79 @@
+"""The summary of a diagnosis from its records: every number of every instrument, and what was left out.
+
+The module reads records and computes numbers. It asks no model."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from interp.instruments.registry import INSTRUMENTS, floors_of, renamed, with_old_keys
+from interp.measures import AnswerRecord, DivergenceRecord, SampleRecord
+from interp.run.runs import Record, Run, averaged, nested
+from interp.run.typed import typed
+
+if TYPE_CHECKING:
+    from interp.pipelines.diagnosis import Diagnose
+
+
+def summary_of(run: Run, instruments: Sequence[str], model: Record, options: "Diagnose") -> Record:
+    """The content of summary.json.
+
+    Args:
+        run: its records are complete.
+        instruments: the names of those that ran.
+        model: what the summary says about the model.
+        options: those of the diagnosis.
+
+    Returns:
+        Every number of the run with its interval, its count and what was left out.
+    """
+    # transcripts are by far the largest part of the answers' records, and not kept
+    answers = [replace(typed(AnswerRecord, record), transcript=None) for record in run.records("answer")]
+    flat: dict[str, object] = {
+        **{f"model.{name}": value for name, value in model.items()},
+        "data.name": options.asked.data,
+        "data.asked": len(answers),
+        "data.right": sum(answer.right for answer in answers),
+        "data.unanswered": sum(answer.answer is None for answer in answers),
+        "data.unparsed": sum(answer.parsed is False for answer in answers),
+        **_wrong_answers(run, options),
+        "format": options.asked.format,
+    }
+    floors = floors_of(list(run.all_records()))
+    flat |= {key: estimate.as_record() for key, estimate in floors.items()}
+    sets, spread = options.prompt.shot_sets, dict[str, Record]()
+    for name in instruments:
+        instrument, records = INSTRUMENTS[name], list[Record]()
+        floored = True  # all records of an instrument have the same options, so the last one decides
+        for record in run.records(name):
+            # records are read one by one, and only this much of each is kept
+            records.append({key: record[key] for key in ("set", "id", "values")})
+            floored = instrument.has_floor(record)
+        estimates = instrument.estimates(averaged(records), floors, floored=floored)
+        flat |= {key: estimate.as_record() for key, estimate in estimates.items()}
+        for number in range(sets) if sets > 1 else ():
+            of_set = instrument.estimates([record for record in records if record["set"] == number], {})
+            for key in estimates:
+                value = of_set[key].value if key in of_set else None
+                spread.setdefault(key, {"values": []})["values"].append(value)
+    summary = nested(with_old_keys(flat)) | {"renamed": {old: new for old, new in renamed().items() if new in flat}}
+    if spread:
+        summary["shot_sets"] = with_old_keys(spread)
+    return summary
+
+
+def _wrong_answers(run: Run, options: "Diagnose") -> Record:
+    """Where wrong answers came from, how many questions have no wrong answer, and how many have no sampled one."""
+    from interp.pipelines.candidates import sampled_wrong
+
+    samples = [typed(SampleRecord, record) for record in run.records("sample")]
+    wrong, chosen = options.wrong_answers.wrong, any("choice" in sample.sources for sample in samples)
+    if wrong == "distractor" and not chosen:
+        divergences = (typed(DivergenceRecord, record) for record in run.records("jsd"))
+        without = sum(not record.answers.get("foil") for record in divergences if record.set == 0)
+        return {"data.wrong_answers": wrong, "data.without_wrong_answer": without}
+    return {
+        "data.wrong_answers": "choice" if chosen else wrong,
+        "data.without_wrong_answer": sum(not (sample.wrong or sample.branched) for sample in samples),
+        "data.without_sampled_wrong_answer": sum(not sampled_wrong(vars(sample)) for sample in samples),
+    }

@@ -1,0 +1,144 @@
+"""What counts as one answer written twice, and as two answers."""
+
+import re
+import string
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from interp.datasets.choices import choice_index
+from interp.datasets.words import normalised, official
+
+TWO = [
+    ("パリ", "バリ"),
+    ("かぎ", "かき"),
+    ("กา", "กี"),
+    ("की", "का"),
+    ("கி", "கு"),
+    ("မိ", "မု"),
+    ("ខ្មែរ", "ខមរ"),
+    ("أ", "ا"),
+    ("C", "C#"),
+    ("C", "C++"),
+    ("C#", "C++"),
+    ("5%", "$5"),
+    ("5%", "5"),
+    ("€5", "$5"),
+    ("O+", "O-"),
+    ("O", "O\u2212"),
+    ("-40", "40"),
+    ("-$5", "$5"),
+    ("\u221240", "40"),
+    ("1.5", "1/5"),
+    ("1.5", "15"),
+    (".5", "5"),
+    ("10\u2075", "105"),
+    ("5\u00bd", "51/2"),
+    ("1,00", "100"),
+    ("12,34", "1234"),
+    ("1,000,00", "100000"),
+    ("x + 1", "x - 1"),
+    ("x < 1", "x > 1"),
+    ("B\u266d", "B"),
+    ("\u221a2", "2"),
+    ("x^2", "x2"),
+]
+ONE = [
+    ("1,000", "1000"),
+    ("1,234,567", "1234567"),
+    ("1,000.5", "1000.5"),
+    ("١٢", "12"),
+    ("१२", "12"),
+    ("１２", "12"),
+    ("1٬000", "1000"),
+    ("-40", "\u221240"),
+    ("\u201340", "-40"),
+    ("5 %", "5%"),
+    ("5$", "$5"),
+    ("-5 $", "-$5"),
+    ("$1,000", "$1000"),
+    ("+5", "5"),
+    ("5\u00bd", "5 1/2"),
+    ("F\u266f", "F#"),
+    ("#1", "1"),
+    ("Ｂ", "b"),
+    ("ﾊﾟﾘ", "パリ"),
+    ("か\u3099ぎ", "がぎ"),
+    ("Asunción", "asuncion"),
+    ("Ἀθῆναι", "αθηναι"),
+    ("Алёша", "алеша"),
+    ("مُحَمَّد", "محمد"),
+    ("שָׁלוֹם", "שלום"),
+    ("Kleenex\u2122", "Kleenex"),
+    ("co\u00adoperate", "cooperate"),
+    ("well-known", "well known"),
+    ("1914\u201318", "1914 18"),
+    (".5", "0.5"),
+    ("C ++", "C++"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), TWO)
+def test_what_makes_another_answer_counts(one, other):
+    assert normalised(one) and normalised(one) != normalised(other)
+
+
+@pytest.mark.parametrize(("one", "other"), ONE)
+def test_what_writes_the_same_answer_otherwise_does_not_count(one, other):
+    assert normalised(one) == normalised(other) != ""
+
+
+@given(st.text(max_size=12))
+@example("α\u0345\u0301")
+@example("ﬁ\u0323\u0307")
+def test_equal_characters_are_equal_answers_in_every_normal_form(text):
+    assert len({normalised(unicodedata.normalize(form, text)) for form in ("NFC", "NFD")}) == 1
+
+
+@given(st.text(alphabet=string.ascii_letters + string.punctuation + " áΩд", max_size=20))
+@example("the _A_ cat's ‘hat’")
+def test_the_official_form_is_triviaqas_written_out_a_second_way(text):
+    signs = re.escape(string.punctuation + "\u2018\u2019\u00b4`")
+    words = re.split(rf"[{signs}\s]+", text.lower())
+    assert official(text) == " ".join(w for w in words if w and w not in ("a", "an", "the"))
+
+
+def test_thousands_of_marks_take_no_time_and_two_are_kept():
+    assert normalised("e" + "\u0301" * 100_000) == "e"
+    assert len(normalised("か" + "\u0301" * 100_000)) <= 31
+
+
+# Choices
+
+GASES = ("Oxygen", "Carbon dioxide", "Neon", "Helium")
+
+
+NAMED = """B / b / B. / (B) / B) / B: / [B] / **B** / *B* / `B` / "B" / \\boxed{B} / $\\boxed{\\text{B}}$ / Ｂ / （Ｂ）
+The answer is B / The answer is B. / The correct answer is (B). / Option B / option b / Answer: B
+**Answer: B** / B - Carbon dioxide / B – Carbon dioxide / B. Carbon dioxide / **B. Carbon dioxide**
+(b) carbon dioxide / B: Carbon diox / B. Carbon / B Carbon dioxide / Carbon dioxide
+The answer is Carbon dioxide. / Carbon dioxide (B) / **Carbon dioxide** / I choose B / It's B / B is correct.
+B is the right answer / B, because plants take it up / B. Carbon dioxide, which plants take up / Choice B / <B>
+B -""".replace("\n", " / ").split(" / ")
+UNNAMED = """A or B / A and B / A, B / B or (C) / Not B / B is wrong / B is not correct / not (B) / B. Oxygen / B. Neon
+E / Carbon dioxide (A) / E. Argon / none / All of the above / Carbon / a plant takes it / A plant needs as much / Plants
+I / B. Carbon dioxide or neon / B, because C is wrong / Bread / The answer is / The answer is not B / Either B or D
+B?C / - / ** / I am not sure""".replace("\n", " / ").split(" / ")
+
+
+@pytest.mark.parametrize("reply", NAMED)
+def test_one_choice_that_is_clearly_named_is_read(reply):
+    assert choice_index(reply, GASES) == 1
+
+
+@pytest.mark.parametrize("reply", UNNAMED)
+def test_a_reply_that_names_no_choice_or_two_names_nothing(reply):
+    assert choice_index(reply, GASES) is None
+
+
+def test_a_cut_text_does_not_hide_that_it_is_anothers():
+    assert choice_index("B. Carbon", ("Carbon", "Carbon dioxide")) is None
+    assert choice_index("A. Carbon", ("Carbon", "Carbon dioxide")) == 0
+    assert choice_index("A", ("B", "A")) == 0, "a letter before a text"
