@@ -66,7 +66,9 @@ def asked_for(
 def answer_of(setting: "Setting", question: Question, answer: str | None) -> str | None:
     """An answer in the form in which the prompt holds it; None where the prompt cannot hold it.
 
-    A choice that is named in more words becomes its letter, so that right and wrong answers have the same form."""
-    choice = choice_index(answer, question.choices) if answer and question.choices else None
-    answer = answer if choice is None else LETTERS[choice]
-    return None if answer is None or not setting.prompter.speakable(question, answer) else answer
+    A choice that is named in more words becomes its letter, so that right and wrong answers have the same form; a reply
+    that names no choice, or several, is no answer."""
+    if answer and question.choices:
+        choice = choice_index(answer, question.choices)
+        answer = None if choice is None else LETTERS[choice]
+    return answer if answer and setting.prompter.speakable(question, answer) else None

@@ -6,6 +6,7 @@ and no tokens."""
 import re
 from dataclasses import dataclass
 
+from interp.plain import compatible
 from interp.registry import Registry
 
 
@@ -34,13 +35,31 @@ class ConfidenceFormat:
     def level_of(self, reply: str) -> int | None:
         """Index of the level that `reply` states, None where it states none.
 
-        The whole reply must be one level. Letter case, surrounding white space, quotes, a final full stop and a blank
-        before the per cent sign do not count. "8/10", "between 80 % and 90 %", "0.85" in ScoreFloat and "85" in
-        ScorePercent are no levels: they are counted as unparsed rather than guessed at."""
-        around = " \"'*`"
-        bare = re.sub(r"\s+", " ", reply).strip(around).removesuffix(".").rstrip(around)
-        text = bare.casefold().replace(" %", "%")
-        return next((i for i, level in enumerate(self.levels) if level.casefold() == text), None)
+        The whole reply must be one level. Letter case, surrounding white space, quotes, brackets, a final full stop, a
+        blank before the per cent sign and zeros at a decimal's end do not count, nor do words in brackets behind the
+        level that name no other: "A (almost certain)". "85 percent" is "85%". "8/10", "between 80 % and 90 %", "0.85"
+        in ScoreFloat and "85" in ScorePercent are no levels: they are counted as unparsed, not guessed at."""
+        text = _plain(reply)
+        if (level := self._named(text)) is not None:
+            return level
+        gloss = re.fullmatch(r"(.*?) ?\(([^()\d%]*)\)", text)
+        if not gloss or any(re.search(rf"\b{re.escape(level)}\b", gloss[2], re.IGNORECASE) for level in self.levels):
+            return None
+        return self._named(_plain(gloss[1]))
+
+    def _named(self, text: str) -> int | None:
+        """Index of the level that is written so, None where there is none."""
+        name = re.sub(r" ?(?:%|per ?cent)$", "%", text.casefold())
+        name = re.sub(r"^(\d+\.\d)0+$", r"\1", name)
+        return next((i for i, level in enumerate(self.levels) if level.casefold() == name), None)
+
+
+def _plain(reply: str) -> str:
+    """A reply in NFKC and in one line, without quotes, one pair of brackets and a final full stop around it."""
+    around = " \"'*`"
+    text = re.sub(r"\s+", " ", compatible(reply)).strip(around).removesuffix(".").rstrip(around)
+    bracketed = re.fullmatch(r"[(\[]([^()\[\]]*)[)\]]", text)
+    return bracketed[1].strip(around) if bracketed else text
 
 
 def _evenly(count: int) -> tuple[float, ...]:

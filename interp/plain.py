@@ -5,13 +5,19 @@ The module knows characters and JSON, and nothing of what a text is about."""
 import json
 import math
 import re
+import unicodedata
 from typing import Any
+
+import regex
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """Control characters, ends of lines, changes of the writing direction, halves of surrogate pairs, and code points that
 are no characters."""
 HALF = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which UTF-8 cannot encode."""
+
+STACKED = regex.compile(r"(\p{M}{30})\p{M}+")
+"""More combining marks in a row than Unicode's stream-safe format (UAX 15) allows."""
 
 
 def plain_json(text: str | bytes) -> Any:
@@ -40,6 +46,12 @@ def _finite(number: str) -> float:
     if not math.isfinite(value := float(number)):
         raise ValueError(f"{number} is not a finite number")
     return value
+
+
+def compatible(text: str) -> str:
+    """The text in NFKC: characters that only look different are equal. Longer stacks of marks are cut, since Unicode's
+    normal forms sort them pair by pair."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", STACKED.sub(r"\1", text))
 
 
 def visible(text: str) -> str:

@@ -384,7 +384,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-clock-stays", "ChatTemplate.rendered", "'strftime_now' in template", "False"),
     ),
     *_of(
-        "interp/models/thoughts.py",
+        "interp/datasets/thoughts.py",
         ["test_templates.py"],
         (
             "thoughts-are-answers",
@@ -608,9 +608,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ("values-in-reverse", "", "'EDCBA'", "'ABCDE'"),
         (
             "beginnings-are-levels",
-            "ConfidenceFormat.level_of",
-            "level.casefold() == text",
-            "text.startswith(level.casefold())",
+            "ConfidenceFormat._named",
+            "level.casefold() == name",
+            "name.startswith(level.casefold())",
         ),
         ("a-tenth-of-the-scale-is-missing", "_evenly", "count - 1", "count"),
     ),
@@ -632,13 +632,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("nucleus-one-token-long", "_quantile", "before < top_p", "before - likely.roll(1, -1) < top_p"),
         ("one-chance-for-all-draws", "source_of_chance", "f'{seed}|{question.id}|{number}'", "f'{seed}|{question.id}'"),
         ("greedy-takes-the-least-likely", "Generator.greedy", "logits.argmax", "logits.argmin"),
-        ("an-answer-cut-off-is-one", "slot_reply", "said.finished and said.text", "said.text"),
-        (
-            "the-last-line-of-a-cut-reply-counts",
-            "parsed_reply",
-            "(without_thoughts(text, opened=opened) or '').splitlines()[:None if finished else -1]",
-            "(without_thoughts(text, opened=opened) or '').splitlines()[:]",
-        ),
+        ("an-answer-cut-off-is-one", "slot_reply", "answer if whole else None", "answer"),
         ("every-branch-begins-with-the-likeliest", "Generator.branched", "start.rank", "0"),
     ),
     *_of(
@@ -673,12 +667,28 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
+        "interp/datasets/replies.py",
+        ["test_generation.py"],
+        ("the-last-line-of-a-cut-reply-counts", "labelled", "None if finished else -1", "None"),
+        ("a-second-label-is-a-part-of-the-answer", "labelled", "label == 'answer'", "False"),
+        ("a-thought-that-goes-on-is-an-answer", "answer_in", "opens_thought(text)", "False"),
+    ),
+    *_of(
         "interp/datasets/words.py",
         ["test_grading.py"],
-        ("minus-five-is-five", "_is_minus", "bool(negative)", "False"),
-        ("a-mark-never-counts", "_unmarked", "unicodedata.name(character, '').startswith(MARKED)", "True"),
+        (
+            "punctuation-is-all-that-is-no-word",
+            "words_of",
+            "PUNCTUATION.sub(' ', text)",
+            "regex.sub('[^\\\\w\\\\s]', ' ', text)",
+        ),
+        (
+            "a-mark-never-counts",
+            "_unmarked",
+            "MARKED.sub('\\\\1', unicodedata.normalize('NFD', text))",
+            "regex.sub('\\\\p{M}', '', unicodedata.normalize('NFD', text))",
+        ),
         ("thousands-are-two-numbers", "words_of", "number[0].replace(',', '')", "number[0]"),
-        ("a-percentage-is-a-number", "_counts", "character in SIGNS", "character in '+<=>'"),
     ),
     *_of(
         "interp/datasets/choices.py",

@@ -6,13 +6,16 @@ import torch
 from conftest import FAMILIES
 
 from interp.datasets.grading import is_right
+from interp.datasets.replies import answer_in
 from interp.formats import FORMATS
 from interp.models.elicitation import (
+    Continuation,
     Generator,
     Reply,
     free_replies,
     parsed_reply,
     slot_replies,
+    slot_reply,
     source_of_chance,
     top_p_token,
 )
@@ -141,7 +144,7 @@ def test_an_answer_that_was_cut_off_or_is_empty_is_no_answer(tiny_setting, open_
     whole = slot_replies(setting.generator, setting.prompter, open_questions)
     written = setting.generator.greedy([setting.prompter.transcript(q).ids for q in open_questions])
     for reply, said in zip(whole, written, strict=True):
-        assert reply.answer == (said.text if said.finished and said.text else None)
+        assert reply.answer == (answer_in(said.text) if said.finished else None)
         assert (reply.text, reply.tokens, reply.level) == (said.text, said.tokens, None)
     everything = Generator(setting.prefix, setting.prompter, range(390))
     cut = slot_replies(everything, setting.prompter, open_questions[:3])
@@ -173,6 +176,16 @@ def test_a_taught_model_writes_whole_replies_that_parse(taught_setting, open_que
         ("Answer: Paris\nConfidence: 10", "Paris", None),
         ("Answer: Paris\nConfidence: 8/10", "Paris", None),
         ("The answer: Paris, confidence: 8", None, None),
+        ("Answer: Paris. Confidence: 9", "Paris", 9),
+        ("**Answer:** Paris (Confidence: 9)", "Paris", 9),
+        ("Answer: Paris, confidence = 9.", "Paris", 9),
+        ("Answer: Paris. Confidence: high", "Paris", None),
+        ("Answer: Confidence: 4", None, 4),
+        ("1. Answer: Paris\n2. Confidence: 9", "Paris", 9),
+        ("1.\nConfidence: 9", None, 9),
+        ("Answer: 1.\nConfidence: 9", "1.", 9),
+        ("Answer: Paris\nＣonfidence：9", "Paris", 9),
+        ("<think>Answer: Rome</think>Answer: Paris\nConfidence: 9 (sure)", "Paris", 9),
         ("", None, None),
     ],
 )
@@ -188,3 +201,32 @@ def test_a_reply_that_was_cut_off_says_nothing_in_its_last_line():
     cut = parsed_reply("Answer: Paris\nConfidence: 1", form, finished=False)
     assert (cut.answer, cut.level, cut.parsed) == ("Paris", None, False)
     assert parsed_reply("**Answer: B**\n**Confidence: 7**", form).answer == "B"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Lima", "Lima"),
+        ("Answer: Lima\nConfidence: 9", "Lima"),
+        ("Answer: Lima. Confidence: 9", "Lima"),
+        ("Lima. Confidence: 9", "Lima"),
+        ("Lima\nConfidence: 9", None),
+        ("N'Djamena\nThe city lies on the Chari.", "N'Djamena"),
+        ("<think>Laos... Vientiane</think>Vientiane", "Vientiane"),
+        ("<think>Laos...", None),
+        ("Answer:", None),
+        ("Confidence: 9", None),
+        ("The capital of Oman is Muscat.", "The capital of Oman is Muscat."),
+        ("The confidence interval", "The confidence interval"),
+        ("", None),
+    ],
+)
+def test_the_answer_in_a_slot_or_a_response_is_never_a_label_a_thought_or_several_lines(text, answer):
+    assert answer_in(text) == answer
+
+
+def test_a_letter_stands_though_the_text_after_it_was_cut_off(choice_questions, open_questions):
+    metal = choice_questions[0]
+    cut = Continuation("B. Iron, which is a", 16, finished=False)
+    assert slot_reply(cut, metal).answer == cut.text and slot_reply(cut, open_questions[0]).answer is None
+    assert slot_reply(Continuation("It is one of", 16, finished=False), metal).answer is None

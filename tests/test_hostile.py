@@ -21,7 +21,8 @@ from interp.cli.prompts import coloured
 from interp.datasets.choices import choice_index
 from interp.datasets.grading import is_right, may_be_right
 from interp.datasets.questions import fingerprint, loaded_questions
-from interp.datasets.words import normalised
+from interp.datasets.replies import answer_in
+from interp.datasets.words import normalised, official
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.models.checkpoints import Loading, Source, loaded_checkpoint, source_of
@@ -191,6 +192,12 @@ SHAPES = {
     "marks out of order": "a" + "\u0315\u0300" * LONG,
     "lines": "\n" * LONG + "x",
     "labels": "Answer: " * (LONG // 8),
+    "letters after leads": "the answer is " * (LONG // 14) + "A",
+    "open brackets": "(" * LONG + "A",
+    "digits and commas": "1,000" + ",000" * (LONG // 4),
+    "currencies": "5" + " $" * LONG + "x",
+    "confidences": "Answer: x" + " confidence" * (LONG // 11),
+    "latex": "\\boxed{" * (LONG // 7),
     "brackets": "(A)." + " " * LONG + "x",
 }
 
@@ -202,7 +209,8 @@ def test_a_long_reply_takes_time_in_proportion(shape):
     text = SHAPES[shape]
     begin = time.perf_counter()
     normalised(text), choice_index(text, ("x", "y"))
-    FORMATS["ScoreText"].level_of(text)
+    FORMATS["ScoreText"].level_of(text), FORMATS["ScoreFloat"].level_of(f"0.9{'0' * LONG}{text}")
+    answer_in(text), official(text)
     parsed_reply(text, FORMATS["ScoreText"]), parsed_reply(f"Answer: {text}\nConfidence: {text}", FORMATS["ScoreText"])
     may_be_right(Question("q", "?", ("Paris",)), text), may_be_right(Question("q", "?", (text,)), "Paris")
     assert time.perf_counter() - begin < 5

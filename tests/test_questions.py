@@ -6,7 +6,7 @@ import string
 import unicodedata
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from interp.datasets.choices import LETTERS, choice_index
@@ -178,6 +178,7 @@ def test_where_a_long_form_is_accepted_the_short_one_makes_no_other_long_one_rig
 
 @given(phrases, phrases)
 def test_every_right_reply_and_every_reply_that_holds_one_is_vetoed(one, other):
+    assume(not {normalised(one), normalised(other)} & {"a", "an", "the"})  # "Añ" beside other words is an article
     question = asks(one, other)
     assert may_be_right(question, one) and may_be_right(question, other)
     assert may_be_right(asks(one), f"{one} {other}") and may_be_right(asks(f"{other} {one}"), one)

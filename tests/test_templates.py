@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vocabularies import GPT_OSS, TEMPLATES, real_tokenizer
 
+from interp.datasets.thoughts import without_thoughts
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.instruments import jsd, masking, rollout
@@ -24,7 +25,6 @@ from interp.models.prompts import Prompter, Prompting, instruction
 from interp.models.setting import Case, notes, prepared, stops, turn_ends
 from interp.models.shots import shot_set
 from interp.models.templates import DIRECTIVES, ChatTemplate, calendar, refuse_no_day
-from interp.models.thoughts import without_thoughts
 from interp.options import composed
 from interp.pipelines.diagnose import _identity
 from interp.pipelines.diagnosis import Diagnose

@@ -4,10 +4,10 @@ A reply that names none or several names nothing: it is never guessed at. The mo
 
 import re
 import string
-import unicodedata
 from collections.abc import Sequence
 
 from interp.datasets.words import normalised
+from interp.plain import compatible
 
 LETTERS = string.ascii_uppercase
 LEAD = re.compile(
@@ -38,7 +38,7 @@ def choice_index(reply: str, choices: Sequence[str]) -> int | None:
     exact = [i for i, choice in enumerate(choices) if choice.strip() == text]  # signs tell "x + 1" from "x - 1"
     if len(text) > 1 and exact:
         return exact[0] if len(exact) == 1 else None
-    plain = " ".join(MARKUP.sub(" ", unicodedata.normalize("NFKC", text).replace("\u2019", "'")).split())
+    plain = " ".join(MARKUP.sub(" ", compatible(text).replace("\u2019", "'")).split())
     for candidate in dict.fromkeys((plain, LEAD.sub("", plain, count=1) if LEAD.match(plain) else plain)):
         if (index := _lettered(candidate, choices)) is not None:
             return index

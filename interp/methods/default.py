@@ -50,7 +50,7 @@ def answered_and_read(
         began = time.perf_counter()
         put: list[tuple[Question, str, int]] = []  # question, answer, number of its prompt
         for number, continuation, prompt in zip(numbers, written, owners, strict=True):
-            reply = free_reply(continuation, setting.prompter) if free else slot_reply(continuation)
+            reply = free_reply(continuation, setting.prompter) if free else slot_reply(continuation, asked[number])
             if answer := answer_of(setting, asked[number], reply.answer):
                 put.append((asked[number], answer, prompt))
         records = spoken(

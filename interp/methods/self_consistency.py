@@ -30,12 +30,17 @@ def sampled(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> l
         For each question the samples that are whole answers, how many were drawn ("of"), the tokens written, and the
         question's choices.
     """
-    from interp.models.elicitation import source_of_chance
+    from interp.answers import answer_of
+    from interp.models.elicitation import slot_reply, source_of_chance
 
     questions = [item.question for item in answered]
     prompt_ids = [setting.prompter.transcript(question).ids for question in questions]
     numbered = [(i, k) for i in range(len(questions)) for k in range(draws.samples)]  # (question, sample)
-    readings: dict[tuple[int, str], Record] = {}  # by (question, text of the answer)
+    readings: dict[tuple[int, str], Record] = {}  # by (question, answer)
+
+    def answer(number: int, sample: "Continuation") -> str | None:
+        question = questions[numbered[number][0]]
+        return answer_of(setting, question, slot_reply(sample, question).answer)
 
     def heard(
         numbers: Sequence[int], written: "Sequence[Continuation]", prompts: "PromptsRead", owners: Sequence[int]
@@ -43,9 +48,8 @@ def sampled(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> l
         """Reads the confidences after a batch of samples while its prompts are at hand, as `elicitation.Heard` says."""
         put: dict[tuple[int, str], int] = {}  # the same answer to the same question is read once
         for number, sample, prompt in zip(numbers, written, owners, strict=True):
-            i, _ = numbered[number]
-            if sample.finished and sample.text and setting.prompter.speakable(questions[i], sample.text):
-                put[i, sample.text] = prompt
+            if text := answer(number, sample):
+                put[numbered[number][0], text] = prompt
         records = spoken(setting, [(questions[i], text) for i, text in put], prompts, list(put.values()))
         readings.update(zip(put, records, strict=True))
 
@@ -57,13 +61,10 @@ def sampled(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> l
     )
     records = []
     for i, question in enumerate(questions):
-        samples = [sample for (j, _), sample in zip(numbered, written, strict=True) if j == i]
-        usable = [
-            readings[i, sample.text] | {"answer": sample.text}
-            for sample in samples
-            if sample.finished and (i, sample.text) in readings
-        ]
-        tokens = sum(sample.tokens for sample in samples)
+        numbers = [number for number, (j, _) in enumerate(numbered) if j == i]
+        answers = [answer(number, written[number]) for number in numbers]
+        usable = [readings[i, text] | {"answer": text} for text in answers if text is not None]
+        tokens = sum(written[number].tokens for number in numbers)
         tokens += sum(reading["level_tokens"] for reading in usable)
         records.append({"samples": usable, "of": draws.samples, "tokens": tokens, "choices": list(question.choices)})
     return records

@@ -4,7 +4,6 @@ Prompts grow by one token at a time in the rows of one batch, and texts become r
 and the format of a reply. It must not know which answers are right, or what is read of them afterwards."""
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.datasets.choices import choice_index
+from interp.datasets.replies import answer_in, labelled
+from interp.datasets.thoughts import THOUGHTS, opens_thought
 from interp.formats import ConfidenceFormat
 from interp.models.branches import Branches
 from interp.models.prefix import PromptsRead, SharedPrefix
 from interp.models.prompts import REPLY_TOKENS, Prompter
-from interp.models.thoughts import THOUGHTS, opens_thought, without_thoughts
 from interp.records import Question
 
 ANSWER_TOKENS = 16
@@ -288,12 +289,16 @@ def slot_replies(
 ) -> list[Reply]:
     """Each question's greedy answer, written into the slot after "Answer:"."""
     continuations = generator.greedy([prompter.transcript(question).ids for question in questions], heard=heard)
-    return [slot_reply(continuation) for continuation in continuations]
+    return [slot_reply(written, question) for written, question in zip(continuations, questions, strict=True)]
 
 
-def slot_reply(said: Continuation) -> Reply:
-    """The reply with the answer that was written into the slot; its answer is None where it is empty or was cut off."""
-    return Reply(said.text if said.finished and said.text else None, None, said.text, said.tokens)
+def slot_reply(written: Continuation, question: Question) -> Reply:
+    """The reply that was written into the slot.
+
+    Its answer is None where it holds none, and where it was cut off: unless the choice that it names stands already."""
+    answer = answer_in(written.text)
+    whole = written.finished or (answer and question.choices and choice_index(answer, question.choices) is not None)
+    return Reply(answer if whole else None, None, written.text, written.tokens)
 
 
 def free_replies(
@@ -332,14 +337,7 @@ def parsed_reply(
         The reply. Its answer or level is None where the text has no such line, its level also where the line names none
         of the format's levels.
     """
-    values: dict[str, str] = {}  # by label
-    for line in (without_thoughts(text, opened=opened) or "").splitlines()[: None if finished else -1]:
-        # Markdown may stand around the label: "**Answer:** Paris", "- Confidence = 7", "> *Answer*: Paris"
-        if labelled := re.match(r"[\s*_#>-]*(answer|confidence)[*_]*\s*[:=][*_]*\s*(\S.*)", line, re.IGNORECASE):
-            value = labelled[2].strip()
-            bare = value.rstrip("*_")
-            # two or more marks at the end close a bold text; a single one may belong to the answer
-            values.setdefault(labelled[1].casefold(), bare.strip() if len(value) - len(bare) > 1 else value)
+    values = labelled(text, finished=finished, opened=opened)
     level = confidence.level_of(values["confidence"]) if "confidence" in values else None
     return Reply(values.get("answer"), level, text, tokens)
 

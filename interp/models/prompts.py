@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from interp.datasets.thoughts import opens_thought
 from interp.errors import UserError
 from interp.formats import ConfidenceFormat
 from interp.models.shots import Shot, asked
 from interp.models.templates import DATE, ChatTemplate
-from interp.models.thoughts import opens_thought
 from interp.records import Question, Span, Transcript
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from interp.datasets.thoughts import THOUGHTS, opens_thought
 from interp.errors import UserError
-from interp.models.thoughts import THOUGHTS, opens_thought
 from interp.plain import HALF, reason
 from interp.run.runs import Record
 
