@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from interp.datasets.choices import LETTERS, choice_index
-from interp.datasets.grading import is_right
+from interp.datasets.grading import MatchName, is_right
 from interp.records import Question
 from interp.run.runs import Record
 
@@ -25,7 +25,12 @@ def _replies(
 
 
 def asked_for(
-    setting: "Setting", questions: Sequence[Question], heard: "Heard | None" = None, *, free: bool
+    setting: "Setting",
+    questions: Sequence[Question],
+    heard: "Heard | None" = None,
+    *,
+    free: bool,
+    match: MatchName = "words",
 ) -> list[Record]:
     """A record of each question's answer, and of whether it is right.
 
@@ -34,6 +39,7 @@ def asked_for(
         questions: those to answer. A question with a user's response keeps it; the model answers the others.
         heard: called with each batch of the model's replies; it numbers the questions that have no response, in order.
         free: whether the model writes whole replies; otherwise it fills the answer's slot.
+        match: when an answer is right.
 
     Returns:
         One record for each question. With a reply of the model it holds `tokens`; `reply` where that differs from the
@@ -52,7 +58,7 @@ def asked_for(
                 "relation": question.relation,
                 "accepted": list(question.answers),
                 "answer": answer,
-                "right": answer is not None and is_right(question, answer),
+                "right": answer is not None and is_right(question, answer, match),
                 "tokens": reply.tokens if reply else None,
             }
         )

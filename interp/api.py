@@ -6,7 +6,6 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from interp.datasets.choices import LETTERS, choice_index
-from interp.datasets.questions import loaded_questions, question_of_record, shuffled
+from interp.datasets.questions import loaded_questions, questions_of, shuffled
 from interp.divergence import divergence
 from interp.errors import UserError
 from interp.formats import FORMATS
@@ -58,8 +57,9 @@ def questions(
     """Questions from any source.
 
     Args:
-        data: `facts[:train|test|unseen]`, `triviaqa`, `mmlu`, `logiqa`, `sciq` or a JSONL file, shuffled as by the
-            commands; or Questions, mappings or the rows of a DataFrame with `question` and `answers` (or `choices` and
+        data: `facts[:train|test|unseen]`, another named data set, a file or `hf:NAME`, shuffled as by the commands; or
+            Questions, mappings or the rows of a DataFrame with `question` and `answers` (or `choices` and `answer`), in
+            their own order.
             `answer`), in their own order.
         n: how many of them; by default all.
         seed: the order of those that are shuffled.
@@ -69,25 +69,14 @@ def questions(
     """
     if isinstance(data, str | Path):
         return shuffled(loaded_questions(str(data)), seed)[:n]
-    rows = data.to_dict("records") if type(data).__name__ == "DataFrame" else data  # type: ignore[union-attr]
-    parsed = []
-    for number, row in enumerate(rows):
-        try:
-            parsed.append(row if isinstance(row, Question) else question_of_record(_plain(row)))
-        except ValueError as error:
-            raise UserError(f"question {number}: {error}") from None
-    identity, count = Counter(question.id for question in parsed).most_common(1)[0] if parsed else ("", 0)
-    if count > 1:
-        raise UserError(
-            f"the id {identity!r} stands there twice; ids must differ (without ids: the same question twice)"
-        )
-    return parsed[:n]
+    rows = data.to_dict("records") if type(data).__name__ == "DataFrame" else list(data)  # type: ignore[union-attr]
+    return questions_of(((f"question {number}", _plain(row)) for number, row in enumerate(rows)), "questions")[:n]
 
 
 def _plain(row: object) -> object:
     """A row as JSON would hold it: arrays as lists, numbers of numpy as Python's, nothing for what is missing."""
     if not isinstance(row, Mapping):
-        return row
+        return row  # a Question, or what is refused
     values = {
         key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for key, value in row.items()
     }

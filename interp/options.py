@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import tyro
 
+from interp.datasets.grading import MatchName
+from interp.datasets.questions import field_paths
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.models.checkpoints import Loading, Quantization
@@ -48,9 +50,13 @@ class Common:
     """Decides the order of the questions and everything else that is drawn by chance."""
     trust_remote_code: bool = False
     """Run the code that a checkpoint brings along. Read it first."""
+    fields: tuple[str, ...] = ()
+    """Where the rows of --data hold what a question needs, if under other names: question=query
+    answers=answer.aliases."""
 
     def __post_init__(self) -> None:
         at_least(0, "seed", self.seed)
+        field_paths(self.fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +64,8 @@ class Asked:
     """What the model is asked."""
 
     data: str = "facts"
-    """facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, or a JSONL file with `question` and `answers`."""
+    """facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, a file (JSON, JSON lines, CSV), or any data set of the
+    hub as hf:NAME[:configuration][:split]."""
     n: int = 48
     """How many questions to measure."""
     format: FormatName = "ScoreNumber"
@@ -74,7 +81,8 @@ class Tested:
     """What checkpoints are tested on."""
 
     data: tuple[str, ...] = ("facts",)
-    """One or several of facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, and JSONL files."""
+    """One or several of facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, files (JSON, JSON lines, CSV), and
+    data sets of the hub as hf:NAME[:configuration][:split]."""
     formats: FormatNames = ("ScoreNumber",)
     """How the model states its confidence."""
     n: int = 200
@@ -129,6 +137,9 @@ class Replies:
 
     free: bool = False
     """Let the model write its whole reply and parse it, instead of filling in slots. Unparsed ones are counted."""
+    match: MatchName = "words"
+    """When an answer is right. words: the same words, numbers and signs as an accepted one. official: TriviaQA's
+    rule."""
     reply_tokens: int = REPLY_TOKENS
     """With --free, a reply is cut off after so many tokens; a model that thinks aloud needs hundreds or thousands."""
 

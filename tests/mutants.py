@@ -700,7 +700,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "interp/datasets/grading.py",
         ["test_questions.py"],
-        ("right-within-a-longer-reply", "is_right", "given == normalised(answer)", "normalised(answer) in given"),
+        ("right-within-a-longer-reply", "is_right", "given == form(answer)", "form(answer) in given"),
         ("nothing-else-may-be-right", "may_be_right", "return True", "continue"),
         ("abbreviations-are-other-answers", "may_be_right", "_short_for_one(question, reply)", "False"),
         ("every-short-word-is-an-abbreviation", "is_short_for", "capitals or dotted", "True"),

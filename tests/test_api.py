@@ -259,7 +259,8 @@ def test_what_is_missing_in_a_frame_is_left_out_and_ids_must_differ():
     assert [question.context for question in read] == ["", "Here.", "", "", ""]
     assert len({question.id for question in read}) == 5 and read[0].confidence is None
     with pytest.raises(UserError, match="stands there twice"):
-        interp.questions([RIVERS[0], RIVERS[0]])
+        interp.questions([{"id": 1, **RIVERS[0]}, {"id": 1, **RIVERS[1]}])
+    assert len({question.id for question in interp.questions([RIVERS[0], RIVERS[0]])}) == 2
     assert interp.questions("facts:test", n=3, seed=1) != interp.questions("facts:test", n=3)
 
 

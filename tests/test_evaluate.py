@@ -297,8 +297,13 @@ def test_the_users_own_confidences_need_no_model(own_data, tmp_path):
         sum(abs((right - confidence)[confidence == c].sum()) for c in (0.8, 1)) / 12
     )
     rows[5].pop("confidence")
+    rows[6]["response"] = "<think>Well"
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(UserError, match=f"question '{rows[5]['id']}' of .* lacks response or confidence"):
+    fewer = composed(Evaluate, data=(str(tmp_path / "own.jsonl"),), methods=("given",), out=tmp_path / "fewer")
+    counts = table(evaluated(fewer))["given"]["own"]["given"]["given"]
+    assert (counts["n"], counts["unparsed"]) == (10, 2), "one without a confidence, one whose response holds no answer"
+    (tmp_path / "own.jsonl").write_text("\n".join(json.dumps(row | {"confidence": None}) for row in rows))
+    with pytest.raises(UserError, match=r"no question of .* has a response and a confidence"):
         evaluated(composed(Evaluate, data=(str(tmp_path / "own.jsonl"),), methods=("given",), out=tmp_path / "other"))
 
 

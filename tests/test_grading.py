@@ -9,7 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from interp.datasets.choices import choice_index
+from interp.datasets.grading import is_right
 from interp.datasets.words import normalised, official
+from interp.records import Question
 
 TWO = [
     ("パリ", "バリ"),
@@ -63,6 +65,11 @@ ONE = [
     ("5\u00bd", "5 1/2"),
     ("F\u266f", "F#"),
     ("#1", "1"),
+    ("U.S.A.", "USA"),
+    ("u s a", "USA"),
+    ("A.A. Milne", "AA Milne"),
+    ("A. B. Cole", "ab cole"),
+    ("a cat", "the cat"),
     ("Ｂ", "b"),
     ("ﾊﾟﾘ", "パリ"),
     ("か\u3099ぎ", "がぎ"),
@@ -142,3 +149,10 @@ def test_a_cut_text_does_not_hide_that_it_is_anothers():
     assert choice_index("B. Carbon", ("Carbon", "Carbon dioxide")) is None
     assert choice_index("A. Carbon", ("Carbon", "Carbon dioxide")) == 0
     assert choice_index("A", ("B", "A")) == 0, "a letter before a text"
+
+
+def test_under_the_official_rule_words_decide_and_signs_do_not():
+    question = Question("q", "How much?", ("5%", "the U.S.A."))
+    replies = ("5%", "5", "U S A", "usa", "$5")
+    assert [is_right(question, reply, "official") for reply in replies] == [True, True, True, False, True]
+    assert [is_right(question, reply) for reply in replies] == [True, False, True, True, False]

@@ -365,7 +365,8 @@ def _questions(options: Triplets) -> tuple[list[Question], int]:
         UserError: where a data set has choices, no question is left, or two questions have the same id.
     """
     tested = {normalised(q.text) for data in options.apart_from for q in loaded_questions(data)}
-    parts = [shuffled(loaded_questions(data), options.common.seed) for data in options.data]
+    common = options.common
+    parts = [shuffled(loaded_questions(data, common.fields), common.seed) for data in options.data]
     for data, part in zip(options.data, parts, strict=True):
         refuse_mixed(part, data)
         if part[0].choices:
@@ -407,7 +408,7 @@ def _triplets(
 def _missed(questions: Sequence[Question], answers: dict[str, Record], options: Triplets) -> list[Question]:
     """Questions with a wrong greedy answer, as many as wanted of each data set."""
     wrong = [q for q in questions if answers[q.id]["answer"] and not answers[q.id]["right"]]
-    sources = [{q.id for q in loaded_questions(data)} for data in options.data]
+    sources = [{q.id for q in loaded_questions(data, options.common.fields)} for data in options.data]
     return [q for ids in sources for q in [q for q in wrong if q.id in ids][: options.greedy_wrong]]
 
 

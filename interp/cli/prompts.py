@@ -57,7 +57,9 @@ def show(options: ShowPrompts) -> None:
     from interp.models.checkpoints import loaded_tokenizer
 
     tokenizer, preset = loaded_tokenizer(options.ckpt, remote_code=options.common.trust_remote_code)
-    questions = shuffled(loaded_questions(options.asked.data), options.common.seed)[: options.asked.n]
+    questions = shuffled(loaded_questions(options.asked.data, options.common.fields), options.common.seed)[
+        : options.asked.n
+    ]
     confidence, choices = FORMATS[options.asked.format], bool(questions[0].choices)
     shots, prompting = options.prompt.shots_of(preset), options.prompt.prompting()
     refuse_sets_of_nothing(options.prompt.shot_sets, shots)

@@ -2,12 +2,17 @@
 
 It knows questions and replies, and nothing of models or files."""
 
+from collections.abc import Callable
 from difflib import SequenceMatcher
+from typing import Literal
 
 from interp.datasets.choices import choice_index
-from interp.datasets.words import normalised, words_of
+from interp.datasets.words import normalised, official, words_of
 from interp.records import Question
 
+MatchName = Literal["words", "official"]
+FORMS: dict[MatchName, Callable[[str], str]] = {"words": normalised, "official": official}
+"""The form of an answer that is compared, by the rule's name."""
 SIMILAR = 0.8
 """Two answers more alike than this (Ratcliff and Obershelp) may be spellings of one answer: "Belgrad", "Belgrade"."""
 SHORT_FORM = 5
@@ -18,13 +23,17 @@ SMALL_WORDS = frozenset(
 """Words that abbreviations mostly leave out: "USA" for "United States of America"."""
 
 
-def is_right(question: Question, reply: str) -> bool:
-    """Whether the reply equals an accepted answer after normalisation. A substring is not enough ("Not Paris")."""
+def is_right(question: Question, reply: str, match: MatchName = "words") -> bool:
+    """Whether the reply equals an accepted answer in the form that is compared. A substring is not enough: "Not Paris".
+
+    match: words: as `normalised` says; official: in TriviaQA's own form, for an accuracy that stands beside others'. A
+    choice is named by its letter or text in either case."""
     if question.choices:
         named = choice_index(reply, question.choices)
         return named is not None and named == choice_index(question.answers[0], question.choices)
-    given = normalised(reply)
-    return bool(given) and any(given == normalised(answer) for answer in question.answers)
+    form = FORMS[match]
+    given = form(reply)
+    return bool(given) and any(given == form(answer) for answer in question.answers)
 
 
 def may_be_right(question: Question, reply: str) -> bool:

@@ -1,29 +1,33 @@
-"""Reads questions, and decides which answers are right, wrong, or too close to right to be used as wrong ones.
+"""Loads questions from files, from named data sets and from the hub, and puts them in a reproducible order.
 
-Answers are compared as texts; no model is asked. The module knows nothing of prompts and confidence."""
+The module knows where questions come from, and nothing of prompts and models."""
 
 import hashlib
+import importlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from interp.datasets.choices import LETTERS
-from interp.datasets.words import normalised
+from interp.datasets.files import Row, rows_of
+from interp.datasets.rows import has_id, numbered, question_of_record
 from interp.errors import UserError
 from interp.plain import plain_json
 from interp.records import Question
-from interp.run.runs import Record
 
 NAMED_DATA = ("facts", "triviaqa", "mmlu", "logiqa", "sciq")
+QUESTION_FIELDS = ("id", "question", "answers", "choices", "answer", "context", "relation", "response", "confidence")
 
 
-def loaded_questions(data: str) -> list[Question]:
+def loaded_questions(data: str, fields: Sequence[str] = ()) -> list[Question]:
     """The questions of a data set, in its order.
 
     Args:
-        data: `facts[:train|test|unseen]`, another name of `NAMED_DATA` with or without a split, or a JSONL file.
+        data: `facts[:train|test|unseen]`, another name of `NAMED_DATA` with or without a split, a file (JSON lines, a
+            JSON array, columns, CSV), or `hf:NAME[:configuration][:split]`.
+        fields: where a row holds what a question needs, as in "question=query", "answers=answer.aliases".
 
     Raises:
         UserError: naming the file and line that is malformed, the name that is unknown, or an id that stands twice; and
@@ -31,19 +35,79 @@ def loaded_questions(data: str) -> list[Question]:
     """
     name, _, split = data.partition(":")
     if name == "facts":
-        questions = _facts(split)
+        return _facts(split)
+    if name == "hf" and not Path(data).exists():
+        rows = _from_any(data)
     elif name in NAMED_DATA and not Path(data).exists():
-        questions = list(_from_hub(name, split))
+        rows = _from_hub(name, split)
     elif Path(data).is_file():
-        questions = list(_from_jsonl(Path(data)))
+        rows = rows_of(Path(data))
     else:
-        raise UserError(f"--data {data}: neither a file nor one of {', '.join(NAMED_DATA)}")
+        raise UserError(f"--data {data}: neither a file nor one of {', '.join(NAMED_DATA)}, hf:NAME")
+    return questions_of(rows, f"--data {data}", fields)
+
+
+def questions_of(rows: Iterable[Row], where: str, fields: Sequence[str] = ()) -> list[Question]:
+    """The questions of rows, their ids made where the rows have none.
+
+    Args:
+        rows: where each stands, and the row itself: a mapping, or a Question.
+        where: what they are called in errors.
+        fields: as in `loaded_questions`.
+
+    Raises:
+        UserError: for a row that is no question, an id that stands twice, and where there are none.
+    """
+    paths = field_paths(fields)
+    questions, named = [], []
+    for place, row in rows:
+        if isinstance(row, Question):
+            questions.append(row)
+            named.append(True)
+            continue
+        try:
+            record = _renamed(row, paths) if paths else row
+            questions.append(question_of_record(record))
+            named.append(has_id(record))
+        except ValueError as error:
+            raise UserError(f"{place}: {error}") from None
     if not questions:
-        raise UserError(f"--data {data}: no questions in it")
-    identity, count = Counter(question.id for question in questions).most_common(1)[0]
+        raise UserError(f"{where}: no questions in it")
+    apart = numbered(questions, named)
+    identity, count = Counter(question.id for question in apart).most_common(1)[0]
     if count > 1:
-        raise UserError(f"--data {data}: the id {identity!r} stands there twice; ids must differ")
-    return questions
+        raise UserError(f"{where}: the id {identity!r} stands there twice; ids must differ")
+    return apart
+
+
+def field_paths(fields: Sequence[str]) -> dict[str, list[str]]:
+    """Where a row holds each field: "answers=answer.aliases" gives {"answers": ["answer", "aliases"]}.
+
+    Raises:
+        UserError: for what is not written so, and a field that no question has.
+    """
+    paths = {}
+    for given in fields:
+        field, equal, path = given.partition("=")
+        if not equal or field not in QUESTION_FIELDS or not path:
+            raise UserError(f"--fields {given}: write FIELD=NAME, FIELD being one of {', '.join(QUESTION_FIELDS)}")
+        paths[field] = path.split(".")
+    return paths
+
+
+def _renamed(row: Any, paths: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The row with its fields under the names that a question has. Raises ValueError for a field that it lacks."""
+    if not isinstance(row, Mapping):
+        raise ValueError("not a JSON object")
+    record = {name: value for name, value in row.items() if name not in QUESTION_FIELDS or name not in paths}
+    for field, path in paths.items():
+        value: Any = row
+        for name in path:
+            if not isinstance(value, Mapping) or name not in value:
+                raise ValueError(f"no {'.'.join(path)!r}, which --fields names for {field!r}")
+            value = value[name]
+        record[field] = value
+    return record
 
 
 def refuse_mixed(questions: Sequence[Question], data: str) -> None:
@@ -74,76 +138,6 @@ def fingerprint(items: Iterable[object]) -> str:
     return digest.hexdigest()[:12]
 
 
-def question_of_record(record: object) -> Question:
-    """A question from one JSON object.
-
-    Args:
-        record: holds `question`, and either `answers[]` or `choices[]` with `answer` (an index). Optional are id,
-            context, relation or subject, response, and confidence (from 0 to 1). Without an id, one is made from the
-            question's contents.
-
-    Raises:
-        ValueError: saying which field is missing or malformed.
-    """
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    text = record.get("question")
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError('no "question"')
-    choices = record.get("choices") or ()
-    if not isinstance(choices, list | tuple) or not all(isinstance(c, str) and c.strip() for c in choices):
-        raise ValueError('"choices" must be a list of texts')
-    if choices:
-        answer = record.get("answer")
-        if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices) <= len(LETTERS):
-            raise ValueError(f'"answer" must be the index of one of {len(choices)} choices')
-        answers: Sequence[str] = [LETTERS[answer], choices[answer]]
-    else:
-        accepted = record.get("answers") or ()
-        answers = [accepted] if isinstance(accepted, str) else accepted
-        if not isinstance(answers, list | tuple) or not all(isinstance(a, str) for a in answers):
-            raise ValueError('"answers" must be a list of texts')
-        if not any(normalised(a) for a in answers):
-            raise ValueError('no "answers" (or "choices" and "answer")')
-    response, confidence = record.get("response"), record.get("confidence")
-    if response is not None and (not isinstance(response, str) or not response.strip()):
-        raise ValueError('"response" must be a text with something in it')
-    is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
-    if confidence is not None and not (is_number and 0 <= confidence <= 1):
-        raise ValueError('"confidence" must be a number from 0 to 1')
-    context, relation = record.get("context") or "", record.get("relation") or record.get("subject") or ""
-    if not isinstance(context, str) or not isinstance(relation, str):
-        raise ValueError('"context", "relation" and "subject" must be texts')
-    identity = record.get("id")
-    if isinstance(identity, bool | list | dict):
-        raise ValueError('"id" must be a text or a number')
-    if identity is None or identity == "":
-        identity = "q-" + hashlib.sha256(f"{text}|{choices}|{context}".encode()).hexdigest()[:10]
-    return Question(
-        id=str(identity),
-        text=text.strip(),
-        answers=tuple(a for a in answers if a.strip()),
-        choices=tuple(choices),
-        context=context,
-        relation=relation,
-        response=response,
-        confidence=None if confidence is None else float(confidence),
-    )
-
-
-def _from_jsonl(path: Path) -> Iterator[Question]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield question_of_record(plain_json(line))
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}: {error}") from None
-
-
 def _facts(split: str) -> list[Question]:
     """The embedded questions of a split, of all splits where it is empty."""
     records = map(plain_json, files("interp").joinpath("data/facts.jsonl").read_text(encoding="utf-8").splitlines())
@@ -153,57 +147,80 @@ def _facts(split: str) -> list[Question]:
     return kept
 
 
-def _from_hub(name: str, split: str) -> Iterator[Question]:
-    """The original data through `datasets`: TriviaQA (rc.nocontext, validation), the tests of MMLU, LogiQA and SciQ.
+HUB = {
+    "triviaqa": ("mandarjoshi/trivia_qa", "rc.nocontext", "validation", None),
+    "mmlu": ("cais/mmlu", "all", "test", None),
+    "logiqa": ("lucasmccabe/logiqa", "default", "test", "refs/convert/parquet"),
+    "sciq": ("allenai/sciq", "default", "test", None),
+}
+"""Named data sets: (repository, configuration, split, revision)."""
 
-    Raises:
-        UserError: where the package is missing, the data cannot be loaded, or a row is no question.
-    """
-    # name: (repository, configuration, split, revision)
-    sources = {
-        "triviaqa": ("mandarjoshi/trivia_qa", "rc.nocontext", split or "validation", None),
-        "mmlu": ("cais/mmlu", "all", split or "test", None),
-        "logiqa": ("lucasmccabe/logiqa", "default", split or "test", "refs/convert/parquet"),
-        "sciq": ("allenai/sciq", "default", split or "test", None),
-    }
-    repository, configuration, part, revision = sources[name]
+
+def _from_hub(name: str, split: str) -> Iterator[Row]:
+    """The rows of a named data set, each with an id, once however many kinds of evidence TriviaQA has for it."""
+    repository, configuration, default, revision = HUB[name]
+    part = split or default
+    seen: set[str] = set()
+    for number, row in enumerate(_downloaded(name, repository, configuration, part, revision)):
+        identity = f"{name}-{row.get('question_id') or f'{part}-{number:05d}'}"
+        if identity not in seen:
+            seen.add(identity)
+            yield f"--data {name}: row {number} of {repository}", {**row, "id": identity}
+
+
+def _from_any(data: str) -> Iterator[Row]:
+    """The rows of `hf:NAME[:configuration][:split]`: any data set of the hub, or a directory of one.
+
+    What stands behind the name is a split where it is no configuration; without a split, `test`, `validation` or the
+    first one is taken."""
+    name, *more = data.removeprefix("hf:").split(":")
+    if not name or len(more) > 2:
+        raise UserError(f"--data {data}: write hf:NAME[:configuration][:split]")
+    sets = _saved(name, data) if Path(name).is_dir() else None
+    if sets is None:
+        known = _configurations(data, name) if len(more) == 1 else []
+        configuration = more[0] if len(more) == 2 or (more and more[0] in known) else None
+        part = more[-1] if more and (len(more) == 2 or configuration is None) else None
+        sets = _downloaded(data, name, configuration, None, None)
+    else:
+        part = more[-1] if more else None
+    if not hasattr(sets, "keys"):  # one split, saved by itself
+        parts, part = {part or "all": sets}, part or "all"
+    else:
+        parts = dict(sets)
+        part = part or next((split for split in ("test", "validation") if split in parts), next(iter(parts)))
+    if part not in parts:
+        raise UserError(f"--data {data}: it has no split {part!r}, but {', '.join(parts)}")
+    for number, row in enumerate(parts[part]):
+        yield f"--data {data}: row {number}", row
+
+
+def _datasets(data: str) -> Any:
+    """The package datasets. Raises UserError where it is not installed."""
     try:
-        from datasets import load_dataset
+        return importlib.import_module("datasets")
     except ImportError:
-        raise UserError(f"--data {name} needs the package datasets: pip install 'advice-calibration[hub]'") from None
+        raise UserError(f"--data {data} needs the package datasets: pip install 'advice-calibration[hub]'") from None
+
+
+def _saved(name: str, data: str) -> Any:
+    """A data set that `save_to_disk` wrote; None for a directory of other files."""
+    marks = ("dataset_dict.json", "state.json")
+    return _datasets(data).load_from_disk(name) if any((Path(name) / mark).exists() for mark in marks) else None
+
+
+def _configurations(data: str, name: str) -> list[str]:
     try:
-        rows = load_dataset(repository, configuration, split=part, revision=revision)
+        return list(_datasets(data).get_dataset_config_names(name))
+    except Exception:  # the library raises many types; loading it says what is wrong
+        return []
+
+
+def _downloaded(data: str, name: str, configuration: str | None, split: str | None, revision: str | None) -> Any:
+    """What `datasets.load_dataset` gives; UserError with its reason where it gives nothing."""
+    load = _datasets(data).load_dataset
+    try:
+        return load(name, configuration, split=split, revision=revision)
     except Exception as error:  # the library raises many types: offline, unknown split, gated data
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"--data {name}: {repository} could not be loaded ({reason}); give a JSONL file") from error
-    seen: set[str] = set()
-    for number, row in enumerate(rows):
-        identity = f"{name}-{row.get('question_id') or f'{part}-{number:05d}'}"
-        if identity not in seen:  # TriviaQA repeats a question for each kind of evidence
-            seen.add(identity)
-            try:
-                yield question_of_record(_hub_record(name, identity, row))
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"--data {name}: row {number} of {repository} is not a question ({error})") from None
-
-
-def _hub_record(name: str, identity: str, row: Record) -> Record:
-    """One row of a hub data set in the fields that `question_of_record` reads."""
-    if name == "triviaqa":
-        answer = row["answer"]
-        return {"id": identity, "question": row["question"], "answers": [answer["value"], *answer["aliases"]]}
-    if name == "mmlu":
-        keys = ("question", "choices", "answer", "subject")
-        return {"id": identity, **{key: row[key] for key in keys}}
-    if name == "sciq":
-        choices = [row["correct_answer"], *(row[f"distractor{i}"] for i in (1, 2, 3))]
-        random.Random(identity).shuffle(choices)  # the right choice comes first in the data; the order is the id's
-        answer = choices.index(row["correct_answer"])
-        return {"id": identity, "question": row["question"], "choices": choices, "answer": answer}
-    return {
-        "id": identity,
-        "context": row["context"],
-        "question": row["query"],
-        "choices": row["options"],
-        "answer": row["correct_option"],
-    }
+        raise UserError(f"--data {data}: {name} could not be loaded ({reason}); give a JSONL file") from error

@@ -40,7 +40,10 @@ FRACTION = regex.compile(r"([\u00bc-\u00be\u2150-\u215f\u2189])")
 MINUS = dict.fromkeys(map(ord, "\u2212\u2013\u2010\u2011"), "-")
 ALIKE = MINUS | {ord("\u066c"): ",", ord("\u066b"): ".", ord("\u2044"): "/", ord("\u266f"): "#"}
 """Signs that are written in two ways: minus, the separators of Arabic numbers, the stroke of fractions, the sharp."""
-ARTICLES = ("a", "an", "the")
+ARTICLE = regex.compile(
+    rf"(?<![{WORD}])(?:an|the|(?<!(?<![{WORD}])\p{{L}}[. ]{{1,2}})a)(?![{WORD}]|\.\s?\p{{L}}(?![{WORD}]))"
+)
+"""An article; not one letter among others: "U.S.A.", "u s a", "A.A. Milne"."""
 OFFICIAL_SIGNS = str.maketrans(dict.fromkeys(string.punctuation + "\u2018\u2019\u00b4`", " "))
 
 
@@ -67,11 +70,12 @@ def words_of(answer: str) -> str:
     text = _unmarked(_compatible(answer))
     text = regex.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)", lambda number: number[0].replace(",", ""), text)
     text = regex.sub(r"(?<![\w.])\.(?=\d)", "0.", text)
-    words = regex.sub(f"([{SIGNS}{CURRENCY}])", r" \1 ", PUNCTUATION.sub(" ", text)).split()
-    text = " ".join(word for word in words if word not in ARTICLES) or " ".join(words)  # "A" alone keeps it
+    bare = PUNCTUATION.sub(" ", ARTICLE.sub(" ", text))
+    bare = bare if bare.strip() else PUNCTUATION.sub(" ", text)  # "A" alone keeps it
+    text = " ".join(regex.sub(f"([{SIGNS}{CURRENCY}])", r" \1 ", bare).split())
     # a currency stands before its number: "-$5" and "5 $" are "$ -5" and "$ 5"
     text = regex.sub(rf"(?<!\S)- ((?:{CURRENCY} )+)(?=\d)", r"\1-", text)
-    words = regex.sub(rf"(?<!\S)(-?\d\S*)((?: {CURRENCY})+)(?! -?\d)", r"\2 \1", text).split()
+    words = regex.sub(rf"(?<!\S)(-?\d\S*)((?: {CURRENCY})++)(?! -?\d)", r"\2 \1", text).split()
     while words[:1] == ["+"] and words[1:] and (words[1] == "+" or words[1][0].isdigit()):
         del words[0]  # "+5" is "5"
     return " ".join(words)

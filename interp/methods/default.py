@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from interp.datasets.grading import MatchName
 from interp.methods.base import Answered, Asking, Draws, Method, Score, expected, stated
 from interp.records import ConfidenceDistribution, Question, Transcript
 from interp.run.runs import Record
@@ -23,7 +24,7 @@ def read(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> list
 
 
 def answered_and_read(
-    setting: "Setting", questions: Sequence[Question], *, free: bool
+    setting: "Setting", questions: Sequence[Question], *, free: bool, match: MatchName = "words"
 ) -> tuple[list[Record], dict[str, Record]]:
     """Asks the questions and reads the confidence in the model's own answers; prompts are read once for both.
 
@@ -31,6 +32,7 @@ def answered_and_read(
         setting: the model in its format.
         questions: those with a response are not asked.
         free: the model writes its whole reply.
+        match: when an answer is right.
 
     Returns:
         The record of each question's answer, as `interp.answers.asked_for` makes it. And, by the id of each question
@@ -60,7 +62,7 @@ def answered_and_read(
         for (question, answer, _), record in zip(put, records, strict=True):
             confidences[question.id] = {"seconds": seconds, "of_answer": answer, **record}
 
-    return asked_for(setting, questions, heard, free=free), confidences
+    return asked_for(setting, questions, heard, free=free, match=match), confidences
 
 
 def spoken(

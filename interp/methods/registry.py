@@ -4,6 +4,7 @@ Commands and pipelines find methods here alone; no other module lists them."""
 
 from functools import cache
 
+from interp.formats import ConfidenceFormat
 from interp.methods.base import GROUP, Asking, Method, Score, Verdict
 from interp.methods.default import DEFAULT
 from interp.methods.p_true import P_TRUE
@@ -11,12 +12,19 @@ from interp.methods.question_only import QUESTION_ONLY
 from interp.methods.self_consistency import SELF_CONSISTENCY
 from interp.methods.sequence import SEQUENCE
 from interp.registry import Registry
+from interp.run.runs import Record
+
+
+def given(record: Record, confidence: ConfidenceFormat, answer: str | None) -> Verdict | None:
+    """The confidence that the data bring; a verdict as in `Score`."""
+    return None if answer is None or record["confidence"] is None else Verdict(answer, record["confidence"])
+
 
 GIVEN = Method(
     name="given",
     about="The answers and confidences in the data, which need no model.",
     asking=None,
-    scores=(Score("given", "given", lambda record, confidence, answer: Verdict(answer or "", record["confidence"])),),
+    scores=(Score("given", "given", given),),
 )
 METHODS = Registry(GROUP, Method, lambda: (DEFAULT, SELF_CONSISTENCY, P_TRUE, SEQUENCE, QUESTION_ONLY, GIVEN))
 

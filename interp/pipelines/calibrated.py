@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from interp.calibration import Scored, differences_of, lowest_possible, measures_of, rule_named, values_of
-from interp.datasets.grading import is_right
+from interp.datasets.choices import choice_index
+from interp.datasets.grading import MatchName, is_right
 from interp.formats import FORMATS, ConfidenceFormat
 from interp.instruments.base import estimates
 from interp.instruments.floor import READINGS
@@ -59,8 +60,8 @@ def summary_of(
         for where, of_data in parts.items():
             for part, questions in of_data.items():
                 form = FORMATS["ScoreFloat"]
-                verdicts = {q.id: score.verdict({"confidence": q.confidence}, form, q.response) for q in questions}
-                numbers = _numbers(_scored(questions, verdicts), options, form)
+                verdicts = {q.id: score.verdict({"confidence": q.confidence}, form, _brought(q)) for q in questions}
+                numbers = _numbers(_scored(questions, verdicts, options.replies.match), options, form)
                 _put(table, (NO_MODEL, f"{where}{part}", score.key, NO_MODEL), numbers)
     models = by_key.get(("checkpoint", 0), {})
     return {
@@ -73,6 +74,12 @@ def summary_of(
     }
 
 
+def _brought(question: Question) -> str | None:
+    """The answer that the data bring; None where a question has none, or none of its choices is named."""
+    named = not question.choices or choice_index(question.response or "", question.choices) is not None
+    return question.response if question.response and named else None
+
+
 def _spread(
     by_key: ByKey, cell: Cell, asking: Asking, score: Score, questions: Sequence[Question], options: Evaluate
 ) -> dict[str, list[float | None]]:
@@ -80,7 +87,9 @@ def _spread(
     by_measure: dict[str, list[float | None]] = {}
     for number in range(options.prompt.shot_sets):
         verdicts = _verdicts(by_key, replace(cell, examples=number), asking, score, questions)
-        for name, value in values_of(_scored(questions, verdicts), rule_named(options.rule)).items():
+        for name, value in values_of(
+            _scored(questions, verdicts, options.replies.match), rule_named(options.rule)
+        ).items():
             by_measure.setdefault(name, []).append(value)
     return by_measure
 
@@ -96,12 +105,12 @@ def _verdicts(
     }
 
 
-def _scored(questions: Sequence[Question], verdicts: dict[str, Verdict | None]) -> Scored:
+def _scored(questions: Sequence[Question], verdicts: dict[str, Verdict | None], match: MatchName) -> Scored:
     """The questions that have a verdict; the others are left out, and counted."""
     answered = [(q, verdict) for q in questions if (verdict := verdicts[q.id]) is not None]
     return Scored(
         tuple(verdict.confidence for _, verdict in answered),
-        tuple(is_right(q, verdict.answer) for q, verdict in answered),
+        tuple(is_right(q, verdict.answer, match) for q, verdict in answered),
         tuple(q.relation for q, _ in answered),
         len(questions) - len(answered),
     )
@@ -126,7 +135,7 @@ def _cell_numbers(
 ) -> Record:
     """One row of the table: the measures, and what each question cost in tokens and seconds."""
     answers, records = by_key[cell.key("answer")], by_key.get(cell.key(asking.name), {})
-    numbers = _numbers(_scored(questions, verdicts), options, FORMATS[cell.format])
+    numbers = _numbers(_scored(questions, verdicts, options.replies.match), options, FORMATS[cell.format])
     ids = [q.id for q in questions if q.id in records]
     costs = {
         "tokens": [tokens_written(asking, score, records[i], answers[i]["tokens"] or 0) for i in ids],
@@ -139,7 +148,9 @@ def _cell_numbers(
         # the worst case: every unparsed reply is taken for a wrong answer with the highest confidence
         worst = Verdict("", FORMATS[cell.format].values[-1])
         numbers["worst"] = _numbers(
-            _scored(questions, {i: verdict or worst for i, verdict in verdicts.items()}), options, FORMATS[cell.format]
+            _scored(questions, {i: verdict or worst for i, verdict in verdicts.items()}, options.replies.match),
+            options,
+            FORMATS[cell.format],
         )
     return numbers
 
@@ -182,7 +193,7 @@ def _differences(
         if checkpoint != names[0]:
             before = scored[names[0], data_name, key, format_name]
             both = [q for q in data[data_name] if verdicts[q.id] and before[q.id]]
-            after, first = (_scored(both, side) for side in (verdicts, before))
+            after, first = (_scored(both, side, options.replies.match) for side in (verdicts, before))
             differences = differences_of(after, first, rule_named(options.rule))
             numbers = {name: estimate.as_record() for name, estimate in differences.items()}
             _put(table, (f"{checkpoint} less {names[0]}", data_name, key, format_name), numbers)

@@ -53,7 +53,11 @@ def diagnosed(
             right.
     """
     dry, names, data = dry or dry_run_of(options), options.instruments.chosen(instruments), options.asked.data
-    questions = shuffled(loaded_questions(data), options.common.seed) if questions is None else list(questions)
+    questions = (
+        shuffled(loaded_questions(data, options.common.fields), options.common.seed)
+        if questions is None
+        else list(questions)
+    )
     refuse_mixed(questions, data)
     if questions[0].choices and options.wrong_answers.candidates > min(len(q.choices) for q in questions):
         options = _without_candidates(options, questions)
@@ -88,8 +92,10 @@ def _cases(
     """The cases that the instruments measure; their answers are asked for, or taken over from an earlier run."""
     if options.cases:
         _take_over(run, options.cases, setting)
-    data, n, free = options.asked.data, options.asked.n, options.replies.free
-    wanted = Wanted(options.ckpt, data, n, free, options.wrong_answers, options.common.seed)
+    asked, replies = options.asked, options.replies
+    wanted = Wanted(
+        options.ckpt, asked.data, asked.n, replies.free, replies.match, options.wrong_answers, options.common.seed
+    )
     sample = any(INSTRUMENTS[name].needs_wrong_answers for name in instruments)
     cases = selected_cases(run, setting, questions, wanted, sample=sample, taken_over=options.cases is not None)
     if run.dry and options.cases:
@@ -142,7 +148,20 @@ def _without_candidates(options: Diagnose, questions: Sequence[Question]) -> Dia
     return changed(options, candidates=most)
 
 
-CHOSEN_BY = ("data", "questions", "n", "seed", "free", "wrong", "candidates", "top_p", "tries", "shots", "format")
+CHOSEN_BY = (
+    "data",
+    "questions",
+    "n",
+    "seed",
+    "free",
+    "match",
+    "wrong",
+    "candidates",
+    "top_p",
+    "tries",
+    "shots",
+    "format",
+)
 """What decides which questions and answers a run measures."""
 
 
@@ -151,7 +170,7 @@ def _chosen_by(identity: Record) -> Record:
 
     Runs older than that option sampled their wrong answers, and version 0.1 called distractors foils."""
     wrong = identity.get("wrong", "sampled")
-    return identity | {"wrong": "distractor" if wrong == "foil" else wrong}
+    return {"match": "words"} | identity | {"wrong": "distractor" if wrong == "foil" else wrong}
 
 
 def _take_over(run: Run, cases: Path, setting: "Setting") -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from interp.answers import asked_for
+from interp.datasets.grading import MatchName
 from interp.errors import UserError
 from interp.instruments.base import Repeated
 from interp.measures import AnswerRecord, SampleRecord
@@ -80,6 +81,8 @@ class Wanted:
     """How many right answers are measured, at most."""
     free: bool
     """The model writes its whole reply."""
+    match: MatchName
+    """When an answer is right."""
     wrong: WrongAnswers
     """Where wrong answers come from."""
     seed: int
@@ -124,7 +127,7 @@ def selected_cases(
         run.dry.know_lengths(setting.prompter, questions)
     with progress("answers", wanted.n, hidden=not run.processes.first) as bar:
         for chunk in chunks(questions, ASKED_AT_ONCE):
-            records = asked_on_record(run, setting, chunk, free=wanted.free, bar=bar)
+            records = asked_on_record(run, setting, chunk, free=wanted.free, match=wanted.match, bar=bar)
             answers = [typed(AnswerRecord, records[question.id]) for question in chunk]
             fresh = [
                 (question, record.answer)
@@ -244,15 +247,16 @@ def asked_on_record(
     questions: Sequence[Question],
     *,
     free: bool,
+    match: MatchName = "words",
     bar: "tqdm | None" = None,
 ) -> dict[str, Record]:
     """The record of each question's answer, by its id; asks what is not on record yet.
 
-    Records of right answers hold the transcript as well. free: the model writes its whole reply. bar: a progress bar
-    that the caller moves."""
+    Records of right answers hold the transcript as well. free: the model writes its whole reply. match: when an
+    answer is right. bar: a progress bar that the caller moves."""
 
     def asked(chunk: Sequence[Question]) -> Iterator[Record]:
-        for question, record in zip(chunk, asked_for(setting, chunk, free=free), strict=True):
+        for question, record in zip(chunk, asked_for(setting, chunk, free=free, match=match), strict=True):
             if record["right"]:
                 record["transcript"] = transcript_record(setting.prompter.transcript(question, record["answer"]))
             yield record

@@ -125,17 +125,18 @@ def short_names(option: str, given: Sequence[str]) -> dict[str, str]:
 
 
 def _questions(data: str, options: Evaluate, held: Sequence[Question] | None) -> list[Question]:
-    """The questions of one data set; UserError where the method `given` lacks a response or confidence.
+    """The questions of one data set; UserError where the method `given` has no response with a confidence.
 
     held: those that are in memory already."""
-    questions = (
-        list(held) if held is not None else shuffled(loaded_questions(data), options.common.seed)[: options.tested.n]
-    )
+    tested = options.tested
+    if held is None:
+        questions = shuffled(loaded_questions(data, options.common.fields), options.common.seed)[: tested.n]
+    else:
+        questions = list(held)
     refuse_mixed(questions, data)
-    bare = next((q.id for q in questions if q.response is None or q.confidence is None), None)
     brought = next((name for name in options.methods if METHODS[name].asking is None), None)
-    if brought and bare:
-        raise UserError(f"--methods {brought}: question {bare!r} of {data} lacks response or confidence")
+    if brought and not any(q.response and q.confidence is not None for q in questions):
+        raise UserError(f"--methods {brought}: no question of {data} has a response and a confidence")
     return questions
 
 
@@ -347,13 +348,15 @@ def _answers(
     from interp.answers import asked_for
     from interp.methods.default import answered_and_read
 
+    replies = options.replies
+
     def asked(chunk: Sequence[Question]) -> Iterator[Record]:
         began = time.perf_counter()
         confidences: dict[str, Record] = {}
         if READ.name in options.askings:
-            records, confidences = answered_and_read(setting, chunk, free=options.replies.free)
+            records, confidences = answered_and_read(setting, chunk, free=replies.free, match=replies.match)
         else:
-            records = asked_for(setting, chunk, free=options.replies.free)
+            records = asked_for(setting, chunk, free=replies.free, match=replies.match)
         read.update(confidences)
         # the time for reading confidences counts for the asking, not for the answers
         spent = time.perf_counter() - began - sum(confidence["seconds"] for confidence in confidences.values())

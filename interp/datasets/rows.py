@@ -1,0 +1,178 @@
+"""Questions from rows as people have them: our own fields, and those of TriviaQA, SQuAD, MMLU, ARC, LogiQA and SciQ.
+
+What is unambiguous is read; what is not is refused with what to write. The module knows one row, no files."""
+
+import hashlib
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from interp.datasets.choices import LETTERS, choice_index
+from interp.datasets.replies import answer_in
+from interp.datasets.words import normalised
+from interp.records import Question
+
+MISSING = frozenset(("", "n/a", "na", "nan", "none", "null", "-"))
+"""Texts that say that a question has no relation."""
+DISTRACTORS = ("distractor1", "distractor2", "distractor3")
+
+
+def question_of_record(record: object) -> Question:
+    """A question from one row.
+
+    Args:
+        record: a mapping with `question` (or `query`), and either `answers`, a list of texts, or `choices` (or
+            `options`) with `answer` (or `answerKey`, `correct_option`): an index from 0, a letter, a label of the
+            choices, or a choice's text. Optional are id (or question_id), context, relation or subject, response, and
+            confidence, from 0 to 1 or as in "85%". Without an id, one is made from the question's contents.
+
+    Raises:
+        ValueError: saying which field is missing, malformed or ambiguous, and what to write.
+    """
+    if not isinstance(record, Mapping):
+        raise ValueError("not a JSON object")
+    text = _first(record, "question", "query")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError('no "question"')
+    choices, labels = _choices(record)
+    answers = _right_choice(record, choices, labels) if choices else _answers(record)
+    context, relation = record.get("context") or "", _first(record, "relation", "subject") or ""
+    if not isinstance(context, str) or not isinstance(relation, str):
+        raise ValueError('"context", "relation" and "subject" must be texts')
+    identity = _first(record, "id", "question_id")
+    if isinstance(identity, bool | list | dict):
+        raise ValueError('"id" must be a text or a number')
+    made = "q-" + hashlib.sha256(f"{text}|{choices or ()}|{context}".encode()).hexdigest()[:10]
+    return Question(
+        id=made if identity is None or identity == "" else str(identity),
+        text=text.strip(),
+        answers=tuple(a for a in answers if a.strip()),
+        choices=tuple(choices),
+        context=context,
+        relation="" if relation.strip().casefold() in MISSING else relation,
+        response=_response(record.get("response")),
+        confidence=_confidence(record.get("confidence")),
+    )
+
+
+def has_id(record: object) -> bool:
+    """Whether a row names its question, so that its id is not made from its contents."""
+    return isinstance(record, Mapping) and _first(record, "id", "question_id") not in (None, "")
+
+
+def numbered(questions: Iterable[Question], named: Iterable[bool]) -> list[Question]:
+    """The questions; one without an id of its own and with the contents of an earlier one has a number behind its id.
+
+    named: for each question whether its row held an id."""
+    seen: dict[str, int] = {}
+    told_apart = []
+    for question, has_its_own in zip(questions, named, strict=True):
+        count = seen[question.id] = seen.get(question.id, 0) + 1
+        apart = count > 1 and not has_its_own
+        told_apart.append(replace(question, id=f"{question.id}-{count}") if apart else question)
+    return told_apart
+
+
+def _first(record: Mapping[str, Any], *names: str) -> Any:
+    """The first of these fields that holds anything; None where none does."""
+    return next((record[name] for name in names if record.get(name) not in (None, "")), None)
+
+
+def _choices(record: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[str]]:
+    """The texts of the choices, none for an open question, and the labels that the data give them, mostly none."""
+    if "correct_answer" in record and all(name in record for name in DISTRACTORS):
+        # the right choice comes first in SciQ; the order is the question's own
+        choices = [record["correct_answer"], *(record[name] for name in DISTRACTORS)]
+        random.Random(str(_first(record, "id", "question"))).shuffle(choices)
+        return _texts(choices, "choices"), ()
+    given = _first(record, "choices", "options")
+    if isinstance(given, Mapping) and "text" in given:
+        labels = _texts(given.get("label") or (), "choices")
+        texts = _texts(given["text"], "choices")
+        if labels and len(labels) != len(texts):
+            raise ValueError(f'"choices" has {len(texts)} texts and {len(labels)} labels')
+        return texts, labels
+    return _texts(given or (), "choices"), ()
+
+
+def _texts(values: Any, field: str) -> Sequence[str]:
+    """A list of texts, numbers among them as they are written."""
+    if not isinstance(values, list | tuple):
+        raise ValueError(f'"{field}" must be a list of texts')
+    texts = [str(value) if isinstance(value, int) and not isinstance(value, bool) else value for value in values]
+    if not all(isinstance(text, str) and (text.strip() or field == "answers") for text in texts):
+        raise ValueError(f'"{field}" must be a list of texts')
+    return texts
+
+
+def _right_choice(record: Mapping[str, Any], choices: Sequence[str], labels: Sequence[str]) -> Sequence[str]:
+    """The letter and the text of the right choice."""
+    answer = _first(record, "answer", "answerKey", "correct_option", "correct_answer")
+    if isinstance(answer, str) and answer.strip() in labels:
+        index: int | None = labels.index(answer.strip())
+    elif isinstance(answer, str) and (digits := re.fullmatch(r"\s*(\d{1,2})(?:\.0)?\s*", answer)):
+        index, same = int(digits[1]), choice_index(answer, choices)
+        if same is not None and same != index:
+            raise ValueError(
+                f'"answer" {answer!r} is the index of one choice and the text of another; write its letter'
+            )
+    elif isinstance(answer, str):
+        index = choice_index(answer, choices)
+    else:
+        index = int(answer) if _number(answer) and answer == int(answer) else None
+    if index is None or not 0 <= index < len(choices) <= len(LETTERS):
+        raise ValueError(
+            f'"answer" {answer!r} must be the index of one of {len(choices)} choices, its letter or its text'
+        )
+    return [LETTERS[index], choices[index]]
+
+
+def _answers(record: Mapping[str, Any]) -> Sequence[str]:
+    """The accepted answers to an open question, the canonical one first."""
+    accepted = _first(record, "answers", "answer")
+    if isinstance(accepted, Mapping) and isinstance(accepted.get("text"), list):  # SQuAD
+        accepted = accepted["text"]
+    elif isinstance(accepted, Mapping) and "value" in accepted:  # TriviaQA
+        accepted = [accepted["value"], *(accepted.get("aliases") or ())]
+    texts = _texts([accepted] if isinstance(accepted, str) else accepted or (), "answers")
+    if not any(normalised(text) for text in texts):
+        raise ValueError('no "answers" (or "choices" and "answer")')
+    return list(dict.fromkeys(texts))
+
+
+def _number(value: object) -> bool:
+    """Whether the value is a finite number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _response(response: object) -> str | None:
+    """The answer in a response, "" where it holds none; None where there is no response.
+
+    A whole reply is read as one: the answer stands behind its label, or in its first line outside of thoughts."""
+    if response is None:
+        return None
+    if _number(response):
+        response = str(int(response)) if response == int(response) else str(response)  # type: ignore[call-overload]
+    if not isinstance(response, str):
+        raise ValueError('"response" must be a text')
+    return answer_in(response) or ""
+
+
+def _confidence(confidence: object) -> float | None:
+    """A confidence in [0, 1]: a number in that range, or a percentage that is written as one."""
+    if confidence is None or confidence == "":
+        return None
+    value = confidence
+    if isinstance(value, str) and (percentage := re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?)\s*%\s*", value)):
+        value = float(percentage[1]) / 100
+    elif isinstance(value, str) and re.fullmatch(r"\s*\d{1,3}(\.\d+)?\s*", value):
+        value = float(value)
+    if not _number(value):
+        raise ValueError(f'"confidence" {confidence!r} must be a number from 0 to 1, or a percentage such as "85%"')
+    if not 0 <= value <= 1:  # type: ignore[operator]
+        shown = f"{float(value):g}"  # type: ignore[arg-type]
+        meant = f'write {float(value) / 100:g} or "{shown}%" if it is a percentage'  # type: ignore[arg-type]
+        raise ValueError(f'"confidence" {confidence!r} must be a number from 0 to 1: {meant}')
+    return float(value)  # type: ignore[arg-type]
