@@ -17,18 +17,26 @@ from figures.grid import Column, Grid
 from figures.style import DOUBLE, INK, RIGHT, WRONG, nth_style, printable
 from interp.calibration import MEASURES
 from interp.formats import FORMATS
-from interp.intervals import Estimate
+from interp.intervals import Estimate, of_record
 from interp.methods.registry import scores
 from interp.run.runs import Record
 
 COLUMNS = (
-    *(Column(key, measure.title) for key, measure in MEASURES.items() if measure.place != "kept"),
+    *(
+        column
+        for key, measure in MEASURES.items()
+        if measure.place != "kept"
+        for column in (
+            Column(key, measure.title),
+            *((Column(f"{key}.null", f"{measure.title} if calibrated"),) if measure.null else ()),
+        )
+    ),
     Column("outside", "off-scale mass"),
     Column("tokens", "tokens", 1.0),
     Column("prompt_tokens", "tokens read", 1.0, 0),
     Column("seconds", "seconds", 1.0, 2),
 )
-SHORT = (*(key for key, measure in MEASURES.items() if measure.place == "headline"), "outside")
+SHORT = (*(key for key, measure in MEASURES.items() if measure.place == "headline"), "ece.null", "outside")
 """The columns that the terminal shows; the files have all."""
 LABELS = ("checkpoint", "data", "method", "format", "n", "unparsed")
 
@@ -72,10 +80,22 @@ def grid(summary: Record, keys: Sequence[str] | None = None, *, worst: bool = Fa
     rows = []
     for (checkpoint, data, method, form), numbers in cells(summary):
         shown = numbers["worst"] if worst else numbers
-        estimates = (Estimate(**(shown.get(c.key) or numbers.get(c.key) or _NOTHING)) for c in columns)
+        estimates = (_number(c.key, shown, numbers) for c in columns)
         names = (checkpoint, data, method_words(method), form, str(shown["n"]), str(numbers["unparsed"]))
         rows.append((names, tuple(estimates)))
     return Grid(LABELS, columns, tuple(rows))
+
+
+def _number(key: str, shown: Record, numbers: Record) -> Estimate:
+    """A cell's number, or, for a key that ends with ".null", what a calibrated speaker of its confidences shows.
+
+    shown, numbers: the cell's numbers under the rule that is shown, and under the usual one."""
+    key, dot, _ = key.partition(".")
+    estimate = of_record(shown.get(key) or numbers.get(key) or _NOTHING)
+    if not dot:
+        return estimate
+    null = estimate.null
+    return Estimate(null.value, null.low, null.high, estimate.n) if null else of_record(_NOTHING)
 
 
 def spread(summary: Record, keys: Sequence[str] | None = None) -> Grid:
@@ -91,7 +111,7 @@ def spread(summary: Record, keys: Sequence[str] | None = None) -> Grid:
             estimates.append(
                 Estimate(sum(values) / len(values), min(values), max(values), len(values))
                 if values
-                else Estimate(**_NOTHING)
+                else of_record(_NOTHING)
             )
         sets = str(len(numbers["shot_sets"]["accuracy"]))
         rows.append(((checkpoint, data, method_words(method), form, sets), tuple(estimates)))
@@ -103,7 +123,7 @@ def differences(summary: Record, keys: Sequence[str] | None = None) -> Grid:
     columns = tuple(c for c in COLUMNS if c.key in MEASURES and (keys is None or c.key in keys))
     rows = []
     for (pair, data, method, form), numbers in cells(summary, "differences"):
-        estimates = tuple(Estimate(**numbers[column.key]) for column in columns)
+        estimates = tuple(of_record(numbers[column.key]) for column in columns)
         rows.append(((pair, data, method_words(method), form, str(estimates[0].n)), estimates))
     return Grid(("difference", *LABELS[1:5]), columns, tuple(rows))
 
@@ -252,7 +272,7 @@ The area of a dot is the share of answers at that level, so look at the large on
 would lie if the level meant what it says, given how many answers it has. Below the diagonal: overconfident. Levels,
 not bins: nothing here depends on a choice of bins."""
 COSTS = """\
-Expected calibration error, with 95 % bootstrap intervals over questions, against the tokens that the model writes for a
+Expected calibration error, with 95 % intervals for these relations, against the tokens that the model writes for a
 question, answer and confidence together. Lower left is better. Marks at one cost are set a little apart. A stated
 confidence is worth its tokens where it lies below the yardsticks that need none (sequence probability, question only),
 or ranks answers better than they do (AUROC, in the table)."""
@@ -308,7 +328,7 @@ def _costs_page(summary: Record) -> Page | None:
     panels: dict[tuple[str, ...], list[Cost]] = {}
     for (checkpoint, data, method, form), numbers in cells(summary):
         if numbers["ece"]["value"] is not None and numbers.get("tokens", _NOTHING)["value"] is not None:
-            cost = Cost(method, Estimate(**numbers["ece"]), numbers["tokens"]["value"])
+            cost = Cost(method, of_record(numbers["ece"]), numbers["tokens"]["value"])
             names = () if len(summary["models"]) == 1 else (checkpoint,)
             title = (*names, f"{data}, {form}")
             panels.setdefault(title, []).append(cost)
@@ -350,7 +370,7 @@ def _caption(words: str, summary: Record, checkpoint: str | None, methods: Seque
 
 
 def _in_per_cent(number: Record) -> str:
-    estimate = Estimate(**number)
+    estimate = of_record(number)
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "none" if estimate.value is None else f"{100 * estimate.value:.1f}"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
@@ -360,7 +380,9 @@ def subject(summary: Record) -> str:
     """Whose numbers they are, by which rule and in which unit, in a sentence each."""
     models = [f"{name} ({_about(model)})" if _about(model) else name for name, model in summary["models"].items()]
     opening = f"Models: {'; '.join(models)}. " if models else ""
-    rule = f"ECE by the rule {summary['rule']}. Intervals: 95 % bootstrap over questions."
+    rule = (
+        f"ECE by the rule {summary['rule']}. Intervals: 95 %, for these relations; in braces for relations like these."
+    )
     return f"{opening}{rule} In per cent, but for counts, tokens and seconds.{_floor(summary)}"
 
 

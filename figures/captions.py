@@ -148,6 +148,15 @@ def percent(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
+def relations(estimate: Estimate, number: Number = digits) -> str:
+    """The 95 % interval for relations like these, in braces; a dash where there are too few relations for one."""
+    return (
+        "–"
+        if estimate.relations is None
+        else f"{{{number(estimate.relations.low)}, {number(estimate.relations.high)}}}"
+    )
+
+
 def interval(estimate: Estimate, number: Number = digits) -> str:
     """The 95 % interval in brackets; a dash where there are too few questions for one."""
     if estimate.low is None or estimate.high is None:
@@ -196,7 +205,7 @@ def written_caption(how_to_read: str, numbers: Mapping[str, str], subject: str) 
         (
             _filled(f"How to read it. {how_to_read}"),
             "",
-            "Numbers, with 95 % bootstrap intervals over questions:",
+            "Numbers, with 95 % intervals for these relations:",
             *listed,
             "",
             _filled(subject),

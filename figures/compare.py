@@ -13,7 +13,7 @@ from figures.table import compared_numbers, metrics
 from interp.errors import UserError
 from interp.instruments.base import Instrument
 from interp.instruments.registry import INSTRUMENTS
-from interp.intervals import Estimate
+from interp.intervals import Estimate, of_record
 from interp.measures import AnswerRecord, AttributionRecord
 from interp.run.runs import Record
 
@@ -26,22 +26,31 @@ COLUMNS = tuple(
         ("effect_size", "effect size", 2),
     )
 )
+P = Column("p", "p", scale=1.0, places=None)
+"""The p-value: of the primary number as it is, of the other headline numbers by Holm's correction."""
 Pair = tuple[Sequence[Record], Sequence[Record]]
 """The records of both runs."""
 
 
 def instruments_grid(summary: Record) -> Grid:
-    """The instruments' numbers, those that the table of a single run shows."""
-    numbers = compared_numbers(summary)
-    return Grid(
-        ("number", "of"),
-        COLUMNS,
-        tuple(
-            ((metric.section, metric.words), _cells(numbers[metric.key]))
-            for metric in metrics()
-            if metric.key in numbers
-        ),
-    )
+    """The instruments' numbers, those that the table of a single run shows; the primary one is called so."""
+    return _grid(compared_numbers(summary), summary.get("primary"))
+
+
+def both_right_grid(summary: Record) -> Grid:
+    """The headline numbers on the questions that both checkpoints answer right."""
+    return _grid(summary["both_right"], None)
+
+
+def _grid(numbers: Record, primary: str | None) -> Grid:
+    rows = []
+    for metric in metrics():
+        if metric.key in numbers:
+            row = numbers[metric.key]
+            p = Estimate(row.get("p_holm", row.get("p")), None, None, row["difference"]["n"])
+            words = f"{metric.words} (primary)" if metric.key == primary else metric.words
+            rows.append(((metric.section, words), (*_cells(row), p)))
+    return Grid(("number", "of"), (*COLUMNS, P), tuple(rows))
 
 
 def calibration_grid(summary: Record) -> Grid:
@@ -57,9 +66,9 @@ def calibration_grid(summary: Record) -> Grid:
 
 
 def _cells(numbers: Record) -> tuple[Estimate, ...]:
-    change = Estimate(**numbers["difference"])
+    change = of_record(numbers["difference"])
     size = Estimate(numbers["effect_size"], None, None, change.n, change.left_out)
-    return Estimate(**numbers["before"]), Estimate(**numbers["after"]), change, size
+    return of_record(numbers["before"]), of_record(numbers["after"]), change, size
 
 
 def sentence(summary: Record) -> str:
@@ -100,7 +109,7 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
 
 def _estimates(summary: Record, side: str) -> dict[str, Estimate]:
     """The numbers of one side, over the questions that both sides have measured."""
-    return {key: Estimate(**numbers[side]) for key, numbers in compared_numbers(summary).items()}
+    return {key: of_record(numbers[side]) for key, numbers in compared_numbers(summary).items()}
 
 
 def _subject(summary: Record) -> Subject:

@@ -12,6 +12,8 @@ from figures.captions import digits, marked
 from interp.intervals import Estimate
 from interp.plain import visible
 
+UNSEEN = "unseen"
+"""Stands in the name of data whose relations were not trained on."""
 LATEX = {
     "\\": r"\textbackslash{}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
@@ -57,9 +59,17 @@ class Grid:
         return (*self.labels, *(column.title for column in self.columns))
 
     def shown(self, *, dash: str = "–") -> list[tuple[str, ...]]:
-        """Every row as text: value and interval, `dash` where there is no value."""
+        """Every row as text: value and interval, `dash` where there is no value.
+
+        Rows of data that are called unseen make a claim about other relations, and have that interval in braces."""
         return [
-            (*names, *(_cell(estimate, column, dash) for estimate, column in zip(cells, self.columns, strict=True)))
+            (
+                *names,
+                *(
+                    _cell(estimate, column, dash, any(UNSEEN in name for name in names))
+                    for estimate, column in zip(cells, self.columns, strict=True)
+                ),
+            )
             for names, cells in self.rows
         ]
 
@@ -69,11 +79,11 @@ class Grid:
         A name that a spreadsheet would read as a formula is preceded by an apostrophe."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        fields = ("value", "low", "high", "n", "left_out")
+        fields = ("value", "low", "high", "n", "left_out", "relations_low", "relations_high")
         names = (c.key if f == "value" else f"{c.key}_{f}" for c in self.columns for f in fields)
         writer.writerow((*self.labels, *names))
         for labels, cells in self.rows:
-            writer.writerow((*map(_for_csv, labels), *(getattr(estimate, f) for estimate in cells for f in fields)))
+            writer.writerow((*map(_for_csv, labels), *(_field(estimate, f) for estimate in cells for f in fields)))
         return out.getvalue()
 
     def markdown(self) -> str:
@@ -105,11 +115,24 @@ class Grid:
             (folder / f"{name}.{ending}").write_text(text, encoding="utf-8")
 
 
-def _cell(estimate: Estimate, column: Column, dash: str) -> str:
+def _field(estimate: Estimate, name: str) -> float | int | None:
+    """A number of an estimate; "relations_low" is the lower end for relations like these."""
+    if name.startswith("relations_"):
+        return getattr(estimate.relations, name.removeprefix("relations_"), None)
+    number: float | int | None = getattr(estimate, name)
+    return number
+
+
+def _cell(estimate: Estimate, column: Column, dash: str, across: bool) -> str:
+    """Value and interval. across: with the interval for relations like these in braces."""
     if estimate.value is None:
         return dash
     value, low, high = (_written(v, column) for v in (estimate.value, estimate.low, estimate.high))
-    return marked(estimate, f"{value}" if low is None else f"{value} [{low}, {high}]")
+    text = f"{value}" if low is None else f"{value} [{low}, {high}]"
+    if across and estimate.relations:
+        ends = (_written(v, column) for v in (estimate.relations.low, estimate.relations.high))
+        text += f" {{{', '.join(map(str, ends))}}}"
+    return marked(estimate, text)
 
 
 def _written(value: float | None, column: Column) -> str | None:

@@ -135,7 +135,12 @@ def _reported_comparison(folder: Path, summary: Record, questions: Sequence[str]
     if "calibration" in summary:
         printed_grid(compare.calibration_grid(summary), "Calibration, each with its own answers:")
         compare.calibration_grid(summary).written(folder, "calibration")
-    print("Effect size: the difference over its standard error and the square root of n (Cohen's d_z, for means).")
+    if "both_right" in summary:
+        # the questions are those that the first checkpoint answers right, which favours it
+        printed_grid(compare.both_right_grid(summary), "Of these, the questions that both answer right:")
+        compare.both_right_grid(summary).written(folder, "both_right")
+    print("Effect size: of means, the mean difference over its standard deviation (Cohen's d_z).")
+    print("p: exact McNemar for shares, exchanged sides for others; Holm's correction, but for the primary number.")
     before, after = (list(read_records(folder / side)) for side in SIDE_TITLES)
     with paper():
         for page in compare.pages((before, after), summary, questions):

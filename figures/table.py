@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from figures.captions import WITHIN_FLOOR, Subject, digits, interval, marked, percent
+from figures.captions import WITHIN_FLOOR, Subject, digits, interval, marked, percent, relations
 from figures.grid import Grid
 from interp.instruments.base import Metric, Unit
 from interp.instruments.registry import INSTRUMENTS, by_new_keys, repeated_by
-from interp.intervals import Estimate
+from interp.intervals import Estimate, of_record
 from interp.plain import visible
 from interp.run.runs import Record
 
@@ -81,7 +81,7 @@ def _estimates(node: Record, above: str) -> Iterator[tuple[str, Estimate]]:
         if isinstance(below, dict) and name != "shot_sets":
             key = f"{above}{name}"
             if {"value", "low", "high", "n"} <= below.keys():
-                yield key, Estimate(**below)
+                yield key, of_record(below)
             yield from _estimates(below, f"{key}.")
 
 
@@ -98,18 +98,21 @@ def printed(table: Table, subject: Subject) -> None:
     several = any(row.sets for row in table.rows)
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     shown.add_column("", no_wrap=True)
-    for name in ("value", "95 % interval", "n", "left out", *(("over sets",) if several else ())):
+    across = any(row.estimate.relations for row in table.rows)
+    names = ("value", "95 % interval", *(("relations like these",) if across else ()), "n", "left out")
+    for name in (*names, *(("over sets",) if several else ())):
         shown.add_column(name, justify="right", no_wrap=True)
     section = ""
     for row in table.rows:
         if row.section != section:
             section = row.section
             shown.add_row(f"[bold]{section}[/bold]")
-        shown.add_row(*_cells(row, several))
+        shown.add_row(*_cells(row, several, across))
     console.print(shown)
     if any(not row.estimate.measurable for row in table.rows):
         console.print(WITHIN_FLOOR, markup=False)
-    console.print("Intervals: bootstrap over questions. All other numbers: summary.json.", markup=False)
+    more = " In braces: for other relations like these." if across else ""
+    console.print(f"Intervals: for other questions of these relations.{more} All numbers: summary.json.", markup=False)
 
 
 def printed_grid(grid: Grid, title: str) -> None:
@@ -130,9 +133,10 @@ def _literal(text: str) -> Text:
     return Text(visible(text))
 
 
-def _cells(row: Row, several: bool) -> tuple[str, ...]:
+def _cells(row: Row, several: bool, across: bool) -> tuple[str, ...]:
     number, estimate = percent if row.unit == "share" else digits, row.estimate
     value = "none" if estimate.value is None else marked(estimate, number(estimate.value))
-    cells = (f"  {row.name}", value, interval(estimate, number), str(estimate.n), str(estimate.left_out))
+    wide = (relations(estimate, number),) if across else ()
+    cells = (f"  {row.name}", value, interval(estimate, number), *wide, str(estimate.n), str(estimate.left_out))
     spread = f"{number(min(row.sets))} to {number(max(row.sets))}" if row.sets else ""
     return (*cells, spread) if several else cells

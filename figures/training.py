@@ -13,7 +13,7 @@ from figures.grid import Column, Grid
 from figures.style import DOUBLE, INK, RIGHT, ROLE_COLOURS, SPAN_COLOURS, WRONG, paper, printable, saved
 from figures.table import printed_grid
 from interp.calibration import MEASURES
-from interp.intervals import Estimate
+from interp.intervals import Estimate, of_record
 from interp.run.runs import Record, read_run
 
 PANELS: dict[str, dict[str, str]] = {
@@ -65,7 +65,7 @@ def draw_curve(points: Sequence[Record], form: str, lines: dict[str, str], ax: A
         ax: Where they are drawn.
     """
     for name, colour in lines.items():
-        estimates = [(point["update"], Estimate(**point["formats"][form][name])) for point in points]
+        estimates = [(point["update"], of_record(point["formats"][form][name])) for point in points]
         line = [(update, estimate.value) for update, estimate in estimates if estimate.value is not None]
         ax.plot([update for update, _ in line], [value for _, value in line], color=colour, label=NAMES[name])
         if band := [
@@ -95,7 +95,7 @@ def curve_page(training: Record, sentence: str) -> Page:
                 ax.set_xlabel("update")
         row[0].set_ylabel(form)
     numbers = {
-        f"{form}, {title}, {NAMES[name]}, update {point['update']}": in_words(Estimate(**point["formats"][form][name]))
+        f"{form}, {title}, {NAMES[name]}, update {point['update']}": in_words(of_record(point["formats"][form][name]))
         for form in formats
         for title, lines in panels.items()
         for name in lines
@@ -110,7 +110,7 @@ def ablation_grid(summary: Record) -> Grid:
     for checkpoint, by_data in summary["calibration"].items():
         for data, by_method in by_data.items():
             for form, numbers in by_method["default"].items():
-                cells = tuple(Estimate(**numbers[column.key]) for column in COLUMNS)
+                cells = tuple(of_record(numbers[column.key]) for column in COLUMNS)
                 rows.append(((checkpoint, data, form), cells))
     return Grid(("row", "data", "format"), COLUMNS, tuple(rows))
 
@@ -163,7 +163,7 @@ def settings_grid(summaries: Sequence[Record], pair: tuple[str, str]) -> Grid:
                 sides = (numbers, second[data]["default"][form])
                 for key in BETTER:
                     title = MEASURES[key].title
-                    settings.setdefault((data, form, title), tuple(Estimate(**side[key]) for side in sides))
+                    settings.setdefault((data, form, title), tuple(of_record(side[key]) for side in sides))
     return Grid(("data", "format", "measure"), tuple(Column(name, name) for name in pair), tuple(settings.items()))
 
 

@@ -23,8 +23,8 @@ from interp.formats import FORMATS
 from interp.instruments.jsd import surface_variants
 from interp.instruments.registry import INSTRUMENTS
 from interp.measures import AnswerRecord
-from interp.options import composed
-from interp.pipelines.compare import paired_records
+from interp.options import composed, refuse_unknown
+from interp.pipelines.compare import PRIMARY, corrected, headline_keys, paired_records
 from interp.pipelines.diagnose import diagnosed
 from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.elicit import WrongAnswers, WrongName
@@ -472,15 +472,22 @@ class Result:
             raise UserError(f"{name} was not measured in this run, or is no figure of one")
         return page.figure
 
-    def compare(self, after: "Result") -> "Comparison":
+    def compare(self, after: "Result", primary: str = PRIMARY) -> "Comparison":
         """This run and another: each number before and after, and the paired difference on the questions of both.
 
         Where `after` was measured with `cases=` this one, both models were given the same right and wrong answers.
         Otherwise each run has the answers of its own model, and only the questions are paired.
 
+        Args:
+            after: the other run.
+            primary: the outcome that was named beforehand, by its key; the p-values of the other headline numbers are
+                corrected for their count.
+
         Raises:
-            UserError: where they share no instrument or no question, or differ in format or in what an id stands for.
+            UserError: where `primary` is no headline number, where they share no instrument or question, or differ in
+                format or in what an id stands for.
         """
+        refuse_unknown("primary", primary, sorted(headline_keys()))
         shared = [name for name in INSTRUMENTS if name in self.summary and name in after.summary]
         if not shared:
             raise UserError("the two runs share no instrument")
@@ -494,9 +501,10 @@ class Result:
             raise UserError(f"the id {unlike[0]!r} stands for two questions; give ids that tell them apart")
         records = self.all_records, after.all_records
         numbers = {key: row for name in shared for key, row in paired_records(records, name).items()}
+        corrected(numbers, primary)
         models = {"before": self.summary["model"], "after": after.summary["model"]}
         summary = {"models": models, "data": after.summary["data"], "format": self.summary["format"]}
-        return Comparison(summary | {"comparison": numbers}, records)
+        return Comparison(summary | {"comparison": numbers, "primary": primary}, records)
 
     def _written(self, folder: Path) -> Path:
         """The run on disk, for those who read it there."""
@@ -545,11 +553,13 @@ class Comparison:
                 sides = {side: row[side]["value"] for side in ("before", "after")}
                 named = {"section": metric.section, "number": metric.words, "key": metric.key} | sides
                 interval = {"difference": change["value"], "low": change["low"], "high": change["high"]}
-                rows.append(named | interval | {"effect size": row["effect_size"], "n": change["n"]})
+                tested = {"effect size": row["effect_size"], "p": row.get("p_holm", row.get("p"))}
+                rows.append(named | interval | tested | {"n": change["n"]})
         return DataFrame(rows).set_index(["section", "number"])
 
     def table(self) -> "DataFrame":
-        """The numbers of the printed table: both values, the paired difference, its 95 % interval and effect size."""
+        """The numbers of the printed table: both values, the paired difference with its 95 % interval, the effect size
+        of means, and the p-values of headline numbers, by Holm's correction but for the primary one."""
         return self._rows.copy()
 
     def plot(self, name: str = "jsd") -> "Figure":

@@ -7,7 +7,7 @@ the number of each question's bin, and `group`, the number of its relation or su
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -16,10 +16,19 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from interp.errors import UserError
-from interp.intervals import RESAMPLES, Estimate, estimated_jointly
+from interp.intervals import (
+    LEVEL,
+    Ends,
+    Estimate,
+    IntervalName,
+    Null,
+    estimated_jointly,
+)
 
-SMOOTH_RESAMPLES = 400
-"""Resamples for the interval of the smooth calibration error, which takes longer than the others."""
+NULLS, SMOOTH_NULLS = 2000, 400
+"""How often a calibrated speaker is simulated; less often for the smooth calibration error, which takes longer."""
+ONE_SIDED = 0.95
+"""A calibration error is one where a calibrated speaker shows a smaller one in more than this share of simulations."""
 SMOOTH_MESH = 256
 """Points of the mesh over [0, 1] on which the smooth calibration error is integrated."""
 SMOOTH_WIDTHS = np.concatenate([[0.0005], np.geomspace(0.002, 1, 72)])
@@ -149,6 +158,31 @@ def reliability(
     return _over_bins(bins, lambda members: np.where(members, excess, 0).sum(-1) ** 2 / np.maximum(members.sum(-1), 1))
 
 
+def debiased_squared_error(
+    confidence: Float[np.ndarray, "*batch questions"],
+    right: Bool[np.ndarray, "*batch questions"],
+    bins: Int[np.ndarray, "*batch questions"],
+    levels: Int[np.ndarray, "*batch questions"],
+) -> Reduced:
+    """The squared calibration error without the part that chance adds (Kumar, Liang and Ma 2019); below 0 by chance.
+
+    Bins are the levels, or `bins` where most questions have a confidence of their own. In a bin, the mean product of
+    two different questions' excess (outcome minus confidence) estimates the square of their mean excess without bias.
+    Bins of a single question say nothing and are left out; NaN where all are."""
+    count = int(levels.shape[-1])
+    groups = levels if 2 * len(np.unique(levels)) <= count else bins
+    excess = right - confidence
+    total, members_in_all = np.zeros(groups.shape[:-1]), np.zeros(groups.shape[:-1])
+    for number in np.unique(groups):
+        members = groups == number
+        size, inside = members.sum(-1), np.where(members, excess, 0)
+        pairs = inside.sum(-1) ** 2 - (inside**2).sum(-1)  # twice the sum over pairs
+        total += np.where(size > 1, pairs / np.maximum(size - 1, 1), 0)
+        members_in_all += np.where(size > 1, size, 0)
+    error: np.ndarray = np.divide(total, members_in_all, out=np.full(total.shape, np.nan), where=members_in_all > 0)
+    return error
+
+
 def resolution(right: Bool[np.ndarray, "*batch questions"], bins: Int[np.ndarray, "*batch questions"]) -> Reduced:
     """Mean over questions of the squared difference between the bin's accuracy and the overall one. Murphy 1973.
 
@@ -167,14 +201,14 @@ def uncertainty(right: Bool[np.ndarray, "*batch questions"]) -> Reduced:
 
 
 def auroc(
-    confidence: Float[np.ndarray, "*batch questions"],
+    confidence: Float[np.ndarray, "*batch questions"] | Int[np.ndarray, "*batch questions"],
     right: Bool[np.ndarray, "*batch questions"],
     group: Int[np.ndarray, "*batch questions"] | None = None,
 ) -> Reduced:
     """Probability that a right answer has a higher confidence than a wrong one, ties counting one half.
 
     Args:
-        confidence: in [0, 1].
+        confidence: in [0, 1], or the number of its level, whose ties are exact.
         right: which answers were right.
         group: pairs are compared only within one group, such as the questions of one relation, so that it earns nothing
             to know which *kinds* of question are easy. None: all questions are one group.
@@ -185,7 +219,7 @@ def auroc(
     from scipy.stats import rankdata
 
     group = np.zeros(confidence.shape, dtype=int) if group is None else group
-    rank = rankdata(confidence + 2.0 * group, axis=-1)  # groups lie two apart, so that ranks never mix them
+    rank = rankdata(confidence + (confidence.max() + 2.0) * group, axis=-1)  # groups lie apart: ranks never mix them
     # above: pairs whose right answer ranks higher. before: questions in earlier groups, whose ranks come first
     above, pairs, before = (np.zeros(confidence.shape[:-1]) for _ in range(3))
     for number in np.unique(group):
@@ -201,7 +235,8 @@ def auroc(
 
 
 def risk_coverage_area(
-    confidence: Float[np.ndarray, "*batch questions"], right: Bool[np.ndarray, "*batch questions"]
+    confidence: Float[np.ndarray, "*batch questions"] | Int[np.ndarray, "*batch questions"],
+    right: Bool[np.ndarray, "*batch questions"],
 ) -> Reduced:
     """Mean over all k of the error rate among the k most confident answers, in [0, 1]; lower is better. Geifman and
     El-Yaniv 2017.
@@ -302,44 +337,88 @@ class Measure:
     title: str
     """The head of its column."""
     of: Callable[..., Reduced]
-    """(confidence, right, bins, levels, groups), each [..., questions] -> [...]."""
+    """(confidence, right, bins, levels, groups), each [..., questions] -> [...]. Levels are numbered in rising order of
+    the exact confidence, so that their ranks have its ties."""
     place: Literal["headline", "listed", "kept"] = "listed"
     """headline: shown on the terminal and in the model card. listed: in the table's files. kept: in summary.json."""
-    resamples: int = RESAMPLES
-    """The number of bootstrap resamples for its interval."""
+    interval: IntervalName = "t"
+    """How its interval is made."""
+    null: int = 0
+    """Of a calibration error, which is above zero by chance alone: how often a calibrated speaker is simulated."""
 
 
 MEASURES: dict[str, Measure] = {
-    "accuracy": Measure("accuracy", lambda c, r, b, v, g: over_questions(r), "headline"),
+    "accuracy": Measure("accuracy", lambda c, r, b, v, g: over_questions(r), "headline", "wilson"),
     "confidence": Measure("confidence", lambda c, r, b, v, g: over_questions(c), "headline"),
-    "ece": Measure("ECE", lambda c, r, b, v, g: calibration_error(c, r, b), "headline"),
-    "ece_levels": Measure("ECE by level", lambda c, r, b, v, g: calibration_error(c, r, v)),
+    "ece": Measure("ECE", lambda c, r, b, v, g: calibration_error(c, r, b), "headline", null=NULLS),
+    "ece_levels": Measure("ECE by level", lambda c, r, b, v, g: calibration_error(c, r, v), null=NULLS),
+    "squared_ce": Measure("squared CE, debiased", lambda c, r, b, v, g: debiased_squared_error(c, r, b, v)),
     "nce": Measure("NCE", lambda c, r, b, v, g: net_calibration_error(c, r), "headline"),
     "nce_abs": Measure("abs NCE", lambda c, r, b, v, g: np.abs(net_calibration_error(c, r)), "headline"),
     "brier": Measure("Brier", lambda c, r, b, v, g: brier(c, r), "headline"),
-    "reliability": Measure("reliability", lambda c, r, b, v, g: reliability(c, r, v), "kept"),
+    "reliability": Measure("reliability", lambda c, r, b, v, g: reliability(c, r, v), "kept", null=NULLS),
     "resolution": Measure("resolution", lambda c, r, b, v, g: resolution(r, v), "kept"),
     "uncertainty": Measure("uncertainty", lambda c, r, b, v, g: uncertainty(r), "kept"),
-    "auroc": Measure("AUROC", lambda c, r, b, v, g: auroc(c, r), "headline"),
-    "auroc_within": Measure("AUROC within", lambda c, r, b, v, g: auroc(c, r, g), "headline"),
-    "aurc": Measure("AURC", lambda c, r, b, v, g: risk_coverage_area(c, r)),
-    "smooth_ece": Measure(
-        "smooth ECE", lambda c, r, b, v, g: smooth_calibration_error(c, r), resamples=SMOOTH_RESAMPLES
-    ),
+    "auroc": Measure("AUROC", lambda c, r, b, v, g: auroc(v, r), "headline", "logit"),
+    "auroc_within": Measure("AUROC within", lambda c, r, b, v, g: auroc(v, r, g), "headline", "logit"),
+    "aurc": Measure("AURC", lambda c, r, b, v, g: risk_coverage_area(v, r)),
+    "smooth_ece": Measure("smooth ECE", lambda c, r, b, v, g: smooth_calibration_error(c, r), null=SMOOTH_NULLS),
 }
 """The measures of a calibration table by their key in summary.json."""
 
 
 def measures_of(scored: Scored, rule: Rule) -> dict[str, Estimate]:
-    """Every measure with its 95 % interval over questions, by its key; `auroc_within` has no value where no question
-    has a group. rule: how the bins are made."""
+    """Every measure with its 95 % intervals, by its key; `auroc_within` has no value where no question has a group.
+
+    rule: how the bins are made."""
+    measured = {name: measured_by(measure, scored, rule) for name, measure in MEASURES.items()}
+    measured["nce_abs"] = _absolute(measured["nce"])
+    if not any(scored.group):
+        measured["auroc_within"] = Estimate(None, None, None, 0, scored.left_out + len(scored))
+    return measured
+
+
+def measured_by(measure: Measure, scored: Scored, rule: Rule) -> Estimate:
+    """One measure with its intervals and, where it has one, its null. rule: how the bins are made."""
     columns = scored.columns(rule)
-    return {
-        name: estimated_jointly(columns, measure.of, left_out=scored.left_out, resamples=measure.resamples)
-        if name != "auroc_within" or any(scored.group)
-        else Estimate(None, None, None, 0, scored.left_out + len(scored))
-        for name, measure in MEASURES.items()
-    }
+    named = scored.group if any(scored.group) else ()
+    estimate = estimated_jointly(columns, measure.of, measure.interval, named, left_out=scored.left_out)
+    if not measure.null or estimate.value is None:
+        return estimate
+    null = _null(measure, columns, estimate.value)
+    # chance adds most where there is no error, the null's median: the lower end makes room for it, and is 0 at first
+    return _lowered(replace(estimate, null=null), math.inf if null.p >= 1 - ONE_SIDED else null.value)
+
+
+def _null(measure: Measure, columns: tuple[np.ndarray, ...], value: float) -> Null:
+    """The measure of a calibrated speaker: answers are right as often as the confidences in them say."""
+    confidence, _, *others = columns
+    chance = np.random.default_rng(0).random((measure.null, len(confidence)))
+    # all columns [simulations, questions]
+    repeated = [np.broadcast_to(column, chance.shape) if len(column) else column for column in (confidence, *others)]
+    drawn = np.asarray(measure.of(repeated[0], chance < confidence, *repeated[1:]))
+    low, middle, high = np.quantile(drawn, (1 - LEVEL, 0.5, LEVEL))
+    return Null(float(middle), float(low), float(high), float((1 + (drawn >= value - 1e-12).sum()) / (1 + len(drawn))))
+
+
+def _lowered(estimate: Estimate, by: float) -> Estimate:
+    """The estimate with the lower ends of its intervals moved down, to 0 at most."""
+    relations = estimate.relations and replace(estimate.relations, low=max(0.0, estimate.relations.low - by))
+    low = None if estimate.low is None else max(0.0, estimate.low - by)
+    return replace(estimate, low=low, relations=relations)
+
+
+def _absolute(estimate: Estimate) -> Estimate:
+    """The absolute value of an estimate, whose intervals are folded at 0."""
+
+    def folded(low: float, high: float) -> tuple[float, float]:
+        return (0.0 if low <= 0 <= high else min(abs(low), abs(high))), max(abs(low), abs(high))
+
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return replace(estimate, value=estimate.value and abs(estimate.value))
+    low, high = folded(estimate.low, estimate.high)
+    across = estimate.relations and Ends(*folded(estimate.relations.low, estimate.relations.high), estimate.relations.n)
+    return replace(estimate, value=abs(estimate.value), low=low, high=high, relations=across)
 
 
 def values_of(scored: Scored, rule: Rule) -> dict[str, float | None]:
@@ -350,7 +429,7 @@ def values_of(scored: Scored, rule: Rule) -> dict[str, float | None]:
 
 
 def differences_of(one: Scored, other: Scored, rule: Rule) -> dict[str, Estimate]:
-    """The difference of each measure between two sides on the same questions, which are resampled together.
+    """The difference of each measure between two sides on the same questions, which belong together.
 
     Args:
         one: the side that is subtracted from.
@@ -358,7 +437,7 @@ def differences_of(one: Scored, other: Scored, rule: Rule) -> dict[str, Estimate
         rule: how the bins are made.
 
     Returns:
-        `one` minus `other` with its 95 % interval, by the measure's key.
+        `one` minus `other` with its 95 % intervals, by the measure's key.
 
     Raises:
         ValueError: where the sides differ in their number of questions.
@@ -366,12 +445,12 @@ def differences_of(one: Scored, other: Scored, rule: Rule) -> dict[str, Estimate
     if len(one) != len(other):
         raise ValueError(f"{len(one)} and {len(other)} questions are not paired")
     first, second = one.columns(rule), other.columns(rule)
+    named = one.group if any(one.group) else ()
     differences = {}
     for name, measure in MEASURES.items():
 
         def difference(*both: np.ndarray, of: Callable[..., Reduced] = measure.of) -> Reduced:
             return of(*both[: len(first)]) - of(*both[len(first) :])
 
-        columns = (*first, *second)
-        differences[name] = estimated_jointly(columns, difference, left_out=one.left_out, resamples=measure.resamples)
+        differences[name] = estimated_jointly((*first, *second), difference, "t", named, left_out=one.left_out)
     return differences

@@ -1,18 +1,63 @@
-"""Estimates over questions: a number with its 95 % interval, its count, and how many questions were left out.
+"""Estimates over questions: a number with its 95 % intervals, its count, and how many questions were left out.
 
-The module computes with arrays of numbers; it does not know what they measure."""
+Two questions have two intervals. *These relations*: how far would other questions of the same relations move the
+number? Questions vary within their relations. *Relations like these*: how far would other relations move it? Relations
+vary as wholes, of which there are often no more than six or eight. The module computes with arrays of numbers; it does
+not know what they measure. How often each interval holds the truth is simulated in the tests, and tabulated in
+docs/intervals.md."""
 
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 RESAMPLES = 2000
+LEVEL = 0.975
+"""The quantile at which 95 % intervals end."""
+FEWEST_RELATIONS = 5
+"""Below so many relations nothing is said of relations like these."""
+FEWEST_OF_A_CLASS = 10
+"""Below so many right or wrong answers an AUROC has no interval."""
 
 Statistic = Callable[..., np.ndarray]
 """A reduction of one or more arrays with an `axis` argument, such as np.mean or np.median."""
+
+IntervalName = Literal["t", "wilson", "order", "logit", "fisher", "bootstrap"]
+"""How an interval is made. t: the jackknife's standard error and Student's t, corrected for skewness. wilson: for
+shares (Wilson 1927). order: for medians, between two of the ordered values (Woodruff 1952). logit: as t, on the logit
+scale, for an AUROC, whose second column says which answers were right. fisher: as t, on Fisher's scale, for a
+correlation. bootstrap: percentiles of resamples (Efron 1979)."""
+BY_STATISTIC: dict[object, IntervalName] = {np.median: "order", np.max: "bootstrap", np.min: "bootstrap"}
+"""The interval of a statistic that declares none; "t" for all others."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """An interval for relations like the measured ones."""
+
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    """Upper end of the interval."""
+    n: int
+    """How many relations there are."""
+
+
+@dataclass(frozen=True)
+class Null:
+    """What the statistic is where nothing is there to be found, since some are above zero even then."""
+
+    value: float
+    """The median under the null."""
+    low: float
+    """Lower end of the band that holds 95 % of the null."""
+    high: float
+    """Upper end of the band."""
+    p: float
+    """The share of the null that lies as high as the statistic, or higher."""
 
 
 @dataclass(frozen=True)
@@ -22,44 +67,77 @@ class Estimate:
     value: float | None
     """The statistic; None where there was nothing to compute it from."""
     low: float | None
-    """Lower end of the 95 % percentile bootstrap interval over questions; None below two questions."""
+    """Lower end of the 95 % interval for these relations; None where there are too few questions for one."""
     high: float | None
-    """Upper end of the interval; None below two questions."""
+    """Upper end of the interval; likewise."""
     n: int
     """How many questions the statistic is computed from."""
     left_out: int = 0
     """How many questions were asked but have no value here."""
     floor: float | None = None
     """The numerical floor: the absolute value that rounding alone can produce. None where it was not measured."""
+    relations: Ends | None = None
+    """The interval for relations like these; None where relations are unknown or fewer than `FEWEST_RELATIONS`."""
+    null: Null | None = None
+    """Of a calibration error: that of a calibrated speaker of the same confidences."""
 
     @property
     def measurable(self) -> bool:
         """Whether the absolute value exceeds the numerical floor; true where there is no value or no floor."""
         return self.value is None or self.floor is None or abs(self.value) > self.floor
 
-    def as_record(self) -> dict[str, float | int | None]:
-        """The fields as plain JSON for summary.json, the floor only where there is one."""
-        return {name: value for name, value in asdict(self).items() if name != "floor" or value is not None}
+    def as_record(self) -> dict[str, "float | int | dict[str, float | int] | None"]:
+        """The fields as plain JSON for summary.json; floor, relations and null only where there are any."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("floor", "relations", "null") or value is not None
+        }
+
+
+def of_record(record: dict) -> Estimate:  # type: ignore[type-arg]
+    """The estimate that `Estimate.as_record` wrote."""
+    kinds = {"relations": Ends, "null": Null}
+    parts = {name: kind(**record[name]) for name, kind in kinds.items() if record.get(name)}
+    return Estimate(**{**record, **parts})
 
 
 Value = float | int | tuple[float | int, ...] | None
 """The value of one question: a number, several numbers that belong together, or None."""
-Columns = dict[str, tuple[list[Value], Statistic]]
-"""The input of a run's numbers: for each number's key, one value per question and the statistic of these values."""
+Column = tuple[list[Value], Statistic, IntervalName | None]
+Columns = dict[str, Column]
+"""The input of a run's numbers: for each number's key, one value per question, the statistic of these values, and how
+its interval is made."""
 
 
-def estimated(values: Sequence[Value], statistic: Statistic = np.mean, *, seed: int = 0) -> Estimate:
-    """The statistic of one value per question, with its interval.
+def estimated(
+    values: Sequence[Value],
+    statistic: Statistic = np.mean,
+    interval: IntervalName | None = None,
+    groups: Sequence[str] = (),
+    *,
+    seed: int = 0,
+) -> Estimate:
+    """The statistic of one value per question, with its intervals.
 
     Args:
         values: one for each question. None, NaN and infinities mark a question that is left out.
         statistic: takes one array [..., questions]; where a value is several numbers, as many arrays, whose questions
-            are resampled together.
-        seed: the seed of the resampling.
+            belong together.
+        interval: how the interval is made; None: as `BY_STATISTIC` says.
+        groups: each question's relation; empty where there are none.
+        seed: the seed of a bootstrap.
     """
-    columns = _fields(v for v in values if v is not None and np.isfinite(v).all())  # each [questions]
-    left_out = len(values) - len(columns[0])
-    return estimated_jointly(columns, lambda *x: statistic(*x, axis=-1), left_out=left_out, seed=seed)
+    kept = [i for i, v in enumerate(values) if v is not None and np.isfinite(v).all()]
+    columns = _fields(values[i] for i in kept)  # each [questions]
+    return estimated_jointly(
+        columns,
+        lambda *x: statistic(*x, axis=-1),
+        interval or BY_STATISTIC.get(statistic, "t"),
+        [groups[i] for i in kept] if len(groups) else (),
+        left_out=len(values) - len(kept),
+        seed=seed,
+    )
 
 
 def _fields(values: Iterable[Value]) -> list[np.ndarray]:
@@ -72,7 +150,7 @@ def share_of_sum(part: np.ndarray, whole: np.ndarray, axis: int = -1) -> np.ndar
     """The sum of the parts over the sum of the wholes; NaN where the wholes sum to 0.
 
     It estimates a share of things that come in clusters, one cluster to a question (the ratio estimator; Cochran 1977,
-    chapter 6). The interval resamples clusters, since two pairs of one question are not independent observations.
+    chapter 6). Its interval counts clusters, since two pairs of one question are not independent observations.
 
     Args:
         part: per question, how many things are counted, [..., questions].
@@ -96,90 +174,307 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray
     return correlation
 
 
-def estimated_columns(columns: Columns) -> dict[str, Estimate]:
-    """Each column's statistic with its interval."""
-    return {key: estimated(values, statistic) for key, (values, statistic) in columns.items()}
-
-
 def difference(
     before: Sequence[Value],
     after: Sequence[Value],
     statistic: Statistic = np.mean,
+    interval: IntervalName | None = None,
+    groups: Sequence[str] = (),
     *,
     seed: int = 0,
 ) -> Estimate:
-    """statistic(after) minus statistic(before), over the questions that have both; pairs are resampled.
+    """statistic(after) minus statistic(before), over the questions that have both.
+
+    The interval is that of the pairs. A difference of shares has the interval of Agresti and Min (2005), which keeps
+    its width where no pair differs; a difference of medians that of a bootstrap, for these relations alone.
 
     Args:
         before: one value per question; None where it has none.
         after: the same questions in the same order.
         statistic: as in `estimated`.
-        seed: the seed of the resampling.
+        interval: how the interval of one side is made.
+        groups: each question's relation; empty where there are none.
+        seed: the seed of a bootstrap.
     """
-    both = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]
-    sides = [_fields(pair[i] for pair in both) for i in (0, 1)]
+    kept = [i for i, pair in enumerate(zip(before, after, strict=True)) if None not in pair]
+    sides = [_fields(side[i] for i in kept) for side in (before, after)]
     count = len(sides[0])  # numbers in a value
+    kind = interval or BY_STATISTIC.get(statistic, "t")
+    plain_share = kind == "wilson" and count == 1
     return estimated_jointly(
         [*sides[0], *sides[1]],
         lambda *x: statistic(*x[count:], axis=-1) - statistic(*x[:count], axis=-1),
-        left_out=len(before) - len(both),
+        "bootstrap" if kind in ("order", "bootstrap") else "t",
+        [groups[i] for i in kept] if len(groups) else (),
+        left_out=len(before) - len(kept),
+        pairs_of_shares=plain_share,
         seed=seed,
     )
 
 
-def effect_size(estimate: Estimate) -> float | None:
-    """A difference in units of its spread from question to question: value / (standard error sqrt(n)).
+def sign_flips(
+    before: Sequence[Value],
+    after: Sequence[Value],
+    statistic: Statistic = np.mean,
+    *,
+    flips: int = 10_000,
+    seed: int = 0,
+) -> float | None:
+    """The two-sided p-value of a difference: how often it is as large when sides are exchanged by chance.
 
-    The standard error is the interval's width over 2 * 1.96. For a mean of paired differences the result is Cohen's d_z
-    (their mean over their standard deviation); it extends the same measure to a median, an error or an AUROC.
+    Exact, over all exchanges, with at most 12 questions (Fisher 1935).
+
+    Args:
+        before: one value per question; None where it has none.
+        after: the same questions in the same order.
+        statistic: as in `estimated`.
+        flips: how many random exchanges are drawn otherwise.
+        seed: their seed.
 
     Returns:
-        None without a value or without spread.
+        None without a question that has both values.
     """
-    if estimate.value is None or estimate.low is None or estimate.high is None or estimate.high <= estimate.low:
+    kept = [i for i, pair in enumerate(zip(before, after, strict=True)) if None not in pair]
+    if not kept:
         return None
-    return estimate.value * 2 * 1.96 / ((estimate.high - estimate.low) * math.sqrt(estimate.n))
+    sides = [_fields(side[i] for i in kept) for side in (before, after)]
+    count = len(kept)
+    if exact := count <= 12:
+        exchanged = (np.arange(2**count)[:, None] >> np.arange(count)) % 2 == 1  # [exchanges, questions]
+    else:
+        exchanged = np.random.default_rng(seed).random((flips, count)) < 0.5
+    first, second = ([np.where(exchanged, b, a) for a, b in zip(sides[i], sides[1 - i], strict=True)] for i in (0, 1))
+    changes = np.abs(statistic(*second, axis=-1) - statistic(*first, axis=-1))
+    seen = abs(float(statistic(*sides[1], axis=-1) - statistic(*sides[0], axis=-1)))
+    as_large = int((changes >= seen - 1e-12).sum())
+    return as_large / len(changes) if exact else (as_large + 1) / (flips + 1)
+
+
+def mcnemar(before: Sequence[Value], after: Sequence[Value]) -> float | None:
+    """The exact p-value of a difference of shares, two-sided: of the questions that changed, how many changed one way
+    (McNemar 1947). before, after: zeros and ones, or None. Returns None without a question that has both."""
+    from scipy.stats import binomtest
+
+    changes = [a - b for b, a in zip(before, after, strict=True) if a is not None and b is not None]  # type: ignore[operator]
+    up, down = changes.count(1), changes.count(-1)
+    if not changes:
+        return None
+    return float(binomtest(up, up + down).pvalue) if up + down else 1.0
+
+
+def holm(ps: dict[str, float]) -> dict[str, float]:
+    """p-values that hold for all of several outcomes together, by their keys (Holm 1979)."""
+    largest, corrected = 0.0, {}
+    for rank, (key, p) in enumerate(sorted(ps.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, (len(ps) - rank) * p))
+        corrected[key] = largest
+    return corrected
+
+
+def effect_size(before: Sequence[Value], after: Sequence[Value]) -> float | None:
+    """Cohen's d_z of a mean: the mean of the paired differences over their standard deviation.
+
+    Returns:
+        None with fewer than two pairs, and where all differences are equal.
+    """
+    changes = [a - b for b, a in zip(before, after, strict=True) if a is not None and b is not None]  # type: ignore[operator]
+    spread = float(np.std(changes, ddof=1)) if len(changes) > 1 else 0.0
+    return float(np.mean(changes)) / spread if spread > 1e-12 else None
 
 
 def estimated_jointly(
     columns: Sequence[np.ndarray],
     statistic: Callable[..., np.ndarray | np.floating],
+    interval: IntervalName = "t",
+    groups: Sequence[str] = (),
     *,
     left_out: int = 0,
-    resamples: int = RESAMPLES,
+    pairs_of_shares: bool = False,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic of several columns, whose questions are resampled together.
-
-    Percentile bootstrap over questions (Efron 1979). The interval says how much other questions of the same kind would
-    move the number, and nothing about other prompts or other samples of the model.
+    """A statistic of several columns, whose questions belong together.
 
     Args:
         columns: at least one array [questions], all of one length.
         statistic: columns [..., questions] -> [...]; NaN where it is not defined, as with answers that are all right.
+        interval: how the interval is made.
+        groups: each question's relation; empty where there are none.
         left_out: how many questions have no value here; copied into the estimate.
-        resamples: how often the questions are resampled.
-        seed: the seed of the resampling.
+        pairs_of_shares: the columns are zeros and ones before and after, and the statistic is their mean difference.
+        seed: the seed of a bootstrap.
     """
-    from scipy.stats import DegenerateDataWarning, bootstrap
-
     count = len(columns[0])
     value = float(statistic(*columns)) if count else math.nan
     if math.isnan(value):
         return Estimate(None, None, None, 0, left_out + count)
+    estimate = Estimate(value, None, None, count, left_out)
+    relations = numbers_of(groups) if len(set(groups)) > 1 else np.zeros(count, dtype=int)
     if count < 2:
-        return Estimate(value, None, None, count, left_out)
-    with warnings.catch_warnings():  # scipy warns of resamples with an undefined statistic, which only BCa minds
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        drawn = bootstrap(
-            columns,
-            lambda *drawn, axis: statistic(*drawn),
-            n_resamples=resamples,
-            method="percentile",
-            vectorized=True,
-            paired=True,
-            batch=max(1, 2_000_000 // count),  # bounds the memory: at most 2 million numbers a column at a time
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution  # [resamples]
-    low, high = np.nanpercentile(drawn, (2.5, 97.5))
-    return Estimate(value, float(low), float(high), count, left_out)
+        return estimate
+    if interval == "bootstrap":
+        low, high = _resampled(columns, statistic, relations, seed)
+        return replace(estimate, low=low, high=high)
+    # a median's influence is that of the share of values below it
+    influence = (columns[0] < value) + 0.5 * (columns[0] == value) - 0.5 if interval == "order" else None
+    influence = jackknife(columns, statistic) if influence is None else influence
+    if not np.isfinite(influence).all():
+        return estimate
+    rarer = int(min(columns[1].sum(), count - columns[1].sum())) if interval == "logit" else count
+    if interval == "logit" and rarer < FEWEST_OF_A_CLASS:
+        return estimate
+    ends = _Ends(value, interval, columns[0], count, pairs_of_shares, influence, rarer)
+    low, high = ends.within(relations)
+    estimate = replace(estimate, low=low, high=high)
+    if (number := len(np.unique(relations))) >= FEWEST_RELATIONS:
+        low, high = ends.between(relations)
+        estimate = replace(estimate, relations=Ends(low, high, number))
+    return estimate
+
+
+def numbers_of(groups: Sequence[str]) -> np.ndarray:
+    """The number of each question's group, [questions]."""
+    return np.unique(np.array(groups), return_inverse=True)[1]
+
+
+def jackknife(columns: Sequence[np.ndarray], statistic: Callable[..., np.ndarray | np.floating]) -> np.ndarray:
+    """How far each question moves the statistic, [questions]: (n - 1) times its change when the question is left out.
+
+    Their mean square over n estimates the statistic's variance (Tukey 1958), for a mean exactly. NaN where the
+    statistic is not defined without the question."""
+    count = len(columns[0])
+    value, places = statistic(*columns), np.arange(count - 1)
+    without = []
+    for start in range(0, count, size := max(1, 2_000_000 // count)):  # at most two million numbers a column at a time
+        left = np.arange(start, min(start + size, count))[:, None]
+        rows = places + (places >= left)  # [questions left out, the others]
+        without.append(np.atleast_1d(statistic(*(column[rows] for column in columns))))
+    influence: np.ndarray = (count - 1) * (value - np.concatenate(without))
+    return influence
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """The ends of the intervals of one statistic."""
+
+    value: float
+    interval: IntervalName
+    column: np.ndarray  # [questions]: the values themselves, whose order gives the interval of a median
+    count: int
+    pairs_of_shares: bool
+    influence: np.ndarray  # [questions]
+    rarer: int  # questions of the rarer class, for an AUROC
+
+    def within(self, relations: np.ndarray) -> tuple[float, float]:
+        """For other questions of these relations: questions vary around the mean of their relation."""
+        from scipy.stats import norm, t
+
+        error, skewness, freedom = _stratified(self.influence, relations)
+        if self.interval == "wilson":
+            binary = bool(np.isin(self.column, (0, 1)).all()) and math.isclose(self.column.mean(), self.value)
+            effective = self.count if binary or not error else self.value * (1 - self.value) / error**2
+            return _wilson(self.value, effective, float(norm.ppf(LEVEL)))
+        if self.pairs_of_shares:
+            return self._of_pairs(float(norm.ppf(LEVEL)))
+        if self.interval == "logit":  # what pairs of two classes say is bounded by the rarer class
+            freedom = min(freedom, self.rarer - 1)
+        return self._scaled(error, float(t.ppf(LEVEL, freedom)), skewness)
+
+    def between(self, relations: np.ndarray) -> tuple[float, float]:
+        """For other relations like these: relations vary as wholes, and their number gives the degrees of freedom."""
+        from scipy.stats import t
+
+        totals = np.bincount(relations, self.influence) / self.count  # [relations]: they sum to the statistic's shift
+        groups = len(totals)
+        error = math.sqrt(groups / (groups - 1) * ((totals - totals.mean()) ** 2).sum())
+        quantile = float(t.ppf(LEVEL, groups - 1))
+        if self.interval == "wilson":
+            spread = self.value * (1 - self.value)
+            if spread <= 0:  # nothing is known of the design effect: at worst, a relation counts as one question
+                return _wilson(self.value, groups, quantile)
+            return _wilson(self.value, min(self.count, spread / error**2) if error else self.count, quantile)
+        low, high = self._scaled(error, quantile, 0.0)
+        if self.pairs_of_shares and not error:
+            low, high = self._of_pairs(quantile)
+        return low, high
+
+    def _of_pairs(self, quantile: float) -> tuple[float, float]:
+        """A difference of paired shares, with half a pair added to each of the four outcomes."""
+        changed = self.influence + self.value  # -1, 0 or 1 each
+        up, down = (changed > 0.5).sum() + 0.5, (changed < -0.5).sum() + 0.5
+        whole = self.count + 2
+        middle = (up - down) / whole
+        reach = quantile * math.sqrt(max((up + down) / whole - middle**2, 0) / whole)
+        return max(-1.0, min(middle - reach, self.value)), min(1.0, max(middle + reach, self.value))
+
+    def _scaled(self, error: float, quantile: float, skewness: float) -> tuple[float, float]:
+        """The ends on the scale on which the statistic is most nearly normal, brought back."""
+        if self.interval == "order":  # the error is that of the share of values below the median
+            shares = np.clip((0.5 - quantile * error, 0.5 + quantile * error), 0, 1)
+            low, high = np.quantile(self.column, shares, method="weibull")
+            return float(low), float(high)
+        if self.interval == "logit" and 0 < self.value < 1:
+            middle, reach = math.log(self.value / (1 - self.value)), quantile * error / (self.value * (1 - self.value))
+            return 1 / (1 + math.exp(reach - middle)), 1 / (1 + math.exp(-reach - middle))
+        if self.interval == "fisher" and abs(self.value) < 1:
+            middle, reach = math.atanh(self.value), quantile * error / (1 - self.value**2)
+            return math.tanh(middle - reach), math.tanh(middle + reach)
+        return self.value - error * _skewed(quantile, skewness), self.value - error * _skewed(-quantile, skewness)
+
+
+def _stratified(influence: np.ndarray, relations: np.ndarray) -> tuple[float, float, int]:
+    """(standard error, skewness, degrees of freedom) of a statistic whose questions vary within their relations.
+
+    Relations with a single question count as one relation."""
+    sizes = np.bincount(relations)
+    merged = np.where(sizes[relations] > 1, relations, len(sizes))
+    merged = np.zeros_like(merged) if (np.bincount(merged)[merged] == 1).any() else merged
+    second, third, count = 0.0, 0.0, len(influence)
+    strata = np.unique(merged)
+    for number in strata:
+        own = influence[merged == number]
+        size, centred = len(own), own - own.mean()
+        second += size / (size - 1) * (centred**2).sum() / count**2
+        if size > 2:
+            third += size**2 / ((size - 1) * (size - 2)) * (centred**3).sum() / count**3
+    error = math.sqrt(second)
+    skewness = third / error**3 if error**3 > 0 else 0.0
+    return error, skewness, max(1, count - len(strata))
+
+
+def _skewed(quantile: float, skewness: float) -> float:
+    """A quantile of (estimate - truth) / error, corrected for the estimate's skewness by Hall's (1992) cubic."""
+    if abs(skewness) < 1e-9:
+        return quantile
+    third = skewness / 3
+    return float((np.cbrt(1 + 3 * third * (quantile - skewness / 6)) - 1) / third)
+
+
+def _wilson(share: float, effective: float | int, quantile: float) -> tuple[float, float]:
+    """Wilson's interval of a share of so many independent observations."""
+    squared = quantile**2 / effective
+    middle = (share + squared / 2) / (1 + squared)
+    reach = math.sqrt(max(share * (1 - share), 0) * squared + squared**2 / 4) / (1 + squared)
+    return (0.0 if share == 0 else middle - reach), (1.0 if share == 1 else middle + reach)
+
+
+def _resampled(
+    columns: Sequence[np.ndarray],
+    statistic: Callable[..., np.ndarray | np.floating],
+    relations: np.ndarray,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> tuple[float, float]:
+    """Percentiles of the statistic over resamples of the questions, each relation resampled by itself."""
+    generator, count = np.random.default_rng(seed), len(columns[0])
+    members = [np.flatnonzero(relations == number) for number in np.unique(relations)]
+    drawn = []
+    for start in range(0, resamples, size := max(1, 2_000_000 // count)):  # bounds the memory
+        rows = min(size, resamples - start)
+        picked = np.concatenate(
+            [generator.choice(own, (rows, len(own))) for own in members], axis=1
+        )  # [rows, questions]
+        drawn.append(np.atleast_1d(statistic(*(column[picked] for column in columns))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all resamples undefined: NaN, which is said elsewhere
+        low, high = np.nanpercentile(np.concatenate(drawn), (100 - 100 * LEVEL, 100 * LEVEL))
+    return float(low), float(high)

@@ -847,10 +847,10 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "ties-count-as-won",
             "auroc",
-            "rankdata(confidence + 2.0 * group, axis=-1)",
+            "rankdata(confidence + (confidence.max() + 2.0) * group, axis=-1)",
             "rankdata(confidence + 2.0 * group, axis=-1, method='max')",
         ),
-        ("pairs-of-all-groups", "auroc", "2.0", "0.0"),
+        ("pairs-of-all-groups", "auroc", "(confidence.max() + 2.0) * group", "0.0 * group"),
         ("ties-in-the-order-of-the-file", "risk_coverage_area", "rate[tie]", "np.atleast_2d(wrong)"),
         (
             "no-floor-for-timid-formats",
@@ -867,29 +867,47 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "left-out-is-not-counted",
-            "measures_of",
-            "estimated_jointly(columns, measure.of, left_out=scored.left_out, resamples=measure.resamples)",
-            "estimated_jointly(columns, measure.of, left_out=0, resamples=measure.resamples)",
+            "measured_by",
+            "estimated_jointly(columns, measure.of, measure.interval, named, left_out=scored.left_out)",
+            "estimated_jointly(columns, measure.of, measure.interval, named, left_out=0)",
         ),
     ),
     *_of(
         "interp/intervals.py",
         ["test_intervals.py"],
-        ("ninety-per-cent", "estimated_jointly", "(2.5, 97.5)", "(5, 95)"),
-        ("ends-swapped", "estimated_jointly", "(low, high)", "(high, low)"),
+        ("ninety-per-cent", "_Ends.within", "float(t.ppf(LEVEL, freedom))", "float(t.ppf(0.95, freedom))"),
         (
-            "pairs-torn-apart",
-            "estimated_jointly",
-            (
-                "bootstrap(columns, lambda *drawn, axis: statistic(*drawn), n_resamples=resamples, met"
-                "hod='percentile', vectorized=True, paired=True, batch=max(1, 2000000 // count), rng=n"
-                "p.random.default_rng(seed))"
-            ),
-            (
-                "bootstrap(columns, lambda *drawn, axis: statistic(*drawn), n_resamples=resamples, met"
-                "hod='percentile', vectorized=True, paired=False, batch=max(1, 2000000 // count), rng="
-                "np.random.default_rng(seed))"
-            ),
+            "wilson-at-ninety-per-cent",
+            "_Ends.within",
+            "_wilson(self.value, effective, float(norm.ppf(LEVEL)))",
+            "_wilson(self.value, effective, 1.645)",
+        ),
+        ("relations-are-not-apart", "_stratified", "influence[merged == number]", "influence"),
+        (
+            "as-many-degrees-of-freedom-as-questions",
+            "_Ends.between",
+            "float(t.ppf(LEVEL, groups - 1))",
+            "float(t.ppf(LEVEL, self.count))",
+        ),
+        ("relations-vary-as-questions-do", "_Ends.between", "(totals - totals.mean()) ** 2", "totals ** 2 / 4"),
+        (
+            "no-design-effect",
+            "_Ends.between",
+            "min(self.count, spread / error ** 2) if error else self.count",
+            "self.count",
+        ),
+        ("skewed-the-other-way", "_stratified", "(centred ** 3).sum()", "-(centred ** 3).sum()"),
+        (
+            "resamples-of-all-questions",
+            "_resampled",
+            "generator.choice(own, (rows, len(own)))",
+            "generator.choice(count, (rows, len(own)))",
+        ),
+        (
+            "a-jackknife-without-its-factor",
+            "jackknife",
+            "(count - 1) * (value - np.concatenate(without))",
+            "value - np.concatenate(without)",
         ),
         (
             "before-less-after",
@@ -897,7 +915,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "statistic(*x[count:], axis=-1) - statistic(*x[:count], axis=-1)",
             "statistic(*x[:count], axis=-1) - statistic(*x[count:], axis=-1)",
         ),
-        ("what-is-no-number-is-not-counted", "estimated", "len(values) - len(columns[0])", "0"),
+        ("what-is-no-number-is-not-counted", "estimated", "len(values) - len(kept)", "0"),
         (
             "the-mean-of-shares-for-the-share-of-all",
             "share_of_sum",
@@ -912,8 +930,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "before-and-after-swapped",
             "paired_records",
-            "difference(values, after[key][0], statistic)",
-            "difference(after[key][0], values, statistic)",
+            "difference(values, changed, statistic, interval, groups)",
+            "difference(changed, values, statistic, interval, groups)",
         ),
         (
             "answers-of-its-own-on-each-side",

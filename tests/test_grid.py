@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from figures.grid import Column, Grid
-from interp.intervals import Estimate
+from interp.intervals import Ends, Estimate
 from interp.plain import visible
 
 NONE = Estimate(None, None, None, 0, 7)
@@ -30,7 +30,8 @@ def grid(*labels: str) -> Grid:
 
 
 def test_the_three_formats_worked_by_hand():
-    found = Grid(("m",), COLUMNS, ((("a_b",), (Estimate(0.5, 0.25, 0.75, 4, 1), Estimate(3.0, None, None, 1))),))
+    first = Estimate(0.5, 0.25, 0.75, 4, 1, relations=Ends(0.125, 0.875, 5))
+    found = Grid(("m",), COLUMNS, ((("a_b",), (first, Estimate(3.0, None, None, 1))),))
     assert found.markdown() == "| m | ECE | tokens |\n| --- | ---: | ---: |\n| a\\_b | 50.0 [25.0, 75.0] | 3.00 |\n"
     assert found.latex() == (
         "\\begin{tabular}{lrr}\n\\toprule\nm & ECE & tokens \\\\\n\\midrule\n"
@@ -38,7 +39,10 @@ def test_the_three_formats_worked_by_hand():
     )
     head, row = csv.reader(io.StringIO(found.csv()))
     assert head[:6] == ["m", "ece", "ece_low", "ece_high", "ece_n", "ece_left_out"]
-    assert row == ["a_b", "0.5", "0.25", "0.75", "4", "1", "3.0", "", "", "1", "0"]
+    assert head[6:8] == ["ece_relations_low", "ece_relations_high"]
+    assert row == ["a_b", "0.5", "0.25", "0.75", "4", "1", "0.125", "0.875", "3.0", "", "", "1", "0", "", ""]
+    unseen = Grid(("m",), COLUMNS[:1], ((("facts:unseen",), (first,)),))
+    assert unseen.shown() == [("facts:unseen", "50.0 [25.0, 75.0] {12.5, 87.5}")], "a claim about other relations"
 
 
 @given(names)
@@ -48,7 +52,7 @@ def test_a_csv_gives_back_every_name_and_the_full_precision_and_starts_no_formul
     rows = list(csv.reader(io.StringIO(grid(name).csv(), newline="")))
     guarded = name[:1] in tuple("=+-@\t")
     assert rows[1][0] == ("'" if guarded else "") + name.replace("\r", r"\r") and float(rows[1][1]) == 0.1234
-    assert rows[1][6] == "" and rows[1][10] == "7"
+    assert rows[1][6] == rows[1][8] == "" and rows[1][12] == "7"
 
 
 @given(names)

@@ -1,4 +1,4 @@
-"""Intervals: a percentile bootstrap over questions that counts what it leaves out."""
+"""Intervals by hand, by other libraries and by their laws; how often they hold the truth is in test_coverage."""
 
 import math
 
@@ -8,7 +8,17 @@ from conftest import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.intervals import RESAMPLES, Estimate, difference, estimated, rank_correlation, share_of_sum
+from interp.intervals import (
+    Estimate,
+    difference,
+    estimated,
+    holm,
+    jackknife,
+    mcnemar,
+    rank_correlation,
+    share_of_sum,
+    sign_flips,
+)
 
 reals = st.floats(-100, 100, allow_subnormal=False)
 
@@ -64,7 +74,7 @@ def test_every_question_is_counted_once_and_the_interval_holds_the_mean_of_equal
     assert (estimate.low is None) == (estimate.high is None) == (len(there) < 2)
     if len(there) > 1:
         rounding = 1e-9 * max(1, *map(abs, there))
-        assert min(there) - rounding <= estimate.low <= estimate.high <= max(there) + rounding
+        assert estimate.low - rounding <= estimate.value <= estimate.high + rounding
 
 
 def test_what_is_no_number_is_left_out_and_counted():
@@ -93,19 +103,76 @@ def test_equal_values_have_an_interval_of_no_width():
     )
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
+def test_a_bootstrap_is_that_of_its_seed():
     values = np.random.default_rng(0).normal(size=30).tolist()
-    assert estimated(values, seed=1) == estimated(values, seed=1)
-    assert estimated(values, seed=1).low != estimated(values, seed=2).low
+    assert estimated(values, np.max, seed=1) == estimated(values, np.max, seed=1)
+    assert estimated(values, seed=1) == estimated(values, seed=2), "nothing else is drawn"
 
 
-def test_draws_in_batches_give_what_one_batch_gives():
-    values = np.random.default_rng(5).normal(size=3000)
-    assert len(values) * RESAMPLES > 2_000_000, "one batch would hold all draws"
+def test_a_jackknife_in_parts_gives_what_one_part_gives(monkeypatch):
+    values = np.random.default_rng(5).gamma(1, size=3000)
     estimate = estimated(values.tolist())
-    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
-    assert estimate.high - estimate.value == pytest.approx(half, rel=0.12)
-    assert estimate.value - estimate.low == pytest.approx(half, rel=0.12)
+    assert len(values) ** 2 > 2_000_000, "one part would hold all"
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * error, rel=0.01)
+    assert jackknife([values], lambda x: x.mean(-1)) == pytest.approx(values - values.mean(), abs=1e-9)
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_of_a_share_is_scipys_wilson(case):
+    from scipy.stats import binomtest
+
+    right, count = case
+    ends = binomtest(right, count).proportion_ci(method="wilson")
+    estimate = estimated([1.0] * right + [0.0] * (count - right), np.mean, "wilson")
+    if count > 1:
+        assert (estimate.low, estimate.high) == pytest.approx((ends.low, ends.high), abs=1e-9)
+
+
+def test_thirty_five_of_thirty_five_is_ninety_per_cent_at_least():
+    estimate = estimated([1.0] * 35, np.mean, "wilson")
+    assert (round(estimate.low, 2), estimate.high) == (0.90, 1.0)
+    never = difference([0.0] * 35, [0.0] * 35, np.mean, "wilson")
+    assert never.value == 0 and -0.1 < never.low < -0.03 and 0.03 < never.high < 0.1, "no pair differs, of 35"
+
+
+def test_student_and_hall_by_hand():
+    values = [1.0, 2.0, 4.0]  # mean 7/3, standard deviation 1.5275, t of 2 degrees of freedom 4.3027
+    symmetric = estimated([1.0, 2.0, 3.0])
+    assert (symmetric.low, symmetric.high) == pytest.approx(
+        (2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)), abs=1e-4
+    )
+    skewed = estimated(values)
+    assert skewed.high - skewed.value > skewed.value - skewed.low, "the long tail lies above"
+
+
+def test_relations_like_these_have_t_of_the_relations_means():
+    from scipy.stats import ttest_1samp
+
+    draw = np.random.default_rng(1)
+    means = draw.normal(0.5, 0.25, 6)
+    values = (means[:, None] + draw.normal(0, 0.1, (6, 8))).ravel()
+    groups = [f"relation {i}" for i in range(6) for _ in range(8)]
+    estimate = estimated(values.tolist(), groups=groups)
+    ends = ttest_1samp(values.reshape(6, 8).mean(1), 0).confidence_interval()
+    assert (estimate.relations.low, estimate.relations.high) == pytest.approx((ends.low, ends.high), abs=1e-9)
+    assert estimate.relations.n == 6
+    assert estimate.high - estimate.low < 0.3 * (ends.high - ends.low), "these relations are known"
+    assert estimate.low == pytest.approx(
+        estimated((values - np.repeat(means, 8)).tolist(), groups=groups).low + means.mean()
+    )
+    few = estimated(values[:32].tolist(), groups=groups[:32])
+    assert few.relations is None and few.low is not None, "nothing is said below five relations"
+    assert estimated(values.tolist()).relations is None
+
+
+def test_a_share_over_relations_counts_what_its_questions_are_worth():
+    groups = [f"{i}" for i in range(8) for _ in range(10)]
+    alike = estimated([float(i < 4) for i in range(8) for _ in range(10)], np.mean, "wilson", groups).relations
+    mixed = estimated([float(j < 5) for _ in range(8) for j in range(10)], np.mean, "wilson", groups).relations
+    assert alike.high - alike.low > 2 * (mixed.high - mixed.low)
+    all_right = estimated([1.0] * 80, np.mean, "wilson", groups)
+    assert all_right.relations.low < 0.7 < 0.95 < all_right.low, "eight relations, all of them right"
 
 
 def clusters(draw: np.random.Generator, count: int) -> list[tuple[float, float]]:
@@ -118,12 +185,12 @@ def clusters(draw: np.random.Generator, count: int) -> list[tuple[float, float]]
 def test_the_interval_of_a_share_of_clustered_pairs_covers_it_where_one_over_pairs_does_not():
     draw, trials = np.random.default_rng(4), 200
     covered, too_narrow = [], []
-    for trial in range(trials):
+    for _ in range(trials):
         pairs = clusters(draw, 60)
-        share = estimated(pairs, share_of_sum, seed=trial)
+        share = estimated(pairs, share_of_sum, "wilson")
         assert share.value == pytest.approx(sum(part for part, _ in pairs) / sum(whole for _, whole in pairs))
         covered.append(share.low <= 0.6 <= share.high)
-        alone = estimated([float(i < part) for part, whole in pairs for i in range(int(whole))], seed=trial)
+        alone = estimated([float(i < part) for part, whole in pairs for i in range(int(whole))])
         too_narrow.append(alone.low <= 0.6 <= alone.high)
     assert 0.89 <= np.mean(covered) <= 0.98
     assert np.mean(too_narrow) < 0.7, "pairs of one question are no independent observations"
@@ -149,3 +216,33 @@ def test_a_rank_correlation_is_scipys(pairs):
         assert rank_correlation(np.array([x, y]), np.array([y, y])) == pytest.approx(np.array([found, 1.0]))
     else:
         assert math.isnan(found)
+
+
+@pytest.mark.parametrize("count", [8, 40])
+def test_p_values_of_exchanged_sides_are_scipys(count):
+    from scipy.stats import permutation_test
+
+    draw = np.random.default_rng(count)
+    before = draw.normal(size=count)
+    after = before + draw.normal(0.3, 0.8, size=count)
+    for statistic in (np.mean, np.median):
+        theirs = permutation_test(
+            (after, before),
+            lambda a, b, axis, of=statistic: of(a, axis=axis) - of(b, axis=axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=10_000,
+            rng=1,
+        ).pvalue
+        ours = sign_flips([*before.tolist(), None], [*after.tolist(), 1.0], statistic)
+        assert ours == pytest.approx(theirs, abs=1e-12 if count == 8 else 0.015)
+    assert sign_flips([None], [1.0]) is None and sign_flips([1.0] * 5, [1.0] * 5) == 1.0
+
+
+def test_mcnemar_and_holm_worked_by_hand():
+    before, after = [0, 0, 0, 0, 0, 1, 1, 0, None], [1, 1, 1, 1, 1, 0, 1, 0, 1]
+    # five questions rose and one fell: 2 * (1 + 6) / 2^6
+    assert mcnemar(before, after) == pytest.approx(14 / 64)
+    assert mcnemar([1, 0], [1, 0]) == 1.0 and mcnemar([None], [1]) is None
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0} and holm({}) == {}

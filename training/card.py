@@ -13,7 +13,7 @@ from figures.grid import for_markdown
 from figures.table import compared_numbers, metrics
 from interp.calibration import MEASURES
 from interp.errors import UserError
-from interp.intervals import Estimate
+from interp.intervals import of_record
 from interp.plain import visible
 from interp.run.runs import Record, read_run
 
@@ -65,7 +65,10 @@ def _lines(method: str, config: Record, training: Record, compared: Record | Non
     if compared:
         yield from ("", "## Before and after", "")
         yield from _compared(compared)
-    yield from ("", "Intervals are 95 % bootstrap intervals over questions. All numbers: summary.json, compare/.")
+    yield from (
+        "",
+        "Intervals are 95 % intervals for other questions of these relations. All numbers: summary.json, compare/.",
+    )
 
 
 def _command(method: str, identity: Record) -> str:
@@ -94,7 +97,7 @@ def _curve(points: list[Record]) -> Iterator[str]:
         yield f"| update, {form} | {' | '.join(name.replace('_', ' ') for name in first)} |"
         yield "| ---: |" + " ---: |" * len(first)
         for point in points:
-            cells = (Estimate(**numbers) for numbers in point["formats"][form].values())
+            cells = (of_record(numbers) for numbers in point["formats"][form].values())
             shown = ("–" if cell.value is None else f"{digits(cell.value)} {interval(cell)}" for cell in cells)
             yield f"| {point['update']} | {' | '.join(shown)} |"
         yield ""
@@ -117,6 +120,6 @@ def _compared(summary: Record) -> Iterator[str]:
 
 def _row(words: str, numbers: Record | None) -> Iterator[str]:
     if numbers:
-        before, after, change = (Estimate(**numbers[name]) for name in ("before", "after", "difference"))
+        before, after, change = (of_record(numbers[name]) for name in ("before", "after", "difference"))
         size = "–" if numbers["effect_size"] is None else f"{numbers['effect_size']:.2f}"
         yield f"| {for_markdown(words)} | {in_words(before)} | {in_words(after)} | {in_words(change)} | {size} |"

@@ -201,9 +201,11 @@ class AdviceObjective(Objective[Triplet]):
             "right": estimated(right),
             "wrong": estimated(wrong),
             "direction": estimated([a - b for a, b in zip(right, wrong, strict=True)]),
-            "direction_positive": estimated([float(a > b) for a, b in zip(right, wrong, strict=True)]),
+            "direction_positive": estimated(
+                [float(a > b) for a, b in zip(right, wrong, strict=True)], interval="wilson"
+            ),
             "jsd": estimated(jsd, np.median),
-            "near_zero_share": estimated([float(value <= NEAR_ZERO) for value in jsd]),
+            "near_zero_share": estimated([float(value <= NEAR_ZERO) for value in jsd], interval="wilson"),
             "wrong_wrong": estimated(wrong_wrong, np.median),
             "outside": estimated(off_scale),
             "answer_rank": estimated([self._rank(triplet) for triplet in examples[:RANKED]], np.median),

@@ -317,7 +317,15 @@ METRICS = (
         "answer.completeness_gap",
         always=True,
     ),
-    Metric("attribution.refused_share", ANSWER, "refused, gap too large", "share", "refused", always=True),
+    Metric(
+        "attribution.refused_share",
+        ANSWER,
+        "refused, gap too large",
+        "share",
+        "refused",
+        interval="wilson",
+        always=True,
+    ),
 )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interp.intervals import Columns, Estimate, Statistic, Value, estimated
+from interp.intervals import Columns, Estimate, IntervalName, Statistic, Value, estimated
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class Metric:
     """Its key in version 0.1, under which it stands in summary.json as well until version 0.3."""
     floor: str | None = None
     """The key of its numerical floor; None where repeated readings do not measure it."""
+    interval: IntervalName | None = None
+    """How its interval is made: "wilson" for the share of questions of which something is true, "fisher" for a
+    correlation. None: what suits the statistic, between ordered values for a median, by the jackknife for others."""
 
     @property
     def title(self) -> str:
@@ -78,8 +81,8 @@ def columns(metrics: Sequence[Metric], questions: Sequence[Record]) -> Columns:
         questions: one record for each question, its numbers under "values".
 
     Returns:
-        By the metric's key, one value for each question and the statistic. A metric is absent where no question has a
-        value of its `needs` or, if it has no `needs`, names its own; one that is `always` there never is.
+        By the metric's key, one value for each question, the statistic and its interval. A metric is absent where no
+        question has a value of its `needs` or, if it has none, names its own; one that is `always` there never is.
     """
     occurring = {name for question in questions for name, value in question["values"].items() if value is not None}
     named = {name for question in questions for name in question["values"]}
@@ -93,7 +96,7 @@ def columns(metrics: Sequence[Metric], questions: Sequence[Record]) -> Columns:
         else:
             occurs = any(value is not None for value in values)
         if metric.always or occurs:
-            by_key[metric.key] = values, metric.statistic
+            by_key[metric.key] = values, metric.statistic, metric.interval
     return by_key
 
 
@@ -104,15 +107,22 @@ def estimates(
 
     Args:
         metrics: the numbers.
-        questions: one record for each question, its numbers under "values".
+        questions: one record for each question, its numbers under "values" and its relation under "relation".
         floors: the numerical floors of the run, by their keys; None or empty: no number gets one.
 
     Returns:
         The estimates by the keys of `columns`.
     """
     limits = {metric.key: _size(floors.get(metric.floor or "")) for metric in metrics} if floors else {}
-    by_key = {key: estimated(values, statistic) for key, (values, statistic) in columns(metrics, questions).items()}
+    groups = relations_of(questions)
+    by_key = {key: estimated(*column, groups) for key, column in columns(metrics, questions).items()}
     return {key: replace(estimate, floor=limits.get(key)) for key, estimate in by_key.items()}
+
+
+def relations_of(questions: Sequence[Record]) -> list[str]:
+    """Each question's relation; empty where none has one. questions: one record each."""
+    relations = [question.get("relation") or "" for question in questions]
+    return relations if any(relations) else []
 
 
 def _size(floor: Estimate | None) -> float | None:

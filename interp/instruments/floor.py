@@ -93,7 +93,9 @@ READINGS = Repeated(
             lambda values: abs(values["expected"]),
             np.max,
         ),
-        Metric("floor.stated", SECTION, "another level is likeliest", "share", "stated", place="kept"),
+        Metric(
+            "floor.stated", SECTION, "another level is likeliest", "share", "stated", interval="wilson", place="kept"
+        ),
         Metric("floor.outside", SECTION, "off-scale mass, mean difference", "share", "outside", place="kept"),
         Metric("floor.logprob", SECTION, "log-probability of the answer", "nats", "logprob", place="kept"),
     ),

@@ -253,6 +253,7 @@ def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: s
             f"questions, wrong answer {words}",
             "share",
             _share(divergence_name, operator.le, NEAR_ZERO),
+            interval="wilson",
             place="headline",
         ),
         metric(
@@ -269,6 +270,7 @@ def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: s
             "higher after the right answer",
             "share",
             _share(f"{prefix}direction", operator.gt, 0.0),
+            interval="wilson",
             place="headline",
         ),
         metric(
@@ -277,6 +279,7 @@ def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: s
             "right answer likelier",
             "share",
             _share(f"{prefix}likelihood_gap", operator.gt, 0.0),
+            interval="wilson",
         ),
         metric(
             "direction.share_shorter",
@@ -284,6 +287,7 @@ def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: s
             "right answer shorter",
             "share",
             _share(f"{prefix}length_gap", operator.gt, 0.0),
+            interval="wilson",
         ),
         metric(
             "likelihood_correlation",
@@ -292,6 +296,7 @@ def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: s
             "correlation",
             _together(f"{prefix}logprob", divergence_name),
             statistic=rank_correlation,
+            interval="fisher",
         ),
     )
 
@@ -308,6 +313,7 @@ def _of_all_pairs(key: str, prefix: str, words: str, needs: str = "") -> tuple[M
             "share",
             _near_zero_pairs(prefix),
             share_of_sum,
+            interval="wilson",
             **more,
         ),
     )
@@ -337,6 +343,7 @@ METRICS = (
         "questions with more than half",
         "share",
         _share("outside", operator.gt, 0.5),
+        interval="wilson",
         always=True,
     ),
 )

@@ -118,8 +118,9 @@ def _scored(questions: Sequence[Question], verdicts: dict[str, Verdict | None], 
 
 def _numbers(scored: Scored, options: Evaluate, confidence: ConfidenceFormat) -> Record:
     """All measures with their intervals, the lowest possible calibration error ("floor"), and the counts."""
-    measures = {name: estimate.as_record() for name, estimate in measures_of(scored, rule_named(options.rule)).items()}
-    accuracy = measures["accuracy"]["value"]
+    measured = measures_of(scored, rule_named(options.rule))
+    measures = {name: estimate.as_record() for name, estimate in measured.items()}
+    accuracy = measured["accuracy"].value
     floor = None if accuracy is None else lowest_possible(accuracy, confidence.values)
     return {**measures, "floor": floor, "unparsed": scored.left_out, "n": len(scored)}
 

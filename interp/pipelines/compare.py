@@ -2,16 +2,18 @@
 
 It is made of two diagnoses and an evaluation, whose runs lie in its directory. The module measures nothing itself."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 
+from interp.instruments.base import relations_of
 from interp.instruments.registry import INSTRUMENTS, floors_of, renamed, repeated_by, with_old_keys
-from interp.intervals import Estimate, difference, effect_size
+from interp.intervals import Estimate, difference, effect_size, holm, mcnemar, of_record, sign_flips
 from interp.models.checkpoints import EXAMPLE_NAME
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import (
@@ -29,6 +31,7 @@ from interp.options import (
     identity_of,
     loading_of,
     refuse_sets_of_nothing,
+    refuse_unknown,
 )
 from interp.pipelines.diagnose import diagnosed, refuse_unfit
 from interp.pipelines.diagnosis import Diagnose, LeftOut, OfInstruments, instrument_options
@@ -37,10 +40,14 @@ from interp.pipelines.evaluate import evaluated, short_names
 from interp.pipelines.evaluation import Evaluate
 from interp.run.dryrun import DryRun
 from interp.run.processes import launched
-from interp.run.runs import Record, Run, averaged, read_records, read_run
+from interp.run.runs import Record, Run, averaged, read_records, read_run, with_relations
 
 SideName = Literal["before", "after"]
 SIDES: tuple[SideName, SideName] = ("before", "after")
+
+
+PRIMARY = "jsd.near_zero_share"
+"""The share of questions whose divergence is at most 0.1: of the paper's numbers the one that a cure should move."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,9 @@ class Compare:
     """The checkpoint after it; an adapter on the same base shares the base's memory."""
     n_calibration: int = 200
     """How many questions of the data calibration is measured on, each checkpoint with its own answers; 0: none."""
+    primary: str = PRIMARY
+    """The outcome that is named before the run, by its key in summary.json; the p-values of the other headline numbers
+    are corrected for their count."""
     asked: Asked = field(default_factory=lambda: Asked(data="facts:test"))
     prompt: Prompt = field(default_factory=Prompt)
     replies: Replies = field(default_factory=Replies)
@@ -66,6 +76,7 @@ class Compare:
 
     def __post_init__(self) -> None:
         at_least(0, "n_calibration", self.n_calibration)
+        refuse_unknown("primary", self.primary, sorted(headline_keys()))
         refuse_sets_of_nothing(self.prompt.shot_sets, self.prompt.shots)
 
     @property
@@ -156,15 +167,15 @@ def compared(options: Compare, dry: DryRun | None = None) -> Path:
         calibrated = evaluated(options.calibration, dry) if options.n_calibration else None
         if dry is None:
             calibration = read_run(calibrated)[1] if calibrated else None
-            run.write_summary(comparison(options.folder, names, calibration))
+            run.write_summary(comparison(options, names, calibration))
     return options.folder
 
 
-def comparison(folder: Path, names: Sequence[str], calibration: Record | None) -> Record:
+def comparison(options: Compare, names: Sequence[str], calibration: Record | None) -> Record:
     """The content of the comparison's summary.json.
 
     Args:
-        folder: the comparison's directory, which holds both diagnoses.
+        options: those of the comparison, whose directory holds both diagnoses.
         names: what the two checkpoints are called in the evaluation's summary.
         calibration: the evaluation's summary; None where calibration was not measured.
 
@@ -174,40 +185,73 @@ def comparison(folder: Path, names: Sequence[str], calibration: Record | None) -
     Raises:
         UserError: where the directory does not hold two finished diagnoses.
     """
+    folder = options.folder
     (_, before, _), (_, after, _) = (read_run(folder / side) for side in SIDES)
     measured = read_run(folder / "before")[0]["identity"]["instruments"]
-    instruments = {key: value for name in measured for key, value in paired(folder, name).items()}
+    records = [list(read_records(folder / side)) for side in SIDES]
+    instruments = {key: row for name in measured for key, row in paired_records(records, name).items()}
+    corrected(instruments, options.primary)
     summary = {
         "models": {side: read_run(folder / side)[1]["model"] for side in SIDES},
         "data": after["data"],
         "format": before["format"],
         "comparison": with_old_keys(instruments),
+        "primary": options.primary,
         "renamed": {old: new for old, new in renamed().items() if new in instruments},
     }
     if calibration:
         summary["calibration"] = _calibration(calibration, names)
+        # the questions are those that the first checkpoint answers right, which favours it: also those that both do
+        both = _right_after(folder / "calibration", names[1])
+        summary["both_right"] = {
+            key: row
+            for name in measured
+            for key, row in paired_records(records, name, both).items()
+            if key in headline_keys()
+        }
     return summary
 
 
-def paired(folder: Path, instrument: str) -> Record:
+def headline_keys() -> set[str]:
+    """The keys of the headline numbers."""
+    return {metric.key for one in INSTRUMENTS.values() for metric in one.metrics if metric.place == "headline"}
+
+
+def corrected(rows: Record, primary: str) -> None:
+    """Adds Holm's correction to the headline numbers other than the primary one, which was named beforehand."""
+    others = {key: rows[key]["p"] for key in headline_keys() - {primary} if key in rows and rows[key]["p"] is not None}
+    for key, p in holm(others).items():
+        rows[key]["p_holm"] = p
+
+
+def _right_after(folder: Path, name: str) -> set[str]:
+    """The questions that a checkpoint answers right by itself, by the records of the evaluation in `folder`."""
+    answers = (record for record in read_records(folder) if record["measure"].startswith(f"{name}|"))
+    return {answer["id"] for answer in answers if answer["measure"].endswith("|answer") and answer["right"]}
+
+
+def paired_records(records: Sequence[Sequence[Record]], name: str, ids: Collection[str] | None = None) -> Record:
     """An instrument's numbers in both runs, on the questions that both have measured.
 
     Args:
-        folder: the comparison's directory.
-        instrument: its name.
+        records: all records of each run, before and after.
+        name: the instrument's name.
+        ids: the questions that count; None: all.
 
     Returns:
-        By the number's key in summary.json: "before", "after", their "difference" and its "effect_size".
+        By the number's key in summary.json: "before", "after", their "difference", its "effect_size" (of means) and the
+        p-value "p" (of headline numbers; exchanged sides, or McNemar's for shares).
     """
-    return paired_records([list(read_records(folder / side)) for side in SIDES], instrument)
-
-
-def paired_records(records: Sequence[Sequence[Record]], name: str) -> Record:
-    """`paired` from the records of both runs. records: all of each run, before and after; name: the instrument's."""
     instrument = INSTRUMENTS[name]
-    measured = [[record for record in run if record["measure"] == name] for run in records]
+    measured = [
+        with_relations(
+            (record for record in run if record["measure"] == name),
+            (record for record in run if record["measure"] == "answer"),
+        )
+        for run in records
+    ]
     by_id = [{record["id"]: record for record in averaged(side)} for side in measured]
-    both = [key for key in by_id[0] if key in by_id[1]]
+    both = [key for key in by_id[0] if key in by_id[1] and (ids is None or key in ids)]
     floored = all(instrument.has_floor(record) for side in measured for record in side)
     questions = [[side[key] for key in both] for side in by_id]  # the same questions in the same order on both sides
     estimates = [
@@ -215,20 +259,28 @@ def paired_records(records: Sequence[Sequence[Record]], name: str) -> Record:
         for side, run in zip(questions, records, strict=True)
     ]
     before, after = (instrument.columns(side) for side in questions)
-    changes = {
-        key: difference(values, after[key][0], statistic) for key, (values, statistic) in before.items() if key in after
-    }
-    return {key: _row(estimates[0][key], estimates[1][key], change) for key, change in changes.items()}
+    groups, headline, rows = relations_of(questions[0]), headline_keys(), {}
+    for key, (values, statistic, interval) in before.items():
+        if key in after:
+            changed = after[key][0]
+            change = difference(values, changed, statistic, interval, groups)
+            size = effect_size(values, changed) if statistic is np.mean and interval is None else None
+            rows[key] = _row(estimates[0][key], estimates[1][key], change, size)
+            if key in headline:
+                shares = interval == "wilson" and statistic is np.mean
+                rows[key]["p"] = mcnemar(values, changed) if shares else sign_flips(values, changed, statistic)
+    return rows
 
 
-def _row(before: Estimate, after: Estimate, change: Estimate) -> Record:
-    """One number before and after. The floor of the difference is the sum of the floors of both sides."""
+def _row(before: Estimate, after: Estimate, change: Estimate, size: float | None) -> Record:
+    """One number before and after. size: the effect size, of means alone. The floor of the difference is the sum of the
+    floors of both sides."""
     sizes = [side.floor for side in (before, after) if side.floor is not None]
     return {
         "before": before.as_record(),
         "after": after.as_record(),
         "difference": replace(change, floor=sum(sizes) if sizes else None).as_record(),
-        "effect_size": effect_size(change),
+        "effect_size": size,
     }
 
 
@@ -243,7 +295,7 @@ def _calibration(summary: Record, names: Sequence[str]) -> Record:
             for format_name, measures in by_format.items():
                 sides = [summary["calibration"][name][data][method][format_name] for name in names]
                 table.setdefault(data, {}).setdefault(method, {})[format_name] = {
-                    name: _row(*(Estimate(**record) for record in (sides[0][name], sides[1][name], change)))
+                    name: _row(of_record(sides[0][name]), of_record(sides[1][name]), of_record(change), None)
                     for name, change in measures.items()
                 }
     return table

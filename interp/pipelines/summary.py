@@ -2,6 +2,7 @@
 
 The module reads records and computes numbers. It asks no model."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: "Di
         **_wrong_answers(run, options),
         "format": options.asked.format,
     }
+    relations = defaultdict(str, {answer.id: answer.relation for answer in answers})
     floors = floors_of(list(run.all_records()))
     flat |= {key: estimate.as_record() for key, estimate in floors.items()}
     sets, spread = options.prompt.shot_sets, dict[str, Record]()
@@ -47,7 +49,9 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: "Di
         floored = True  # all records of an instrument have the same options, so the last one decides
         for record in run.records(name):
             # records are read one by one, and only this much of each is kept
-            records.append({key: record[key] for key in ("set", "id", "values")})
+            records.append(
+                {key: record[key] for key in ("set", "id", "values")} | {"relation": relations[record["id"]]}
+            )
             floored = instrument.has_floor(record)
         estimates = instrument.estimates(averaged(records), floors, floored=floored)
         flat |= {key: estimate.as_record() for key, estimate in estimates.items()}

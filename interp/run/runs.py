@@ -372,7 +372,17 @@ def nested(flat: dict[str, Any]) -> Record:
 def averaged(records: Sequence[Record]) -> list[Record]:
     """One record per question, each of its values averaged over the sets of worked examples that have it."""
     means = means_by_question((record["id"], record["values"]) for record in records)
-    return [{"id": key, "values": values} for key, values in means.items()]
+    relations = {record["id"]: record["relation"] for record in records if "relation" in record}
+    return [
+        {"id": key, "values": values} | ({"relation": relations[key]} if key in relations else {})
+        for key, values in means.items()
+    ]
+
+
+def with_relations(records: Iterable[Record], answers: Iterable[Record]) -> list[Record]:
+    """The records, each with the relation of its question. answers: the records of the questions' answers."""
+    relations = {answer["id"]: answer.get("relation", "") for answer in answers}
+    return [{**record, "relation": relations.get(record["id"], "")} for record in records]
 
 
 Name = TypeVar("Name")
