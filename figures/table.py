@@ -45,6 +45,8 @@ class Table:
 
     rows: tuple[Row, ...]
     """The rows; only of numbers that the run has measured."""
+    notes: tuple[str, ...] = ()
+    """Sentences that stand below the table: whom selection has left out."""
 
     def __post_init__(self) -> None:
         names = [(row.section, row.name) for row in self.rows]
@@ -68,7 +70,25 @@ def table_of(summary: Record) -> Table:
             spread = tuple(v for v in sets.get(metric.key, {}).get("values", ()) if v is not None)
             row = Row(metric.section, metric.words, estimates[metric.key], metric.unit, spread)
             rows.setdefault(metric.section, []).append(row)
-    return Table(tuple(row for section_rows in rows.values() for row in section_rows))
+    return Table(tuple(row for section_rows in rows.values() for row in section_rows), tuple(selection_notes(summary)))
+
+
+SOURCES = {"sampled": "sampled", "branched": "branched", "same_relation": "same-relation"}
+"""The sources of wrong answers in words, by their names under "selection" in a summary."""
+
+
+def selection_notes(summary: Record) -> Iterator[str]:
+    """For each source of wrong answers that some questions lack, how those differ from the others."""
+    for source, sides in summary["data"].get("selection", {}).items() if "data" in summary else ():
+        dropped, kept = sides["dropped"], sides["kept"]
+        count, asked = dropped["count"], dropped["count"] + kept["count"]
+        words = f"{count} of {asked} questions {'has' if count == 1 else 'have'} no {SOURCES[source]} wrong answer"
+        gone, left = (side["logprob"]["value"] if "logprob" in side else None for side in (dropped, kept))
+        if gone is None or left is None:
+            yield f"{words}."
+            continue
+        likelier = "likelier" if gone > left else "less likely" if gone < left else "as likely"
+        yield f"{words}: their right answers are {likelier} ({digits(gone)} nats, kept {digits(left)})."
 
 
 def estimates_of(summary: Record) -> dict[str, Estimate]:
@@ -90,11 +110,16 @@ def compared_numbers(summary: Record) -> dict[str, Record]:
     return by_new_keys(summary["comparison"])
 
 
+def console(width: int = WIDTH) -> Console:
+    """Standard output for tables. width: columns where it is not a terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else width)
+
+
 def printed(table: Table, subject: Subject) -> None:
     """Prints the table under a sentence that says whose numbers they are."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-    console.print()
-    console.print(_literal(subject.sentence))
+    out = console()
+    out.print()
+    out.print(literal(subject.sentence))
     several = any(row.sets for row in table.rows)
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     shown.add_column("", no_wrap=True)
@@ -108,27 +133,29 @@ def printed(table: Table, subject: Subject) -> None:
             section = row.section
             shown.add_row(f"[bold]{section}[/bold]")
         shown.add_row(*_cells(row, several, across))
-    console.print(shown)
+    out.print(shown)
     if any(not row.estimate.measurable for row in table.rows):
-        console.print(WITHIN_FLOOR, markup=False)
+        out.print(WITHIN_FLOOR, markup=False)
+    for note in table.notes:
+        out.print(literal(note))
     more = " In braces: for other relations like these." if across else ""
-    console.print(f"Intervals: for other questions of these relations.{more} All numbers: summary.json.", markup=False)
+    out.print(f"Intervals: for other questions of these relations.{more} All numbers: summary.json.", markup=False)
 
 
 def printed_grid(grid: Grid, title: str) -> None:
     """Prints a wide table under its title."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 2 * WIDTH)
-    console.print()
-    console.print(_literal(title))
+    out = console(2 * WIDTH)
+    out.print()
+    out.print(literal(title))
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, name in enumerate(grid.header):
-        shown.add_column(_literal(name), justify="left" if number < len(grid.labels) else "right")
+        shown.add_column(literal(name), justify="left" if number < len(grid.labels) else "right")
     for row in grid.shown():
-        shown.add_row(*map(_literal, row))
-    console.print(shown)
+        shown.add_row(*map(literal, row))
+    out.print(shown)
 
 
-def _literal(text: str) -> Text:
+def literal(text: str) -> Text:
     """The text without interpretation: no markup, no emoji for :names:, nothing that moves the cursor."""
     return Text(visible(text))
 

@@ -252,7 +252,8 @@ class Model:
 
         Args:
             data: as `interp.questions` takes them.
-            methods: which of default, self-consistency, p-true, sequence, question-only and those of other packages.
+            methods: which of default, self-consistency, p-true, sequence, question-only, prompting, recalibrated and
+                those of other packages.
             formats: how confidence is stated; by default in the model's format.
             n: how many questions, at most.
             seed: decides everything that is drawn by chance.

@@ -91,7 +91,8 @@ RULE_FORM = "levels, or a number of bins with its kind: 10-right, 15-right, 15-l
 def rule_named(name: str) -> Rule:
     """The rule of a name: "levels", or a number of bins with their kind as in "10-right".
 
-    Well-known ones: 15-right is that of Guo et al. 2017 and torchmetrics' default, 10-left is what numpy's digitize and
+    Well-known ones: 15-right is that of Guo et al. 2017 (torchmetrics closes bins on the left, with 1 in a bin of its
+    own: none of these), 10-left is what numpy's digitize and
     most plotting code does, 15-mass is adaptive calibration error.
 
     Raises:
@@ -170,7 +171,8 @@ def debiased_squared_error(
     two different questions' excess (outcome minus confidence) estimates the square of their mean excess without bias.
     Bins of a single question say nothing and are left out; NaN where all are."""
     count = int(levels.shape[-1])
-    groups = levels if 2 * len(np.unique(levels)) <= count else bins
+    distinct = (np.diff(np.sort(levels, -1), axis=-1) != 0).sum(-1, keepdims=True) + 1  # levels that occur
+    groups = np.where(2 * distinct <= count, levels, bins)
     excess = right - confidence
     total, members_in_all = np.zeros(groups.shape[:-1]), np.zeros(groups.shape[:-1])
     for number in np.unique(groups):
@@ -317,17 +319,23 @@ class Scored:
     """The relation or subject of each question; pairs are compared within one."""
     left_out: int = 0
     """Questions without a parsed answer and confidence."""
+    fold: tuple[int, ...] = ()
+    """The fold of each question, where confidences are cross-fitted; pairs are compared within one. Empty: no folds."""
 
     def __len__(self) -> int:
         return len(self.confidence)
 
-    def columns(self, rule: Rule) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(confidence, right, bins, levels, groups), each [questions]: the arguments of `Measure.of`.
+    def columns(self, rule: Rule) -> tuple[np.ndarray, ...]:
+        """(confidence, right, bins, levels, groups, folds), each [questions]: the arguments of `Measure.of`.
 
-        rule: how the bins are made; levels are the bins of `by_level`. groups is empty where no group is given."""
+        rule: how the bins are made; levels are the bins of `by_level`. groups is empty where no group is given; a group
+        whose questions lie in several folds is one group in each of them."""
         meant = [exact(c) for c in self.confidence]
-        groups = np.unique(self.group, return_inverse=True)[1] if self.group else np.zeros(0, dtype=int)
-        return np.array(self.confidence), np.array(self.right, dtype=bool), rule(meant), by_level(meant), groups
+        folds = np.array(self.fold or (0,) * len(self), dtype=int)
+        groups = np.zeros(0, dtype=int)
+        if self.group:
+            groups = np.unique(self.group, return_inverse=True)[1] * (folds.max() + 1) + folds
+        return np.array(self.confidence), np.array(self.right, dtype=bool), rule(meant), by_level(meant), groups, folds
 
 
 @dataclass(frozen=True)
@@ -337,8 +345,8 @@ class Measure:
     title: str
     """The head of its column."""
     of: Callable[..., Reduced]
-    """(confidence, right, bins, levels, groups), each [..., questions] -> [...]. Levels are numbered in rising order of
-    the exact confidence, so that their ranks have its ties."""
+    """(confidence, right, bins, levels, groups, folds), each [..., questions] -> [...]. Levels are numbered in rising
+    order of the exact confidence, so that their ranks have its ties."""
     place: Literal["headline", "listed", "kept"] = "listed"
     """headline: shown on the terminal and in the model card. listed: in the table's files. kept: in summary.json."""
     interval: IntervalName = "t"
@@ -348,21 +356,21 @@ class Measure:
 
 
 MEASURES: dict[str, Measure] = {
-    "accuracy": Measure("accuracy", lambda c, r, b, v, g: over_questions(r), "headline", "wilson"),
-    "confidence": Measure("confidence", lambda c, r, b, v, g: over_questions(c), "headline"),
-    "ece": Measure("ECE", lambda c, r, b, v, g: calibration_error(c, r, b), "headline", null=NULLS),
-    "ece_levels": Measure("ECE by level", lambda c, r, b, v, g: calibration_error(c, r, v), null=NULLS),
-    "squared_ce": Measure("squared CE, debiased", lambda c, r, b, v, g: debiased_squared_error(c, r, b, v)),
-    "nce": Measure("NCE", lambda c, r, b, v, g: net_calibration_error(c, r), "headline"),
-    "nce_abs": Measure("abs NCE", lambda c, r, b, v, g: np.abs(net_calibration_error(c, r)), "headline"),
-    "brier": Measure("Brier", lambda c, r, b, v, g: brier(c, r), "headline"),
-    "reliability": Measure("reliability", lambda c, r, b, v, g: reliability(c, r, v), "kept", null=NULLS),
-    "resolution": Measure("resolution", lambda c, r, b, v, g: resolution(r, v), "kept"),
-    "uncertainty": Measure("uncertainty", lambda c, r, b, v, g: uncertainty(r), "kept"),
-    "auroc": Measure("AUROC", lambda c, r, b, v, g: auroc(v, r), "headline", "logit"),
-    "auroc_within": Measure("AUROC within", lambda c, r, b, v, g: auroc(v, r, g), "headline", "logit"),
-    "aurc": Measure("AURC", lambda c, r, b, v, g: risk_coverage_area(v, r)),
-    "smooth_ece": Measure("smooth ECE", lambda c, r, b, v, g: smooth_calibration_error(c, r), null=SMOOTH_NULLS),
+    "accuracy": Measure("accuracy", lambda c, r, b, v, g, f: over_questions(r), "headline", "wilson"),
+    "confidence": Measure("confidence", lambda c, r, b, v, g, f: over_questions(c), "headline"),
+    "ece": Measure("ECE", lambda c, r, b, v, g, f: calibration_error(c, r, b), "headline", null=NULLS),
+    "ece_levels": Measure("ECE by level", lambda c, r, b, v, g, f: calibration_error(c, r, v), null=NULLS),
+    "squared_ce": Measure("squared CE, debiased", lambda c, r, b, v, g, f: debiased_squared_error(c, r, b, v)),
+    "nce": Measure("NCE", lambda c, r, b, v, g, f: net_calibration_error(c, r), "headline"),
+    "nce_abs": Measure("abs NCE", lambda c, r, b, v, g, f: np.abs(net_calibration_error(c, r)), "headline"),
+    "brier": Measure("Brier", lambda c, r, b, v, g, f: brier(c, r), "headline"),
+    "reliability": Measure("reliability", lambda c, r, b, v, g, f: reliability(c, r, v), "kept", null=NULLS),
+    "resolution": Measure("resolution", lambda c, r, b, v, g, f: resolution(r, v), "kept"),
+    "uncertainty": Measure("uncertainty", lambda c, r, b, v, g, f: uncertainty(r), "kept"),
+    "auroc": Measure("AUROC", lambda c, r, b, v, g, f: auroc(v, r, f), "headline", "logit"),
+    "auroc_within": Measure("AUROC within", lambda c, r, b, v, g, f: auroc(v, r, g), "headline", "logit"),
+    "aurc": Measure("AURC", lambda c, r, b, v, g, f: risk_coverage_area(v, r)),
+    "smooth_ece": Measure("smooth ECE", lambda c, r, b, v, g, f: smooth_calibration_error(c, r), null=SMOOTH_NULLS),
 }
 """The measures of a calibration table by their key in summary.json."""
 

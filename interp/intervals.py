@@ -319,10 +319,15 @@ def estimated_jointly(
     influence = jackknife(columns, statistic) if influence is None else influence
     if not np.isfinite(influence).all():
         return estimate
-    rarer = int(min(columns[1].sum(), count - columns[1].sum())) if interval == "logit" else count
-    if interval == "logit" and rarer < FEWEST_OF_A_CLASS:
+    classes = columns[1].astype(int) if interval == "logit" else None
+    if classes is not None and min(classes.sum(), count - classes.sum()) < FEWEST_OF_A_CLASS:
         return estimate
-    ends = _Ends(value, interval, columns[0], count, pairs_of_shares, influence, rarer)
+    if (
+        classes is not None
+    ):  # a jackknife of pairs is too wide by the factor n / (n - 1) of each class (DeLong et al. 1988)
+        sizes = np.bincount(classes)[classes]
+        influence = influence * count / (count - 1) * (sizes - 1) / sizes
+    ends = _Ends(value, interval, columns[0], count, pairs_of_shares, influence, classes)
     low, high = ends.within(relations)
     estimate = replace(estimate, low=low, high=high)
     if (number := len(np.unique(relations))) >= FEWEST_RELATIONS:
@@ -362,21 +367,20 @@ class _Ends:
     count: int
     pairs_of_shares: bool
     influence: np.ndarray  # [questions]
-    rarer: int  # questions of the rarer class, for an AUROC
+    classes: np.ndarray | None  # [questions]: 1 for right answers, for an AUROC
 
     def within(self, relations: np.ndarray) -> tuple[float, float]:
         """For other questions of these relations: questions vary around the mean of their relation."""
         from scipy.stats import norm, t
 
-        error, skewness, freedom = _stratified(self.influence, relations)
+        # questions vary within their class, right or wrong, for an AUROC (DeLong et al. 1988)
+        error, skewness, freedom = _stratified(self.influence, relations if self.classes is None else self.classes)
         if self.interval == "wilson":
             binary = bool(np.isin(self.column, (0, 1)).all()) and math.isclose(self.column.mean(), self.value)
             effective = self.count if binary or not error else self.value * (1 - self.value) / error**2
             return _wilson(self.value, effective, float(norm.ppf(LEVEL)))
         if self.pairs_of_shares:
             return self._of_pairs(float(norm.ppf(LEVEL)))
-        if self.interval == "logit":  # what pairs of two classes say is bounded by the rarer class
-            freedom = min(freedom, self.rarer - 1)
         return self._scaled(error, float(t.ppf(LEVEL, freedom)), skewness)
 
     def between(self, relations: np.ndarray) -> tuple[float, float]:
@@ -421,24 +425,25 @@ class _Ends:
         return self.value - error * _skewed(quantile, skewness), self.value - error * _skewed(-quantile, skewness)
 
 
-def _stratified(influence: np.ndarray, relations: np.ndarray) -> tuple[float, float, int]:
+def _stratified(influence: np.ndarray, relations: np.ndarray) -> tuple[float, float, float]:
     """(standard error, skewness, degrees of freedom) of a statistic whose questions vary within their relations.
 
-    Relations with a single question count as one relation."""
+    Relations with a single question count as one relation. The degrees of freedom are Satterthwaite's (1946)."""
     sizes = np.bincount(relations)
     merged = np.where(sizes[relations] > 1, relations, len(sizes))
     merged = np.zeros_like(merged) if (np.bincount(merged)[merged] == 1).any() else merged
-    second, third, count = 0.0, 0.0, len(influence)
+    second, third, fourth, count = 0.0, 0.0, 0.0, len(influence)
     strata = np.unique(merged)
     for number in strata:
         own = influence[merged == number]
         size, centred = len(own), own - own.mean()
-        second += size / (size - 1) * (centred**2).sum() / count**2
+        part = size / (size - 1) * (centred**2).sum() / count**2
+        second, fourth = second + part, fourth + part**2 / (size - 1)
         if size > 2:
             third += size**2 / ((size - 1) * (size - 2)) * (centred**3).sum() / count**3
     error = math.sqrt(second)
     skewness = third / error**3 if error**3 > 0 else 0.0
-    return error, skewness, max(1, count - len(strata))
+    return error, skewness, max(1.0, second**2 / fourth) if fourth > 0 else float(max(1, count - len(strata)))
 
 
 def _skewed(quantile: float, skewness: float) -> float:

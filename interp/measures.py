@@ -232,6 +232,18 @@ class Attribution:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptNumbers:
+    """Numbers of one attribution whatever its completeness gap; no summary takes them."""
+
+    gap: float
+    """The sum of the attributions minus the effect, in the score's units."""
+    refused: bool
+    """The gap is too large for the numbers to be shown."""
+    values: Numbers
+    """The sum of each span's attributions, as in "answer.effect", and "answer.rank"."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttributionRecord(QuestionRecord):
     """What each part of one prompt does to the score at the confidence."""
 
@@ -252,6 +264,8 @@ class AttributionRecord(QuestionRecord):
     """The effect of each token of the prompt, in the score's units, [tokens]; None for a token that was left out."""
     values: Numbers
     """Effects, the answer's rank and its completeness gap, as in "answer.effect" and "answer.rank"."""
+    kept: dict[str, KeptNumbers] = field(default_factory=dict)
+    """By baseline, what the path of the whole prompt gives even where it was refused; empty unless asked for."""
 
 
 # Numerical floor

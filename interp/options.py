@@ -155,6 +155,10 @@ class Sampling:
     """The nucleus from which wrong answers are sampled."""
     tries: int = 48
     """Samples drawn for a question before it counts as one without a wrong answer."""
+    vetting: Literal["on", "off"] = "on"
+    """on: an answer that may be right in other words, or is a part of the question, is no wrong one, and triplets write
+    right and wrong answers alike. off: as in the paper, every sampled or branched answer that does not match is wrong,
+    in its own words and letter case."""
 
     def __post_init__(self) -> None:
         at_least(1, "tries", self.tries)

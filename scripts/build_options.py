@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from interp.cli.power import Power
 from interp.cli.prompts import ShowPrompts
 from interp.pipelines.compare import Compare
 from interp.pipelines.diagnosis import Diagnose
@@ -23,6 +24,7 @@ COMMANDS = {
     "interp.diagnose": Diagnose,
     "interp.evaluate": Evaluate,
     "interp.compare": Compare,
+    "interp.power": Power,
     "interp.prompts": ShowPrompts,
     "training.triplets": Triplets,
     "training.advice": Advice,
@@ -30,6 +32,8 @@ COMMANDS = {
     "training.ablation": Ablation,
     "training": Experiment,
 }
+POSITIONAL = {(Compare, "before"), (Compare, "after"), (Power, "run")}
+"""What is named without its option."""
 HEAD = """\
 # Options
 
@@ -73,7 +77,7 @@ def rows(kind: type, values: object | None) -> Iterator[str]:
         value = getattr(values, field.name) if values is not None else field.default
         if field.default_factory is MISSING and field.name in about:
             name = f"--{field.name.replace('_', '-')}"
-            name = field.name.upper() if kind is Compare and field.name in ("before", "after") else name
+            name = field.name.upper() if (kind, field.name) in POSITIONAL else name
             yield f"| `{name}` | {shown(value)} | {about[field.name].replace('|', chr(92) + '|')} |"
 
 

@@ -128,7 +128,9 @@ def auroc(n: int, accuracy: float, slope: float) -> Cell:
         stated = np.where(is_right, g.choice(LEVELS, n, p=right), g.choice(LEVELS, n, p=wrong))
         return of_calibration("auroc", stated, is_right)
 
-    return Cell(f"AUROC {truth:.2f}, accuracy {accuracy:g}", f"{n} questions", truth, draw)
+    # thirty right answers that rank high: known to fall short of 93 %, as DeLong's interval does
+    least = 0.91 if accuracy == 0.1 and slope > 1 else 0.93
+    return Cell(f"AUROC {truth:.2f}, accuracy {accuracy:g}", f"{n} questions", truth, draw, least)
 
 
 def of_calibration(key: str, stated: np.ndarray, right: np.ndarray) -> Estimate:

@@ -647,6 +647,7 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
             "f' {normalised(answer)} ' not in f' {normalised(question.text)} '",
         ),
+        ("vetting-cannot-be-switched-off", "counts_as_wrong", "search.vetting", "True"),
         (
             "words-of-the-question-are-wrong-answers",
             "wrong_for_sure",
@@ -724,6 +725,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         ("levels-still-see-the-answer", "variants", "(*looking, *levels)", "(*looking,)"),
         ("what-lies-between-is-cut-too", "variants", "len(ids) - 1 if name == KNOCKOUTS[0] else after", "after"),
+        ("the-filler-that-is-named-is-not-taken", "replacement_embeddings", "setting.filler", "None"),
         (
             "pad-that-ends-a-turn-is-a-filler",
             "padding_token",
@@ -738,6 +740,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_attribution.py::test_attributions_sum_to_the_effect_whatever_the_batch",
             "test_attribution.py::test_an_integral_that_does_not_converge_is_refused_and_one_lucky_gap_is_not_enough",
             "test_attribution.py::test_a_refused_attribution_is_counted_and_the_exact_effects_stay",
+            "test_attribution.py::test_nodes_are_doubled_up_to_the_steps_that_are_asked_for",
             "test_attribution.py::test_a_gap_of_a_hundredth_of_the_effect_a_thousandth_of_the_range_or_three_floors_is_allowed",
             "test_attribution.py::test_the_rank_counts_what_is_larger_in_size_than_the_best_of_the_answer",
             "test_attribution.py::test_the_summary_takes_the_median_rank_and_the_mean_of_everything_else",
@@ -748,6 +751,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_attribution.py::test_first_order_effects_are_gradients_of_a_plain_forward_pass",
             "test_attribution.py::test_in_bfloat16_a_paths_points_lie_on_the_line_as_near_as_the_dtype_allows",
         ],
+        ("steps-beyond-those-asked-for", "integrated_gradients", "min(2 * nodes, most_nodes)", "2 * nodes"),
         ("left-riemann-sums", "integrated_gradients", "'gausslegendre'", "'riemann_left'"),
         (
             "weights-that-sum-to-more-than-1",
@@ -925,6 +929,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-same-seed-for-all", "estimated_jointly", "seed", "0"),
     ),
     *_of(
+        "interp/pipelines/power.py",
+        ["test_power.py"],
+        ("width-falls-with-the-count", "questions_needed", "(width / wished) ** 2", "(width / wished)"),
+        ("normal-in-place-of-student", "_student", "t.ppf(LEVEL, groups - 1)", "t.ppf(LEVEL, 1000)"),
+    ),
+    *_of(
         "interp/pipelines/compare.py",
         ["test_compare.py"],
         (
@@ -973,6 +983,40 @@ MUTANTS: tuple[Mutant, ...] = (
             "replaced = [by_variant['neutral'] for by_variant in distributions(setting, length, trees, replacements)]",
             "replaced = [reading.distribution for reading in setting.reader.readings(transcripts)]",
         ),
+    ),
+    *_of(
+        "interp/methods/recalibrated.py",
+        ["test_recalibrated.py"],
+        ("fitted-on-its-own-fold", "cross_fitted", "folds != number", "folds >= 0"),
+        ("relations-split-over-folds", "folds_of", "len(set(relations) - {''}) >= FOLDS", "not relations"),
+        ("a-logit-that-is-none", "_logit", "np.log(clipped / (1 - clipped))", "clipped"),
+        (
+            "confidences-without-their-folds",
+            "_recalibrated",
+            "replace(verdict, confidence=confidence, fold=fold)",
+            "replace(verdict, confidence=confidence)",
+        ),
+    ),
+    *_of(
+        "interp/methods/base.py",
+        ["test_recalibrated.py"],
+        ("no-word-of-caution", "Asking.format_in", "f'{chosen.wording}. {self.added}'", "chosen.wording"),
+    ),
+    *_of(
+        "interp/calibration.py",
+        ["test_recalibrated.py"],
+        (
+            "groups-across-folds",
+            "Scored.columns",
+            "np.unique(self.group, return_inverse=True)[1] * (folds.max() + 1) + folds",
+            "np.unique(self.group, return_inverse=True)[1]",
+        ),
+    ),
+    *_of(
+        "interp/pipelines/calibrated.py",
+        ["test_recalibrated.py"],
+        ("parsed-worst-case", "_verdicts", "verdict or unparsed", "verdict"),
+        ("fitted-without-its-fold", "_scored", "verdict.fold", "0"),
     ),
     *_of(
         "interp/pipelines/calibrated.py",
@@ -1141,6 +1185,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "1 - (expected(right, values) + expected(wrong, values))",
         ),
         ("sum-to-a-half", "sum_loss", "1", "0.5"),
+        ("long-answers-count-more", "token_mean", "answer_logprob / tokens", "answer_logprob"),
         ("answers-are-unlearned", "advice_losses", "-answer_logprob", "answer_logprob"),
         (
             "tokenized-brier-without-the-square",
@@ -1172,17 +1217,11 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "right-and-wrong-swapped",
             "AdviceObjective.terms",
-            (
-                "advice_losses(reading.levels[0::2], reading.levels[1::2], reading.answers[0::2], inputs['values'], "
-                "self.recipe)"
-            ),
-            (
-                "advice_losses(reading.levels[1::2], reading.levels[0::2], reading.answers[0::2], inputs['values'], "
-                "self.recipe)"
-            ),
+            "advice_losses(reading.levels[0::2], reading.levels[1::2], answers[0::2], inputs['values'], self.recipe)",
+            "advice_losses(reading.levels[1::2], reading.levels[0::2], answers[0::2], inputs['values'], self.recipe)",
         ),
         ("levels-are-unlearned", "with_mass", "-mass", "mass"),
-        ("the-wrong-answer-is-learned", "AdviceObjective.terms", "reading.answers[0::2]", "reading.answers[1::2]"),
+        ("the-wrong-answer-is-learned", "AdviceObjective.terms", "answers[0::2]", "answers[1::2]"),
     ),
     *_of(
         "training/batches.py",

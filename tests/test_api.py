@@ -159,7 +159,7 @@ def test_a_second_model_is_given_the_first_ones_answers_from_memory_and_from_dis
     assert (before.compare(after).table()["difference"].dropna().abs() < 1e-6).all()
     kept = [other.diagnose(plain, instruments="jsd", n=3, candidates=2, cases=before, out=tmp_path / "x") for _ in "ab"]
     assert kept[0].summary == kept[1].summary, "the second goes on from the first"
-    with pytest.raises(UserError, match="its n is 3, here it is 2"):
+    with pytest.raises(UserError, match="its n: 3, here: 2"):
         other.diagnose(plain, instruments="jsd", n=2, candidates=2, cases=before)
 
 

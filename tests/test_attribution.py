@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,15 +14,18 @@ from conftest import examples, filler_tokens, written_levels
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interp.errors import UserError
 from interp.instruments import attribution, gradients, masking
 from interp.instruments import scorer as scorers
-from interp.instruments.attribution import METRICS, measured, rank_of_best
+from interp.instruments.attribution import METRICS, AttributionOptions, measured, rank_of_best
 from interp.instruments.base import estimates
 from interp.instruments.gradients import gap_allowed, integrated_gradients, token_by_token
 from interp.instruments.masking import neutral_token, replacement_embeddings
 from interp.instruments.scorer import Scorer
-from interp.models.setting import Case, Setting
+from interp.measures import AttributionRecord
+from interp.models.setting import Case, Setting, named_token
 from interp.records import READ_SPANS, Transcript
+from interp.run.typed import typed
 
 LONG = "Asunción"
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("gemma3", False), ("llama", True)]
@@ -230,10 +234,10 @@ def test_the_floor_is_what_packings_differ_by_and_the_effect_is_that_of_the_path
     scorer.along = lambda answer, replacement: scorers.PathScore(
         lambda c: torch.where((c == 1).all(-1), 0.52, torch.where((c == 0).all(-1), 0.29, slope * c.mean(-1))), 1, 64
     )
-    found = attribution._of_answer(scorer, (3, 4), None, 0.2, attribution.Whole(0.5, 0.001, 1.0))
+    found = attribution._of_answer(scorer, (3, 4), None, 0.2, attribution.Whole(0.5, 0.001, 1.0), None)
     assert (found.effect, found.floor) == (pytest.approx(0.23), pytest.approx(0.02))
     assert found.gap == pytest.approx(0.004, abs=1e-4) and not found.refused, "within three floors"
-    one = attribution._of_answer(scorer, (3,), None, 0.2, attribution.Whole(0.5, 0.001, 1.0))
+    one = attribution._of_answer(scorer, (3,), None, 0.2, attribution.Whole(0.5, 0.001, 1.0), None)
     assert (one.attribution, one.effect, one.gap, one.refused) == ((0.2,), 0.2, 0.0, False)
 
 
@@ -388,10 +392,8 @@ def test_an_integral_that_does_not_converge_is_refused_and_one_lucky_gap_is_not_
 
 
 @pytest.mark.slow
-def test_a_refused_attribution_is_counted_and_the_exact_effects_stay(llama, record, open_questions, monkeypatch):
-    hasty = functools.partial(integrated_gradients, most_nodes=1)
-    monkeypatch.setattr(attribution, "integrated_gradients", hasty)
-    (found,) = measured(llama, [Case(open_questions[0], LONG)])
+def test_a_refused_attribution_is_counted_and_the_exact_effects_stay(llama, record, open_questions):
+    (found,) = measured(llama, [Case(open_questions[0], LONG)], steps=gradients.FIRST_NODES)
     assert (found["values"]["refused"], record["values"]["refused"]) == (1.0, 0.0)
     assert found["answer"]["mean"]["refused"] and found["answer"]["mean"]["nodes"] == gradients.FIRST_NODES
     assert found["effects"] == record["effects"] and found["tokens"] == record["tokens"]
@@ -480,6 +482,48 @@ def test_where_the_papers_path_converges_its_tokens_are_shown(llama, open_questi
     answer = transcript.positions("answer")
     assert found["values"]["answer.rank"] == rank_of_best(found["tokens"], answer)
     assert found["values"]["answer.effect"] == pytest.approx(sum(found["tokens"][i] for i in answer))
+
+
+@pytest.mark.slow
+def test_a_refused_number_is_kept_with_its_gap_in_the_record_and_in_no_summary(llama, open_questions, transcript):
+    (plain,) = measured(llama, [Case(open_questions[0], LONG)], path="prompt", steps=24)
+    (found,) = measured(llama, [Case(open_questions[0], LONG)], path="prompt", steps=24, keep_refused=True)
+    assert "kept" not in plain and list(found["kept"]) == ["pad", "zero"]
+    assert {key: value for key, value in found.items() if key != "kept"} == plain, "all else is as without it"
+    for name, kept in found["kept"].items():
+        attribution = found["answer"][name]
+        assert kept["refused"] and kept["gap"] == attribution["gap"] and attribution["nodes"] == 24
+        assert math.fsum(v for k, v in kept["values"].items() if k != "answer.rank") == pytest.approx(
+            attribution["effect"] + attribution["gap"], abs=1e-5
+        ), "the spans are the whole prompt"
+        answer = transcript.positions("answer")
+        assert kept["values"]["answer.effect"] == pytest.approx(sum(attribution["attribution"][i] for i in answer))
+        assert kept["values"]["answer.rank"] == rank_of_best(attribution["attribution"], answer)
+    typed(AttributionRecord, found | {"measure": "attribution", "id": "q", "set": 0})
+    summary = estimates(METRICS, [found])
+    assert summary == estimates(METRICS, [plain]) and summary["attribution.refused_share"].value == 1
+    assert summary["attribution.answer.effect"].n == 0 and summary["attribution.answer.rank"].value is None
+
+
+def test_nodes_are_doubled_up_to_the_steps_that_are_asked_for():
+    jump = scored_by(lambda c: torch.sigmoid(4000 * (c.sum(-1) - 0.001)))
+    asked = integrated_gradients(jump, 2, effect=1.0, score_range=1.0, most_nodes=40)
+    assert asked.refused and asked.nodes == 40
+    for options, said in (({"steps": 11}, "--steps 11: must be at least 12"), ({"keep_refused": True}, "needs --path")):
+        with pytest.raises(UserError, match=said):
+            AttributionOptions(**options)
+
+
+def test_the_papers_path_begins_at_the_filler_that_is_named(llama, open_questions, transcript, monkeypatch):
+    monkeypatch.setattr(attribution, "MOST_PROMPT_NODES", 1)
+    token = named_token(llama.checkpoint, "x")
+    (found,) = measured(replace(llama, filler=token), [Case(open_questions[0], LONG)], path="prompt")
+    everywhere, filler = range(len(transcript.ids)), llama.prefix.embedded([token])[0]
+    effect = replaced_by_hand(llama, transcript, (), 0) - replaced_by_hand(llama, transcript, everywhere, filler)
+    assert found["answer"]["pad"]["effect"] == pytest.approx(effect, abs=1e-4)
+    answer = transcript.positions("answer")
+    hidden = replaced_by_hand(llama, transcript, (), 0) - replaced_by_hand(llama, transcript, answer, filler)
+    assert found["effects"]["answer"]["pad"] == pytest.approx(hidden, abs=1e-4)
 
 
 # Ranks

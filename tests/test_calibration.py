@@ -6,9 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from conftest import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy.stats import t
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from interp.calibration import (
@@ -18,11 +20,13 @@ from interp.calibration import (
     brier,
     by_level,
     calibration_error,
+    debiased_squared_error,
     differences_of,
     equal_mass,
     equal_width,
     exact,
     lowest_possible,
+    measured_by,
     measures_of,
     net_calibration_error,
     reliability,
@@ -272,7 +276,7 @@ def test_all_resamples_at_once_equal_one_after_the_other(rows):
     confidence, right, group = columns(rows)
     bins = rule_named("10-right")([exact(c) for c in confidence])
     drawn = np.random.default_rng(0).integers(0, len(rows), (5, len(rows)))
-    table = (confidence, right, bins, by_level([exact(c) for c in confidence]), group)
+    table = (confidence, right, bins, by_level([exact(c) for c in confidence]), group, np.arange(len(rows)) % 2)
     for name, measure in MEASURES.items():
         if name != "smooth_ece":
             together = measure.of(*(column[drawn] for column in table))
@@ -306,6 +310,19 @@ def test_the_floor_of_a_format_that_never_says_more_than_nine_tenths():
         assert calibration_error(np.full(100, value), right, np.zeros(100, dtype=int)) >= 0.07 - 1e-12
 
 
+def test_torchmetrics_closes_bins_on_the_left_and_leaves_one_apart():
+    torchmetrics = pytest.importorskip("torchmetrics.functional.classification")
+    confidence = np.repeat([0.0, 0.25, 0.5, 0.75, 1.0], 8)  # edges that floats hold exactly
+    right = np.arange(40) % 8 < np.repeat([2, 0, 4, 8, 6], 8)
+    theirs = float(torchmetrics.binary_calibration_error(torch.tensor(confidence), torch.tensor(right.astype(int)), 4))
+    scored = Scored(tuple(confidence.tolist()), tuple(right.tolist()), ("",) * 40)
+    of = {}
+    for rule in ("4-left", "4-right", "levels"):
+        columns = scored.columns(rule_named(rule))
+        of[rule] = float(calibration_error(*columns[:3]))
+    assert theirs == pytest.approx(of["levels"]) and min(abs(theirs - of[r]) for r in ("4-left", "4-right")) > 0.01
+
+
 def test_a_confidence_of_one_is_counted_like_any_other():
     scored = Scored((1.0, 1.0, 0.0, 0.0), (True, False, True, False), ("a",) * 4)
     found = measures_of(scored, rule_named("15-right"))
@@ -337,3 +354,87 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     assert all((one.value, one.low, one.high) == (0, 0, 0) for one in same.values())
     with pytest.raises(ValueError, match="not paired"):
         differences_of(first, Scored((0.5,), (True,), ("a",)), rule)
+
+
+# Chance
+
+
+def test_float_sums_of_the_same_levels_in_another_order_are_ties():
+    sums = {sum(order) for order in itertools.permutations((1 / 9, 2 / 9, 4 / 9, 8 / 9))}
+    one, other = min(sums) / 4, max(sums) / 4
+    assert one != other and exact(one) == exact(other), "floats that differ in the last bit"
+    scored = Scored((one, other) * 20, (True, False) * 20, ("",) * 40)
+    measured = measures_of(scored, rule_named("10-right"))
+    assert measured["auroc"].value == 0.5
+    assert measured["aurc"].value == pytest.approx(0.5)
+
+
+@given(said)
+@examples(40)
+def test_the_debiased_squared_error_is_the_mean_product_of_pairs(rows):
+    confidence, right, _ = columns(rows)
+    level = by_level([exact(c) for c in confidence])
+    bins = equal_width(10, closed="right")([exact(c) for c in confidence])
+    groups = level if 2 * len(set(level.tolist())) <= len(rows) else bins
+    total = weight = 0.0
+    for number in set(groups.tolist()):
+        excess = (right - confidence)[groups == number]
+        if len(excess) > 1:
+            pairs = [a * b for a, b in itertools.permutations(excess, 2)]
+            total, weight = total + len(excess) * sum(pairs) / len(pairs), weight + len(excess)
+    found = float(debiased_squared_error(confidence, right, bins, level))
+    assert found == pytest.approx(total / weight) if weight else math.isnan(found)
+
+
+def test_a_calibrated_speaker_has_no_error_and_an_overconfident_one_has():
+    draw = np.random.default_rng(3)
+    stated = draw.integers(0, 10, 200) / 9
+    calibrated, overconfident = draw.random(200) < stated, draw.random(200) < stated / 2
+    for right, rejected in ((calibrated, False), (overconfident, True)):
+        scored = Scored(tuple(stated.tolist()), tuple(right.tolist()), ("",) * 200)
+        for name in ("ece", "ece_levels", "smooth_ece", "reliability"):
+            estimate = measured_by(MEASURES[name], scored, rule_named("10-right"))
+            assert estimate.null.low < estimate.null.value < estimate.null.high
+            assert (estimate.null.p < 0.05) == rejected == (estimate.low > 0), name
+            assert (estimate.value > estimate.null.high) == rejected
+
+
+def test_the_null_is_that_of_the_same_confidences_simulated_one_by_one():
+    stated, draw = np.repeat([0.1, 0.5, 0.9], 10), np.random.default_rng(1)
+    errors = [
+        sum(abs((draw.random(10) < c).sum() - 10 * c) for c in (0.1, 0.5, 0.9)) / 30 for _ in range(4000)
+    ]  # each confidence is a bin of its own
+    scored = Scored(tuple(stated.tolist()), (True,) * 30, ("",) * 30)
+    null = measured_by(MEASURES["ece_levels"], scored, rule_named("levels")).null
+    assert (null.value, null.low, null.high) == pytest.approx(np.quantile(errors, (0.5, 0.025, 0.975)), abs=0.012)
+
+
+def test_an_auroc_of_fewer_than_ten_of_a_class_has_no_interval():
+    for wrong, has in ((9, False), (10, True)):
+        right = (True,) * 30 + (False,) * wrong
+        scored = Scored(tuple(i / 40 for i in range(30 + wrong)), right, ("",) * (30 + wrong))
+        auroc_of = measures_of(scored, rule_named("10-right"))["auroc"]
+        assert auroc_of.value is not None and (auroc_of.low is not None) == has
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=30, max_size=60))
+@examples(20)
+def test_an_auroc_has_the_error_of_delong(rows):
+    level, right = (np.array(column) for column in zip(*rows, strict=True))
+    if not 10 <= right.sum() <= len(rows) - 10:
+        return
+    above = (level[right][:, None] > level[~right]) + 0.5 * (level[right][:, None] == level[~right])
+    by_right, by_wrong = above.mean(1), above.mean(0)  # each answer's share of pairs won, or lost
+    variances = by_right.var(ddof=1) / right.sum(), by_wrong.var(ddof=1) / (~right).sum()
+    scored = Scored(tuple((level / 9).tolist()), tuple(right.tolist()), ("",) * len(rows))
+    estimate = measures_of(scored, rule_named("10-right"))["auroc"]
+    assert estimate.value == pytest.approx(above.mean())
+    error = math.sqrt(sum(variances))
+    if 0 < estimate.value < 1 and error > 1e-9:
+        parts = zip(variances, (right.sum(), (~right).sum()), strict=True)
+        freedom = sum(variances) ** 2 / sum(part**2 / (size - 1) for part, size in parts)
+        reach = t.ppf(0.975, freedom) * error / (estimate.value * (1 - estimate.value))
+        ends = [
+            1 / (1 + math.exp(-(math.log(estimate.value / (1 - estimate.value)) + sign * reach))) for sign in (-1, 1)
+        ]
+        assert (estimate.low, estimate.high) == pytest.approx(ends, abs=1e-9)

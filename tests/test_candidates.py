@@ -12,7 +12,7 @@ from conftest import FAMILIES
 from interp.datasets.grading import is_right, may_be_right
 from interp.datasets.words import normalised
 from interp.formats import FORMATS
-from interp.models.elicitation import ANSWER_TOKENS, FORKED, FORKS, Generator, Start, source_of_chance
+from interp.models.elicitation import ANSWER_TOKENS, FORKED, FORKS, Continuation, Generator, Start, source_of_chance
 from interp.models.prefix import SharedPrefix
 from interp.models.setting import Setting, prepared
 from interp.pipelines import candidates
@@ -23,6 +23,7 @@ from interp.pipelines.candidates import (
     _distinct,
     _letter_order,
     candidate_answers,
+    counts_as_wrong,
     sampled_wrong,
     wrong_for_sure,
 )
@@ -330,6 +331,39 @@ def test_a_word_of_the_question_is_no_answer_to_it_and_so_no_wrong_one():
     said = ["Lower Austria", "austria.", "Lower", "Low", "Inn"]
     assert not any(may_be_right(question, text) for text in said)
     assert [text for text in said if wrong_for_sure(question, text)] == ["Low", "Inn"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "official"),
+    [
+        ("nashville, tennessee", (False, True), (False, True)),  # more than was asked: close, and no exact match
+        ("Tennessee", (False, True), (False, True)),  # a word of the question
+        ("nashville.", (False, False), (False, False)),
+        ("Memphis", (True, True), (True, True)),
+    ],
+)
+def test_without_vetting_all_but_an_exact_match_is_wrong(answer, words, official):
+    question = Question("q", "What is the capital of Tennessee?", ("Nashville",))
+    for match, expected in (("words", words), ("official", official)):
+        raw = Search(wrong=1, distinct=0, seed=0, top_p=1.0, tries=1, vetting=False, match=match)
+        searches = replace(raw, vetting=True), raw
+        assert tuple(counts_as_wrong(question, answer, search) for search in searches) == expected
+
+
+def test_without_vetting_the_first_sample_that_does_not_match_is_the_wrong_answer_in_its_own_case(
+    taught_setting, monkeypatch
+):
+    said = ["Paris", "capital", "PARIS.", "lyon"]
+    question = Question("q", "What is the capital of France?", ("Paris",))
+    monkeypatch.setattr(
+        Generator, "sampled", lambda self, prompts, draws, top_p: [Continuation(said.pop(0), 2, True) for _ in prompts]
+    )
+    raw = {"wrong": 1, "distinct": 0, "tries": 4, "branching": False}
+    (unvetted,) = found_for(taught_setting, [question], vetting=False, **raw)
+    assert unvetted.wrong == ("capital", "lyon") and unvetted.vetoed == 1
+    said[:] = ["Paris", "capital", "PARIS.", "lyon"]
+    (vetted,) = found_for(taught_setting, [question], **raw)
+    assert vetted.wrong == ("lyon",) and vetted.vetoed == 2
 
 
 def test_a_record_of_an_older_run_has_sampled_all_its_wrong_answers():

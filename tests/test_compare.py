@@ -224,5 +224,5 @@ def test_cases_of_another_configuration_are_refused(options, summary):
         "device": "cpu",
         "cases": options.folder / "before",
     }
-    with pytest.raises(UserError, match=r"--cases .*before: its n is 4, here it is 5"):
+    with pytest.raises(UserError, match=r"--cases .*before: its n: 4, here: 5"):
         diagnosed(composed(Diagnose, ckpt=options.after, n=5, out=options.folder / "no", **shared), ("jsd",), "jsd")

@@ -405,10 +405,25 @@ def test_an_older_run_whose_answers_were_all_sampled_gives_its_cases_to_a_run_th
         for name in ("sources", "logprobs", "branched", "branches"):
             del row[name]
     (before / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UserError, match=r"--cases .*: its wrong is 'sampled', here it is 'branched'"):
+    with pytest.raises(UserError, match=r"--cases .*: its wrong: 'sampled', here: 'branched'"):
         diagnosed(options(taught_checkpoint, data, tmp_path / "b", cases=before, **few), ("jsd",), "jsd")
     same = options(taught_checkpoint, data, tmp_path / "c", cases=before, wrong="sampled", **few)
     after = diagnosed(same, ("jsd",), "jsd")
+    assert close(read_run(after)[1], read_run(before)[1])
+
+
+@pytest.mark.slow
+def test_cases_of_a_run_that_vetted_its_wrong_answers_are_not_those_of_one_that_does_not(
+    taught_checkpoint, data, tmp_path
+):
+    few = {"candidates": 2, "tries": 8}
+    before = diagnosed(options(taught_checkpoint, data, tmp_path / "a", **few), ("jsd",), "jsd")
+    config = json.loads((before / "config.json").read_text())
+    assert config["identity"].pop("vetting") == "on"
+    (before / "config.json").write_text(json.dumps(config))  # as a run older than the option left it
+    with pytest.raises(UserError, match=r"--cases .*: its vetting.* 'on', here.* 'off'"):
+        diagnosed(options(taught_checkpoint, data, tmp_path / "b", cases=before, vetting="off", **few), ("jsd",), "jsd")
+    after = diagnosed(options(taught_checkpoint, data, tmp_path / "c", cases=before, **few), ("jsd",), "jsd")
     assert close(read_run(after)[1], read_run(before)[1])
 
 

@@ -26,7 +26,7 @@ from interp.pipelines.evaluate import APART, SHARED, _parts, evaluated
 from interp.pipelines.evaluation import Evaluate
 from interp.run.runs import read_records, read_run
 
-ALL = ("default", "self-consistency", "p-true", "sequence", "question-only")
+ALL = ("default", "self-consistency", "p-true", "sequence", "question-only", "prompting", "recalibrated")
 
 
 def options(ckpt, data, out: Path, **more) -> Evaluate:
@@ -56,7 +56,7 @@ def test_every_method_stands_in_the_table_with_every_measure(whole):
     of_model = table(whole)["llama"]["open"]
     assert list(of_model) == [
         "default", "default_expected", "self_consistency", "agreement", "p_true", "sequence", "sequence_per_token",
-        "question_only", "question_only_expected",
+        "question_only", "question_only_expected", "prompting", "prompting_expected", "platt", "isotonic",
     ]  # fmt: skip
     for method, by_format in of_model.items():
         numbers = by_format["ScoreNumber"]

@@ -18,6 +18,7 @@ from training.losses import (
     jsd_loss,
     margin_loss,
     sum_loss,
+    token_mean,
     tokenized_brier,
 )
 from training.recipes import Weights
@@ -108,6 +109,16 @@ def test_the_terms_equal_the_slow_loop_written_out(rows):
         assert found["total"][i].item() == pytest.approx(sum(slow.values()), abs=1e-9)
 
 
+@given(st.lists(st.tuples(st.floats(-60, 0), st.integers(1, 30)), min_size=1, max_size=5))
+def test_the_mean_over_tokens_is_the_sum_for_one_token_and_else_as_many_times_smaller(answers):
+    logprobs, counts = (torch.tensor(column) for column in zip(*answers, strict=True))
+    levels = spread([[0.0] * 10] * len(answers))
+    summed = advice_losses(levels, levels, logprobs.double(), NUMBERS, Weights())["lm"]
+    mean = advice_losses(levels, levels, token_mean(logprobs.double(), counts), NUMBERS, Weights())["lm"]
+    for whole, part, count in zip(summed.tolist(), mean.tolist(), counts.tolist(), strict=True):
+        assert whole == pytest.approx(count * part) and (count > 1 or whole == part)
+
+
 @pytest.mark.parametrize("term", ["lm", "jsd", "margin", "sum"])
 def test_a_term_with_weight_0_is_off(term):
     right, wrong, answer = spread([[0.1] * 9 + [1.0]]), spread([[0.2] * 10]), torch.tensor([-2.0]).double()
@@ -145,6 +156,19 @@ def test_the_tokenized_brier_score_is_the_expected_squared_error(one, outcome):
     found = tokenized_brier(p, torch.tensor([outcome]), NUMBERS).item()
     assert found == pytest.approx(sum(a * (outcome - i / 9) ** 2 for i, a in enumerate(p[0].exp().tolist())))
     assert tokenized_brier(at(9)[None], torch.tensor([True]), NUMBERS).item() == pytest.approx(0, abs=1e-8)
+
+
+def test_over_the_101_levels_of_conftuners_own_paper_the_score_is_a_sum_worked_by_hand():
+    percents = torch.tensor(FORMATS["ScorePercent"].values, dtype=torch.float64)
+    assert len(percents) == 101
+    even = torch.zeros(2, 101, dtype=torch.float64).log_softmax(-1)
+    # (0 + 1 + 4 + ... + 10 000) / (101 * 10 000) = 100 * 101 * 201 / 6 / 1 010 000 = 338 350 / 1 010 000 = 0.335
+    assert tokenized_brier(even, torch.tensor([True, False]), percents).tolist() == pytest.approx([0.335, 0.335])
+    parts = torch.full((101,), -math.inf, dtype=torch.float64)
+    parts[20], parts[85], parts[100] = math.log(0.2), math.log(0.7), math.log(0.1)
+    # right: 0.2 * 0.64 + 0.7 * 0.0225 + 0.1 * 0; wrong: 0.2 * 0.04 + 0.7 * 0.7225 + 0.1 * 1
+    found = tokenized_brier(parts.expand(2, -1), torch.tensor([True, False]), percents)
+    assert found.tolist() == pytest.approx([0.14375, 0.61375])
 
 
 def test_a_negative_weight_is_refused():

@@ -1,11 +1,14 @@
 """Answer masking: exactly the answer is hidden, by replacements and knockouts, and the drop is what is then said."""
 
+import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import written_levels
 
+from interp.errors import UserError
 from interp.instruments.base import estimates
 from interp.instruments.masking import (
     KNOCKOUTS,
@@ -18,7 +21,10 @@ from interp.instruments.masking import (
 )
 from interp.models.checkpoints import Checkpoint
 from interp.models.hooks import HookedModel
-from interp.models.setting import Case, Setting
+from interp.models.setting import Case, Setting, named_token
+from interp.options import composed
+from interp.pipelines.diagnose import diagnosed
+from interp.pipelines.diagnosis import Diagnose
 
 KINDS = [("llama", False), ("mistral", False), ("gemma2", False), ("qwen2", False), ("gemma3", False), ("llama", True)]
 
@@ -214,6 +220,46 @@ def test_a_pad_that_ends_the_turn_is_left_out_of_the_record(tiny_setting, open_q
     )
     (record,) = measured(setting, [case])
     assert list(record["masked"]) == ["neutral", "mean", *KNOCKOUTS]
+
+
+def test_a_named_filler_stands_in_where_the_tokenizer_has_no_pad(tiny_setting, open_questions):
+    setting, case = tiny_setting("llama"), Case(open_questions[0], "Kitten")
+    tokenizer = copy.deepcopy(setting.checkpoint.tokenizer)
+    tokenizer.pad_token = None
+    setting = replace(setting, checkpoint=replace(setting.checkpoint, tokenizer=tokenizer))
+    assert "pad" not in measured(setting, [case])[0]["masked"], "none is named: as before"
+    assert padding_token(tokenizer, setting.stops) is None
+    token = named_token(setting.checkpoint, "x")
+    assert tokenizer.convert_ids_to_tokens(token) == "x"
+    filled = replace(setting, filler=token)
+    (record,) = measured(filled, [case])
+    transcript = setting.prompter.transcript(case.question, case.answer)
+    embedding = setting.checkpoint.model.get_input_embeddings().weight[token].detach()
+    expected = said_after(setting, transcript, with_replacement(setting, transcript, embedding))
+    assert record["masked"]["pad"]["probability"] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert list(record["masked"]) == ["neutral", "mean", "pad", *KNOCKOUTS]
+
+
+def test_a_filler_that_the_vocabulary_lacks_is_one_sentence_before_anything_is_measured(
+    tiny_checkpoint, tiny_loaded, own_data, tmp_path, monkeypatch
+):
+    options = composed(
+        Diagnose,
+        ckpt=str(tiny_checkpoint("llama")),
+        data=str(own_data / "open.jsonl"),
+        filler="<|finetune_right_pad_id|>",
+        device="cpu",
+        out=tmp_path / "run",
+    )
+    with pytest.raises(
+        UserError, match=r"^--filler <\|finetune_right_pad_id\|>: the vocabulary of \S+ has no such token$"
+    ):
+        diagnosed(options, ("masking",), "masking")
+    assert not (tmp_path / "run").exists()
+    checkpoint = tiny_loaded("llama")
+    beyond = SimpleNamespace(get_vocab=lambda: {"<late>": checkpoint.model.config.vocab_size})
+    with pytest.raises(UserError, match=r"--filler <late>: token [0-9]+ has no embedding"):
+        named_token(Checkpoint("tiny", checkpoint.model, beyond), "<late>")
 
 
 @pytest.mark.parametrize("vocabulary", ["digits", "spaced", "pieces"])

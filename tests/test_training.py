@@ -48,6 +48,8 @@ from training.triplets import (
     GradedAnswer,
     Triplet,
     Triplets,
+    _greedy_wrong,
+    _triplets,
     alike,
     answers_beside,
     built,
@@ -159,6 +161,24 @@ def test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_t
     score = (levels.softmax(-1) * (outcome[:, None] - values) ** 2).sum(-1)
     assert torch.allclose(found["brier"], score, atol=1e-4)
     assert torch.allclose(found["total"], score + 0.7 * off_scale, atol=1e-4)
+
+
+def test_the_option_lm_mean_divides_the_term_by_the_tokens_of_the_answer_and_nothing_else(tiny_loaded, open_questions):
+    checkpoint, triplets = tiny_loaded("llama"), tuple(triplets_of(open_questions[:3]))
+    prompter = prepared(checkpoint, FORMATS["ScoreNumber"], shots=1, read_shared_prefix=False).prompter
+    # the end of the answer's line is a token of it, as in the sum
+    spoken = [len(prompter.transcript(t.question, t.right).positions("answer")) + 1 for t in triplets]
+    assert len(set(spoken)) > 1
+    given = [composed(Advice, triplets=Path("t"), **mean) for mean in ({}, {"lm_mean": True})]
+    terms = []
+    for recipe in (filled_in(ADVICE_RECIPES["paper"], options) for options in given):
+        objective = AdviceObjective(checkpoint, 1, recipe)
+        with torch.no_grad():
+            terms.append(objective.terms(checkpoint.model, objective.inputs(MiniBatch(triplets, 0))))
+    summed, mean = terms
+    assert (summed["lm"] / mean["lm"]).tolist() == pytest.approx(spoken)
+    assert all(torch.equal(summed[name], mean[name]) for name in ("jsd", "margin", "sum", "mass"))
+    assert torch.allclose(summed["total"] - mean["total"], summed["lm"] - mean["lm"], atol=1e-4)
 
 
 @pytest.mark.slow
@@ -468,6 +488,21 @@ def test_conftuner_trains_on_graded_answers_and_on_top_of_an_adapter(options, tm
         advice.trained(options(ckpt=str(first), out=tmp_path / "no"))
 
 
+def test_conftuner_trains_on_the_percents_of_its_own_paper_from_the_same_file_of_answers(options, triplet_file):
+    given = options(conftuner.ConfTuner, train_formats=("ScorePercent",), updates=1, batch=2, accumulation=1, every=1)
+    out = conftuner.trained(given)
+    points = of_run(out, "curve")
+    assert all(set(point["formats"]) == {"ScorePercent"} for point in points)
+    assert 0 < points[-1]["formats"]["ScorePercent"]["tokenized_brier"]["value"] < 1
+    read = loaded_answers(answers_beside(triplet_file))
+    assert len(conftuner.in_formats(read, ("ScorePercent",))) == len(read) / 2, "the file holds each answer twice"
+    assert set(conftuner.in_formats(read, FORMATS_TRAINED)) == set(read)
+    assert "--train-formats ScorePercent" in (out / "README.md").read_text()
+    for wrong in (("ScorePerMille",), ("ScorePercent", "ScorePercent")):
+        with pytest.raises(UserError, match="--train-formats"):
+            options(conftuner.ConfTuner, train_formats=wrong)
+
+
 def on_top(base: str, first: Path, dtype: str, recipe):
     """The base with the adapter of `first` frozen below a fresh one, whose weights are random."""
     checkpoint = loaded_checkpoint(str(first), Loading("cpu", dtype))
@@ -762,6 +797,20 @@ def test_letter_case_and_final_punctuation_do_not_tell_right_from_wrong(right, w
     assert alike(right, wrong) == made
 
 
+def test_without_vetting_both_answers_of_a_triplet_stay_as_the_model_wrote_them(open_questions):
+    question = open_questions[0]
+    answers = {question.id: {"answer": "Asunción.", "right": True}}
+    samples = {question.id: {"distinct": ["lima", "Oslo"], "sources": ["sampled"] * 2, "wrong": ["lima", "Oslo"]}}
+    for vetted, expected in ((False, ("Asunción.", "lima", ["Oslo"])), (True, ("Asunción", "Lima", ["Oslo"]))):
+        rows = list(_triplets([question], answers, samples, 4, vetted=vetted))
+        assert [(row["right"], row["wrong"], row["others"]) for row in rows] == [expected] * 2
+    for vetted, expected in ((False, ("lima", "Asunción.")), (True, ("lima", "asunción"))):
+        said = {question.id: {"answer": "Asunción."}}, {question.id: {"distinct": ["lima"]}}
+        asked = replace(question, answers=("Lima",))
+        rows = list(_greedy_wrong([asked], *said, vetted=vetted))
+        assert [(row["right"], row["wrong"]) for row in rows] == [expected] * 2
+
+
 @pytest.mark.slow
 def test_triplets_are_the_models_own_right_and_wrong_answers(taught_checkpoint, own_data, tmp_path, open_questions):
     options = composed(
@@ -837,7 +886,8 @@ def test_what_is_tested_on_is_not_trained_on(taught_checkpoint, own_data, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Advice, conftuner.ConfTuner])
 def test_the_command_on_the_card_gives_the_same_recipe_again(options, kind):
-    given = options(kind, updates=1, lr=3e-3, last_layers=2, targets=("q_proj", "down_proj"))
+    mean = {"lm_mean": True} if kind is Advice else {}
+    given = options(kind, updates=1, lr=3e-3, last_layers=2, targets=("q_proj", "down_proj"), **mean)
     out = (advice if kind is Advice else conftuner).trained(given)
     command = next(line for line in (out / "README.md").read_text().splitlines() if line.startswith("`python -m"))
     again = tyro.cli(kind, args=command.strip("`").split()[3:], config=(tyro.conf.OmitArgPrefixes,))

@@ -27,6 +27,9 @@ class Terms:
 
     lm: float | None = None
     """Weight of the negative log-likelihood of the right answer; 0 switches a term off."""
+    lm_mean: bool = False
+    """Take the mean over the answer's tokens, the end of its line among them, in place of their sum. The paper does not
+    say which; trainers of language models mostly take the mean."""
     jsd: float | None = None
     """Weight of how far the two distributions are short of --jsd-wanted."""
     margin: float | None = None

@@ -76,13 +76,23 @@ def _command(method: str, identity: Record) -> str:
     option = "triplets" if method == "advice" else "answers"
     examples = f"--{option} {shlex.quote(Path(identity[option]).name)}"
     names = ("ckpt", "preset", "held_out", "every", "shots", "template", "template_args", "date", "levels", "shot_sets")
-    given = {name: identity.get(name) for name in (*names, "seed", "dtype")}
+    given = {name: identity.get(name) for name in (*names, "train_formats", "seed", "dtype")}
     options = (
-        f"--{name.replace('_', '-')} {shlex.join(map(str, value if isinstance(value, list | tuple) else [value]))}"
+        _option(name, value)
         for name, value in (given | recipe).items()
-        if value is not None and value != [] and value != ()
+        if value is not None and value is not False and value != [] and value != ()
     )
     return f"python -m training.{method} {examples} {' '.join(options)}"
+
+
+def _option(name: str, value: object) -> str:
+    """An option as it is written on the command line; one that is switched on stands without a value."""
+    flag = f"--{name.replace('_', '-')}"
+    return (
+        flag
+        if value is True
+        else f"{flag} {shlex.join(map(str, value if isinstance(value, list | tuple) else [value]))}"
+    )
 
 
 def _code(text: str) -> str:

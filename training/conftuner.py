@@ -1,12 +1,14 @@
 """`python -m training.conftuner`: ADVICE's strongest rival, the tokenized Brier score on a model's own answers."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from interp.cli.command import printing, run_as_command
 from interp.errors import UserError
+from interp.formats import FORMATS
 from interp.models.embedded import EMBEDDED_NAME
-from interp.options import Common, Computing, Output, Prompt
+from interp.options import Common, Computing, FormatNames, Output, Prompt, names_each_once, refuse_unknown
 from interp.pipelines.diagnosis import LeftOut
 from interp.run.dryrun import DryRun
 from training.recipes import (
@@ -18,7 +20,7 @@ from training.recipes import (
     training_prompt,
 )
 from training.session import Task, session
-from training.triplets import FORMATS_TRAINED, loaded_answers
+from training.triplets import FORMATS_TRAINED, GradedAnswer, loaded_answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,9 @@ class ConfTuner:
     """The file of answers that `python -m training.triplets` wrote beside its triplets."""
     ckpt: str = EMBEDDED_NAME
     """The model to train, or an ADVICE adapter on it: what is saved then is both in one."""
+    train_formats: FormatNames = ()
+    """The formats that the answers are trained in; by default both of the file, as ADVICE. ScorePercent is the scale of
+    ConfTuner's own paper, 0 to 100."""
     recipe: Hyperparameters = field(default_factory=Hyperparameters)
     around: Around = field(default_factory=Around)
     instruments: LeftOut = field(default_factory=LeftOut)
@@ -39,6 +44,16 @@ class ConfTuner:
 
     def __post_init__(self) -> None:
         refuse_untrainable(self.common, self.computing)
+        if self.train_formats:
+            names_each_once("train-formats", self.train_formats)
+            for name in self.train_formats:
+                refuse_unknown("train-formats", name, FORMATS)
+
+
+def in_formats(answers: Sequence[GradedAnswer], formats: Sequence[str]) -> list[GradedAnswer]:
+    """Each graded answer once in each of the formats; an answer does not depend on the format of its confidence."""
+    once = dict.fromkeys(replace(answer, format=formats[0]) for answer in answers)
+    return [replace(answer, format=form) for form in formats for answer in once]
 
 
 def trained(options: ConfTuner, dry: DryRun | None = None) -> Path:
@@ -55,7 +70,9 @@ def trained(options: ConfTuner, dry: DryRun | None = None) -> Path:
         UserError: where the answers lack a format, or are all right or all wrong; and as `session` does.
     """
     answers = loaded_answers(options.answers)
-    if missing := [form for form in FORMATS_TRAINED if form not in {answer.format for answer in answers}]:
+    if options.train_formats:
+        answers = in_formats(answers, options.train_formats)
+    elif missing := [form for form in FORMATS_TRAINED if form not in {answer.format for answer in answers}]:
         raise UserError(f"--answers {options.answers}: none is in {', '.join(missing)}; training takes both formats")
     if len({answer.right for answer in answers}) < 2:
         raise UserError(f"--answers {options.answers}: all are {'right' if answers[0].right else 'wrong'}")

@@ -6,7 +6,7 @@ answer to the same question. ConfTuner (Li et al. 2025) scores one distribution 
 from functools import reduce
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from training.recipes import Weights
@@ -76,6 +76,19 @@ def sum_loss(
     return (1 - (expected(right, values) + expected(wrong, values))).abs()
 
 
+def token_mean(answer_logprob: Float[Tensor, "*batch"], tokens: Integer[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """The mean log-probability of an answer's tokens: a long answer counts no more than a short one.
+
+    Args:
+        answer_logprob: Log-probability of the answer, the sum over its tokens, in nats.
+        tokens: How many tokens it has.
+
+    Returns:
+        At most 0; the log-probability itself for an answer of one token.
+    """
+    return answer_logprob / tokens
+
+
 def advice_losses(
     right: Float[Tensor, "*batch levels"],
     wrong: Float[Tensor, "*batch levels"],
@@ -91,7 +104,7 @@ def advice_losses(
     Args:
         right: Log-probabilities of the levels after the right answer, renormalised over the levels.
         wrong: The same after the wrong answer.
-        answer_logprob: Log-probability of the right answer, in nats.
+        answer_logprob: Log-probability of the right answer, or its `token_mean`, in nats.
         values: The confidence value of each level, in [0, 1].
         weights: The weight of each term, and the divergence and the margin that are enough.
 

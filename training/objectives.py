@@ -27,7 +27,7 @@ from interp.models.setting import Setting, prepared
 from interp.records import Question
 from interp.run.runs import chunks
 from training.batches import AnyExample, MiniBatch
-from training.losses import advice_losses, expected, jensen_shannon, tokenized_brier
+from training.losses import advice_losses, expected, jensen_shannon, token_mean, tokenized_brier
 from training.packing import PackedRow, packed_row
 from training.recipes import AdviceRecipe, Recipe
 from training.triplets import GradedAnswer, Triplet
@@ -163,10 +163,10 @@ class AdviceObjective(Objective[Triplet]):
 
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         """lm, jsd, margin, sum, mass and total, [triplets]."""
-        reading = read(model, inputs["row"])
-        terms = advice_losses(
-            reading.levels[0::2], reading.levels[1::2], reading.answers[0::2], inputs["values"], self.recipe
-        )
+        row = inputs["row"]
+        reading = read(model, row)
+        answers = token_mean(reading.answers, row.answer_lengths) if self.recipe.lm_mean else reading.answers
+        terms = advice_losses(reading.levels[0::2], reading.levels[1::2], answers[0::2], inputs["values"], self.recipe)
         return with_mass(terms, (reading.mass[0::2] + reading.mass[1::2]) / 2, self.recipe.mass)
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[Triplet]) -> dict[str, Estimate]:

@@ -39,6 +39,11 @@ class PackedRow:
     stops: Tensor
     """Token ids that end a level."""
 
+    @property
+    def answer_lengths(self) -> Tensor:
+        """How many tokens each transcript's answer has, the end of its line counted, [transcripts]."""
+        return torch.bincount(self.answer_owners, minlength=self.transcripts)
+
     def logprobs(self, after: NextToken) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the levels and of the answers.
 

@@ -57,6 +57,8 @@ class Weights:
 
     lm: float = 1.0
     """Negative log-likelihood of the right answer."""
+    lm_mean: bool = False
+    """That likelihood is the mean over the answer's tokens, not their sum."""
     jsd: float = 1.0
     """How far the two distributions are short of `jsd_wanted`."""
     margin: float = 1.0

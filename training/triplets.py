@@ -257,8 +257,9 @@ def built(options: Triplets, dry: DryRun | None = None) -> Path:
         answers = asked_on_record(run, setting, questions, free=False)  # greedy answers by the question's id
         right, missed = [q for q in questions if answers[q.id]["right"]], _missed(questions, answers, options)
         samples = _sampled(run, setting, right, missed, options)
-        from_right = list(_triplets(right, answers, samples, options.n_wrong))
-        greedy_wrong = list(_greedy_wrong(missed, answers, samples))
+        vetted = options.sampling.vetting == "on"
+        from_right = list(_triplets(right, answers, samples, options.n_wrong, vetted=vetted))
+        greedy_wrong = list(_greedy_wrong(missed, answers, samples, vetted=vetted))
         quantised = "" if options.engine.quantization == "none" else f" in {options.engine.quantization}"
         model = {"model": f"{source.base_name} {checkpoint.fingerprint}{quantised}"}
         if run.processes.first:
@@ -329,6 +330,7 @@ def _sampled(
         top_p=options.sampling.top_p,
         tries=options.sampling.tries,
         branching=options.wrong_from == "branched",
+        vetting=options.sampling.vetting == "on",
     )
     sampled_on_record(run, setting, right, search)
     for_right = replace(search, wrong=0, distinct=DISTINCT, tries=GREEDY_WRONG_TRIES, branching=False)
@@ -387,16 +389,22 @@ def answers_beside(triplets: Path) -> Path:
 
 
 def _triplets(
-    questions: Sequence[Question], answers: dict[str, Record], samples: dict[str, Record], most: int
+    questions: Sequence[Question],
+    answers: dict[str, Record],
+    samples: dict[str, Record],
+    most: int,
+    *,
+    vetted: bool = True,
 ) -> Iterator[Record]:
     """A row in each format for every question with a wrong answer.
 
-    Its wrong answers are all sampled ones, and branched ones where these are fewer than `most`."""
+    Its wrong answers are all sampled ones, and branched ones where these are fewer than `most`. vetted: right and wrong
+    are written in one surface form; else each stays as the model wrote it."""
     for question in questions:
         right, record, wrong = answers[question.id]["answer"], samples[question.id], dict[str, str]()
         sources = dict(zip(record["distinct"], record["sources"], strict=True))
         for text in record["wrong"]:
-            bare, plain_wrong = alike(right, text)
+            bare, plain_wrong = alike(right, text) if vetted else (right, text)
             if sources[text] != "branched" or len(wrong) < most:
                 wrong.setdefault(plain_wrong, sources[text])
         if wrong:
@@ -413,15 +421,15 @@ def _missed(questions: Sequence[Question], answers: dict[str, Record], options: 
 
 
 def _greedy_wrong(
-    questions: Sequence[Question], answers: dict[str, Record], samples: dict[str, Record]
+    questions: Sequence[Question], answers: dict[str, Record], samples: dict[str, Record], *, vetted: bool = True
 ) -> Iterator[Record]:
     from interp.pipelines.candidates import wrong_for_sure
 
     for question in questions:
         greedy = answers[question.id]["answer"]
         right = next((text for text in samples[question.id]["distinct"] if is_right(question, text)), None)
-        if right is not None and wrong_for_sure(question, greedy):
-            bare, wrong = alike(right, greedy)
+        if right is not None and (not vetted or wrong_for_sure(question, greedy)):
+            bare, wrong = alike(right, greedy) if vetted else (right, greedy)
             row = {"right": bare, "wrong": wrong, "others": [], "sources": ["greedy"]}
             yield from _in_both_formats(question, row)
 

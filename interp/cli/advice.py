@@ -12,6 +12,7 @@ COMMANDS = {
     "diagnose": ("interp.diagnose", "answer-independence with all instruments, Figures 2 and 3"),
     "evaluate": ("interp.evaluate", "calibration, Figures 1 and 5"),
     "compare": ("interp.compare", "two checkpoints, question by question"),
+    "power": ("interp.power", "how many questions a run needs, from a pilot run"),
     "prompts": ("interp.prompts", "a prompt with its tokens coloured by span"),
     "figures": ("figures", "the table and figures of a run again"),
     "triplets": ("training.triplets", "right and wrong answers to train on"),

@@ -12,7 +12,7 @@ import numpy as np
 from interp.errors import UserError
 from interp.instruments.base import Instrument, Metric
 from interp.instruments.floor import READINGS, of_score
-from interp.instruments.gradients import integrated_gradients, token_by_token
+from interp.instruments.gradients import FIRST_NODES, MOST_NODES, integrated_gradients, token_by_token
 from interp.instruments.masking import REPLACED, replacement_embeddings
 from interp.instruments.scorer import Score, Scorer
 from interp.measures import Attribution, PathName, ScoreName
@@ -77,6 +77,8 @@ def measured(
     score: ScoreName = "expected",
     path: PathName = "answer",
     baseline: BaselineName = "mean",
+    steps: int | None = None,
+    keep_refused: bool = False,
     floor: float = 0.0,
 ) -> list[Record]:
     """Measures the effect of every span, the answer's attributions, and the answer's rank among all tokens.
@@ -87,6 +89,8 @@ def measured(
         score: what is attributed.
         path: what moves along the path of integrated gradients.
         baseline: what tokens are replaced by.
+        steps: at most so many nodes of integrated gradients; None: as many as the path takes by default.
+        keep_refused: on the path of the whole prompt, numbers whose gap is too large stand in the record under "kept".
         floor: by how much the score differs when answers are read twice, as far as that is known beforehand.
 
     Returns:
@@ -96,12 +100,12 @@ def measured(
         UserError: as `refuse_without_gradients`.
     """
     refuse_without_gradients(setting.checkpoint.model)
-    return [_of_case(setting, case, score, path, baseline, floor) for case in cases]
+    options = AttributionOptions(score=score, path=path, baseline=baseline, steps=steps, keep_refused=keep_refused)
+    return [_of_case(setting, case, options, floor) for case in cases]
 
 
-def _of_case(
-    setting: "Setting", case: "Case", score: ScoreName, path: PathName, baseline: BaselineName, floor: float
-) -> Record:
+def _of_case(setting: "Setting", case: "Case", options: "AttributionOptions", floor: float) -> Record:
+    score, path, baseline = options.score, options.path, options.baseline
     transcript = setting.prompter.transcript(case.question, case.answer)
     scorer = Scorer(setting, transcript, _score(setting, score, transcript))
     replacements = replacement_embeddings(setting)
@@ -118,10 +122,10 @@ def _of_case(
     whole = Whole(seen, max(floor, abs(seen - seen_again)), score_range)
     record: Record = {"score": score, "range": score_range, "path": path, "value": seen, "effects": effects}
     if path == "prompt":
-        return record | _along_prompt(setting, scorer, whole, effects)
+        return record | _along_prompt(setting, scorer, whole, effects, options)
     answer = transcript.positions("answer")
     replacement = replacements[baseline]
-    attribution = _of_answer(scorer, answer, replacement, effects["answer"][baseline], whole)
+    attribution = _of_answer(scorer, answer, replacement, effects["answer"][baseline], whole, options.steps)
     if path == "tokens":
         by_span = {span: token_by_token(scorer, transcript.positions(span), replacement, seen) for span in spans}
         tokens: list[float | None] = [None] * len(transcript.ids)
@@ -170,7 +174,12 @@ def _score(setting: "Setting", score: ScoreName, transcript: Transcript) -> Scor
 
 
 def _of_answer(
-    scorer: Scorer, answer: Sequence[int], replacement: "Tensor", effect: float, whole: Whole
+    scorer: Scorer,
+    answer: Sequence[int],
+    replacement: "Tensor",
+    effect: float,
+    whole: Whole,
+    steps: int | None,
 ) -> Attribution:
     """The answer's attribution.
 
@@ -181,13 +190,27 @@ def _of_answer(
         itself, replaced = scored.ends(len(answer))
         floor = max(floor, abs(itself - whole.value), abs(replaced - (whole.value - effect)))
         effect = itself - replaced
-    return integrated_gradients(scored, len(answer), effect=effect, score_range=whole.score_range, floor=floor)
+    return integrated_gradients(
+        scored,
+        len(answer),
+        effect=effect,
+        score_range=whole.score_range,
+        floor=floor,
+        most_nodes=steps or MOST_NODES,
+    )
 
 
-def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole, effects: dict[Span, dict[str, float]]) -> Record:
-    """The paper's path: every token of the prompt at once, from the pad token's embedding and from zero."""
+def _along_prompt(
+    setting: "Setting",
+    scorer: Scorer,
+    whole: Whole,
+    effects: dict[Span, dict[str, float]],
+    options: "AttributionOptions",
+) -> Record:
+    """The paper's path: every token of the prompt at once, from the pad token's embedding (that of the filler, where
+    one is named) and from zero."""
     ids = scorer.transcript.ids
-    pad = setting.checkpoint.tokenizer.pad_token_id
+    pad = setting.checkpoint.tokenizer.pad_token_id if setting.filler is None else setting.filler
     zero = setting.prefix.embedded([0])[0] * 0
     baselines = {"zero": zero} if pad is None else {"pad": setting.prefix.embedded([pad])[0], "zero": zero}
     positions, by_baseline = list(range(len(ids))), {}
@@ -200,24 +223,37 @@ def _along_prompt(setting: "Setting", scorer: Scorer, whole: Whole, effects: dic
             effect=whole.value - replaced_score,
             score_range=whole.score_range,
             floor=whole.floor,
-            most_nodes=MOST_PROMPT_NODES,
+            most_nodes=options.steps or MOST_PROMPT_NODES,
         )
     first = next(iter(by_baseline.values()))  # pad where the tokenizer has it; ranks and tokens are of this baseline
-    answer = scorer.transcript.positions("answer")
-    values = {
-        f"{span}.effect": None
-        if first.refused
-        else float(sum(first.attribution[i] for i in scorer.transcript.positions(span)))
-        for span in READ_SPANS
-        if span in scorer.transcript.spans
-    }
+    numbers = _by_span(first, scorer.transcript)
+    values: dict[str, float | None] = {key: None if first.refused else number for key, number in numbers.items()}
     values |= {f"{span}.effect_{name}": effect for span, by_name in effects.items() for name, effect in by_name.items()}
     values["answer.completeness_gap"] = abs(first.gap)
-    values["answer.rank"] = None if first.refused else rank_of_best(first.attribution, answer)
     values["refused"] = float(first.refused)
     tokens = [None] * len(ids) if first.refused else list(first.attribution)
     answers = {name: attribution.as_record() for name, attribution in by_baseline.items()}
-    return {"answer": answers, "tokens": tokens, "values": values}
+    record: Record = {"answer": answers, "tokens": tokens, "values": values}
+    if options.keep_refused:
+        record["kept"] = {
+            name: {
+                "gap": attribution.gap,
+                "refused": attribution.refused,
+                "values": _by_span(attribution, scorer.transcript),
+            }
+            for name, attribution in by_baseline.items()
+        }
+    return record
+
+
+def _by_span(attribution: Attribution, transcript: Transcript) -> dict[str, float | None]:
+    """The sum of each span's attributions, and the rank of the answer's best token, whatever the gap."""
+    spans = [span for span in READ_SPANS if span in transcript.spans]
+    tokens = attribution.attribution
+    numbers: dict[str, float | None] = {
+        f"{span}.effect": float(sum(tokens[i] for i in transcript.positions(span))) for span in spans
+    }
+    return numbers | {"answer.rank": rank_of_best(tokens, transcript.positions("answer"))}
 
 
 def _token_effects(scorer: Scorer, replacement: "Tensor", seen: float) -> list[float | None]:
@@ -262,8 +298,17 @@ class AttributionOptions:
     whole prompt."""
     baseline: BaselineName = "mean"
     """What attribution replaces tokens by: the vocabulary's mean embedding, or a neutral token. Spans show both."""
+    steps: int | None = None
+    """At most so many steps (Gauss-Legendre nodes) of integrated gradients, 96 by default; 1024 in the paper."""
+    keep_refused: bool = False
+    """With --path prompt, keep a number whose completeness gap is too large, with that gap, in the records alone;
+    summaries and comparisons leave it out all the same."""
 
     def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < FIRST_NODES:
+            raise UserError(f"--steps {self.steps}: must be at least {FIRST_NODES}")
+        if self.keep_refused and self.path != "prompt":
+            raise UserError(f"--keep-refused: needs --path prompt, here it is {self.path}")
         if self.n_attribution < 1:
             raise UserError(f"--n-attribution {self.n_attribution}: must be at least 1")
 
@@ -272,7 +317,7 @@ def _measure(
     setting: "Setting", cases: Sequence["Case"], options: AttributionOptions, repeated: Sequence[Record]
 ) -> list[Record]:
     floor = of_score(repeated, options.score)
-    return measured(setting, cases, score=options.score, path=options.path, baseline=options.baseline, floor=floor)
+    return [_of_case(setting, case, options, floor) for case in cases]
 
 
 EFFECT, OTHERS, ANSWER = (

@@ -55,7 +55,7 @@ def integrated_gradients(
         effect: the score at the path's end minus that at its beginning.
         score_range: as in `gap_allowed`.
         floor: as in `gap_allowed`.
-        most_nodes: nodes are doubled no further once they are at least so many.
+        most_nodes: the last count of nodes, where the gap was never allowed twice in a row; `FIRST_NODES` at least.
 
     Returns:
         The attribution of each token; `refused` where the gap was not allowed twice in a row.
@@ -79,7 +79,7 @@ def integrated_gradients(
         settled = settled + 1 if abs(gap) <= gap_allowed(effect, score_range, floor) else 0
         if settled == 2 or nodes >= most_nodes:
             return Attribution(tuple(contributions.tolist()), effect, gap, nodes, settled < 2, floor)
-        nodes *= 2
+        nodes = min(2 * nodes, most_nodes)
 
 
 def token_by_token(scorer: Scorer, positions: Sequence[int], replacement: "Tensor", seen: float) -> Attribution:

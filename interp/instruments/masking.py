@@ -55,9 +55,11 @@ def padding_token(tokenizer: "PreTrainedTokenizerBase", stops: Sequence[int]) ->
 
 def replacement_embeddings(setting: "Setting") -> dict[str, "Tensor"]:
     """The input embedding [width] of each replacement by its name: "neutral", "mean" of the vocabulary, and "pad" where
-    `padding_token` gives one."""
-    prefix, checkpoint = setting.prefix, setting.checkpoint
-    neutral, pad = neutral_token(checkpoint), padding_token(checkpoint.tokenizer, setting.stops)
+    the user has named a filler or `padding_token` gives one."""
+    prefix, checkpoint, pad = setting.prefix, setting.checkpoint, setting.filler
+    neutral = neutral_token(checkpoint)
+    if pad is None:
+        pad = padding_token(checkpoint.tokenizer, setting.stops)
     replacements = {"neutral": prefix.embedded([neutral])[0], "mean": checkpoint.mean_embedding}
     return replacements if pad is None else replacements | {"pad": prefix.embedded([pad])[0]}
 

@@ -5,7 +5,7 @@ Several methods may share an asking: the stated confidence and the answer's own 
 packages register their methods under the entry-point group `GROUP`. The module knows no single method."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from interp.formats import ConfidenceFormat
@@ -48,6 +48,12 @@ class Verdict:
     """The answer."""
     confidence: float
     """Its confidence in that answer, in [0, 1]."""
+    fold: int = 0
+    """The fold of its question, where the confidence is cross-fitted: pairs of verdicts are compared within one."""
+
+
+Fitted = Callable[[Sequence[Verdict], Sequence[bool], Sequence[str]], Sequence[Verdict | None]]
+"""(all verdicts of a cell, which of them are right, their questions' relations) -> new verdicts, in the same order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +68,15 @@ class Asking:
     """How many questions are put at a time: at most so many are put again after a run that died."""
     format: ConfidenceFormat | None = None
     """The format of its setting; None: the format of the run."""
+    added: str = ""
+    """A sentence, without its full stop, that the instruction of its prompts has after the scale."""
     answers_itself: bool = False
     """It brings its own answers, so that the greedy answer is not needed."""
+
+    def format_in(self, confidence: ConfidenceFormat) -> ConfidenceFormat:
+        """The format of its setting, with the sentence that is added, in a run with this format."""
+        chosen = self.format or confidence
+        return replace(chosen, wording=f"{chosen.wording}. {self.added}") if self.added else chosen
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,8 @@ class Score:
     """(record, format, greedy answer or None) -> verdict; None where the record gives none."""
     speaks: bool = True
     """The model writes a confidence, whose tokens count as its costs."""
+    fitted: Fitted | None = None
+    """Makes new verdicts of all those of a cell, where one question's record is not enough; None: they stay."""
 
 
 @dataclass(frozen=True, kw_only=True)

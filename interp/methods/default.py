@@ -23,6 +23,14 @@ def read(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> list
     return spoken(setting, [(item.question, item.answer) for item in answered])
 
 
+def read_apart(setting: "Setting", answered: Sequence[Answered], draws: Draws) -> list[Record]:
+    """`read` in a prompt of its own: its tokens are recorded, since they come on top of those of the answer."""
+    records = read(setting, answered, draws)
+    for item, record in zip(answered, records, strict=True):
+        record["prompt_tokens"] = len(setting.prompter.transcript(item.question, item.answer).ids)
+    return records
+
+
 def answered_and_read(
     setting: "Setting", questions: Sequence[Question], *, free: bool, match: MatchName = "words"
 ) -> tuple[list[Record], dict[str, Record]]:

@@ -8,7 +8,9 @@ from interp.formats import ConfidenceFormat
 from interp.methods.base import GROUP, Asking, Method, Score, Verdict
 from interp.methods.default import DEFAULT
 from interp.methods.p_true import P_TRUE
+from interp.methods.prompting import PROMPTING
 from interp.methods.question_only import QUESTION_ONLY
+from interp.methods.recalibrated import RECALIBRATED
 from interp.methods.self_consistency import SELF_CONSISTENCY
 from interp.methods.sequence import SEQUENCE
 from interp.registry import Registry
@@ -26,7 +28,11 @@ GIVEN = Method(
     asking=None,
     scores=(Score("given", "given", given),),
 )
-METHODS = Registry(GROUP, Method, lambda: (DEFAULT, SELF_CONSISTENCY, P_TRUE, SEQUENCE, QUESTION_ONLY, GIVEN))
+METHODS = Registry(
+    GROUP,
+    Method,
+    lambda: (DEFAULT, SELF_CONSISTENCY, P_TRUE, SEQUENCE, QUESTION_ONLY, PROMPTING, RECALIBRATED, GIVEN),
+)
 
 
 @cache

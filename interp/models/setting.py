@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+from interp.errors import UserError
 from interp.formats import ConfidenceFormat
 from interp.models.check import EngineCheck, engine_checked, readable
 from interp.models.checkpoints import Checkpoint
@@ -56,6 +57,8 @@ class Setting:
     """All questions of the data: the source of answers to other questions."""
     seed: int = 0
     """The seed of everything that an instrument draws by chance."""
+    filler: int | None = None
+    """The token that stands in for the pad token among replacements; None: the tokenizer's own, where it has one."""
     check: EngineCheck | None = None
     """How far the engine agrees with the model's own pass; None for training, which does not check it."""
 
@@ -79,6 +82,29 @@ def turn_ends(checkpoint: Checkpoint, prompter: Prompter) -> tuple[int, ...]:
 def stops(checkpoint: Checkpoint, prompter: Prompter) -> tuple[int, ...]:
     """Token ids that end a turn or a line."""
     return tuple(sorted({*turn_ends(checkpoint, prompter), *checkpoint.line_ends}))
+
+
+def named_token(checkpoint: Checkpoint, name: str) -> int:
+    """The token that is named to stand in for the pad token.
+
+    It may mean something else as well, such as the end of the text: the user has chosen it.
+
+    Args:
+        checkpoint: the model with its vocabulary.
+        name: the token as the vocabulary writes it, such as `<|finetune_right_pad_id|>`.
+
+    Returns:
+        Its id.
+
+    Raises:
+        UserError: where the vocabulary has no such token, or the model no embedding for it.
+    """
+    token: int | None = checkpoint.tokenizer.get_vocab().get(name)
+    if token is None:
+        raise UserError(f"--filler {name}: the vocabulary of {checkpoint.name} has no such token")
+    if token >= (size := checkpoint.model.config.get_text_config().vocab_size):
+        raise UserError(f"--filler {name}: token {token} has no embedding in {checkpoint.name}, which has {size}")
+    return token
 
 
 def prompter_for(

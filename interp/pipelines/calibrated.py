@@ -48,12 +48,12 @@ def summary_of(
     # the table holds the first set of worked examples; further sets show in the spread alone
     for cell in (cell for cell in cells if not cell.examples):
         for key, (asking, score) in options.rows.items():
-            verdicts = _verdicts(by_key, cell, asking, score, data[cell.data])
+            verdicts = _verdicts(by_key, cell, asking, score, data[cell.data], options.replies.match)
             scored[cell.checkpoint, cell.data, key, cell.format] = verdicts
             for part, questions in parts[cell.data].items():
-                numbers = _cell_numbers(by_key, cell, asking, score, questions, verdicts, options)
+                numbers = _cell_numbers(by_key, cell, asking, score, questions, data[cell.data], verdicts, options)
                 if options.prompt.shot_sets > 1:
-                    numbers["shot_sets"] = _spread(by_key, cell, asking, score, questions, options)
+                    numbers["shot_sets"] = _spread(by_key, cell, asking, score, questions, data[cell.data], options)
                 _put(table, (cell.checkpoint, f"{cell.data}{part}", key, cell.format), numbers)
     brought = [score for name in options.methods if METHODS[name].asking is None for score in METHODS[name].scores]
     for score in brought:  # confidences that stand in the data
@@ -81,12 +81,18 @@ def _brought(question: Question) -> str | None:
 
 
 def _spread(
-    by_key: ByKey, cell: Cell, asking: Asking, score: Score, questions: Sequence[Question], options: Evaluate
+    by_key: ByKey,
+    cell: Cell,
+    asking: Asking,
+    score: Score,
+    questions: Sequence[Question],
+    whole: Sequence[Question],
+    options: Evaluate,
 ) -> dict[str, list[float | None]]:
-    """The values of each measure, one under each set of worked examples."""
+    """The values of each measure, one under each set of worked examples. whole: all questions of the cell."""
     by_measure: dict[str, list[float | None]] = {}
     for number in range(options.prompt.shot_sets):
-        verdicts = _verdicts(by_key, replace(cell, examples=number), asking, score, questions)
+        verdicts = _verdicts(by_key, replace(cell, examples=number), asking, score, whole, options.replies.match)
         for name, value in values_of(
             _scored(questions, verdicts, options.replies.match), rule_named(options.rule)
         ).items():
@@ -95,14 +101,30 @@ def _spread(
 
 
 def _verdicts(
-    by_key: ByKey, cell: Cell, asking: Asking, score: Score, questions: Sequence[Question]
+    by_key: ByKey,
+    cell: Cell,
+    asking: Asking,
+    score: Score,
+    questions: Sequence[Question],
+    match: MatchName,
+    unparsed: Verdict | None = None,
 ) -> dict[str, Verdict | None]:
-    """The verdict on each question, by its id; None where there is no answer or no confidence."""
+    """The verdict on each question of a cell, by its id; `unparsed` where there is no answer or no confidence."""
     answers, records = by_key[cell.key("answer")], by_key.get(cell.key(asking.name), {})
-    return {
+    verdicts = {
         q.id: score.verdict(records[q.id], FORMATS[cell.format], answers[q.id]["answer"]) if q.id in records else None
         for q in questions
     }
+    verdicts = {identity: verdict or unparsed for identity, verdict in verdicts.items()}
+    if score.fitted is None:
+        return verdicts
+    answered = [(q, verdict) for q in questions if (verdict := verdicts[q.id]) is not None]
+    fitted = score.fitted(
+        [verdict for _, verdict in answered],
+        [is_right(q, verdict.answer, match) for q, verdict in answered],
+        [q.relation for q, _ in answered],
+    )
+    return verdicts | {q.id: verdict for (q, _), verdict in zip(answered, fitted, strict=True)}
 
 
 def _scored(questions: Sequence[Question], verdicts: dict[str, Verdict | None], match: MatchName) -> Scored:
@@ -113,6 +135,7 @@ def _scored(questions: Sequence[Question], verdicts: dict[str, Verdict | None], 
         tuple(is_right(q, verdict.answer, match) for q, verdict in answered),
         tuple(q.relation for q, _ in answered),
         len(questions) - len(answered),
+        tuple(verdict.fold for _, verdict in answered),
     )
 
 
@@ -131,10 +154,13 @@ def _cell_numbers(
     asking: Asking,
     score: Score,
     questions: Sequence[Question],
+    whole: Sequence[Question],
     verdicts: dict[str, Verdict | None],
     options: Evaluate,
 ) -> Record:
-    """One row of the table: the measures, and what each question cost in tokens and seconds."""
+    """One row of the table: the measures, and what each question cost in tokens and seconds.
+
+    whole: all questions of the cell, of which `questions` may be a part."""
     answers, records = by_key[cell.key("answer")], by_key.get(cell.key(asking.name), {})
     numbers = _numbers(_scored(questions, verdicts, options.replies.match), options, FORMATS[cell.format])
     ids = [q.id for q in questions if q.id in records]
@@ -147,12 +173,9 @@ def _cell_numbers(
     numbers |= {name: estimated(column).as_record() for name, column in costs.items()}
     if options.replies.free:
         # the worst case: every unparsed reply is taken for a wrong answer with the highest confidence
-        worst = Verdict("", FORMATS[cell.format].values[-1])
-        numbers["worst"] = _numbers(
-            _scored(questions, {i: verdict or worst for i, verdict in verdicts.items()}, options.replies.match),
-            options,
-            FORMATS[cell.format],
-        )
+        unparsed, match = Verdict("", FORMATS[cell.format].values[-1]), options.replies.match
+        worst = _verdicts(by_key, cell, asking, score, whole, match, unparsed)
+        numbers["worst"] = _numbers(_scored(questions, worst, match), options, FORMATS[cell.format])
     return numbers
 
 

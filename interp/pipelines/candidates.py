@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.datasets.choices import LETTERS
-from interp.datasets.grading import may_be_right
+from interp.datasets.grading import MatchName, is_right, may_be_right
 from interp.datasets.words import normalised
 from interp.measures import CandidateAnswers
 from interp.models.elicitation import Branch, Continuation, Start, source_of_chance
@@ -42,6 +42,10 @@ class Search:
     """How many samples are drawn for a question, at most."""
     branching: bool = True
     """Branches are followed as well."""
+    vetting: bool = True
+    """A wrong answer must be wrong for sure; else whatever does not match is wrong, as in the paper."""
+    match: MatchName = "words"
+    """When an answer is right; only without vetting, which is stricter than either."""
 
 
 def candidate_answers(setting: "Setting", questions: Sequence[Question], search: Search) -> list[CandidateAnswers]:
@@ -77,13 +81,13 @@ def candidate_answers(setting: "Setting", questions: Sequence[Question], search:
     logprobs = iter(_logprobs(setting, unread))
     return [
         CandidateAnswers(
-            wrong=(usable := tuple(text for text in answers if wrong_for_sure(question, text))),
+            wrong=(usable := tuple(text for text in answers if counts_as_wrong(question, text, search))),
             distinct=tuple(answers),
             sources=tuple(_source(text, texts, branched.texts) for text in answers),
             logprobs=tuple(
                 branched.logprobs[text] if text in branched.logprobs else next(logprobs) for text in answers
             ),
-            branched=tuple(text for text in branched.texts if wrong_for_sure(question, text)),
+            branched=tuple(text for text in branched.texts if counts_as_wrong(question, text, search)),
             tries=drawn,
             branches=branched.followed,
             vetoed=len(answers) - len(usable),
@@ -97,6 +101,12 @@ def wrong_for_sure(question: Question, answer: str) -> bool:
 
     It must not be right in other words, and must not be a part of the question, which would be no answer to it."""
     return f" {normalised(answer)} " not in f" {normalised(question.text)} " and not may_be_right(question, answer)
+
+
+def counts_as_wrong(question: Question, answer: str, search: Search) -> bool:
+    """Whether an answer is used as a wrong one: where answers are vetted, if it is wrong for sure; else if it is not an
+    exact match of an accepted answer, as in the paper."""
+    return wrong_for_sure(question, answer) if search.vetting else not is_right(question, answer, search.match)
 
 
 def sampled_wrong(record: Record) -> tuple[str, ...]:
@@ -169,7 +179,7 @@ def _draws(missing: int, drawn: int) -> int:
 
 def _enough(question: Question, texts: Sequence[str], candidates: Sequence[str], search: Search) -> bool:
     """Whether enough of the texts are wrong, and the candidates are enough."""
-    wrong = sum(wrong_for_sure(question, text) for text in texts)
+    wrong = sum(counts_as_wrong(question, text, search) for text in texts)
     return len(candidates) >= search.distinct and wrong >= search.wrong
 
 

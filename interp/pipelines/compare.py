@@ -34,7 +34,7 @@ from interp.options import (
     refuse_unknown,
 )
 from interp.pipelines.diagnose import diagnosed, refuse_unfit
-from interp.pipelines.diagnosis import Diagnose, LeftOut, OfInstruments, instrument_options
+from interp.pipelines.diagnosis import Diagnose, LeftOut, OfInstruments, Replacing, instrument_options
 from interp.pipelines.elicit import WrongAnswers
 from interp.pipelines.evaluate import evaluated, short_names
 from interp.pipelines.evaluation import Evaluate
@@ -68,6 +68,7 @@ class Compare:
     replies: Replies = field(default_factory=Replies)
     wrong_answers: WrongAnswers = field(default_factory=WrongAnswers)
     instruments: LeftOut = field(default_factory=LeftOut)
+    replacing: Replacing = field(default_factory=Replacing)
     of_instruments: OfInstruments = field(default_factory=instrument_options)
     output: Output = field(default_factory=Output)
     common: Common = field(default_factory=Common)
@@ -94,6 +95,7 @@ class Compare:
             replies=self.replies,
             wrong_answers=self.wrong_answers,
             instruments=self.instruments,
+            replacing=self.replacing,
             of_instruments=self.of_instruments,
             output=replace(self.output, out=self.folder / name),
             common=self.common,

@@ -3,8 +3,9 @@
 The module names no single instrument but through the registry, and it draws no figures."""
 
 import json
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from interp.records import Question
 from interp.run.dryrun import DryRun
 from interp.run.processes import launched
 from interp.run.recording import recorded
-from interp.run.runs import Record, Run, read_run
+from interp.run.runs import CAUSES, Record, Run, read_run
 
 if TYPE_CHECKING:
     from interp.models.checkpoints import Checkpoint
@@ -68,12 +69,13 @@ def diagnosed(
     loading = loading_of(options.common, options.computing, options.engine)
     checkpoint = checkpoint or loaded_checkpoint(options.ckpt, loading)
     refuse_unfit(checkpoint, names)
+    filler = _filler(options, checkpoint)
     shots = options.prompt.shots_of(checkpoint.shots)
     refuse_sets_of_nothing(options.prompt.shot_sets, shots)
     identity = _identity(options, names, checkpoint, questions, shots)
     folder = options.output.out or Path("results") / command
     with Run(folder, identity, launched(options.computing.device), dry) as run:
-        settings = _settings(options, checkpoint, questions, shots)
+        settings = [replace(setting, filler=filler) for setting in _settings(options, checkpoint, questions, shots)]
         cases = _cases(run, settings[0], questions, names, options)
         # floors first: an instrument may need the repeated reading
         for repeated in repeated_by(names):
@@ -130,6 +132,16 @@ def _settings(
     return settings
 
 
+def _filler(options: Diagnose, checkpoint: "Checkpoint") -> int | None:
+    """The token that the options name in the pad token's place; UserError where the vocabulary has none of that name.
+
+    It is looked up before anything is measured."""
+    from interp.models.setting import named_token
+
+    name = options.replacing.filler
+    return None if name is None else named_token(checkpoint, name)
+
+
 def refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
     """Checks every instrument on this model, before one of them runs for hours.
 
@@ -141,10 +153,16 @@ def refuse_unfit(checkpoint: "Checkpoint", instruments: Sequence[str]) -> None:
 
 
 def _without_candidates(options: Diagnose, questions: Sequence[Question]) -> Diagnose:
-    """The options with as many candidates as the questions have choices; UserError where others were asked for."""
+    """The options with as many candidates as the questions have choices; UserError where others were asked for.
+
+    Eight are taken for the default, and said to be fewer."""
     most, given = min(len(q.choices) for q in questions), options.wrong_answers.candidates
     if given != WrongAnswers.candidates:
         raise UserError(f"--candidates {given}: a question of --data {options.asked.data} has {most} choices")
+    print(
+        f"--candidates {given}: a question of {options.asked.data} has {most} choices; so many are taken",
+        file=sys.stderr,
+    )
     return changed(options, candidates=most)
 
 
@@ -159,6 +177,7 @@ CHOSEN_BY = (
     "candidates",
     "top_p",
     "tries",
+    "vetting",
     "shots",
     "format",
 )
@@ -168,9 +187,10 @@ CHOSEN_BY = (
 def _chosen_by(identity: Record) -> Record:
     """The identity of a run with `wrong` as it is named now.
 
-    Runs older than that option sampled their wrong answers, and version 0.1 called distractors foils."""
+    Runs older than that option sampled their wrong answers, and version 0.1 called distractors foils. Runs older than
+    `vetting` vetted them."""
     wrong = identity.get("wrong", "sampled")
-    return {"match": "words"} | identity | {"wrong": "distractor" if wrong == "foil" else wrong}
+    return {"match": "words", "vetting": "on"} | identity | {"wrong": "distractor" if wrong == "foil" else wrong}
 
 
 def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
@@ -183,7 +203,8 @@ def _take_over(run: Run, cases: Path, setting: "Setting") -> None:
     theirs = _chosen_by(config["identity"])
     if differing := [name for name in CHOSEN_BY if theirs.get(name) != run.identity[name]]:
         name = differing[0]
-        raise UserError(f"--cases {cases}: its {name} is {theirs.get(name)!r}, here it is {run.identity[name]!r}")
+        cause = CAUSES.get(name, name)
+        raise UserError(f"--cases {cases}: its {cause}: {theirs.get(name)!r}, here: {run.identity[name]!r}")
     for measure in ("answer", "sample"):
         by_id = {record["id"]: record for record in records if record["measure"] == measure}
         # what is "measured" are the records themselves; whole=0: for a dry run it is no work

@@ -36,8 +36,8 @@ def _of_instruments() -> type:
     Raises:
         UserError: for another package's instrument whose name or option cannot be one here.
     """
-    own = (Diagnose, Asked, Prompt, Replies, WrongAnswers, Sampling, LeftOut, Output, Common, Computing, Engine)
-    taken = {option.name for group in own for option in fields(group)}
+    shared = (Asked, Prompt, Replies, WrongAnswers, Sampling, LeftOut, Replacing, Output, Common, Computing, Engine)
+    taken = {option.name for group in (Diagnose, *shared) for option in fields(group)}
     for name, instrument in INSTRUMENTS.items():
         if not name.isidentifier():
             raise UserError(
@@ -77,6 +77,15 @@ class LeftOut:
         return kept
 
 
+@dataclass(frozen=True, kw_only=True)
+class Replacing:
+    """What masking and attribution put in a token's place."""
+
+    filler: str | None = None
+    """The token that replaces others as pad does, as the vocabulary writes it, such as <|finetune_right_pad_id|>; by
+    default the tokenizer's pad token, and none where it has none or where that means something else as well."""
+
+
 def instrument_options() -> Any:
     """The options of every instrument at their defaults."""
     return _of_instruments()()
@@ -100,6 +109,7 @@ class Diagnose:
     replies: Replies = field(default_factory=Replies)
     wrong_answers: WrongAnswers = field(default_factory=WrongAnswers)
     instruments: LeftOut = field(default_factory=LeftOut)
+    replacing: Replacing = field(default_factory=Replacing)
     of_instruments: OfInstruments = field(default_factory=instrument_options)
     output: Output = field(default_factory=Output)
     common: Common = field(default_factory=Common)

@@ -53,10 +53,11 @@ class WrongAnswers:
         if self.sampling.tries < self.candidates:
             raise UserError(f"--tries {self.sampling.tries}: fewer than --candidates {self.candidates}")
 
-    def search(self, *, wrong: int, seed: int) -> "Search":
+    def search(self, *, wrong: int, seed: int, match: MatchName = "words") -> "Search":
         """The search for candidate answers.
 
-        wrong: how many usable wrong answers it looks for, sampled and again branched; seed: that of the samples."""
+        wrong: how many usable wrong answers it looks for, sampled and again branched; seed: that of the samples; match:
+        when an answer is right."""
         from interp.pipelines.candidates import Search
 
         return Search(
@@ -66,6 +67,8 @@ class WrongAnswers:
             top_p=self.sampling.top_p,
             tries=self.sampling.tries,
             branching=self.wrong == "branched",
+            vetting=self.sampling.vetting == "on",
+            match=match,
         )
 
 
@@ -166,7 +169,7 @@ def _candidates(run: Run, setting: "Setting", questions: Sequence[Question], wan
     """
     if wanted.wrong.wrong == "distractor" and not setting.prompter.choices:
         return {}
-    search = wanted.wrong.search(wrong=2, seed=wanted.seed)
+    search = wanted.wrong.search(wrong=2, seed=wanted.seed, match=wanted.match)
     first = questions[:SAMPLED_AT_ONCE]
     if not wanted.wrong.candidates or setting.prompter.choices or run.dry:
         return _samples(run, setting, questions, search)

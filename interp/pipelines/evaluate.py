@@ -259,7 +259,7 @@ class Prepared:
 
     def __init__(self, checkpoint: "Checkpoint", shots: int, options: Evaluate) -> None:
         self._checkpoint, self._shots, self._options = checkpoint, shots, options
-        self._made: dict[tuple[str, bool, int], Setting] = {}
+        self._made: dict[tuple[ConfidenceFormat, bool, int], Setting] = {}
         self._check: EngineCheck | None = None
 
     def prompts(self, data: Iterable[Sequence[Question]]) -> str:
@@ -291,7 +291,7 @@ class Prepared:
         """
         from interp.models.setting import prepared
 
-        key = (confidence.name, choices, examples)
+        key = (confidence, choices, examples)
         if key not in self._made:
             self._made[key] = prepared(
                 self._checkpoint,
@@ -323,9 +323,8 @@ def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Questio
         cases = [Case(q, answers[q.id]["answer"]) for q in questions if q.id in answers and answers[q.id]["answer"]]
         read_again(run, cell.key(READINGS.name), READINGS, setting, cases)
     for asking in options.askings.values():
-        asking_setting = setting
-        if asking.format:
-            asking_setting = ready.setting(asking.format, choices=choices, examples=cell.examples)
+        form = asking.format_in(FORMATS[cell.format])
+        asking_setting = ready.setting(form, choices=choices, examples=cell.examples)
         # a dry run has asked only the first questions; outside of one, every question has a record
         answered = [Answered(q, answers[q.id]["answer"] or "") for q in questions if q.id in answers or not run.dry]
         if not asking.answers_itself:

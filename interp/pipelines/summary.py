@@ -3,11 +3,13 @@
 The module reads records and computes numbers. It asks no model."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from interp.instruments.base import relations_of
 from interp.instruments.registry import INSTRUMENTS, floors_of, renamed, with_old_keys
+from interp.intervals import estimated
 from interp.measures import AnswerRecord, DivergenceRecord, SampleRecord
 from interp.run.runs import Record, Run, averaged, nested
 from interp.run.typed import typed
@@ -41,6 +43,7 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: "Di
         "format": options.asked.format,
     }
     relations = defaultdict(str, {answer.id: answer.relation for answer in answers})
+    flat |= _selection(run, relations)
     floors = floors_of(list(run.all_records()))
     flat |= {key: estimate.as_record() for key, estimate in floors.items()}
     sets, spread = options.prompt.shot_sets, dict[str, Record]()
@@ -81,3 +84,34 @@ def _wrong_answers(run: Run, options: "Diagnose") -> Record:
         "data.without_wrong_answer": sum(not (sample.wrong or sample.branched) for sample in samples),
         "data.without_sampled_wrong_answer": sum(not sampled_wrong(vars(sample)) for sample in samples),
     }
+
+
+SOURCES = {"jsd": "sampled", "branched": "branched", "foil": "same_relation"}
+"""The sources of wrong answers, by the divergence that needs one."""
+
+
+def _selection(run: Run, relations: Mapping[str, str]) -> Record:
+    """How the questions that have a wrong answer of a source differ from those that have none and are left out.
+
+    Restricting to questions where a wrong answer could be found keeps those that the model is unsure of. For questions
+    kept and dropped: their count, the mean log-probability (nats) of the right answer, and the mean entropy (nats) of
+    the confidence after it. A source that all questions have, or none, is absent. relations: by the question's id."""
+    from scipy.special import entr
+
+    measured = []
+    for record in run.records("jsd"):  # one by one: only this much of each is kept
+        values = {name: record["values"].get(name) for name in SOURCES}
+        for right in record.get("answers", {}).get("right", ())[:1]:
+            values |= {"logprob": right["logprob"], "entropy": float(entr(right["probability"]).sum())}
+        measured.append({"id": record["id"], "values": values, "relation": relations.get(record["id"], "")})
+    questions, flat = averaged(measured), Record()
+    for name, source in SOURCES.items():
+        sides = {"kept": [q for q in questions if q["values"][name] is not None]}
+        sides["dropped"] = [q for q in questions if q["values"][name] is None]
+        for side, members in sides.items() if all(sides.values()) else ():
+            flat[f"data.selection.{source}.{side}.count"] = len(members)
+            for mean in ("logprob", "entropy"):
+                if any(mean in q["values"] for q in members):
+                    estimate = estimated([q["values"].get(mean) for q in members], groups=relations_of(members))
+                    flat[f"data.selection.{source}.{side}.{mean}"] = estimate.as_record()
+    return flat

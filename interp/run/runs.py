@@ -45,6 +45,14 @@ these keys that their summary holds decides it."""
 RECORDS = "records.jsonl"
 PACKAGES = ("torch", "transformers", "transformer-lens", "captum", "peft", "numpy")
 
+CAUSES = {
+    "model": "weights of the checkpoint or of its adapter",
+    "questions": "questions, by their texts and ids",
+    "prompts": "prompts, by the chat template and the examples",
+    "cases": "the run that --cases names",
+}
+"""What a fingerprint in a run's identity stands for, for errors; other parts are called by their options."""
+
 
 class Run:
     """An open run, used as a context manager: while it is open no other command may write to its directory.
@@ -200,7 +208,9 @@ class Run:
         keys = sorted(set(before) | set(self.identity))
         unequal = [k for k in keys if before.get(k) != self.identity.get(k)]
         if unequal:
-            shown = "; ".join(f"{k}: {before.get(k)!r} there, {self.identity.get(k)!r} now" for k in unequal)
+            shown = "; ".join(
+                f"{CAUSES.get(k, k)}: {before.get(k)!r} there, {self.identity.get(k)!r} now" for k in unequal
+            )
             what = "a run of another configuration" if kind else "a run of version 0.1 or of another configuration"
             raise UserError(f"--out {self.folder} holds {what} ({shown}); give another --out")
 
