@@ -380,9 +380,8 @@ def subject(summary: Record) -> str:
     """Whose numbers they are, by which rule and in which unit, in a sentence each."""
     models = [f"{name} ({_about(model)})" if _about(model) else name for name, model in summary["models"].items()]
     opening = f"Models: {'; '.join(models)}. " if models else ""
-    rule = (
-        f"ECE by the rule {summary['rule']}. Intervals: 95 %, for these relations; in braces for relations like these."
-    )
+    ends = "Intervals: 95 %, for these relations; in braces for relations like these; if calibrated: a band of 95 %."
+    rule = f"ECE by the rule {summary['rule']}. {ends}"
     return f"{opening}{rule} In per cent, but for counts, tokens and seconds.{_floor(summary)}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from figures import forest, tokens
 from figures.captions import LETTERS_SAID, Page, RunData, Subject, in_words, written_caption
-from figures.grid import Column, Grid
+from figures.grid import UNSEEN, Column, Grid
 from figures.style import SIDE_TITLES
 from figures.table import compared_numbers, metrics
 from interp.errors import UserError
@@ -34,15 +34,20 @@ Pair = tuple[Sequence[Record], Sequence[Record]]
 
 def instruments_grid(summary: Record) -> Grid:
     """The instruments' numbers, those that the table of a single run shows; the primary one is called so."""
-    return _grid(compared_numbers(summary), summary.get("primary"))
+    return _grid(compared_numbers(summary), summary.get("primary"), across=_unseen(summary))
 
 
 def both_right_grid(summary: Record) -> Grid:
     """The headline numbers on the questions that both checkpoints answer right."""
-    return _grid(summary["both_right"], None)
+    return _grid(summary["both_right"], summary.get("primary"), across=_unseen(summary))
 
 
-def _grid(numbers: Record, primary: str | None) -> Grid:
+def _unseen(summary: Record) -> bool:
+    """Whether the data's relations were not trained on, so that the claim is about other relations."""
+    return UNSEEN in summary["data"]["name"]
+
+
+def _grid(numbers: Record, primary: str | None, *, across: bool) -> Grid:
     rows = []
     for metric in metrics():
         if metric.key in numbers:
@@ -50,19 +55,19 @@ def _grid(numbers: Record, primary: str | None) -> Grid:
             p = Estimate(row.get("p_holm", row.get("p")), None, None, row["difference"]["n"])
             words = f"{metric.words} (primary)" if metric.key == primary else metric.words
             rows.append(((metric.section, words), (*_cells(row), p)))
-    return Grid(("number", "of"), (*COLUMNS, P), tuple(rows))
+    return Grid(("number", "of"), (*COLUMNS, P), tuple(rows), across)
 
 
 def calibration_grid(summary: Record) -> Grid:
     """Calibration by data, method, format and measure."""
     rows = [
-        ((data, method, form, name), _cells(numbers))
+        ((data, method, form, name), _cells(numbers)[:3])
         for data, by_method in summary["calibration"].items()
         for method, by_format in by_method.items()
         for form, measures in by_format.items()
         for name, numbers in measures.items()
     ]
-    return Grid(("data", "method", "format", "measure"), COLUMNS, tuple(rows))
+    return Grid(("data", "method", "format", "measure"), COLUMNS[:3], tuple(rows))
 
 
 def _cells(numbers: Record) -> tuple[Estimate, ...]:

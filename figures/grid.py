@@ -47,6 +47,8 @@ class Grid:
     """The measures."""
     rows: tuple[tuple[tuple[str, ...], tuple[Estimate, ...]], ...]
     """For each row its names and its estimates."""
+    across: bool = False
+    """Whether all rows make a claim about other relations, and have that interval in braces."""
 
     def __post_init__(self) -> None:
         for names, cells in self.rows:
@@ -61,12 +63,12 @@ class Grid:
     def shown(self, *, dash: str = "–") -> list[tuple[str, ...]]:
         """Every row as text: value and interval, `dash` where there is no value.
 
-        Rows of data that are called unseen make a claim about other relations, and have that interval in braces."""
+        Rows of data that are called unseen make such a claim as well."""
         return [
             (
                 *names,
                 *(
-                    _cell(estimate, column, dash, any(UNSEEN in name for name in names))
+                    _cell(estimate, column, dash, self.across or any(UNSEEN in name for name in names))
                     for estimate, column in zip(cells, self.columns, strict=True)
                 ),
             )

@@ -137,7 +137,9 @@ def _reported_comparison(folder: Path, summary: Record, questions: Sequence[str]
         compare.calibration_grid(summary).written(folder, "calibration")
     if "both_right" in summary:
         # the questions are those that the first checkpoint answers right, which favours it
-        printed_grid(compare.both_right_grid(summary), "Of these, the questions that both answer right:")
+        unknown = summary["both_right_unknown"]
+        beyond = f" ({unknown} more were not asked: --n-calibration)" if unknown else ""
+        printed_grid(compare.both_right_grid(summary), f"Of these, the questions that both answer right{beyond}:")
         compare.both_right_grid(summary).written(folder, "both_right")
     print("Effect size: of means, the mean difference over its standard deviation (Cohen's d_z).")
     print("p: exact McNemar for shares, exchanged sides for others; Holm's correction, but for the primary number.")

@@ -75,12 +75,12 @@ def questions(
 
 def _plain(row: object) -> object:
     """A row as JSON would hold it: arrays as lists, numbers of numpy as Python's, nothing for what is missing."""
-    if not isinstance(row, Mapping):
-        return row  # a Question, or what is refused
-    values = {
-        key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for key, value in row.items()
-    }
-    return {key: value for key, value in values.items() if not (isinstance(value, float) and np.isnan(value))}
+    if isinstance(row, Mapping):
+        plain = {key: _plain(value) for key, value in row.items()}
+        return {key: value for key, value in plain.items() if not (isinstance(value, float) and np.isnan(value))}
+    if isinstance(row, np.ndarray | np.generic):
+        return _plain(row.tolist())
+    return [_plain(value) for value in row] if isinstance(row, list | tuple) else row
 
 
 def load(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from interp.errors import UserError
 from interp.intervals import (
+    FEWEST_OF_A_CLASS,
     LEVEL,
     Ends,
     Estimate,
@@ -24,6 +25,7 @@ from interp.intervals import (
     Null,
     estimated_jointly,
 )
+from interp.intervals import difference as paired_difference
 
 NULLS, SMOOTH_NULLS = 2000, 400
 """How often a calibrated speaker is simulated; less often for the smooth calibration error, which takes longer."""
@@ -163,20 +165,15 @@ def debiased_squared_error(
     confidence: Float[np.ndarray, "*batch questions"],
     right: Bool[np.ndarray, "*batch questions"],
     bins: Int[np.ndarray, "*batch questions"],
-    levels: Int[np.ndarray, "*batch questions"],
 ) -> Reduced:
     """The squared calibration error without the part that chance adds (Kumar, Liang and Ma 2019); below 0 by chance.
 
-    Bins are the levels, or `bins` where most questions have a confidence of their own. In a bin, the mean product of
-    two different questions' excess (outcome minus confidence) estimates the square of their mean excess without bias.
-    Bins of a single question say nothing and are left out; NaN where all are."""
-    count = int(levels.shape[-1])
-    distinct = (np.diff(np.sort(levels, -1), axis=-1) != 0).sum(-1, keepdims=True) + 1  # levels that occur
-    groups = np.where(2 * distinct <= count, levels, bins)
+    In a bin, the mean product of two different questions' excess (outcome minus confidence) estimates the square of
+    their mean excess without bias. Bins of a single question say nothing and are left out; NaN where all are."""
     excess = right - confidence
-    total, members_in_all = np.zeros(groups.shape[:-1]), np.zeros(groups.shape[:-1])
-    for number in np.unique(groups):
-        members = groups == number
+    total, members_in_all = np.zeros(bins.shape[:-1]), np.zeros(bins.shape[:-1])
+    for number in np.unique(bins):
+        members = bins == number
         size, inside = members.sum(-1), np.where(members, excess, 0)
         pairs = inside.sum(-1) ** 2 - (inside**2).sum(-1)  # twice the sum over pairs
         total += np.where(size > 1, pairs / np.maximum(size - 1, 1), 0)
@@ -326,16 +323,18 @@ class Scored:
         return len(self.confidence)
 
     def columns(self, rule: Rule) -> tuple[np.ndarray, ...]:
-        """(confidence, right, bins, levels, groups, folds), each [questions]: the arguments of `Measure.of`.
+        """(confidence, right, bins, levels, groups, folds, pairs), each [questions]: the arguments of `Measure.of`.
 
-        rule: how the bins are made; levels are the bins of `by_level`. groups is empty where no group is given; a group
-        whose questions lie in several folds is one group in each of them."""
+        rule: how the bins are made; levels are the bins of `by_level`. A group whose questions lie in several folds is
+        one group in each of them. pairs: the bins in which questions are paired, the levels, or `bins` where most
+        questions have a confidence of their own."""
         meant = [exact(c) for c in self.confidence]
         folds = np.array(self.fold or (0,) * len(self), dtype=int)
-        groups = np.zeros(0, dtype=int)
-        if self.group:
-            groups = np.unique(self.group, return_inverse=True)[1] * (folds.max() + 1) + folds
-        return np.array(self.confidence), np.array(self.right, dtype=bool), rule(meant), by_level(meant), groups, folds
+        groups = np.unique(self.group or ("",) * len(self), return_inverse=True)[1]
+        groups = groups * (folds.max(initial=0) + 1) + folds
+        bins, level = rule(meant), by_level(meant)
+        pairs = level if 2 * len(np.unique(level)) <= len(self) else bins
+        return np.array(self.confidence), np.array(self.right, dtype=bool), bins, level, groups, folds, pairs
 
 
 @dataclass(frozen=True)
@@ -345,8 +344,8 @@ class Measure:
     title: str
     """The head of its column."""
     of: Callable[..., Reduced]
-    """(confidence, right, bins, levels, groups, folds), each [..., questions] -> [...]. Levels are numbered in rising
-    order of the exact confidence, so that their ranks have its ties."""
+    """(confidence, right, bins, levels, groups, folds, pairs), each [..., questions] -> [...]. Levels are numbered in
+    rising order of the exact confidence, so that their ranks have its ties."""
     place: Literal["headline", "listed", "kept"] = "listed"
     """headline: shown on the terminal and in the model card. listed: in the table's files. kept: in summary.json."""
     interval: IntervalName = "t"
@@ -356,21 +355,21 @@ class Measure:
 
 
 MEASURES: dict[str, Measure] = {
-    "accuracy": Measure("accuracy", lambda c, r, b, v, g, f: over_questions(r), "headline", "wilson"),
-    "confidence": Measure("confidence", lambda c, r, b, v, g, f: over_questions(c), "headline"),
-    "ece": Measure("ECE", lambda c, r, b, v, g, f: calibration_error(c, r, b), "headline", null=NULLS),
-    "ece_levels": Measure("ECE by level", lambda c, r, b, v, g, f: calibration_error(c, r, v), null=NULLS),
-    "squared_ce": Measure("squared CE, debiased", lambda c, r, b, v, g, f: debiased_squared_error(c, r, b, v)),
-    "nce": Measure("NCE", lambda c, r, b, v, g, f: net_calibration_error(c, r), "headline"),
-    "nce_abs": Measure("abs NCE", lambda c, r, b, v, g, f: np.abs(net_calibration_error(c, r)), "headline"),
-    "brier": Measure("Brier", lambda c, r, b, v, g, f: brier(c, r), "headline"),
-    "reliability": Measure("reliability", lambda c, r, b, v, g, f: reliability(c, r, v), "kept", null=NULLS),
-    "resolution": Measure("resolution", lambda c, r, b, v, g, f: resolution(r, v), "kept"),
-    "uncertainty": Measure("uncertainty", lambda c, r, b, v, g, f: uncertainty(r), "kept"),
-    "auroc": Measure("AUROC", lambda c, r, b, v, g, f: auroc(v, r, f), "headline", "logit"),
-    "auroc_within": Measure("AUROC within", lambda c, r, b, v, g, f: auroc(v, r, g), "headline", "logit"),
-    "aurc": Measure("AURC", lambda c, r, b, v, g, f: risk_coverage_area(v, r)),
-    "smooth_ece": Measure("smooth ECE", lambda c, r, b, v, g, f: smooth_calibration_error(c, r), null=SMOOTH_NULLS),
+    "accuracy": Measure("accuracy", lambda c, r, b, v, g, f, p: over_questions(r), "headline", "wilson"),
+    "confidence": Measure("confidence", lambda c, r, b, v, g, f, p: over_questions(c), "headline"),
+    "ece": Measure("ECE", lambda c, r, b, v, g, f, p: calibration_error(c, r, b), "headline", null=NULLS),
+    "ece_levels": Measure("ECE by level", lambda c, r, b, v, g, f, p: calibration_error(c, r, v), null=NULLS),
+    "squared_ce": Measure("squared CE, debiased", lambda c, r, b, v, g, f, p: debiased_squared_error(c, r, p)),
+    "nce": Measure("NCE", lambda c, r, b, v, g, f, p: net_calibration_error(c, r), "headline"),
+    "nce_abs": Measure("abs NCE", lambda c, r, b, v, g, f, p: np.abs(net_calibration_error(c, r)), "headline"),
+    "brier": Measure("Brier", lambda c, r, b, v, g, f, p: brier(c, r), "headline"),
+    "reliability": Measure("reliability", lambda c, r, b, v, g, f, p: reliability(c, r, v), "kept", null=NULLS),
+    "resolution": Measure("resolution", lambda c, r, b, v, g, f, p: resolution(r, v), "kept"),
+    "uncertainty": Measure("uncertainty", lambda c, r, b, v, g, f, p: uncertainty(r), "kept"),
+    "auroc": Measure("AUROC", lambda c, r, b, v, g, f, p: auroc(v, r, f), "headline", "logit"),
+    "auroc_within": Measure("AUROC within", lambda c, r, b, v, g, f, p: auroc(v, r, g), "headline", "logit"),
+    "aurc": Measure("AURC", lambda c, r, b, v, g, f, p: risk_coverage_area(v, r)),
+    "smooth_ece": Measure("smooth ECE", lambda c, r, b, v, g, f, p: smooth_calibration_error(c, r), null=SMOOTH_NULLS),
 }
 """The measures of a calibration table by their key in summary.json."""
 
@@ -461,4 +460,17 @@ def differences_of(one: Scored, other: Scored, rule: Rule) -> dict[str, Estimate
             return of(*both[: len(first)]) - of(*both[len(first) :])
 
         differences[name] = estimated_jointly((*first, *second), difference, "t", named, left_out=one.left_out)
+        if measure.interval == "logit" and min(map(_rarer, (one, other))) < FEWEST_OF_A_CLASS:
+            differences[name] = replace(differences[name], low=None, high=None, relations=None)
+    before, after = ([float(right) for right in side.right] for side in (other, one))
+    accuracy = paired_difference(before, after, np.mean, "wilson", named)
+    differences["accuracy"] = replace(accuracy, left_out=one.left_out)
+    if not named:
+        differences["auroc_within"] = Estimate(None, None, None, 0, one.left_out + len(one))
     return differences
+
+
+def _rarer(scored: Scored) -> int:
+    """How many answers the rarer class has, right or wrong."""
+    right = sum(scored.right)
+    return min(right, len(scored) - right)

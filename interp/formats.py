@@ -43,7 +43,11 @@ class ConfidenceFormat:
         if (level := self._named(text)) is not None:
             return level
         gloss = re.fullmatch(r"(.*?) ?\(([^()\d%]*)\)", text)
-        if not gloss or any(re.search(rf"\b{re.escape(level)}\b", gloss[2], re.IGNORECASE) for level in self.levels):
+        # a level of one letter is a word where it is small: "B (a good guess)"
+        if not gloss or any(
+            re.search(rf"\b{re.escape(level)}\b", gloss[2], 0 if len(level) == 1 else re.IGNORECASE)
+            for level in self.levels
+        ):
             return None
         return self._named(_plain(gloss[1]))
 

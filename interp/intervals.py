@@ -19,6 +19,8 @@ LEVEL = 0.975
 """The quantile at which 95 % intervals end."""
 FEWEST_RELATIONS = 5
 """Below so many relations nothing is said of relations like these."""
+FEWEST: "dict[IntervalName, int]" = {"order": 6, "fisher": 8}
+"""Below so many questions there is no interval: none could hold the truth in 95 %. Two for other kinds."""
 FEWEST_OF_A_CLASS = 10
 """Below so many right or wrong answers an AUROC has no interval."""
 
@@ -128,7 +130,7 @@ def estimated(
         groups: each question's relation; empty where there are none.
         seed: the seed of a bootstrap.
     """
-    kept = [i for i, v in enumerate(values) if v is not None and np.isfinite(v).all()]
+    kept = _kept(values)
     columns = _fields(values[i] for i in kept)  # each [questions]
     return estimated_jointly(
         columns,
@@ -138,6 +140,15 @@ def estimated(
         left_out=len(values) - len(kept),
         seed=seed,
     )
+
+
+def _kept(*sides: Sequence[Value]) -> list[int]:
+    """The places at which every side has a value: neither None nor a number that is not finite."""
+    return [
+        i
+        for i, values in enumerate(zip(*sides, strict=True))
+        if all(value is not None and np.isfinite(np.array(value, dtype=float)).all() for value in values)
+    ]
 
 
 def _fields(values: Iterable[Value]) -> list[np.ndarray]:
@@ -196,11 +207,11 @@ def difference(
         groups: each question's relation; empty where there are none.
         seed: the seed of a bootstrap.
     """
-    kept = [i for i, pair in enumerate(zip(before, after, strict=True)) if None not in pair]
+    kept = _kept(before, after)
     sides = [_fields(side[i] for i in kept) for side in (before, after)]
     count = len(sides[0])  # numbers in a value
     kind = interval or BY_STATISTIC.get(statistic, "t")
-    plain_share = kind == "wilson" and count == 1
+    plain_share = kind == "wilson" and count == 1 and bool(np.isin(sides, (0, 1)).all())
     return estimated_jointly(
         [*sides[0], *sides[1]],
         lambda *x: statistic(*x[count:], axis=-1) - statistic(*x[:count], axis=-1),
@@ -234,7 +245,7 @@ def sign_flips(
     Returns:
         None without a question that has both values.
     """
-    kept = [i for i, pair in enumerate(zip(before, after, strict=True)) if None not in pair]
+    kept = _kept(before, after)
     if not kept:
         return None
     sides = [_fields(side[i] for i in kept) for side in (before, after)]
@@ -246,6 +257,8 @@ def sign_flips(
     first, second = ([np.where(exchanged, b, a) for a, b in zip(sides[i], sides[1 - i], strict=True)] for i in (0, 1))
     changes = np.abs(statistic(*second, axis=-1) - statistic(*first, axis=-1))
     seen = abs(float(statistic(*sides[1], axis=-1) - statistic(*sides[0], axis=-1)))
+    if math.isnan(seen):
+        return None
     as_large = int((changes >= seen - 1e-12).sum())
     return as_large / len(changes) if exact else (as_large + 1) / (flips + 1)
 
@@ -308,11 +321,12 @@ def estimated_jointly(
     if math.isnan(value):
         return Estimate(None, None, None, 0, left_out + count)
     estimate = Estimate(value, None, None, count, left_out)
-    relations = numbers_of(groups) if len(set(groups)) > 1 else np.zeros(count, dtype=int)
-    if count < 2:
+    named = len(set(groups) - {""})
+    relations = numbers_of(groups) if named > 1 else np.zeros(count, dtype=int)
+    if count < FEWEST.get(interval, 2) or (interval == "fisher" and abs(value) == 1):
         return estimate
     if interval == "bootstrap":
-        low, high = _resampled(columns, statistic, relations, seed)
+        low, high = _resampled(columns, statistic, seed)
         return replace(estimate, low=low, high=high)
     # a median's influence is that of the share of values below it
     influence = (columns[0] < value) + 0.5 * (columns[0] == value) - 0.5 if interval == "order" else None
@@ -330,15 +344,22 @@ def estimated_jointly(
     ends = _Ends(value, interval, columns[0], count, pairs_of_shares, influence, classes)
     low, high = ends.within(relations)
     estimate = replace(estimate, low=low, high=high)
-    if (number := len(np.unique(relations))) >= FEWEST_RELATIONS:
+    if named >= FEWEST_RELATIONS and effective_number(relations) >= FEWEST_RELATIONS:
         low, high = ends.between(relations)
-        estimate = replace(estimate, relations=Ends(low, high, number))
+        estimate = replace(estimate, relations=Ends(low, high, named))
     return estimate
 
 
+def effective_number(relations: np.ndarray) -> float:
+    """How many relations of equal size say as much: less than there are where some hold most of the questions."""
+    sizes = np.bincount(relations)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
 def numbers_of(groups: Sequence[str]) -> np.ndarray:
-    """The number of each question's group, [questions]."""
-    return np.unique(np.array(groups), return_inverse=True)[1]
+    """The number of each question's group, [questions]; a question without one ("") is a group of its own."""
+    named = [group or f"\0{i}" for i, group in enumerate(groups)]
+    return np.unique(np.array(named), return_inverse=True)[1]
 
 
 def jackknife(columns: Sequence[np.ndarray], statistic: Callable[..., np.ndarray | np.floating]) -> np.ndarray:
@@ -373,6 +394,11 @@ class _Ends:
         """For other questions of these relations: questions vary around the mean of their relation."""
         from scipy.stats import norm, t
 
+        if self.interval == "order":  # the share below the median is one half, whatever the relations
+            return self._between_values(0.5 / math.sqrt(self.count), float(norm.ppf(LEVEL)))
+        if self.interval == "logit" and self.value in (0, 1):  # no pair is lost: as many as the rarer class has answers
+            rarer = int(np.bincount(self.classes).min()) if self.classes is not None else self.count
+            return _wilson(self.value, rarer, float(norm.ppf(LEVEL)))
         # questions vary within their class, right or wrong, for an AUROC (DeLong et al. 1988)
         error, skewness, freedom = _stratified(self.influence, relations if self.classes is None else self.classes)
         if self.interval == "wilson":
@@ -390,15 +416,19 @@ class _Ends:
         totals = np.bincount(relations, self.influence) / self.count  # [relations]: they sum to the statistic's shift
         groups = len(totals)
         error = math.sqrt(groups / (groups - 1) * ((totals - totals.mean()) ** 2).sum())
-        quantile = float(t.ppf(LEVEL, groups - 1))
+        quantile = float(t.ppf(LEVEL, effective_number(relations) - 1))
+        if self.interval == "order":
+            return self._between_values(error, quantile)
+        if self.interval == "logit" and self.value in (0, 1):
+            return _wilson(self.value, groups, quantile)
         if self.interval == "wilson":
             spread = self.value * (1 - self.value)
             if spread <= 0:  # nothing is known of the design effect: at worst, a relation counts as one question
                 return _wilson(self.value, groups, quantile)
             return _wilson(self.value, min(self.count, spread / error**2) if error else self.count, quantile)
         low, high = self._scaled(error, quantile, 0.0)
-        if self.pairs_of_shares and not error:
-            low, high = self._of_pairs(quantile)
+        if self.pairs_of_shares:
+            low, high = self._of_pairs(quantile) if not error else (max(low, -1.0), min(high, 1.0))
         return low, high
 
     def _of_pairs(self, quantile: float) -> tuple[float, float]:
@@ -410,12 +440,14 @@ class _Ends:
         reach = quantile * math.sqrt(max((up + down) / whole - middle**2, 0) / whole)
         return max(-1.0, min(middle - reach, self.value)), min(1.0, max(middle + reach, self.value))
 
+    def _between_values(self, error: float, quantile: float) -> tuple[float, float]:
+        """The values between which a median lies. error: that of the share of values below it."""
+        shares = np.clip((0.5 - quantile * error, 0.5 + quantile * error), 0, 1)
+        low, high = np.quantile(self.column, shares, method="weibull")
+        return float(low), float(high)
+
     def _scaled(self, error: float, quantile: float, skewness: float) -> tuple[float, float]:
         """The ends on the scale on which the statistic is most nearly normal, brought back."""
-        if self.interval == "order":  # the error is that of the share of values below the median
-            shares = np.clip((0.5 - quantile * error, 0.5 + quantile * error), 0, 1)
-            low, high = np.quantile(self.column, shares, method="weibull")
-            return float(low), float(high)
         if self.interval == "logit" and 0 < self.value < 1:
             middle, reach = math.log(self.value / (1 - self.value)), quantile * error / (self.value * (1 - self.value))
             return 1 / (1 + math.exp(reach - middle)), 1 / (1 + math.exp(-reach - middle))
@@ -428,10 +460,12 @@ class _Ends:
 def _stratified(influence: np.ndarray, relations: np.ndarray) -> tuple[float, float, float]:
     """(standard error, skewness, degrees of freedom) of a statistic whose questions vary within their relations.
 
-    Relations with a single question count as one relation. The degrees of freedom are Satterthwaite's (1946)."""
+    Relations with a single question count as one; a lone one counts to the smallest other. The degrees of
+    freedom are Satterthwaite's (1946)."""
     sizes = np.bincount(relations)
     merged = np.where(sizes[relations] > 1, relations, len(sizes))
-    merged = np.zeros_like(merged) if (np.bincount(merged)[merged] == 1).any() else merged
+    if (merged == len(sizes)).sum() == 1 and (sizes > 1).any():
+        merged[merged == len(sizes)] = np.where(sizes > 1, sizes, len(relations)).argmin()
     second, third, fourth, count = 0.0, 0.0, 0.0, len(influence)
     strata = np.unique(merged)
     for number in strata:
@@ -465,19 +499,13 @@ def _wilson(share: float, effective: float | int, quantile: float) -> tuple[floa
 def _resampled(
     columns: Sequence[np.ndarray],
     statistic: Callable[..., np.ndarray | np.floating],
-    relations: np.ndarray,
     seed: int,
     resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
-    """Percentiles of the statistic over resamples of the questions, each relation resampled by itself."""
-    generator, count = np.random.default_rng(seed), len(columns[0])
-    members = [np.flatnonzero(relations == number) for number in np.unique(relations)]
-    drawn = []
+    """Percentiles of the statistic over resamples of the questions, whatever their relations."""
+    generator, count, drawn = np.random.default_rng(seed), len(columns[0]), []
     for start in range(0, resamples, size := max(1, 2_000_000 // count)):  # bounds the memory
-        rows = min(size, resamples - start)
-        picked = np.concatenate(
-            [generator.choice(own, (rows, len(own))) for own in members], axis=1
-        )  # [rows, questions]
+        picked = generator.integers(0, count, (min(size, resamples - start), count))  # [rows, questions]
         drawn.append(np.atleast_1d(statistic(*(column[picked] for column in columns))))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all resamples undefined: NaN, which is said elsewhere

@@ -694,7 +694,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "interp/datasets/choices.py",
         ["test_grading.py"],
-        ("the-first-letter-counts-whatever-follows", "_lettered", "_agrees(rest, index, choices)", "True"),
+        ("the-first-letter-counts-whatever-follows", "_lettered", "_agrees(rest, index, choices, marked)", "True"),
         ("letter-and-text-may-differ", "_by_text", "LETTERS.find(ends[2].upper()) != matches[0]", "False"),
         ("a-reason-may-name-others", "_lettered", "_others(rest, index, choices)", "False"),
     ),
@@ -890,7 +890,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "as-many-degrees-of-freedom-as-questions",
             "_Ends.between",
-            "float(t.ppf(LEVEL, groups - 1))",
+            "float(t.ppf(LEVEL, effective_number(relations) - 1))",
             "float(t.ppf(LEVEL, self.count))",
         ),
         ("relations-vary-as-questions-do", "_Ends.between", "(totals - totals.mean()) ** 2", "totals ** 2 / 4"),
@@ -901,12 +901,6 @@ MUTANTS: tuple[Mutant, ...] = (
             "self.count",
         ),
         ("skewed-the-other-way", "_stratified", "(centred ** 3).sum()", "-(centred ** 3).sum()"),
-        (
-            "resamples-of-all-questions",
-            "_resampled",
-            "generator.choice(own, (rows, len(own)))",
-            "generator.choice(count, (rows, len(own)))",
-        ),
         (
             "a-jackknife-without-its-factor",
             "jackknife",
@@ -1008,7 +1002,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "groups-across-folds",
             "Scored.columns",
-            "np.unique(self.group, return_inverse=True)[1] * (folds.max() + 1) + folds",
+            "groups * (folds.max(initial=0) + 1) + folds",
             "np.unique(self.group, return_inverse=True)[1]",
         ),
     ),

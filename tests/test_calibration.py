@@ -276,7 +276,7 @@ def test_all_resamples_at_once_equal_one_after_the_other(rows):
     confidence, right, group = columns(rows)
     bins = rule_named("10-right")([exact(c) for c in confidence])
     drawn = np.random.default_rng(0).integers(0, len(rows), (5, len(rows)))
-    table = (confidence, right, bins, by_level([exact(c) for c in confidence]), group, np.arange(len(rows)) % 2)
+    table = (confidence, right, bins, by_level([exact(c) for c in confidence]), group, np.arange(len(rows)) % 2, bins)
     for name, measure in MEASURES.items():
         if name != "smooth_ece":
             together = measure.of(*(column[drawn] for column in table))
@@ -351,7 +351,8 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     assert found["nce"].value == pytest.approx(0.2, abs=0.01)
     assert found["nce"].high - found["nce"].low < 0.2 * (alone["nce"].high - alone["nce"].low)
     same = differences_of(first, first, rule)
-    assert all((one.value, one.low, one.high) == (0, 0, 0) for one in same.values())
+    assert all(one.value == 0 for one in same.values())
+    assert all((one.low, one.high) == (0, 0) for name, one in same.items() if name != "accuracy")
     with pytest.raises(ValueError, match="not paired"):
         differences_of(first, Scored((0.5,), (True,), ("a",)), rule)
 
@@ -374,15 +375,14 @@ def test_float_sums_of_the_same_levels_in_another_order_are_ties():
 def test_the_debiased_squared_error_is_the_mean_product_of_pairs(rows):
     confidence, right, _ = columns(rows)
     level = by_level([exact(c) for c in confidence])
-    bins = equal_width(10, closed="right")([exact(c) for c in confidence])
-    groups = level if 2 * len(set(level.tolist())) <= len(rows) else bins
+    groups = level
     total = weight = 0.0
     for number in set(groups.tolist()):
         excess = (right - confidence)[groups == number]
         if len(excess) > 1:
             pairs = [a * b for a, b in itertools.permutations(excess, 2)]
             total, weight = total + len(excess) * sum(pairs) / len(pairs), weight + len(excess)
-    found = float(debiased_squared_error(confidence, right, bins, level))
+    found = float(debiased_squared_error(confidence, right, level))
     assert found == pytest.approx(total / weight) if weight else math.isnan(found)
 
 
@@ -438,3 +438,21 @@ def test_an_auroc_has_the_error_of_delong(rows):
             1 / (1 + math.exp(-(math.log(estimate.value / (1 - estimate.value)) + sign * reach))) for sign in (-1, 1)
         ]
         assert (estimate.low, estimate.high) == pytest.approx(ends, abs=1e-9)
+
+
+def test_a_difference_of_accuracies_keeps_its_width_and_an_auroc_without_pairs_has_none():
+    stated = tuple(i / 60 for i in range(40))
+    all_right = Scored(stated, (True,) * 40, ("",) * 40)
+    differences = differences_of(all_right, all_right, rule_named("10-right"))
+    assert differences["accuracy"].low < -0.03 and differences["accuracy"].high > 0.03
+    mixed = Scored(stated, (True,) * 38 + (False,) * 2, ("",) * 40)
+    differences = differences_of(mixed, mixed, rule_named("10-right"))
+    assert differences["auroc"].value == 0 and differences["auroc"].low is None, "two wrong answers"
+    assert differences["auroc_within"].value is None, "no question has a relation"
+
+
+def test_an_auroc_of_one_is_not_certain():
+    right = (True,) * 20 + (False,) * 20
+    scored = Scored((0.9,) * 20 + (0.1,) * 20, right, ())
+    measured = measures_of(scored, rule_named("10-right"))
+    assert measured["auroc"].value == measured["auroc"].high == 1 and 0.7 < measured["auroc"].low < 0.9

@@ -46,6 +46,14 @@ TWO = [
     ("B\u266d", "B"),
     ("\u221a2", "2"),
     ("x^2", "x2"),
+    ("AB-", "AB"),
+    ("-\u00bd", "\u00bd"),
+    ("-x", "x"),
+    ("\u22645", "\u22655"),
+    ("Vitamin A", "vitamin"),
+    ("Q&A", "Q"),
+    ("A+", "+"),
+    ("Plan A", "plan"),
 ]
 ONE = [
     ("1,000", "1000"),
@@ -70,6 +78,9 @@ ONE = [
     ("A.A. Milne", "AA Milne"),
     ("A. B. Cole", "ab cole"),
     ("a cat", "the cat"),
+    ("A E Housman", "A. E. Housman"),
+    ("E=mc\u00b2", "E=mc^2"),
+    ("10\u207b\u2075", "10^-5"),
     ("Ｂ", "b"),
     ("ﾊﾟﾘ", "パリ"),
     ("か\u3099ぎ", "がぎ"),
@@ -132,7 +143,10 @@ B -""".replace("\n", " / ").split(" / ")
 UNNAMED = """A or B / A and B / A, B / B or (C) / Not B / B is wrong / B is not correct / not (B) / B. Oxygen / B. Neon
 E / Carbon dioxide (A) / E. Argon / none / All of the above / Carbon / a plant takes it / A plant needs as much / Plants
 I / B. Carbon dioxide or neon / B, because C is wrong / Bread / The answer is / The answer is not B / Either B or D
-B?C / - / ** / I am not sure""".replace("\n", " / ").split(" / ")
+B?C / - / ** / I am not sure
+A. Carbon dioxide / (A) Neon / The answer is A. Neon / B, C / B/C / B C / B & C / B. Carbon dioxide or C""".replace(
+    "\n", " / "
+).split(" / ")
 
 
 @pytest.mark.parametrize("reply", NAMED)
@@ -149,6 +163,17 @@ def test_a_cut_text_does_not_hide_that_it_is_anothers():
     assert choice_index("B. Carbon", ("Carbon", "Carbon dioxide")) is None
     assert choice_index("A. Carbon", ("Carbon", "Carbon dioxide")) == 0
     assert choice_index("A", ("B", "A")) == 0, "a letter before a text"
+    assert choice_index("A. Carbon dioxide", ("Carbon", "Carbon dioxide")) is None
+    assert choice_index("B. Carbon dioxide", ("Carbon", "Carbon dioxide")) == 1
+    assert choice_index("A. Red and blue", ("Red", "Red and blue")) is None
+    assert choice_index("A car", ("Carbon", "Dog")) is None and choice_index("A man", ("Manager", "Boss")) is None
+    assert [choice_index(sign, ("+", "-", "*", "/")) for sign in "+-*/"] == [0, 1, 2, 3]
+
+
+def test_the_ninth_letter_is_a_letter_and_the_first_person_is_none():
+    letters = ("Ada", "Ben", "Cy", "Di", "Eve", "Fay", "Gus", "Hal", "Ivo")
+    assert [choice_index(reply, letters) for reply in ("I", "The answer is I.", "Option I", "I. Ivo")] == [8] * 4
+    assert choice_index("I, as an AI, cannot answer", letters) is None and choice_index("I choose B", letters) == 1
 
 
 def test_under_the_official_rule_words_decide_and_signs_do_not():

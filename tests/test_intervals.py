@@ -246,3 +246,45 @@ def test_mcnemar_and_holm_worked_by_hand():
     assert mcnemar([1, 0], [1, 0]) == 1.0 and mcnemar([None], [1]) is None
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
     assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0} and holm({}) == {}
+
+
+def test_a_median_of_relations_that_differ_has_the_width_of_its_values():
+    values = [0.1, 0.2, 0.3, 0.35, 0.6, 0.7, 0.8, 0.9] * 3
+    groups = (["low"] * 4 + ["high"] * 4) * 3
+    grouped = estimated(values, np.median, groups=groups)
+    assert grouped.high - grouped.low > 0.2, "each relation lies on one side of the median"
+    assert (grouped.low, grouped.high) == (estimated(values, np.median).low, estimated(values, np.median).high)
+    assert estimated(values[:5], np.median).low is None, "five values cannot hold it in 95 %"
+
+
+def test_relations_of_unequal_size_count_for_fewer():
+    draw = np.random.default_rng(2)
+    equal = [f"{i}" for i in range(6) for _ in range(8)]
+    unequal = [f"{i}" for i, size in enumerate((12, 10, 9, 8, 6, 3)) for _ in range(size)]
+    few = [f"{i}" for i, size in enumerate((30, 10, 4, 2, 1, 1)) for _ in range(size)]
+    values = draw.normal(size=48).tolist()
+    assert estimated(values, groups=equal).relations is not None
+    assert estimated(values, groups=unequal).relations.n == 6
+    assert estimated(values, groups=few).relations is None, "two relations hold most of the questions"
+    unnamed = ["a", "b", "c", "d"] * 11 + [""] * 4
+    assert estimated(values, groups=unnamed).relations is None, "questions without a relation are none"
+
+
+def test_a_lone_question_of_a_relation_leaves_the_others_apart():
+    draw = np.random.default_rng(3)
+    means = np.repeat(np.linspace(0, 1, 6), 8)
+    values, groups = (means + draw.normal(0, 0.05, 48)).tolist(), [f"{i}" for i in range(6) for _ in range(8)]
+    with_one = estimated([*values, 0.5], groups=[*groups, "lone"])
+    without = estimated(values, groups=groups)
+    assert with_one.high - with_one.low < 5 * (without.high - without.low)
+
+
+def test_what_has_no_spread_by_chance_has_an_interval_or_none():
+    assert estimated([(1.0, 1.0), (2.0, 4.0), (3.0, 9.0)] * 4, rank_correlation, "fisher").low is None
+    share = difference([0.5] * 20, [0.0] * 20, np.mean, "wilson")
+    assert (share.low, share.high) == pytest.approx((-0.5, -0.5)), "halves are no zeros and ones"
+    groups = [f"{i}" for i in range(5) for _ in range(2)]
+    down = difference([1.0] * 9 + [0.0], [0.0] * 10, np.mean, "wilson", groups)
+    assert -1 <= down.relations.low <= down.value <= down.relations.high <= 1
+    assert difference([1.0, float("nan"), 2.0], [1.0, 2.0, 3.0]).left_out == 1
+    assert sign_flips([1.0, float("nan"), 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]) == pytest.approx(0.5)

@@ -65,6 +65,10 @@ def test_one_set_of_questions_is_the_same_in_every_form(tmp_path):
         ({"choices": ["Tin", "Iron"], "answer": "iron"}, ("B", "Iron"), 2),
         ({"choices": {"text": ["Tin", "Iron"], "label": ["A", "B"]}, "answerKey": "B"}, ("B", "Iron"), 2),
         ({"choices": {"text": ["Tin", "Iron"], "label": ["1", "2"]}, "answerKey": "2"}, ("B", "Iron"), 2),
+        ({"choices": {"text": ["Tin", "Iron"], "label": ["1", "2"]}, "answerKey": 1}, ("A", "Tin"), 2),
+        ({"choices": ["23", "46", "92"], "answer": "46"}, ("B", "46"), 3),
+        ({"choices": ["+", "-", "*"], "answer": "*"}, ("C", "*"), 3),
+        ({"answer": 1914}, ("1914",), 0),
         ({"question": None, "query": "Who?", "options": ["Ada", "Ben"], "correct_option": 1}, ("B", "Ben"), 2),
     ],
 )
@@ -118,6 +122,11 @@ def test_the_same_question_twice_without_ids_is_numbered_and_with_ids_refused(tm
         ("a.csv", "question,answers\nQ?,\n", 'line 2: no "answers"'),
         ("a.csv", "question,answers\n", "no questions in it"),
         ("a.csv", "a\0b", "null character"),
+        ("a.csv", "question,answers,answers\nQ?,x,y\n", "'answers' stands there twice"),
+        ("a.csv", "question,answers\nQ?,['Rhine' 'the Rhine']\n", "line 2: a list without commas"),
+        ("a.csv", "question,A,B,C,D,answer\nQ?,Tin,Iron,Lead,Zinc,B\n", "look like choices"),
+        ("a.jsonl", '{"question": "Q?", "choices": ["O", "A", "B"], "answer": "A"}', "write an index"),
+        ("a.jsonl", '{"question": "Q?", "answers": ["x"], "confidence": "150%"}', "number from 0 to 1$"),
     ],
 )
 def test_a_malformed_file_is_one_sentence_that_names_the_place(tmp_path, name, text, reason):
@@ -160,3 +169,22 @@ def test_any_data_set_is_read_from_disk_by_its_split(tmp_path):
         loaded_questions(f"hf:{tmp_path / 'nothing' / 'here'}")
     with pytest.raises(UserError, match="write hf:NAME"):
         loaded_questions("hf:a:b:c:d")
+
+
+def test_a_table_of_arrays_and_mappings_is_read_as_its_rows():
+    import numpy as np
+
+    arc = {
+        "question": "Metal?",
+        "choices": {"text": np.array(["Oak", "Tin"]), "label": np.array(["A", "B"])},
+        "answerKey": "B",
+    }
+    squad = {"question": "Where?", "answers": {"text": np.array(["Alps"]), "answer_start": np.array([3])}}
+    trivia = {"question": "Who?", "answer": {"value": "Ada", "aliases": np.array(["Ada L."])}}
+    read = [interp.questions(pd.DataFrame([row]))[0] for row in (arc, squad, trivia)]
+    assert [q.answers for q in read] == [("B", "Tin"), ("Alps",), ("Ada", "Ada L.")]
+
+
+def test_a_mapped_field_hides_what_the_row_calls_so(tmp_path):
+    path = saved(tmp_path / "own.jsonl", json.dumps({"question": "Q?", "answers": ["old"], "gold": "new"}))
+    assert loaded_questions(path, ["answer=gold"])[0].answers == ("new",)

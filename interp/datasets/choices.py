@@ -12,14 +12,16 @@ from interp.plain import compatible
 LETTERS = string.ascii_uppercase
 LEAD = re.compile(
     r"(?:(?:so|therefore|thus|hence|final|my|the|correct|right|best|most likely|answer|choice|option|letter|response"
-    r"|is|it's|it|that's|must|would|should|be|i'd|i|choose|pick|select|say|think|believe|go|with)\b[\s,:=]*)+",
+    r"|is|it's|it|that's|must|would|should|be|i'd|i(?=\s+(?:would|choose|pick|select|say|think|believe|go))|choose|pick|select|say|think|believe|go|with)\b[\s,:=]*)+",
     re.IGNORECASE,
 )
 """Words that may stand before the choice that a reply names: "The correct answer is", "Option", "I choose"."""
 VERDICT = re.compile(r"(?:is|would be)(?: the)?(?: (?:correct|right|best|answer|choice|option))+\W*", re.IGNORECASE)
 """What may stand after it: "B is the correct answer"."""
 REASON = re.compile(r"[\s,;:-]*(?:because|since|as)\b", re.IGNORECASE)
-MARKUP = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\b|[*_`$\\{}\"\u201c\u201d<>]")
+MARKUP = re.compile(
+    r"\\(?:boxed|text|textbf|mathrm|mathbf)\b|</?[A-Za-z]+>(?=.)|(?<=.)</?[A-Za-z]+>|[*_`$\\{}\"\u201c\u201d\u2018\u2019<>]"
+)
 """Markdown, LaTeX and quotes around a letter or a text."""
 
 
@@ -36,7 +38,7 @@ def choice_index(reply: str, choices: Sequence[str]) -> int | None:
     """
     text = reply.strip()
     exact = [i for i, choice in enumerate(choices) if choice.strip() == text]  # signs tell "x + 1" from "x - 1"
-    if len(text) > 1 and exact:
+    if exact and text.upper() not in LETTERS:
         return exact[0] if len(exact) == 1 else None
     plain = " ".join(MARKUP.sub(" ", compatible(text).replace("\u2019", "'")).split())
     for candidate in dict.fromkeys((plain, LEAD.sub("", plain, count=1) if LEAD.match(plain) else plain)):
@@ -55,22 +57,31 @@ def _lettered(text: str, choices: Sequence[str]) -> int | None:
     rest, marked = text[begins.end() :], bool(begins[0].strip("()[] \t")[1:].strip() or begins[0][:1] in "([")
     if not normalised(rest) or VERDICT.fullmatch(rest):
         return index
-    if REASON.match(rest):
-        # "as" after a bare "a" may go on a sentence: a letter that is a word is a letter only in capitals or marked
-        named = marked or begins[1].isupper()
+    if reason := REASON.match(rest):
+        # "I, as ..." begins a sentence
+        word = begins[1] in "AI" and reason[0].casefold().endswith("as")
+        named = (begins[1].isupper() and not word) or (marked and not begins[0].rstrip().endswith((",", ";")))
         return index if named and not _others(rest, index, choices) else None
-    return index if _agrees(rest, index, choices) and (marked or begins[1].isupper()) else None
+    if not marked and begins[1] in "aI":
+        return None
+    return index if _agrees(rest, index, choices, marked) and (marked or begins[1].isupper()) else None
 
 
-def _agrees(rest: str, index: int, choices: Sequence[str]) -> bool:
-    """Whether a text is the choice's, cut off or with more behind it, and no other choice's."""
+def _agrees(rest: str, index: int, choices: Sequence[str], marked: bool) -> bool:
+    """Whether a text is the choice's, cut off or with more behind it, and no other choice's.
+
+    marked: a mark stands between letter and text, so that the text may be cut within a word."""
     given, own = normalised(rest), normalised(choices[index])
+    others = [normalised(choice) for i, choice in enumerate(choices) if i != index]
     if given == own:
         return True
+    if given in others or (len(given) == 1 and LETTERS.find(given.upper()) < len(choices)):
+        return False
     if own and given.startswith(f"{own} "):
-        return not _others(given.removeprefix(own), index, choices)
-    equal = any(normalised(choice) == given for choice in choices)
-    return own.startswith(given) and not equal
+        longer = any(other.startswith(f"{own} ") and given.startswith(other) for other in others)
+        behind = re.sub(re.escape(choices[index].strip()), " ", rest, count=1, flags=re.IGNORECASE)
+        return not longer and not _others(behind, index, choices)
+    return own.startswith(given if marked else f"{given} ")
 
 
 def _others(text: str, index: int, choices: Sequence[str]) -> bool:
@@ -85,7 +96,10 @@ def _by_text(text: str, choices: Sequence[str]) -> int | None:
     """The one choice with this text, behind which its own letter may stand: "Water", "Water (B)"."""
     ends = re.fullmatch(r"(.+?)\s*[(\[]\s*([A-Za-z])\s*[)\]]\W*", text)
     given = normalised(ends[1] if ends else text)
-    matches = [i for i, choice in enumerate(choices) if given and normalised(choice) == given]
+    begins = re.match(r"[(\[]?\s*[Aa]\s*[)\].:,;/|\u2013\u2014-]", text)  # a letter, which is no article
+    matches = [
+        i for i, choice in enumerate(choices) if given and normalised(choice) == given and (i == 0 or not begins)
+    ]
     if len(matches) != 1 or (ends and LETTERS.find(ends[2].upper()) != matches[0]):
         return None
     return matches[0]

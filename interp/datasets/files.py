@@ -6,6 +6,7 @@ import ast
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,25 +87,35 @@ def _of_csv(path: Path, text: str) -> Iterator[Row]:
     if "\0" in text:
         raise UserError(f"{path}: a null character stands in it, which no table holds")
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.casefold() == ".tsv" else ",")
+    names = reader.fieldnames or ()
+    if twice := next((name for name in names if list(names).count(name) > 1), None):
+        raise UserError(f"{path}: the column {twice!r} stands there twice")
     try:
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if None in row:
                 raise UserError(f"{where}: more cells than the first line has names")
-            yield where, {name: _cell(value) for name, value in row.items() if value}
+            yield where, {name: _cell(value, where) for name, value in row.items() if value}
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}") from None
 
 
-def _cell(value: str) -> Any:
-    """A cell's value: a list where it is written as one in JSON or Python, else its text."""
+def _cell(value: str, where: str) -> Any:
+    """A cell's value: a list or a mapping where it is written as one in JSON or Python, else its text.
+
+    Raises:
+        UserError: for a list without commas, as numpy prints it.
+    """
     text = value.strip()
-    if text.startswith("[") and text.endswith("]") and len(text) < 1_000_000:
-        for read in (json.loads, ast.literal_eval):
-            try:
-                items = read(text)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            if isinstance(items, list):
-                return items
+    if (text[:1] + text[-1:]) not in ("[]", "{}") or len(text) > 1_000_000:
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            items = read(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+        if isinstance(items, list | dict):
+            if read is ast.literal_eval and re.search(r"""['"]\s+['"]""", text):
+                raise UserError(f"{where}: a list without commas, {text[:40]!r}; write it as JSON")
+            return items
     return value

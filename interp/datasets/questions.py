@@ -99,7 +99,9 @@ def _renamed(row: Any, paths: Mapping[str, list[str]]) -> dict[str, Any]:
     """The row with its fields under the names that a question has. Raises ValueError for a field that it lacks."""
     if not isinstance(row, Mapping):
         raise ValueError("not a JSON object")
-    record = {name: value for name, value in row.items() if name not in QUESTION_FIELDS or name not in paths}
+    others = {"answer": ("answers", "answerKey", "correct_option"), "answers": ("answer",), "question": ("query",)}
+    hidden = {name for field in paths for name in (field, *others.get(field, ()))}
+    record = {name: value for name, value in row.items() if name not in hidden}
     for field, path in paths.items():
         value: Any = row
         for name in path:

@@ -13,10 +13,10 @@ LABELLED = re.compile(
 )
 """A line with a label, before which a number or Markdown may stand: "**Answer:** Paris", "- Confidence = 7",
 "1. Answer: Paris"."""
-INLINE = re.compile(r"(?<!\w)confidence[*_]*\s*[:=\uff1a\uff1d][*_]*\s*", re.I)
+INLINE = re.compile(r"(?<![\w-])confidence[*_]*\s*[:=\uff1a\uff1d][*_]*\s*", re.I)
 """The second label in the line of the first: "Answer: Paris. Confidence: 9"."""
-BETWEEN = " \t.,;|/([*_-"
-"""What may stand between an answer and a second label in its line."""
+BETWEEN = " \t.,;|/([*_"
+"""What may stand between an answer and a second label in its line, and a dash behind a blank ("O-" is an answer)."""
 WIDE = {code: code - 0xFEE0 for code in (*range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
 """Full-width letters, by which a label may be written."""
 
@@ -40,11 +40,24 @@ def labelled(text: str, *, finished: bool = True, opened: bool = False) -> dict[
         label: Label = "answer" if found[1].casefold() == "answer" else "confidence"
         value = line[found.start(2) :]  # as it was written: translation keeps every character's place
         if label == "answer" and (second := INLINE.search(found[2])):
-            values.setdefault("confidence", _bare(value[second.end() :].rstrip(")]")))
-            value = value[: second.start()].rstrip(BETWEEN)
+            values.setdefault("confidence", _closed(_bare(value[second.end() :])))
+            value = _before(value[: second.start()])
         if value := _bare(value):
             values.setdefault(label, value)
     return {label: value for label, value in values.items() if value}
+
+
+def _before(value: str) -> str:
+    """The value without what stands between it and a second label."""
+    value = value.rstrip(BETWEEN)
+    while value and value[-1] in "-\u2013\u2014" and not value[-2:-1].strip():
+        value = value[:-1].rstrip(BETWEEN)
+    return value
+
+
+def _closed(value: str) -> str:
+    """The value without a closing bracket that it does not open."""
+    return value[:-1] if value[-1:] in (")", "]") and not {"(", "["} & set(value) else value
 
 
 def _bare(value: str) -> str:
@@ -68,5 +81,5 @@ def answer_in(text: str) -> str | None:
         return values.get("answer")
     first = rest.splitlines()[0].strip() if rest else ""
     if inline := INLINE.search(first.translate(WIDE)):
-        first = first[: inline.start()].rstrip(BETWEEN)
+        first = _before(first[: inline.start()])
     return first or None

@@ -12,6 +12,7 @@ from typing import Any
 from interp.datasets.choices import LETTERS, choice_index
 from interp.datasets.replies import answer_in
 from interp.datasets.words import normalised
+from interp.plain import compatible
 from interp.records import Question
 
 MISSING = frozenset(("", "n/a", "na", "nan", "none", "null", "-"))
@@ -82,7 +83,7 @@ def _first(record: Mapping[str, Any], *names: str) -> Any:
 
 def _choices(record: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[str]]:
     """The texts of the choices, none for an open question, and the labels that the data give them, mostly none."""
-    if "correct_answer" in record and all(name in record for name in DISTRACTORS):
+    if _is_sciq(record):
         # the right choice comes first in SciQ; the order is the question's own
         choices = [record["correct_answer"], *(record[name] for name in DISTRACTORS)]
         random.Random(str(_first(record, "id", "question"))).shuffle(choices)
@@ -109,24 +110,44 @@ def _texts(values: Any, field: str) -> Sequence[str]:
 
 def _right_choice(record: Mapping[str, Any], choices: Sequence[str], labels: Sequence[str]) -> Sequence[str]:
     """The letter and the text of the right choice."""
-    answer = _first(record, "answer", "answerKey", "correct_option", "correct_answer")
-    if isinstance(answer, str) and answer.strip() in labels:
-        index: int | None = labels.index(answer.strip())
-    elif isinstance(answer, str) and (digits := re.fullmatch(r"\s*(\d{1,2})(?:\.0)?\s*", answer)):
-        index, same = int(digits[1]), choice_index(answer, choices)
-        if same is not None and same != index:
-            raise ValueError(
-                f'"answer" {answer!r} is the index of one choice and the text of another; write its letter'
-            )
-    elif isinstance(answer, str):
-        index = choice_index(answer, choices)
+    answer = _first(record, "answer", "answerKey", "correct_option")
+    if _is_sciq(record):  # by its text, whatever that text is
+        index: int | None = list(choices).index(str(record["correct_answer"]))
     else:
-        index = int(answer) if _number(answer) and answer == int(answer) else None
+        index = _index_of(answer, choices, [label.strip().casefold() for label in labels])
     if index is None or not 0 <= index < len(choices) <= len(LETTERS):
         raise ValueError(
             f'"answer" {answer!r} must be the index of one of {len(choices)} choices, its letter or its text'
         )
     return [LETTERS[index], choices[index]]
+
+
+def _index_of(answer: object, choices: Sequence[str], labels: Sequence[str]) -> int | None:
+    """The index of the right choice; None where the answer names none. labels: the choices' own, mostly none.
+
+    Raises:
+        ValueError: where the answer is one choice's index or letter and another's text.
+    """
+    written = str(int(answer)) if _number(answer) and answer == int(answer) else answer  # type: ignore[call-overload]
+    if isinstance(written, str) and (label := written.strip().strip("()").casefold()) in labels:
+        return labels.index(label)
+    if not isinstance(written, str):
+        return None
+    digits = re.fullmatch(r"\s*(\d{1,2})(?:\.0)?\s*", written)
+    index = int(digits[1]) if digits else choice_index(written, choices)
+    if not isinstance(answer, str):
+        return index
+    same = [i for i, choice in enumerate(choices) if choice.strip() == written.strip()]
+    if digits and index is not None and index >= len(choices):
+        return same[0] if len(same) == 1 else None
+    if same and index not in (None, *same):
+        raise ValueError(f"\"answer\" {answer!r} is one choice's index or letter and another's text; write an index")
+    return index
+
+
+def _is_sciq(record: Mapping[str, Any]) -> bool:
+    """Whether a row has the right choice and three distractors, as SciQ's do."""
+    return "correct_answer" in record and all(name in record for name in DISTRACTORS)
 
 
 def _answers(record: Mapping[str, Any]) -> Sequence[str]:
@@ -135,8 +156,12 @@ def _answers(record: Mapping[str, Any]) -> Sequence[str]:
     if isinstance(accepted, Mapping) and isinstance(accepted.get("text"), list):  # SQuAD
         accepted = accepted["text"]
     elif isinstance(accepted, Mapping) and "value" in accepted:  # TriviaQA
-        accepted = [accepted["value"], *(accepted.get("aliases") or ())]
-    texts = _texts([accepted] if isinstance(accepted, str) else accepted or (), "answers")
+        accepted = [accepted["value"], *_texts(accepted.get("aliases") or (), "answers")]
+    if isinstance(accepted, str) or (_number(accepted) and accepted == int(accepted)):
+        accepted = [accepted]
+    if "answer" in record and len(lettered := [name for name in "ABCD" if record.get(name)]) == 4:
+        raise ValueError(f'the columns {", ".join(lettered)} look like choices; write "choices" as a list')
+    texts = _texts(accepted or (), "answers")
     if not any(normalised(text) for text in texts):
         raise ValueError('no "answers" (or "choices" and "answer")')
     return list(dict.fromkeys(texts))
@@ -162,17 +187,18 @@ def _response(response: object) -> str | None:
 
 def _confidence(confidence: object) -> float | None:
     """A confidence in [0, 1]: a number in that range, or a percentage that is written as one."""
-    if confidence is None or confidence == "":
+    if confidence is None or (isinstance(confidence, str) and confidence.strip().casefold() in MISSING):
         return None
-    value = confidence
+    value = compatible(confidence) if isinstance(confidence, str) else confidence
     if isinstance(value, str) and (percentage := re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?)\s*%\s*", value)):
         value = float(percentage[1]) / 100
-    elif isinstance(value, str) and re.fullmatch(r"\s*\d{1,3}(\.\d+)?\s*", value):
+    elif isinstance(value, str) and re.fullmatch(r"\s*(\d{1,3}(\.\d+)?|\.\d+)\s*", value):
         value = float(value)
     if not _number(value):
         raise ValueError(f'"confidence" {confidence!r} must be a number from 0 to 1, or a percentage such as "85%"')
     if not 0 <= value <= 1:  # type: ignore[operator]
         shown = f"{float(value):g}"  # type: ignore[arg-type]
-        meant = f'write {float(value) / 100:g} or "{shown}%" if it is a percentage'  # type: ignore[arg-type]
-        raise ValueError(f'"confidence" {confidence!r} must be a number from 0 to 1: {meant}')
+        meant = f': write {float(value) / 100:g} or "{shown}%" if it is a percentage'  # type: ignore[arg-type]
+        meant = meant if 1 < value <= 100 and "%" not in str(confidence) else ""  # type: ignore[operator]
+        raise ValueError(f'"confidence" {confidence!r} must be a number from 0 to 1{meant}')
     return float(value)  # type: ignore[arg-type]

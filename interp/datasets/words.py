@@ -2,6 +2,7 @@
 
 The module knows characters and words, and nothing of questions, models or files."""
 
+import re
 import string
 import unicodedata
 from functools import lru_cache
@@ -13,16 +14,19 @@ from interp.plain import compatible
 WORD = r"\p{L}\p{M}\p{N}"
 """Letters, marks and numbers: what words are made of. Python's \\w leaves out vowel signs."""
 CURRENCY = r"\p{Sc}"
-SIGNS = r"+<=>%\u2030\u00b1\u00d7\u00f7\u221a\u221e\u266d"
+SIGNS = (
+    r"+<=>%\u2030\u00b1\u00d7\u00f7\u221a\u221e\u266d"
+    r"\u2264\u2265\u2260\u2208\u2209\u2227\u2228\u2229\u222a\u2192"
+)
 """Signs that always count, each a word of its own."""
 COUNTS = rf"""
     [{SIGNS}{CURRENCY}]
-    | (?<![{WORD}])-(?={CURRENCY}*\d)                                     # -40, not 1914-18
-    | (?<=(?<![{WORD}])\p{{L}})-(?![{WORD}])                              # O-, not well-known and pre-
+    | (?<![{WORD}])-(?={CURRENCY}*\d|[\u221a]|\p{{L}}(?![{WORD}]))  # -40, not 1914-18
+    | (?<=(?<![{WORD}])\p{{L}}{{1,2}})-(?![{WORD}])                         # O- and AB-, not well-known and pre-
     | (?<=(?<![{WORD}])\p{{L}}[ ])-(?=[ ][{WORD}]) | (?<=[{WORD}][ ])-(?=[ ]\p{{L}}(?![{WORD}]))  # x - 1, not A1 - B2
     | (?<=[{WORD}])\#                                                    # C#
     | (?<=\d)[./](?=\d)                                                  # 1.5
-    | (?<=[{WORD}])\^(?=[{WORD}])                                         # x^2
+    | (?<=[{WORD}])\^(?=-?[{WORD}]) | (?<=\^)-                                         # x^2
 """
 """A sign that makes another answer of what it stands beside."""
 PUNCTUATION = regex.compile(rf"(?!{COUNTS})[^{WORD}\s]", regex.VERBOSE)
@@ -35,15 +39,14 @@ OPTIONAL = regex.compile(
 """What writers of Hebrew and Arabic may leave out: vowel points, cantillation, the Arabic stretch."""
 SILENT = regex.compile(r"[\p{Cf}\u2120\u2122\u00ae\u00a9]")
 """Characters that nobody sees, and signs that say who owns a name."""
-POWER = regex.compile(r"(?<=\p{Nd})([\u00b2\u00b3\u00b9\u2070\u2074-\u2079])")
-FRACTION = regex.compile(r"([\u00bc-\u00be\u2150-\u215f\u2189])")
+POWER = regex.compile(r"(?<=[\p{Nd}\p{L}\p{M}])(\u207b?[\u00b2\u00b3\u00b9\u2070\u2074-\u2079])")
+FRACTION = regex.compile(r"(?<=\p{Nd})([\u00bc-\u00be\u2150-\u215f\u2189])")
 MINUS = dict.fromkeys(map(ord, "\u2212\u2013\u2010\u2011"), "-")
 ALIKE = MINUS | {ord("\u066c"): ",", ord("\u066b"): ".", ord("\u2044"): "/", ord("\u266f"): "#"}
 """Signs that are written in two ways: minus, the separators of Arabic numbers, the stroke of fractions, the sharp."""
-ARTICLE = regex.compile(
-    rf"(?<![{WORD}])(?:an|the|(?<!(?<![{WORD}])\p{{L}}[. ]{{1,2}})a)(?![{WORD}]|\.\s?\p{{L}}(?![{WORD}]))"
-)
-"""An article; not one letter among others: "U.S.A.", "u s a", "A.A. Milne"."""
+ARTICLE = regex.compile(rf"(?<!\S)(?:an|the|(?<!(?<!\S)\p{{L}} )a(?= [{WORD}]{{2}}))(?!\S)")
+"""An article. A letter is one only before a longer word, and not behind an initial: "Vitamin A" and "A. A. Milne"
+keep it."""
 OFFICIAL_SIGNS = str.maketrans(dict.fromkeys(string.punctuation + "\u2018\u2019\u00b4`", " "))
 
 
@@ -55,13 +58,13 @@ def normalised(answer: str) -> str:
     digits, the script of digits, and punctuation. Single letters in a row are one word: "U.S." is "US". What counts:
     signs that make another number, grade, name or formula of what they stand beside: "-40", "5%", "$5", "1.5", "O-",
     "C#", "C++", "x + 1"."""
-    return str(regex.sub(r"(?<=\b[^\W\d_]) (?=[^\W\d_]\b(?![-#]))", "", words_of(answer)))
+    return str(regex.sub(r"(?<=(?<!-)\b[^\W\d_]) (?=[^\W\d_]\b(?![-#]))", "", words_of(answer)))
 
 
 def official(answer: str) -> str:
     """TriviaQA's own form (Joshi et al. 2017): lower case, ASCII punctuation and quotes as blanks, no articles."""
     plain = answer.replace("_", " ").lower().translate(OFFICIAL_SIGNS)
-    return " ".join(regex.sub(r"\b(a|an|the)\b", " ", plain).split())
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
 
 
 @lru_cache(maxsize=1024)
@@ -70,14 +73,15 @@ def words_of(answer: str) -> str:
     text = _unmarked(_compatible(answer))
     text = regex.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)", lambda number: number[0].replace(",", ""), text)
     text = regex.sub(r"(?<![\w.])\.(?=\d)", "0.", text)
-    bare = PUNCTUATION.sub(" ", ARTICLE.sub(" ", text))
-    bare = bare if bare.strip() else PUNCTUATION.sub(" ", text)  # "A" alone keeps it
-    text = " ".join(regex.sub(f"([{SIGNS}{CURRENCY}])", r" \1 ", bare).split())
+    words = PUNCTUATION.sub(" ", text).split()
+    bare = ARTICLE.sub(" ", " ".join(words)).split() or words  # "The" alone keeps it
+    text = " ".join(regex.sub(f"([{SIGNS}{CURRENCY}])", r" \1 ", " ".join(bare)).split())
     # a currency stands before its number: "-$5" and "5 $" are "$ -5" and "$ 5"
     text = regex.sub(rf"(?<!\S)- ((?:{CURRENCY} )+)(?=\d)", r"\1-", text)
     words = regex.sub(rf"(?<!\S)(-?\d\S*)((?: {CURRENCY})++)(?! -?\d)", r"\2 \1", text).split()
-    while words[:1] == ["+"] and words[1:] and (words[1] == "+" or words[1][0].isdigit()):
-        del words[0]  # "+5" is "5"
+    plus = next((i for i, word in enumerate(words) if word != "+"), 0)
+    if words and words[plus][0].isdigit():
+        words = words[plus:]  # "+5" is "5"
     return " ".join(words)
 
 

@@ -204,13 +204,16 @@ def comparison(options: Compare, names: Sequence[str], calibration: Record | Non
     if calibration:
         summary["calibration"] = _calibration(calibration, names)
         # the questions are those that the first checkpoint answers right, which favours it: also those that both do
-        both = _right_after(folder / "calibration", names[1])
+        both, asked = _right_after(folder / "calibration", names[1])
+        ids = {record["id"] for record in records[0] if record["measure"] in measured}
+        summary["both_right_unknown"] = len(ids - asked)  # measured, and beyond those that the evaluation asks
         summary["both_right"] = {
             key: row
             for name in measured
             for key, row in paired_records(records, name, both).items()
             if key in headline_keys()
         }
+        corrected(summary["both_right"], options.primary)
     return summary
 
 
@@ -226,10 +229,16 @@ def corrected(rows: Record, primary: str) -> None:
         rows[key]["p_holm"] = p
 
 
-def _right_after(folder: Path, name: str) -> set[str]:
-    """The questions that a checkpoint answers right by itself, by the records of the evaluation in `folder`."""
-    answers = (record for record in read_records(folder) if record["measure"].startswith(f"{name}|"))
-    return {answer["id"] for answer in answers if answer["measure"].endswith("|answer") and answer["right"]}
+def _right_after(folder: Path, name: str) -> tuple[set[str], set[str]]:
+    """(The questions that a checkpoint answers right by itself, those that it was asked), by the evaluation's records.
+
+    folder: the evaluation's directory; name: what the checkpoint is called there."""
+    answers = [
+        record
+        for record in read_records(folder)
+        if record["measure"].startswith(f"{name}|") and record["measure"].endswith("|answer")
+    ]
+    return {answer["id"] for answer in answers if answer["right"]}, {answer["id"] for answer in answers}
 
 
 def paired_records(records: Sequence[Sequence[Record]], name: str, ids: Collection[str] | None = None) -> Record:
