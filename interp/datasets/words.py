@@ -73,9 +73,8 @@ def words_of(answer: str) -> str:
     text = _unmarked(_compatible(answer))
     text = regex.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)", lambda number: number[0].replace(",", ""), text)
     text = regex.sub(r"(?<![\w.])\.(?=\d)", "0.", text)
-    words = PUNCTUATION.sub(" ", text).split()
-    bare = ARTICLE.sub(" ", " ".join(words)).split() or words  # "The" alone keeps it
-    text = " ".join(regex.sub(f"([{SIGNS}{CURRENCY}])", r" \1 ", " ".join(bare)).split())
+    words = regex.sub(f"([{SIGNS}{CURRENCY}])", r" \1 ", PUNCTUATION.sub(" ", text)).split()
+    text = " ".join(ARTICLE.sub(" ", " ".join(words)).split() or words)  # "The" alone keeps it
     # a currency stands before its number: "-$5" and "5 $" are "$ -5" and "$ 5"
     text = regex.sub(rf"(?<!\S)- ((?:{CURRENCY} )+)(?=\d)", r"\1-", text)
     words = regex.sub(rf"(?<!\S)(-?\d\S*)((?: {CURRENCY})++)(?! -?\d)", r"\2 \1", text).split()
