@@ -88,7 +88,7 @@ STORED = Path(__file__).parent / "data" / "summary.json"
 
 def unlike(now: object, then: object, where: str = "") -> list[str]:
     """Where a summary lacks a key of a stored one, or has another number there: to 1 %, since two kinds of processor
-    round a trained model's numbers differently. Intervals have other ends than in 0.1, or none where questions are few."""
+    round a trained model's numbers differently. Intervals have other ends than in 0.1, or none."""
     if where.endswith((".low", ".high")):
         return []
     if isinstance(then, dict):
