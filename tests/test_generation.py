@@ -12,6 +12,7 @@ from interp.models.elicitation import (
     Continuation,
     Generator,
     Reply,
+    Start,
     free_replies,
     parsed_reply,
     slot_replies,
@@ -137,6 +138,16 @@ def test_a_nucleus_of_nothing_is_greedy(taught_setting, open_questions):
 
 
 # Replies
+
+
+def test_a_branch_begins_with_its_tokens_and_then_with_the_token_of_its_rank(tiny_setting, open_questions):
+    setting = tiny_setting("llama")
+    ids = setting.prompter.transcript(open_questions[0]).ids
+    greedy, second = setting.generator.branched([ids] * 2, [Start(), Start(rank=1)], most=4)
+    assert greedy.first[0] == greedy.forks[0][0][0] and second.first[0] == second.forks[0][1][0] != greedy.first[0]
+    (third,) = setting.generator.branched([ids], [Start((second.first[0],), rank=2)], most=4)
+    assert third.first == (second.first[0], third.forks[1][2][0])
+    assert second.forks[0] == greedy.forks[0] and second.forks[0][0][1] > second.forks[0][1][1]
 
 
 def test_an_answer_that_was_cut_off_or_is_empty_is_no_answer(tiny_setting, open_questions):
