@@ -47,14 +47,17 @@ ROUNDED = ("seconds", "floor", "numerical_floor", "check")
 """What no two runs have in common: times, and what their numbers were rounded by."""
 
 
-def close(one: object, other: object) -> bool:
+def close(one: object, other: object, within: float = 5e-6) -> bool:
     """The same tree of numbers to 5e-6 (which other questions are in a batch moves the last bits), whatever the seconds
-    were that they took, and the last bits that the numerical floor is made of."""
+    were that they took, and the last bits that the numerical floor is made of. Ends of intervals to 1e-4, since the
+    correction for the skewness of a handful of values enlarges what rounding moves."""
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(key in ROUNDED or close(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(
+            key in ROUNDED or close(one[key], other[key], 1e-4 if key in ("low", "high") else within) for key in one
+        )
     if isinstance(one, list):
-        return len(one) == len(other) and all(map(close, one, other))
-    return one == pytest.approx(other, abs=5e-6)
+        return len(one) == len(other) and all(close(a, b, within) for a, b in zip(one, other, strict=True))
+    return one == pytest.approx(other, abs=within)
 
 
 def keys(folder: Path) -> list[tuple]:
