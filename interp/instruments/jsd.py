@@ -246,16 +246,15 @@ def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: s
     ) -> Metric:
         return Metric(f"{key}.{name}", section, words, unit, of, always=not needs, needs=needs, **more)
 
+    def share(name: str, section: str, words: str, of: Callable[[Values], Value], place: Place = "listed") -> Metric:
+        return metric(name, section, words, "share", of, interval="wilson", place=place)
+
+    direction, likelier, shorter = (
+        _share(f"{prefix}{name}", operator.gt, 0.0) for name in ("direction", "likelihood_gap", "length_gap")
+    )
+    near_zero = _share(divergence_name, operator.le, NEAR_ZERO)
     return (
-        metric(
-            "near_zero_share",
-            SHARES,
-            f"questions, wrong answer {words}",
-            "share",
-            _share(divergence_name, operator.le, NEAR_ZERO),
-            interval="wilson",
-            place="headline",
-        ),
+        share("near_zero_share", SHARES, f"questions, wrong answer {words}", near_zero, "headline"),
         metric(
             "direction.mean",
             section,
@@ -264,31 +263,9 @@ def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: s
             f"{prefix}direction",
             floor=EXPECTED_FLOOR,
         ),
-        metric(
-            "direction.share_positive",
-            section,
-            "higher after the right answer",
-            "share",
-            _share(f"{prefix}direction", operator.gt, 0.0),
-            interval="wilson",
-            place="headline",
-        ),
-        metric(
-            "direction.share_likelier",
-            section,
-            "right answer likelier",
-            "share",
-            _share(f"{prefix}likelihood_gap", operator.gt, 0.0),
-            interval="wilson",
-        ),
-        metric(
-            "direction.share_shorter",
-            section,
-            "right answer shorter",
-            "share",
-            _share(f"{prefix}length_gap", operator.gt, 0.0),
-            interval="wilson",
-        ),
+        share("direction.share_positive", section, "higher after the right answer", direction, "headline"),
+        share("direction.share_likelier", section, "right answer likelier", likelier),
+        share("direction.share_shorter", section, "right answer shorter", shorter),
         metric(
             "likelihood_correlation",
             CORRELATIONS,
