@@ -196,7 +196,7 @@ two share no level. Wrong answers of different sources stand apart and are not p
 top-p samples; questions on which the model gives no wrong sample are left out, so that those remain of which it is
 unsure. Branched: the likeliest first tokens, each continued greedily, for every question. Same relation: the right
 answer to another question. The pairs are all pairs of sampled answers to one question, the other half of the
-paper's Figure 2; two pairs of one question are not independent, and its interval draws whole questions. The axis is
+paper's Figure 2; two pairs of one question are not independent, and its interval counts whole questions. The axis is
 logarithmic; what is below 10⁻⁵ stands in the first bin. The dashed line is the paper's 0.1, at and below which a
 question or a pair counts as answer-independent. The grey line and band are the noise floor, the same answer in
 other letter case or with a full stop (surface-form variants): divergences no larger than that are no reaction to

@@ -8,9 +8,9 @@ docs/intervals.md."""
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class Estimate:
         }
 
 
-def of_record(record: dict) -> Estimate:  # type: ignore[type-arg]
+def of_record(record: Mapping[str, Any]) -> Estimate:
     """The estimate that `Estimate.as_record` wrote."""
     kinds = {"relations": Ends, "null": Null}
     parts = {name: kind(**record[name]) for name, kind in kinds.items() if record.get(name)}
@@ -157,6 +157,12 @@ def _fields(values: Iterable[Value]) -> list[np.ndarray]:
     return [rows] if rows.ndim == 1 else list(rows.T)
 
 
+def _paired(before: Sequence[Value], after: Sequence[Value]) -> tuple[list[int], list[list[np.ndarray]]]:
+    """(The places at which both sides have a value, the fields of each side's values there, each [pairs])."""
+    kept = _kept(before, after)
+    return kept, [_fields(side[i] for i in kept) for side in (before, after)]
+
+
 def share_of_sum(part: np.ndarray, whole: np.ndarray, axis: int = -1) -> np.ndarray:
     """The sum of the parts over the sum of the wholes; NaN where the wholes sum to 0.
 
@@ -207,8 +213,7 @@ def difference(
         groups: each question's relation; empty where there are none.
         seed: the seed of a bootstrap.
     """
-    kept = _kept(before, after)
-    sides = [_fields(side[i] for i in kept) for side in (before, after)]
+    kept, sides = _paired(before, after)
     count = len(sides[0])  # numbers in a value
     kind = interval or BY_STATISTIC.get(statistic, "t")
     plain_share = kind == "wilson" and count == 1 and bool(np.isin(sides, (0, 1)).all())
@@ -245,10 +250,9 @@ def sign_flips(
     Returns:
         None without a question that has both values.
     """
-    kept = _kept(before, after)
+    kept, sides = _paired(before, after)
     if not kept:
         return None
-    sides = [_fields(side[i] for i in kept) for side in (before, after)]
     count = len(kept)
     if exact := count <= 12:
         exchanged = (np.arange(2**count)[:, None] >> np.arange(count)) % 2 == 1  # [exchanges, questions]
@@ -268,10 +272,10 @@ def mcnemar(before: Sequence[Value], after: Sequence[Value]) -> float | None:
     (McNemar 1947). before, after: zeros and ones, or None. Returns None without a question that has both."""
     from scipy.stats import binomtest
 
-    changes = [a - b for b, a in zip(before, after, strict=True) if a is not None and b is not None]  # type: ignore[operator]
-    up, down = changes.count(1), changes.count(-1)
-    if not changes:
+    kept, ((first,), (second,)) = _paired(before, after)
+    if not kept:
         return None
+    up, down = int((second > first).sum()), int((second < first).sum())
     return float(binomtest(up, up + down).pvalue) if up + down else 1.0
 
 
@@ -290,9 +294,10 @@ def effect_size(before: Sequence[Value], after: Sequence[Value]) -> float | None
     Returns:
         None with fewer than two pairs, and where all differences are equal.
     """
-    changes = [a - b for b, a in zip(before, after, strict=True) if a is not None and b is not None]  # type: ignore[operator]
-    spread = float(np.std(changes, ddof=1)) if len(changes) > 1 else 0.0
-    return float(np.mean(changes)) / spread if spread > 1e-12 else None
+    _, ((first,), (second,)) = _paired(before, after)
+    changes = second - first
+    spread = float(changes.std(ddof=1)) if len(changes) > 1 else 0.0
+    return float(changes.mean()) / spread if spread > 1e-12 else None
 
 
 def estimated_jointly(
@@ -336,9 +341,8 @@ def estimated_jointly(
     classes = columns[1].astype(int) if interval == "logit" else None
     if classes is not None and min(classes.sum(), count - classes.sum()) < FEWEST_OF_A_CLASS:
         return estimate
-    if (
-        classes is not None
-    ):  # a jackknife of pairs is too wide by the factor n / (n - 1) of each class (DeLong et al. 1988)
+    if classes is not None:
+        # a jackknife of pairs is too wide by the factor n / (n - 1) of each class (DeLong et al. 1988)
         sizes = np.bincount(classes)[classes]
         influence = influence * count / (count - 1) * (sizes - 1) / sizes
     ends = _Ends(value, interval, columns[0], count, pairs_of_shares, influence, classes)

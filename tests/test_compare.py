@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, BloomConfig
 
 from interp.errors import UserError
 from interp.instruments.registry import INSTRUMENTS as REGISTRY
-from interp.intervals import difference, effect_size
+from interp.intervals import difference, effect_size, holm
 from interp.models.checkpoints import Loading, loaded_checkpoint
 from interp.options import changed, composed
-from interp.pipelines.compare import Compare, compared, diagnosed_before
+from interp.pipelines.compare import PRIMARY, Compare, compared, diagnosed_before, headline_keys
 from interp.pipelines.diagnose import diagnosed
 from interp.pipelines.diagnosis import Diagnose
 from interp.run.runs import read_records, read_run
@@ -118,6 +118,19 @@ def test_calibration_stands_beside_it_with_its_question_only_control(summary):
     assert {"ece", "nce_abs", "brier", "auroc", "accuracy"} <= set(measures)
     for one in measures.values():
         assert set(one) == {"before", "after", "difference", "effect_size"}
+
+
+@pytest.mark.slow
+def test_the_primary_outcome_has_its_own_p_and_the_others_are_corrected(options, summary):
+    rows, headline = summary["comparison"], headline_keys()
+    tested = {key for key in headline & rows.keys() if rows[key]["p"] is not None}
+    assert summary["primary"] == PRIMARY and "p_holm" not in rows[PRIMARY] and len(tested) > 3
+    others = {key: rows[key]["p"] for key in tested - {PRIMARY}}
+    assert {key: rows[key]["p_holm"] for key in others} == holm(others)
+    assert all("p" not in rows[key] for key in rows.keys() - headline - set(summary["renamed"]))
+    both = summary["both_right"]
+    assert both.keys() <= headline and summary["both_right_unknown"] == 0
+    assert all(row["difference"]["n"] <= rows[key]["difference"]["n"] for key, row in both.items())
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from interp.datasets.choices import LETTERS, choice_index
 from interp.datasets.replies import answer_in
@@ -128,7 +128,7 @@ def _index_of(answer: object, choices: Sequence[str], labels: Sequence[str]) -> 
     Raises:
         ValueError: where the answer is one choice's index or letter and another's text.
     """
-    written = str(int(answer)) if _number(answer) and answer == int(answer) else answer  # type: ignore[call-overload]
+    written = _written(answer) if _number(answer) else answer
     if isinstance(written, str) and (label := written.strip().strip("()").casefold()) in labels:
         return labels.index(label)
     if not isinstance(written, str):
@@ -167,9 +167,14 @@ def _answers(record: Mapping[str, Any]) -> Sequence[str]:
     return list(dict.fromkeys(texts))
 
 
-def _number(value: object) -> bool:
+def _number(value: object) -> TypeGuard[int | float]:
     """Whether the value is a finite number, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _written(number: int | float) -> str:
+    """A number as a text; a whole one without a point."""
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def _response(response: object) -> str | None:
@@ -179,7 +184,7 @@ def _response(response: object) -> str | None:
     if response is None:
         return None
     if _number(response):
-        response = str(int(response)) if response == int(response) else str(response)  # type: ignore[call-overload]
+        response = _written(response)
     if not isinstance(response, str):
         raise ValueError('"response" must be a text')
     return answer_in(response) or ""
@@ -189,16 +194,16 @@ def _confidence(confidence: object) -> float | None:
     """A confidence in [0, 1]: a number in that range, or a percentage that is written as one."""
     if confidence is None or (isinstance(confidence, str) and confidence.strip().casefold() in MISSING):
         return None
-    value = compatible(confidence) if isinstance(confidence, str) else confidence
+    value: object = compatible(confidence) if isinstance(confidence, str) else confidence
     if isinstance(value, str) and (percentage := re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?)\s*%\s*", value)):
         value = float(percentage[1]) / 100
     elif isinstance(value, str) and re.fullmatch(r"\s*(\d{1,3}(\.\d+)?|\.\d+)\s*", value):
         value = float(value)
-    if not _number(value):
+    number = float(value) if _number(value) else None
+    if number is None:
         raise ValueError(f'"confidence" {confidence!r} must be a number from 0 to 1, or a percentage such as "85%"')
-    if not 0 <= value <= 1:  # type: ignore[operator]
-        shown = f"{float(value):g}"  # type: ignore[arg-type]
-        meant = f': write {float(value) / 100:g} or "{shown}%" if it is a percentage'  # type: ignore[arg-type]
-        meant = meant if 1 < value <= 100 and "%" not in str(confidence) else ""  # type: ignore[operator]
+    if not 0 <= number <= 1:
+        percentage_meant = 1 < number <= 100 and "%" not in str(confidence)
+        meant = f': write {number / 100:g} or "{number:g}%" if it is a percentage' if percentage_meant else ""
         raise ValueError(f'"confidence" {confidence!r} must be a number from 0 to 1{meant}')
-    return float(value)  # type: ignore[arg-type]
+    return number
