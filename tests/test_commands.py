@@ -109,7 +109,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, desk):
         (("--rule", "10"), "--rule 10: write levels, or a number of bins"),
         (("--data", "facts", "bad.jsonl"), "bad.jsonl, line 2: "),
         (("--ckpt", "no/such/checkpoint/here"), "--ckpt no/such/checkpoint/here: neither a directory"),
-        (("--methods", "given"), "--methods given: question "),
+        (("--methods", "given"), "--methods given: no question of facts has a response and a confidence"),
         (("--data", "facts", "facts"), "--data: names at least one, and none twice"),
         (("--trained-on", "no-such-data"), "--data no-such-data: neither a file"),
     ],
