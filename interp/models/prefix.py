@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from interp.errors import UserError
 from interp.models.head import NextToken, next_token
+from interp.models.residual import residual_changed, residual_kept
 from interp.models.tree import Standing, TokenTree, batch_sight, common_length, row_layout, rows_of_trees
 
 if TYPE_CHECKING:
@@ -166,6 +167,37 @@ class SharedPrefix:
         return NextToken(predictions[0].head, torch.stack([prediction.hidden for prediction in predictions]))
 
     @torch.no_grad()
+    def residuals(
+        self, lengths: int | Sequence[int], trees: Sequence[TokenTree], layers: Sequence[int]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The residual stream of trees, batch by batch.
+
+        Args:
+            lengths: How many tokens of the shared prefix each tree continues, or one number for all trees.
+            trees: The trees to read.
+            layers: How many layers the stream has passed: 0 for the embeddings, the model's depth for what enters its
+                last norm.
+
+        Yields:
+            The index of a tree, and the stream at its nodes, [layers, nodes, width], in the model's precision. Trees
+            come in the order of the batches, not in the order given.
+
+        Raises:
+            UserError: where the model's layers are not known, or it has no such layer.
+        """
+        lengths = [lengths] * len(trees) if isinstance(lengths, int) else lengths
+        for batch in self.batches([len(tree.tokens) for tree in trees]):
+            with residual_kept(self.model, layers) as kept:
+                ends = [[len(trees[i].tokens) - 1] for i in batch]  # some node must be read
+                forest = self._forward([lengths[i] for i in batch], [trees[i] for i in batch], ends)
+            # the columns of the cache that this pass has added, one for each place of its rows
+            cached = forest.columns.shape[1] - kept[layers[0]].shape[1]
+            for i, (row, nodes) in zip(batch, forest.places, strict=True):
+                places = torch.from_numpy(nodes - cached)
+                states = [kept[layer][row, places.to(kept[layer].device)].to(self.model.device) for layer in layers]
+                yield i, torch.stack(states)  # of each layer [nodes, width]
+
+    @torch.no_grad()
     def embedded(self, tokens: Sequence[int]) -> Tensor:
         """The input embeddings of tokens, [tokens, width], without gradient."""
         embedded: Tensor = self.model.get_input_embeddings()(torch.tensor(tokens, device=self.model.device))
@@ -247,7 +279,11 @@ class SharedPrefix:
         places = _places(rows, trees, orders, columns.shape[1])
         most_reads = max(sum(len(reads[i]) for i in row) for row in rows)
         columns = np.concatenate([columns, positions], axis=1)  # [rows, cached + width]: positions of all keys
-        with self._masks_of_layers(packed, orders, positions, columns):
+        cached = columns.shape[1] - positions.shape[1]
+        with (
+            self._masks_of_layers(packed, orders, positions, columns),
+            residual_changed(self.model, _changes(trees, places, cached)),
+        ):
             prediction = next_token(
                 self.model,
                 **self._fed(rows, trees, orders, embeds),
@@ -435,6 +471,32 @@ def _places(
         tree_columns = np.split(first + np.argsort(order), np.cumsum(sizes)[:-1])  # per tree: [nodes]
         places |= {i: (row_number, nodes) for i, nodes in zip(row, tree_columns, strict=True)}
     return [places[i] for i in range(len(trees))]
+
+
+def _changes(
+    trees: Sequence[TokenTree], places: Sequence[tuple[int, np.ndarray]], cached: int
+) -> dict[int, Callable[[Tensor], Tensor]]:
+    """What the trees' swaps and additions do to the residual stream [rows, places, width], by layer.
+
+    places: for each tree its row and the columns of its nodes, in a cache that had `cached` columns before them."""
+    swaps: dict[int, list[tuple[int, int, int]]] = {}  # by layer: (row, place, place of the source)
+    additions: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}  # by layer: (row, places, vector)
+    for tree, (row, columns) in zip(trees, places, strict=True):
+        for layer, node, source in tree.swaps:
+            swaps.setdefault(layer, []).append((row, columns[node] - cached, columns[source] - cached))
+        for layer, nodes, vector in tree.additions:
+            additions.setdefault(layer, []).append((row, columns[list(nodes)] - cached, vector))
+
+    def change(layer: int, stream: Tensor) -> Tensor:
+        changed = stream.clone()
+        if layer in swaps:
+            rows, to, source = torch.tensor(swaps[layer], device=stream.device).unbind(1)
+            changed[rows, to] = stream[rows, source]
+        for row, at, vector in additions.get(layer, ()):
+            changed[row, torch.from_numpy(at).to(stream.device)] += torch.from_numpy(vector).to(stream)
+        return changed
+
+    return {layer: partial(change, layer) for layer in swaps.keys() | additions.keys()}
 
 
 def _by_tree(

@@ -36,6 +36,12 @@ class TokenTree:
     """Pairs of groups of nodes (looking, looked at) between which attention is knocked out in every layer."""
     knockouts_in_layer: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
     """Further pairs, by the one layer in which they are knocked out."""
+    prefix_knockouts: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    """Pairs (nodes that look, positions in the prefix) between which attention is knocked out in every layer."""
+    swaps: list[tuple[int, int, int]] = field(default_factory=list)
+    """Triples (layer, node, source): what has passed so many layers at a node is replaced by what has at the source."""
+    additions: list[tuple[int, tuple[int, ...], np.ndarray]] = field(default_factory=list)
+    """Triples (layer, nodes, vector [width]): the vector is added to what has passed so many layers at the nodes."""
     _children: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def insert(self, tokens: Sequence[int], after: int = -1) -> tuple[int, ...]:
@@ -153,10 +159,20 @@ def batch_sight(
     for row_number, (row, order) in enumerate(zip(packed, orders, strict=True)):
         pad = width - len(order)
         seen[row_number, range(pad), range(cached, cached + pad)] = True
-        continued = np.concatenate([np.tile(columns, (len(tree.tokens), 1)) for tree, columns in row])
+        continued = np.concatenate([_continued(tree, columns) for tree, columns in row])
         seen[row_number, pad:, :cached] = continued[order]  # [nodes, cached]
         sight = row_sight([tree for tree, _ in row], layer)  # [nodes, nodes], in the order of the trees
         seen[row_number, pad:, cached + pad :] = sight[np.ix_(order, order)]
+    return seen
+
+
+def _continued(tree: TokenTree, columns: np.ndarray) -> np.ndarray:
+    """Which columns of the cache each node of a tree sees, [nodes, columns], bool; columns: those that it continues.
+
+    The k-th column that a tree continues holds the token at position k of its prefix."""
+    seen = np.tile(columns, (len(tree.tokens), 1))
+    for looking, positions in tree.prefix_knockouts:
+        seen[np.ix_(looking, np.flatnonzero(columns)[list(positions)])] = False
     return seen
 
 
