@@ -35,7 +35,7 @@ class LengthOptions:
     """What lengths are multiplied by."""
 
 
-def measure(setting, cases, options, repeated):
+def measure(setting, cases, options, kept):
     return [{"values": {"letters": options.scale * len(case.answer), "answers": len(case.wrong)}} for case in cases]
 
 

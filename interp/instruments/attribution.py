@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from interp.errors import UserError
-from interp.instruments.base import Instrument, Metric
+from interp.instruments.base import Instrument, Kept, Metric
 from interp.instruments.floor import READINGS, of_score
 from interp.instruments.gradients import FIRST_NODES, MOST_NODES, integrated_gradients, token_by_token
 from interp.instruments.masking import REPLACED, replacement_embeddings
@@ -313,10 +313,8 @@ class AttributionOptions:
             raise UserError(f"--n-attribution {self.n_attribution}: must be at least 1")
 
 
-def _measure(
-    setting: "Setting", cases: Sequence["Case"], options: AttributionOptions, repeated: Sequence[Record]
-) -> list[Record]:
-    floor = of_score(repeated, options.score)
+def _measure(setting: "Setting", cases: Sequence["Case"], options: AttributionOptions, kept: Kept) -> list[Record]:
+    floor = of_score(kept.repeated, options.score)
     return [_of_case(setting, case, options, floor) for case in cases]
 
 

@@ -5,7 +5,8 @@ package's own instruments and for those that another package registers under the
 knows no single instrument."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -157,14 +158,44 @@ class NoOptions:
     """The options of an instrument that has none of its own."""
 
 
-Measure = Callable[["Setting", Sequence["Case"], Any, Sequence[Record]], list[Record]]
-"""(setting, cases, the instrument's own options, the records of its repeated reading) -> one record for each case, its
-plain numbers under "values"."""
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a run has put on record before an instrument measures."""
+
+    folder: Path
+    """The run's directory; what is too large for records is kept in files there."""
+    number: int = 0
+    """The number of the set of worked examples."""
+    repeated: Sequence[Record] = ()
+    """The records of the instrument's repeated reading."""
+    readings: Mapping[str, Sequence[Record]] = field(default_factory=dict)
+    """The records of the readings that it needs, by their names, of this set of worked examples."""
+    prepared: Any = None
+    """What the instrument's `prepare` has returned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What is read of every case before an instrument measures; several instruments may need the same."""
+
+    name: str
+    """The measure of its records."""
+    label: str
+    """What it is called where progress is shown."""
+    measure: "Callable[[Setting, Sequence[Case], Kept], list[Record]]"
+    """Gives one record for each case."""
+    chunk: int = 8
+    """How many questions are read at a time."""
+
+
+Measure = Callable[["Setting", Sequence["Case"], Any, Kept], list[Record]]
+"""(setting, cases, the instrument's own options, what is on record) -> one record for each case, its plain numbers
+under "values"."""
 
 
 def without_options(measured: "Callable[[Setting, Sequence[Case]], list[Record]]") -> Measure:
     """The measure of an instrument that has no options of its own and does not look at its repeated readings."""
-    return lambda setting, cases, options, repeated: measured(setting, cases)
+    return lambda setting, cases, options, kept: measured(setting, cases)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +212,17 @@ class Instrument:
     """Takes the measurements."""
     chunk: int = 8
     """How many questions it takes at a time: at most so many are measured again after a run that died."""
+    on_request: bool = False
+    """It runs only where it is named: by its own command, by --also, or from Python."""
     needs_wrong_answers: bool = False
     """The model is first asked for wrong answers to each question."""
+    of_all_answers: bool = False
+    """It measures every question that the model was asked with the model's own answer, right or wrong."""
+    needs: tuple[Reading, ...] = ()
+    """What is read of its cases first."""
+    prepare: "Callable[[Setting, Sequence[Case], Any, Kept], Any] | None" = None
+    """(setting, all cases, options, what is on record) -> what `measure` then finds as `Kept.prepared`: for numbers of
+    one question that depend on all of them. It is computed anew where a run is continued, so it must not be random."""
     options: type = NoOptions
     """A frozen dataclass; its fields are options of every command that runs the instrument."""
     most: Callable[[Any], int | None] = lambda options: None

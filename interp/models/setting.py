@@ -23,12 +23,12 @@ from interp.records import Question, Source
 
 @dataclass(frozen=True)
 class Case:
-    """A question that the model answers right, with the answers whose confidence it is asked for."""
+    """A question with the answers whose confidence the model is asked for."""
 
     question: Question
     """The question that is asked."""
     answer: str
-    """The right answer: the model's own greedy one, or the user's response."""
+    """The model's own greedy answer, or the user's response; right unless `right` says otherwise."""
     wrong: tuple[str, ...] = ()
     """Wrong answers sampled from the model, in the order of sampling; for multiple choice, the other letters."""
     branched: tuple[str, ...] = ()
@@ -37,6 +37,8 @@ class Case:
     """Distinct answers of the model, right or wrong, between all pairs of which the divergence is measured."""
     sources: tuple[Source, ...] = ()
     """The source of each candidate, in their order."""
+    right: bool = True
+    """Whether it is right; instruments of all answers have cases in which it is not."""
 
 
 @dataclass(frozen=True, eq=False)

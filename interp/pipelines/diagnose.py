@@ -6,15 +6,17 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixed, shuffled
 from interp.errors import UserError
+from interp.instruments.base import Instrument, Kept
 from interp.instruments.registry import INSTRUMENTS, repeated_by
 from interp.options import changed, dry_run_of, identity_of, loading_of, refuse_sets_of_nothing
 from interp.pipelines.diagnosis import Diagnose
-from interp.pipelines.elicit import Wanted, WrongAnswers, read_again, selected_cases
+from interp.pipelines.elicit import Wanted, WrongAnswers, answered_cases, read_again, selected_cases
 from interp.pipelines.summary import summary_of
 from interp.records import Question
 from interp.run.dryrun import DryRun
@@ -81,8 +83,10 @@ def diagnosed(
         for repeated in repeated_by(names):
             read_again(run, (repeated.name, 0), repeated, settings[0], cases, repeated.label)
         for name in names:
+            of_all = INSTRUMENTS[name].of_all_answers
+            measured = answered_cases(run, questions) if of_all else cases
             for number, setting in enumerate(settings):
-                _measure(run, name, number, setting, cases, options)
+                _measure(run, name, number, setting, measured, options)
         if run.dry is None:
             run.write_summary(summary_of(run, names, _model(settings[0]), options))
     return folder
@@ -247,17 +251,40 @@ def _measure(run: Run, name: str, number: int, setting: "Setting", cases: Sequen
     instrument, sets = INSTRUMENTS[name], options.prompt.shot_sets
     group_options = getattr(options.of_instruments, name)
     most, whole = instrument.most(group_options), run.foreseen(len(cases))
-    repeated = list(run.records(instrument.repeated.name)) if instrument.repeated else []
+    whole = whole if most is None else min(whole, most)
+    cases = cases[:most]
+    kept = _kept(run, instrument, number, setting, cases, whole)
+
+    @cache
+    def prepared() -> Kept:  # not before something is left to measure
+        prepare = instrument.prepare
+        return replace(kept, prepared=prepare(setting, cases, group_options, kept)) if prepare else kept
+
     recorded(
         run,
         (name, number),
-        {case.question.id: case for case in cases[:most]},
+        {case.question.id: case for case in cases},
         instrument.chunk,
-        lambda chunk: instrument.measure(setting, chunk, group_options, repeated),
+        lambda chunk: instrument.measure(setting, chunk, group_options, prepared()),
         setting,
         label=name if sets == 1 else f"{name}, examples {number + 1} of {sets}",
-        whole=whole if most is None else min(whole, most),
+        whole=whole,
     )
+
+
+def _kept(
+    run: Run, instrument: Instrument, number: int, setting: "Setting", cases: Sequence["Case"], whole: int | float
+) -> Kept:
+    """What is on record before an instrument measures these cases; reads what it needs. whole: as in `recorded`."""
+    repeated = list(run.records(instrument.repeated.name)) if instrument.repeated else []
+    kept = Kept(folder=run.folder, number=number, repeated=repeated)
+    by_id = {case.question.id: case for case in cases}
+    for reading in instrument.needs:
+        read = partial(reading.measure, setting, kept=kept)
+        recorded(run, (reading.name, number), by_id, reading.chunk, read, setting, label=reading.label, whole=whole)
+        of_set = [record for record in run.records(reading.name) if record["set"] == number and record["id"] in by_id]
+        kept = replace(kept, readings={**kept.readings, reading.name: of_set})
+    return kept
 
 
 def _model(setting: "Setting") -> Record:

@@ -161,6 +161,19 @@ def selected_cases(
     return [_case(question, answer, candidates.get(question.id), most) for question, answer in right]
 
 
+def answered_cases(run: Run, questions: Sequence[Question]) -> list["Case"]:
+    """Every question on record that has an answer, right or wrong, in the order of the questions."""
+    from interp.models.setting import Case
+
+    by_id = {question.id: question for question in questions}
+    answers = {record["id"]: typed(AnswerRecord, record) for record in run.records("answer")}
+    return [
+        Case(by_id[identity], answers[identity].answer or "", right=answers[identity].right)
+        for identity in by_id
+        if identity in answers and answers[identity].answer
+    ]
+
+
 def _candidates(run: Run, setting: "Setting", questions: Sequence[Question], wanted: Wanted) -> dict[str, SampleRecord]:
     """The record of each question's candidate answers, by its id; empty where the model is to give none.
 
