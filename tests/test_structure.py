@@ -1,4 +1,6 @@
-"""How modules depend on each other: downwards only, without a circle, imports inside functions included."""
+"""How modules depend on each other: downwards only, without a circle.
+
+Imports inside functions and imports for type checkers count as well."""
 
 import ast
 import importlib.util
@@ -14,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("interp", "figures", "training")
 BOTTOM = (
     *("errors", "plain", "version", "registry", "records", "measures"),
-    *("formats", "intervals", "calibration", "divergence"),
+    *("formats", "intervals", "calibration", "divergence", "probes"),
 )
 DRAWINGS = (
     *("style", "captions", "grid", "forest", "dryrun"),
@@ -46,13 +48,15 @@ def modules() -> dict[str, Path]:
 
 
 class Imports(ast.NodeVisitor):
-    """Collects what a module imports when it runs: at its top, in functions, and by name through importlib."""
+    """Collects what a module imports: at its top, in functions, by name through importlib, and for type checkers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, types: bool = True) -> None:
+        """types: whether what is imported for type checkers alone counts."""
         self.names: set[str] = set()
+        self._types = types
 
     def visit_If(self, node: ast.If) -> None:
-        if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+        if self._types or not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
             self.generic_visit(node)
 
     def visit_Import(self, node: ast.Import) -> None:
@@ -70,11 +74,11 @@ class Imports(ast.NodeVisitor):
 
 
 @cache
-def graph() -> dict[str, set[str]]:
-    """For each module the modules of ours that it imports."""
+def graph(*, types: bool = True) -> dict[str, set[str]]:
+    """For each module the modules of ours that it imports. types: also for type checkers alone."""
     found = {}
     for name, path in modules().items():
-        imports = Imports()
+        imports = Imports(types=types)
         imports.visit(ast.parse(path.read_text(encoding="utf-8")))
         found[name] = (imports.names & modules().keys()) - {name}
     return found
@@ -106,7 +110,7 @@ def test_imports_run_downwards_only():
 def test_below_the_commands_only_instruments_draw_and_only_when_they_are_asked_to():
     drawing = {
         name
-        for name, names in graph().items()
+        for name, names in graph(types=False).items()
         if layer(name) < layer("figures.report")
         and not name.startswith("figures.")
         and any(imported.startswith("figures") for imported in names)
@@ -128,7 +132,9 @@ def test_an_entry_point_defines_nothing_so_that_it_may_run_beside_what_it_starts
     assert [type(node) for node in body] == [ast.Expr, ast.ImportFrom, ast.If], "a docstring, one import, the call"
 
 
-def test_an_import_inside_a_function_or_by_name_is_seen():
+def test_an_import_inside_a_function_by_name_or_for_types_alone_is_seen():
     assert "figures.report" in graph()["interp.cli.command"]
     assert "figures.jsd" in graph()["interp.instruments.jsd"]
     assert "interp.cli.advice" not in graph()["interp.api"]
+    assert "interp.models.setting" in graph()["interp.instruments.base"]
+    assert "interp.models.setting" not in graph(types=False)["interp.instruments.base"]
