@@ -26,6 +26,7 @@ from interp.pipelines.diagnose import diagnosed
 from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.evaluate import evaluated
 from interp.pipelines.evaluation import Evaluate
+from interp.records import Question
 from interp.run import dryrun
 from interp.run.dryrun import Chunk, DryRun, Part, peak_memory
 from interp.run.processes import Processes
@@ -39,6 +40,8 @@ from training.conftuner import ConfTuner
 from training.triplets import Triplets, answers_beside, built
 
 FOUR = ("jsd", "rollout", "masking", "attribution")
+SETTING = SimpleNamespace(prefix=SimpleNamespace(batch_tokens=64))
+"""A setting whose batches are never halved, since memory does not run out."""
 
 
 class Clock:
@@ -83,7 +86,7 @@ def test_what_each_question_takes_and_what_happens_once_are_told_apart(
     clock.now += start
     with Run(tmp_path_factory.mktemp("run"), {}, dry=dry) as run:
         step = measured_in(clock, first, lambda item: each, asked)
-        recorded(run, ("jsd", 0), letters(count), at_once, step, None, whole=count)
+        recorded(run, ("jsd", 0), letters(count), at_once, step, SETTING, whole=count)
     part = dry.parts["jsd"]
     assert dry.start == pytest.approx(start) and part.measured == len(asked)
     if len(part.chunks) > 1:
@@ -104,11 +107,11 @@ def test_questions_of_unlike_length_are_extrapolated_by_their_tokens(tmp_path):
     prompter = SimpleNamespace(
         shared_prefix=(0,) * 5, transcript=lambda q: SimpleNamespace(ids=(0,) * (5 + tokens[q.id]))
     )
-    dry.know_lengths(prompter, [SimpleNamespace(id=identity) for identity in items])
+    dry.know_lengths(prompter, [Question(identity, "?", ("x",)) for identity in items])
     by_text = {text: tokens[identity] for identity, text in items.items()}
     with Run(tmp_path, {}, dry=dry) as run:
         step = measured_in(clock, 3.0, lambda item: 0.1 * by_text[item], asked)
-        recorded(run, ("jsd", 0), items, 4, step, None, whole=40)
+        recorded(run, ("jsd", 0), items, 4, step, SETTING, whole=40)
     assert len(asked) == 12 and dry.parts["jsd"].seconds == pytest.approx(3 + 0.1 * sum(tokens.values()))
 
 
@@ -166,10 +169,10 @@ def test_a_dry_run_measures_first_chunks_which_the_run_takes_up_in_the_same_orde
     clock, asked, items = Clock(), [], letters(30)
     step = measured_in(clock, 1.0, lambda item: 0.5, asked)
     with Run(tmp_path / "run", {}, dry=DryRun(clock)) as run:
-        recorded(run, ("jsd", 0), items, 4, step, None, whole=30)
+        recorded(run, ("jsd", 0), items, 4, step, SETTING, whole=30)
     assert asked == [*items.values()][:8] and [key[2] for key in keys(tmp_path / "run")] == [*items][:8]
     with Run(tmp_path / "run", {}) as run:
-        recorded(run, ("jsd", 0), items, 4, step, None, whole=30)
+        recorded(run, ("jsd", 0), items, 4, step, SETTING, whole=30)
     assert asked == [*items.values()], "each is measured once"
     assert [key[2] for key in keys(tmp_path / "run")] == [*items]
 
@@ -178,10 +181,10 @@ def test_what_is_asked_for_again_is_neither_measured_nor_counted_twice(tmp_path)
     clock, asked, items, dry = Clock(), [], letters(6), DryRun(Clock())
     step = measured_in(clock, 1.0, lambda item: 0.5, asked)
     with Run(tmp_path, {}) as run:
-        recorded(run, ("sample", 0), {"q0": items["q0"]}, 4, step, None)
+        recorded(run, ("sample", 0), {"q0": items["q0"]}, 4, step, SETTING)
     with Run(tmp_path, {}, dry=dry) as run:
-        recorded(run, ("sample", 0), {name: items[name] for name in ("q0", "q1", "q2")}, 4, step, None)
-        recorded(run, ("sample", 0), {name: items[name] for name in ("q0", "q1", "q2", "q3")}, 4, step, None)
+        recorded(run, ("sample", 0), {name: items[name] for name in ("q0", "q1", "q2")}, 4, step, SETTING)
+        recorded(run, ("sample", 0), {name: items[name] for name in ("q0", "q1", "q2", "q3")}, 4, step, SETTING)
     part = dry.parts["sample"]
     assert (part.kept, part.measured, part.whole) == (1, 3, 4) and len(asked) == 4
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import close, keys
@@ -265,9 +266,9 @@ def test_records_that_do_not_arrive_are_said_and_nothing_is_removed(tmp_path):
         def wait(self) -> None:
             pass
 
-    deaf = Run(tmp_path, IDENTITY, Deaf(2, 0))
+    deaf, setting = Run(tmp_path, IDENTITY, Deaf(2, 0)), SimpleNamespace(prefix=SimpleNamespace(batch_tokens=64))
     with pytest.raises(UserError, match="1 records of other processes do not arrive"), deaf as run:
-        recorded(run, ("jsd", 0), {"a": "a", "b": "b"}, 8, lambda items: [{"x": one} for one in items], None)
+        recorded(run, ("jsd", 0), {"a": "a", "b": "b"}, 8, lambda items: [{"x": item} for item in items], setting)
     assert [key[2] for key in keys(tmp_path)] == ["a"]
     with Run(tmp_path, IDENTITY, Deaf(2, 0)) as run:
         run.gather("jsd", 0, ["a", "b"])

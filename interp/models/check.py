@@ -10,19 +10,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from interp.errors import UserError, ran_out_of_memory
+from interp.models.checkpoints import Checkpoint
 from interp.models.head import NextToken, following, hidden_kept, refuse_unlike_head
+from interp.models.prefix import SharedPrefix
+from interp.models.prompts import Prompter
+from interp.models.readout import ConfidenceReader
 from interp.models.tree import TokenTree, common_length
 from interp.plain import reason
 from interp.records import Question, Transcript
-
-if TYPE_CHECKING:
-    from interp.models.setting import Setting
 
 REACH = 512
 """About how many tokens the texts have, where the model's context is long enough."""
@@ -37,6 +38,27 @@ LEAST = {torch.float32: 1e-4, torch.float64: 1e-4}
 happen to be alike show no noise."""
 LEAST_HALF = 0.05
 """The same in half precision."""
+
+
+@runtime_checkable
+class CheckedSetting(Protocol):
+    """The parts of a setting that the check compares: the model, and what reads it with a shared prefix."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model under study."""
+
+    @property
+    def prompter(self) -> Prompter:
+        """Renders the model's prompts."""
+
+    @property
+    def prefix(self) -> SharedPrefix:
+        """The model after it has read the shared prefix of all prompts."""
+
+    @property
+    def reader(self) -> ConfidenceReader:
+        """Reads the model's confidence."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +93,7 @@ class EngineCheck:
         return text
 
 
-def engine_checked(setting: "Setting", *, long: bool = False) -> EngineCheck:
+def engine_checked(setting: CheckedSetting, *, long: bool = False) -> EngineCheck:
     """The check of the setting's checkpoint: the engine is the same for all formats and questions.
 
     Args:
@@ -113,7 +135,7 @@ def readable(model: torch.nn.Module) -> Iterator[None]:
         raise UserError(f"{type(model).__name__} cannot be read with a shared prefix: {reason(error)}") from error
 
 
-def _within_memory(setting: "Setting", window: int, reach: int) -> EngineCheck:
+def _within_memory(setting: CheckedSetting, window: int, reach: int) -> EngineCheck:
     """The comparison on texts of `reach` tokens, or on shorter ones where memory runs out."""
     try:
         return _compared(setting, window, reach)
@@ -123,7 +145,7 @@ def _within_memory(setting: "Setting", window: int, reach: int) -> EngineCheck:
     return _within_memory(setting, window, reach // 2)
 
 
-def _compared(setting: "Setting", window: int, reach: int) -> EngineCheck:
+def _compared(setting: CheckedSetting, window: int, reach: int) -> EngineCheck:
     """The comparison on texts of about `reach` tokens; window: the widest one, 0 for none."""
     model = setting.checkpoint.model
     first, second = _texts(setting, reach)
@@ -141,7 +163,7 @@ def _compared(setting: "Setting", window: int, reach: int) -> EngineCheck:
     return EngineCheck(max(len(text.ids) for text in (first, second)), window or None, difference, noise, allowed)
 
 
-def _texts(setting: "Setting", tokens: int) -> tuple[Transcript, Transcript]:
+def _texts(setting: CheckedSetting, tokens: int) -> tuple[Transcript, Transcript]:
     """The same question with two answers, about so many tokens long or a little less than the model's context."""
     prompter = setting.prompter
     # the levels' tokens still come after the texts
@@ -170,14 +192,14 @@ class _Level:
     """The token of each level after these, [levels]."""
 
 
-def _levels(setting: "Setting", text: Transcript) -> _Level:
+def _levels(setting: CheckedSetting, text: Transcript) -> _Level:
     suffixes = setting.prompter.level_suffixes(text)
     shared = min(common_length(suffixes), min(map(len, suffixes)) - 1)  # leaves each level a token
     device = setting.checkpoint.model.device
     return _Level(suffixes[0], shared, torch.tensor([suffix[shared] for suffix in suffixes], device=device))
 
 
-def _probabilities(setting: "Setting", levels: _Level, after: NextToken, parting: int, last: int) -> Tensor:
+def _probabilities(setting: CheckedSetting, levels: _Level, after: NextToken, parting: int, last: int) -> Tensor:
     """The probability of each level's parting token among these tokens, and of the end after the lowest level.
 
     parting, last: the places, among the nodes read, after which the parting tokens and the end come. [levels + 1]."""
@@ -186,7 +208,7 @@ def _probabilities(setting: "Setting", levels: _Level, after: NextToken, parting
     return torch.cat([steps, after.logprobs_of_any(reads[-1:], setting.reader.stops).exp()])
 
 
-def _by_engine(setting: "Setting", first: Transcript, second: Transcript) -> Tensor:
+def _by_engine(setting: CheckedSetting, first: Transcript, second: Transcript) -> Tensor:
     """Both texts as branches of one tree, then the first one with attention to its answer knocked out.
 
     Gives [3, levels + 1], as `_probabilities`. The trees below the tokens that both texts begin with:
@@ -215,7 +237,7 @@ def _by_engine(setting: "Setting", first: Transcript, second: Transcript) -> Ten
 
 
 def _by_model(
-    setting: "Setting", texts: Sequence[Transcript], hidden: Sequence[int] = (), *, halves: bool = False
+    setting: CheckedSetting, texts: Sequence[Transcript], hidden: Sequence[int] = (), *, halves: bool = False
 ) -> Tensor:
     """`_probabilities` by the model's own forward pass over whole texts, padded on the right, [texts, levels + 1].
 

@@ -9,17 +9,15 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from interp.models.prompts import Prompter
-    from interp.records import Question
-    from interp.run.runs import Run
+from interp.records import Question, Transcript
+from interp.run.shards import Key
 
 Clock = Callable[[], int | float]
 LONG, LONG_ENOUGH = 10.0, 1.0
@@ -30,6 +28,31 @@ MEASURED_LENGTHS = 500
 """The most prompts that are rendered to learn how long the questions are."""
 ENOUGH_RIGHT, ENOUGH_ASKED = 32, 256
 """Right answers from which the share of right ones is extrapolated; questions after which fewer must suffice."""
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """The run that is measured, as far as its time and size depend on it."""
+
+    @property
+    def done(self) -> Set[Key]:
+        """The keys of the records on disk."""
+
+    @property
+    def written(self) -> int:
+        """Bytes of records that this process has appended."""
+
+
+@runtime_checkable
+class Rendering(Protocol):
+    """The prompter of the questions, as far as their lengths depend on it."""
+
+    @property
+    def shared_prefix(self) -> Sequence[int]:
+        """The token ids with which all prompts begin."""
+
+    def transcript(self, question: Question, /) -> Transcript:
+        """The prompt of a question."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +171,7 @@ class DryRun:
         self._sizes: dict[str, int] = {}
         self._within = ""
 
-    def know_lengths(self, prompter: "Prompter", questions: "Sequence[Question]") -> None:
+    def know_lengths(self, prompter: Rendering, questions: Sequence[Question]) -> None:
         """Measures the prompts of these questions: time is extrapolated by tokens, not by questions."""
         shared = len(prompter.shared_prefix)
         lengths = {q.id: len(prompter.transcript(q).ids) - shared for q in questions[:MEASURED_LENGTHS]}
@@ -202,12 +225,12 @@ class DryRun:
         part.whole = min(there, max(asked, at_once * math.ceil(self.cases * asked / right / at_once)))
         return right >= wanted or (bool(part.chunks) and (right >= enough or asked >= part.kept + ENOUGH_ASKED))
 
-    def enough(self, run: "Run", wanted: int) -> int:
+    def enough(self, run: Recording, wanted: int) -> int:
         """How many of a run's first right questions must be known: more than any measure has on record already."""
         recorded = Counter(measure for measure, *_ in run.done if measure != "answer")
         return min(wanted, ENOUGH_RIGHT + max(recorded.values(), default=0))
 
-    def timer(self, run: "Run") -> "Callable[[Sequence[str]], Chunk]":
+    def timer(self, run: Recording) -> Callable[[Sequence[str]], Chunk]:
         """Starts the measurement of a chunk.
 
         Returns:

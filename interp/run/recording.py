@@ -5,15 +5,13 @@ The module does not know what is measured; an instrument passes in the function 
 import gc
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from interp.errors import UserError, ran_out_of_memory
 from interp.run.runs import Record, Run
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-    from interp.models.setting import Setting
 
 Item = TypeVar("Item")
 Measured = Callable[[Sequence[Item]], Iterable[Record]]
@@ -22,13 +20,30 @@ LEAST_BATCH = 64
 """The fewest tokens of a batch: below this a single prompt fills it, and halving it further would change nothing."""
 
 
+@runtime_checkable
+class Batched(Protocol):
+    """What reads in batches."""
+
+    batch_tokens: int
+    """The most tokens in a batch."""
+
+
+@runtime_checkable
+class BatchedSetting(Protocol):
+    """The setting in which the items are measured, as far as its memory depends on it."""
+
+    @property
+    def prefix(self) -> Batched:
+        """What reads the items' prompts."""
+
+
 def recorded(
     run: Run,
     key: tuple[str, int],
     items: Mapping[str, Item],
     at_once: int,
     measured: Measured[Item],
-    setting: "Setting",
+    setting: BatchedSetting,
     *,
     bar: "tqdm | None" = None,
     label: str = "",
@@ -80,7 +95,7 @@ def recorded(
 def named(key: tuple[str, int]) -> str:
     """The name of a measure and set in a dry run's table."""
     measure = key[0].replace("|", ", ")
-    return f"{measure}, examples {key[1] + 1}" if key[1] else measure
+    return f"{measure}, set {key[1] + 1}" if key[1] else measure
 
 
 def _within_memory(measured: Measured[Item], items: Sequence[Item]) -> list[Record] | None:
@@ -93,7 +108,7 @@ def _within_memory(measured: Measured[Item], items: Sequence[Item]) -> list[Reco
     return None
 
 
-def _smaller_batches(setting: "Setting", chunk: Sequence[str]) -> None:
+def _smaller_batches(setting: BatchedSetting, chunk: Sequence[str]) -> None:
     """Halves the setting's batches.
 
     Raises:

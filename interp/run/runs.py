@@ -15,18 +15,16 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
 from interp.errors import UserError
 from interp.plain import plain_json
+from interp.run.dryrun import DryRun
 from interp.run.processes import Processes
 from interp.run.shards import Key, Shards, key_of, left_shards, shard_of, whole_bytes, whole_lines
 from interp.version import VERSION
-
-if TYPE_CHECKING:
-    from interp.run.dryrun import DryRun
 
 Record = dict[str, Any]
 """One line of records.jsonl, in plain JSON. Everything that is computed from records needs no model."""
@@ -65,7 +63,7 @@ class Run:
         folder: Path,
         identity: Record,
         processes: Processes | None = None,
-        dry: "DryRun | None" = None,
+        dry: DryRun | None = None,
         *,
         kind: RunKind = "diagnose",
     ) -> None:
