@@ -3,7 +3,7 @@
 All numbers are in the summary of `interp.compare`; this module knows no single instrument."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from figures import forest, tokens
 from figures.captions import LETTERS_SAID, Page, RunData, Subject, in_words, written_caption
@@ -37,9 +37,40 @@ def instruments_grid(summary: Record) -> Grid:
     return _grid(compared_numbers(summary), summary.get("primary"), across=_unseen(summary))
 
 
-def both_right_grid(summary: Record) -> Grid:
-    """The headline numbers on the questions that both checkpoints answer right."""
-    return _grid(summary["both_right"], summary.get("primary"), across=_unseen(summary))
+@dataclass(frozen=True)
+class Part:
+    """A part of the measured questions."""
+
+    name: str
+    """Its key in summary.json."""
+    title: str
+    """Which questions they are, and how many."""
+    grid: Grid | None
+    """The headline numbers on them; None where there are none."""
+
+
+PARTS = {
+    "both_right": "both checkpoints answer right",
+    "only_first": "only the checkpoint before training answers right",
+    "only_second": "only the checkpoint after training answers right",
+}
+"""The parts of the measured questions by their keys in summary.json, in words."""
+
+
+def parts(summary: Record) -> Iterator[Part]:
+    """The parts of the measured questions by what the other checkpoint answers; nothing where that was not asked."""
+    for name, words in PARTS.items():
+        unknown = summary.get(f"{name}_unknown")
+        if unknown is None:
+            continue
+        count = summary.get(f"{name}_questions")  # version 0.1 and runs of its time do not count them
+        beyond = f" ({unknown} more were not asked: --n-calibration)" if unknown else ""
+        if count == 0:
+            yield Part(name, f"Of these, none is a question that {words}{beyond}.", None)
+            continue
+        number = "the questions" if count is None else "the one question" if count == 1 else f"the {count} questions"
+        grid = _grid(summary[name], summary.get("primary"), across=_unseen(summary))
+        yield Part(name, f"Of these, {number} that {words}{beyond}:", grid)
 
 
 def _unseen(summary: Record) -> bool:
@@ -77,13 +108,22 @@ def _cells(numbers: Record) -> tuple[Estimate, ...]:
 
 
 def sentence(summary: Record) -> str:
-    """Whose numbers they are."""
+    """Whose numbers they are, and whose questions."""
     models, data = summary["models"], summary["data"]
     note = f" ({models['before']['note']})" if models["before"]["note"] else ""
     chosen = f" {LETTERS_SAID}" if data.get("wrong_answers") == "choice" else ""
+    side = summary.get("answered_by", "before")
+    if side is None:
+        when, whose = "", "Every question is one that both runs have measured, each with the answers on its record."
+    else:
+        when = f" {side} training"
+        whose = (
+            f"Every measured question is one that the checkpoint {side} training answers right; both checkpoints are "
+            "given its answers."
+        )
     return (
         f"Before: {models['before']['name']}{note}. After: {models['after']['name']}. Data: {data['name']}, "
-        f"{data['asked']} asked, {data['right']} answered right before training. Format: {summary['format']}.{chosen}"
+        f"{data['asked']} asked, {data['right']} answered right{when}. {whose} Format: {summary['format']}.{chosen}"
     )
 
 

@@ -10,7 +10,7 @@ from figures import calibration, compare, forest, tokens
 from figures.captions import Page, RunData, caption, subject_of
 from figures.dryrun import printed_dry_run
 from figures.style import SIDE_TITLES, paper, saved
-from figures.table import estimates_of, printed, printed_grid, table_of
+from figures.table import console, estimates_of, literal, printed, printed_grid, table_of
 from figures.training import reported_ablation, reported_curve
 from interp.errors import UserError
 from interp.instruments.base import Instrument
@@ -135,12 +135,12 @@ def _reported_comparison(folder: Path, summary: Record, questions: Sequence[str]
     if "calibration" in summary:
         printed_grid(compare.calibration_grid(summary), "Calibration, each with its own answers:")
         compare.calibration_grid(summary).written(folder, "calibration")
-    if "both_right" in summary:
-        # the questions are those that the first checkpoint answers right, which favours it
-        unknown = summary["both_right_unknown"]
-        beyond = f" ({unknown} more were not asked: --n-calibration)" if unknown else ""
-        printed_grid(compare.both_right_grid(summary), f"Of these, the questions that both answer right{beyond}:")
-        compare.both_right_grid(summary).written(folder, "both_right")
+    for part in compare.parts(summary):  # the questions are those that one checkpoint answers right, which favours it
+        if part.grid:
+            printed_grid(part.grid, part.title)
+            part.grid.written(folder, part.name)
+        else:
+            console().print(literal(part.title))
     print("Effect size: of means, the mean difference over its standard deviation (Cohen's d_z).")
     print("p: exact McNemar for shares, exchanged sides for others; Holm's correction, but for the primary number.")
     before, after = (list(read_records(folder / side)) for side in SIDE_TITLES)

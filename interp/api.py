@@ -476,8 +476,11 @@ class Result:
     def compare(self, after: "Result", primary: str = PRIMARY) -> "Comparison":
         """This run and another: each number before and after, and the paired difference on the questions of both.
 
-        Where `after` was measured with `cases=` this one, both models were given the same right and wrong answers.
-        Otherwise each run has the answers of its own model, and only the questions are paired.
+        Whose questions they are was decided when the runs were made. Where `after` was measured with `cases=` this one,
+        they are questions that this run's model answers right, which favours it, and both models were given its right
+        and wrong answers. Where this run was measured with `cases=after`, they are those that the other model answers
+        right, as with `interp.compare --answered-by after`. Otherwise each run keeps the answers that it was measured
+        with, by default its own model's, and only the questions are paired: those of both runs.
 
         Args:
             after: the other run.
@@ -505,7 +508,7 @@ class Result:
         corrected(numbers, primary)
         models = {"before": self.summary["model"], "after": after.summary["model"]}
         summary = {"models": models, "data": after.summary["data"], "format": self.summary["format"]}
-        return Comparison(summary | {"comparison": numbers, "primary": primary}, records)
+        return Comparison(summary | {"answered_by": None, "comparison": numbers, "primary": primary}, records)
 
     def _written(self, folder: Path) -> Path:
         """The run on disk, for those who read it there."""

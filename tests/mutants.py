@@ -588,16 +588,16 @@ MUTANTS: tuple[Mutant, ...] = (
         ("all-tokens-of-a-level-but-its-end", "parted", "common_length(suffixes) + 1", "max(map(len, suffixes))"),
         ("not-renormalised", "ConfidenceReader.distribution", "logprobs - mass", "logprobs"),
         ("outside-is-inside", "ConfidenceReader.distribution", "1 - mass.exp().item()", "mass.exp().item()"),
-        ("answers-without-the-end-of-their-line", "_spoken", "(*answer, answer[-1] + 1)", "answer"),
+        ("answers-without-the-end-of-their-line", "spoken_positions", "(*answer, answer[-1] + 1)", "answer"),
         (
             "the-end-of-the-line-is-counted",
-            "ConfidenceReader._readings",
+            "ConfidenceReader.readings_of",
             "max(len(plan.answer_tokens) - 1, 0)",
             "len(plan.answer_tokens)",
         ),
         (
             "readings-of-other-transcripts",
-            "ConfidenceReader._readings",
+            "ConfidenceReader.readings_of",
             "readings[number]",
             "readings[packs[index].owners[-1]]",
         ),
@@ -940,9 +940,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "answers-of-its-own-on-each-side",
             "Compare.side",
-            "None if name == 'before' else self.folder / 'before'",
+            "None if name == self.answered_by else self.folder / self.answered_by",
             "None",
         ),
+        ("both-parts-are-those-of-both", "_parts", "asked - right", "right"),
+        ("questions-that-were-not-asked-are-wrong", "_parts", "measured & (asked - right)", "measured - right"),
+        ("the-first-checkpoint-goes-first", "Compare.order", "SIDES[::-1]", "SIDES"),
     ),
     *_of(
         "interp/methods/self_consistency.py",

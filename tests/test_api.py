@@ -139,6 +139,7 @@ def test_two_results_are_compared_question_by_question(asked):
     assert change.loc["masking.seen", "n"] == 4
     assert one.compare(one).table().set_index("key").loc["masking.seen", "difference"] == 0
     assert isinstance(one.compare(other).plot("masking"), Figure) and "Comparison(" in repr(one.compare(other))
+    assert one.compare(other).summary["answered_by"] is None, "each run may have answers of its own"
     with pytest.raises(UserError, match="jsd was not measured in both runs"):
         one.compare(other).plot()
     with pytest.raises(UserError, match="share no instrument"):

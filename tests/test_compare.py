@@ -3,24 +3,38 @@
 import json
 import shutil
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import close
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from scipy.stats import ttest_rel
 from transformers import AutoModelForCausalLM, BloomConfig
 
+from figures.compare import parts
 from interp.errors import UserError
 from interp.instruments.registry import INSTRUMENTS as REGISTRY
 from interp.intervals import difference, effect_size, holm
 from interp.models.checkpoints import Loading, loaded_checkpoint
 from interp.options import changed, composed
-from interp.pipelines.compare import PRIMARY, Compare, compared, diagnosed_before, headline_keys
+from interp.pipelines.compare import (
+    PRIMARY,
+    SIDES,
+    Compare,
+    compared,
+    comparison,
+    diagnosed_before,
+    foreseen,
+    headline_keys,
+    paired_records,
+)
 from interp.pipelines.diagnose import diagnosed
 from interp.pipelines.diagnosis import Diagnose
+from interp.run.dryrun import DryRun
 from interp.run.runs import read_records, read_run
 from training.adapters import saved_adapter
 from training.card import _compared
@@ -133,6 +147,146 @@ def test_the_primary_outcome_has_its_own_p_and_the_others_are_corrected(options,
     assert all(row["difference"]["n"] <= rows[key]["difference"]["n"] for key, row in both.items())
 
 
+@pytest.fixture(scope="module")
+def mirrored(options, summary):
+    """The two checkpoints in exchanged places, on the questions that the second one answers right."""
+    mirror = changed(options, before=options.after, after=options.before, answered_by="after")
+    mirror = changed(mirror, out=options.folder.parent / "mirror")
+    diagnosed_before(mirror)
+    assert not mirror.folder.exists(), "nothing can be measured before the second checkpoint exists"
+    return mirror, json.loads((compared(mirror) / "summary.json").read_text())
+
+
+@pytest.mark.slow
+def test_exchanged_checkpoints_have_the_same_questions_and_the_opposite_difference(options, summary, mirrored):
+    mirror, exchanged = mirrored
+    for side, other in (SIDES, SIDES[::-1]):
+        runs = [list(read_records(folder)) for folder in (options.folder / other, mirror.folder / side)]
+        for measure in ("answer", "sample", "jsd", "masking"):
+            ones, others = ([record["id"] for record in run if record["measure"] == measure] for run in runs)
+            assert ones == others and len(ones) >= 4
+    assert (summary["answered_by"], exchanged["answered_by"]) == ("before", "after")
+    assert exchanged["data"] == summary["data"] and "only_first" not in exchanged
+    assert exchanged["models"]["before"]["name"] == summary["models"]["after"]["name"]
+    for ours, theirs in (("comparison", "comparison"), ("only_first", "only_second")):
+        assert exchanged[theirs].keys() == summary[ours].keys() and len(summary[ours]) > 3
+        for key, row in summary[ours].items():
+            opposite = exchanged[theirs][key]
+            assert close(opposite["before"], row["after"]) and close(opposite["after"], row["before"])
+            change, opposed = (numbers["difference"]["value"] for numbers in (row, opposite))
+            assert change == opposed if change is None else change == pytest.approx(-opposed, abs=5e-6)
+            assert opposite.get("p_holm") == row.get("p_holm")
+    assert summary["only_first_questions"] == exchanged["only_second_questions"] == 4, "the adapter answers none right"
+
+
+@pytest.mark.slow
+def test_the_printed_tables_name_the_checkpoint_whose_questions_were_measured(options, summary, mirrored, capsys):
+    from figures.report import reported
+
+    given = "answers right; both checkpoints are given its answers"
+    for folder, whose, part in ((options.folder, "before", "only_first"), (mirrored[0].folder, "after", "only_second")):
+        reported(folder)
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"answered right {whose} training" in printed
+        assert f"is one that the checkpoint {whose} training {given}" in printed
+        assert f"Of these, the 4 questions that only the checkpoint {whose} training answers right:" in printed
+        assert "Of these, none is a question that both checkpoints answer right." in printed
+        assert (folder / f"{part}.csv").exists() and not (folder / "both_right.csv").exists()
+        caption = " ".join((folder / "figures" / "compare_jsd.txt").read_text().split())
+        assert f"is one that the checkpoint {whose} training {given}" in caption
+
+
+@pytest.fixture(params=["before", "after"])
+def other_answers(request, tmp_path):
+    """other_answers(right, asked): options and summary of a comparison on the questions of one checkpoint. Of the
+    questions `asked` the other checkpoint answers just `right` right by itself."""
+    request.getfixturevalue("summary")
+    options = request.getfixturevalue("options")
+    options = options if request.param == "before" else request.getfixturevalue("mirrored")[0]
+    names = [Path(name).name for name in (options.before, options.after)]
+    other = names[1] if request.param == "before" else names[0]
+
+    def summarised(right, asked):
+        folder = tmp_path / "run"
+        shutil.copytree(options.folder, folder)
+        kept = []
+        for record in read_records(folder / "calibration"):
+            if record["measure"].endswith("|answer") and record["id"] not in asked:
+                continue
+            if record["measure"].startswith(f"{other}|") and record["measure"].endswith("|answer"):
+                record["right"] = record["id"] in right
+            kept.append(json.dumps(record) + "\n")
+        (folder / "calibration" / "records.jsonl").write_text("".join(kept))
+        moved = changed(options, out=folder)
+        return moved, comparison(moved, names, read_run(folder / "calibration")[1])
+
+    return summarised
+
+
+MEASURED = ("capital-paraguay", "sides-octagon", "young-cat", "young-dog")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", range(5))
+def test_measured_questions_are_split_by_what_the_other_checkpoint_answers(other_answers, count):
+    """Any number of them, none and one included, and each table holds the numbers of its own questions."""
+    right = set(MEASURED[:count]) | {"young-goat"}  # the last one was not measured
+    options, told = other_answers(right, {*MEASURED, "young-goat"})
+    only = "only_first" if options.answered_by == "before" else "only_second"
+    records = [list(read_records(options.folder / side)) for side in SIDES]
+    for part, ids in (("both_right", set(MEASURED[:count])), (only, set(MEASURED[count:]))):
+        assert told[f"{part}_questions"] == len(ids) and told[f"{part}_unknown"] == 0
+        assert (part in told) == bool(ids or part == "both_right")
+        if not ids:
+            continue
+        rows = told[part]
+        assert rows.keys() <= headline_keys() and rows["jsd.noise_floor"]["difference"]["n"] == len(ids)
+        alone = paired_records([[r for r in run if r["id"] in ids] for run in records], "masking")["masking.mean.drop"]
+        assert close(rows["masking.mean.drop"]["difference"], alone["difference"])
+        others = {key: row["p"] for key, row in rows.items() if key != PRIMARY and row["p"] is not None}
+        assert {key: rows[key]["p_holm"] for key in others} == holm(others)
+        if len(ids) == 1:
+            assert rows["masking.mean.drop"]["difference"]["low"] is None
+    both, alone = parts(told)
+    assert (both.name, alone.name) == ("both_right", only)
+    assert ("none is a question that both checkpoints answer right." in both.title) == (count == 0)
+    assert ("none is a question that only the checkpoint" in alone.title) == (count == 4)
+    assert [part.grid is None for part in (both, alone)] == [count == 0, count == 4]
+
+
+@pytest.mark.slow
+def test_questions_that_the_evaluation_did_not_ask_are_in_neither_part_and_are_counted(other_answers):
+    options, told = other_answers({"young-dog"}, {"young-dog", "young-cat", "young-goat"})
+    only = "only_first" if options.answered_by == "before" else "only_second"
+    assert told["both_right_unknown"] == told[f"{only}_unknown"] == 2
+    assert told["both_right_questions"] == told[f"{only}_questions"] == 1
+    assert all("the one question that" in part.title for part in parts(told))
+    assert all("(2 more were not asked: --n-calibration)" in part.title for part in parts(told))
+
+
+def test_a_run_does_not_go_on_with_the_questions_of_the_other_checkpoint(options, summary):
+    with pytest.raises(UserError, match="answered_by: 'before' there, 'after' now"):
+        compared(changed(options, answered_by="after"))
+
+
+@pytest.mark.slow
+def test_what_is_foreseen_of_a_checkpoint_to_be_trained_is_not_taken_for_its_own(options, summary, tmp_path):
+    """Where the second checkpoint's questions are measured, the first one stands in for it and leaves no record."""
+    given = {"n": 2, "n_calibration": 3, "leave_out": ("rollout", "masking", "attribution"), "out": tmp_path / "run"}
+    planned = changed(options, after=str(tmp_path / "trained"), answered_by="after", **given)
+    dry = DryRun()
+    (tmp_path / "trained").mkdir()  # as in a training, which writes its records there
+    foreseen(planned, dry)
+    assert {path.name for path in planned.folder.iterdir()} == {"calibration"}
+    assert {"after, answers", "before and after, jsd"} <= set(dry.parts)
+    part = dry.parts["before and after, jsd"]
+    assert (part.times, part.whole, part.measured, part.kept + part.measured) == (2, 2, 2, 0)
+    assert part.left == pytest.approx(part.seconds)
+    shutil.copytree(options.before, tmp_path / "trained", dirs_exist_ok=True)
+    told = read_run(compared(planned))[1]
+    assert told["answered_by"] == "after" and told["both_right_questions"] == 2
+
+
 @pytest.mark.slow
 def test_the_report_draws_both_sides(options, summary, capsys):
     from figures.report import reported
@@ -220,12 +374,16 @@ def test_an_adapter_that_brings_whole_modules_leaves_the_other_side_as_it_is_alo
     assert [r["values"] for r in before] != [r["values"] for r in one if r["measure"] == "jsd"]
 
 
-def test_what_the_second_checkpoint_cannot_do_is_said_before_the_first_is_measured(options, tmp_path, tiny_tokenizer):
+@pytest.mark.parametrize(("answered_by", "second"), [("before", "after"), ("after", "before")])
+def test_what_the_second_checkpoint_cannot_do_is_said_before_the_first_is_measured(
+    options, tmp_path, tiny_tokenizer, answered_by, second
+):
     config = BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=4)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")
     tiny_tokenizer().save_pretrained(tmp_path / "bloom")
     with pytest.raises(UserError, match=r"BloomForCausalLM .* --leave-out rollout runs the other instruments"):
-        compared(changed(options, after=str(tmp_path / "bloom"), out=tmp_path / "run"))
+        bloom = {second: str(tmp_path / "bloom"), answered_by: options.before}
+        compared(changed(options, **bloom, answered_by=answered_by, out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

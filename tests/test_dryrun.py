@@ -274,26 +274,28 @@ def test_an_evaluation_goes_on_from_its_dry_run(taught_checkpoint, own_data, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [("before", "after"), ("after", "before")])
 def test_a_comparison_goes_on_from_its_dry_run_and_no_question_is_answered_by_the_wrong_model(
-    taught_checkpoint, own_data, tmp_path, small_steps
+    taught_checkpoint, own_data, tmp_path, small_steps, first, second
 ):
-    """What the first checkpoint has not answered yet is not for the second one to answer."""
+    """What the first diagnosed checkpoint has not answered yet is not for the second one to answer."""
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = get_peft_model(loaded_checkpoint(str(taught_checkpoint), Loading(device="cpu")).model, config)
     saved_adapter(model, tmp_path / "random", str(taught_checkpoint))
-    given = {"before": str(taught_checkpoint), "after": str(tmp_path / "random"), "data": str(own_data / "open.jsonl")}
-    given |= {"n": 5, "candidates": 0, "shots": 0, "n_calibration": 12, "device": "cpu"}
+    given = {first: str(taught_checkpoint), second: str(tmp_path / "random"), "data": str(own_data / "open.jsonl")}
+    given |= {"answered_by": first, "n": 5, "candidates": 0, "shots": 0, "n_calibration": 12, "device": "cpu"}
     given["leave_out"] = ("rollout", "attribution")
     dry, out = DryRun(), tmp_path / "run"
     compared(composed(Compare, out=out, dry_run=True, **given), dry)
     assert not list(out.rglob("summary.json"))
-    assert "before, answers" in dry.parts and "after, answers" not in dry.parts
+    assert f"{first}, answers" in dry.parts and f"{second}, answers" not in dry.parts
     for side in ("before", "after"):
         assert (dry.parts[f"{side}, jsd"].whole, dry.parts[f"{side}, jsd"].measured) == (5, 2)
     answers = {side: by_measure(out / side)["answer"] for side in ("before", "after")}
     assert answers["after"] == answers["before"] and len(answers["before"]) < 12
+    assert [key for key in dry.parts if key.endswith(", jsd")] == [f"{first}, jsd", f"{second}, jsd"]
     compared(composed(Compare, out=out, **given))
     compared(composed(Compare, out=tmp_path / "whole", **given))
     for run in ("before", "after", "calibration"):

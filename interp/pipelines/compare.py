@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import numpy as np
@@ -45,7 +46,6 @@ from interp.run.runs import Record, Run, averaged, read_records, read_run, with_
 SideName = Literal["before", "after"]
 SIDES: tuple[SideName, SideName] = ("before", "after")
 
-
 PRIMARY = "jsd.near_zero_share"
 """The share of questions whose divergence is at most 0.1: of the paper's numbers the one that a cure should move."""
 
@@ -55,9 +55,12 @@ class Compare:
     """Compare two checkpoints."""
 
     before: Annotated[Positional[str], tyro.conf.arg(metavar="BEFORE")] = EMBEDDED_NAME
-    """The checkpoint before training; its questions and answers are put to both."""
+    """The checkpoint before training."""
     after: Annotated[Positional[str], tyro.conf.arg(metavar="AFTER")] = EXAMPLE_NAME
     """The checkpoint after it; an adapter on the same base shares the base's memory."""
+    answered_by: SideName = "before"
+    """The checkpoint, before or after, whose right answers decide which questions are measured; both are given its
+    right and wrong answers, which favours it."""
     n_calibration: int = 200
     """How many questions of the data calibration is measured on, each checkpoint with its own answers; 0: none."""
     primary: str = PRIMARY
@@ -85,11 +88,20 @@ class Compare:
         """The directory of the comparison, which holds those of its runs."""
         return self.output.out or Path("results/compare")
 
+    @property
+    def order(self) -> tuple[SideName, SideName]:
+        """Both sides in the order in which they are diagnosed: the second one takes over the cases of the first."""
+        return SIDES if self.answered_by == "before" else SIDES[::-1]
+
+    def checkpoint(self, name: SideName) -> str:
+        """The checkpoint of one of the two sides."""
+        return self.before if name == "before" else self.after
+
     def side(self, name: SideName) -> Diagnose:
         """The diagnosis of one of the two."""
         return Diagnose(
-            ckpt=self.before if name == "before" else self.after,
-            cases=None if name == "before" else self.folder / "before",
+            ckpt=self.checkpoint(name),
+            cases=None if name == self.answered_by else self.folder / self.answered_by,
             asked=self.asked,
             prompt=self.prompt,
             replies=self.replies,
@@ -120,26 +132,45 @@ class Compare:
 
 
 def diagnosed_before(options: Compare) -> None:
-    """Diagnoses the first checkpoint, before the second one exists; `compared` continues from its records."""
-    diagnosed(options.side("before"), list(INSTRUMENTS), "compare")
+    """Diagnoses the first checkpoint, before the second one exists; `compared` continues from its records.
+
+    Where the questions are those that the second one answers right, nothing can be measured before it exists."""
+    if options.answered_by == "before":
+        diagnosed(options.side("before"), list(INSTRUMENTS), "compare")
 
 
 def foreseen(options: Compare, dry: DryRun) -> None:
     """What a dry run can measure of a comparison whose second checkpoint is still to be trained.
 
-    The second diagnosis takes over answers and wrong answers of the first, so that they cost nothing; all other parts
-    are expected to cost as much as in the first.
+    One diagnosis takes over answers and wrong answers of the other, so that they cost nothing; all other parts are
+    expected to cost as much as in that one. Where the questions are those that the second checkpoint answers right, the
+    first one stands in for it: times are measured, and no record of its answers is kept.
 
     Args:
         options: those of the comparison.
         dry: the dry run that it is a part of.
     """
-    with dry.within("before"):
-        diagnosed(options.side("before"), list(INSTRUMENTS), "compare", dry=dry)
+    side = options.answered_by
+    if side == "before":
+        with dry.within(side):
+            diagnosed(options.side(side), list(INSTRUMENTS), "compare", dry=dry)
+    else:
+        _stood_in(options, dry)
     for name in (*INSTRUMENTS, *(repeated.label for repeated in repeated_by(INSTRUMENTS))):
-        dry.repeat(f"before, {name}", f"before and after, {name}")
+        dry.repeat(f"{side}, {name}", f"before and after, {name}")
     if options.n_calibration:
         evaluated(options.calibration, dry, to_come=(options.after,))
+
+
+def _stood_in(options: Compare, dry: DryRun) -> None:
+    """Measures the times of the second checkpoint's diagnosis with the first one, whose records are thrown away."""
+    earlier = set(dry.parts)
+    with TemporaryDirectory() as folder, dry.within("after"):
+        side = options.side("after")
+        stand_in = replace(side, ckpt=options.before, output=replace(side.output, out=Path(folder) / "after"))
+        diagnosed(stand_in, list(INSTRUMENTS), "compare", dry=dry)
+    for part in (part for name, part in dry.parts.items() if name not in earlier):
+        part.kept -= part.measured  # so that nothing counts as on record
 
 
 def compared(options: Compare, dry: DryRun | None = None) -> Path:
@@ -157,12 +188,13 @@ def compared(options: Compare, dry: DryRun | None = None) -> Path:
     from interp.models.checkpoints import each_checkpoint, loaded_checkpoint, source_of
 
     code, loading = options.common.trust_remote_code, loading_of(options.common, options.computing, options.engine)
-    bases = [source_of(ckpt, remote_code=code).base_name for ckpt in (options.before, options.after)]
+    ckpts = [options.checkpoint(name) for name in options.order]
+    bases = [source_of(ckpt, remote_code=code).base_name for ckpt in ckpts]
     if bases[0] != bases[1]:  # on one base the first diagnosis refuses for both what cannot be measured
-        refuse_unfit(loaded_checkpoint(options.after, loading), options.instruments.chosen(list(INSTRUMENTS)))
+        refuse_unfit(loaded_checkpoint(ckpts[1], loading), options.instruments.chosen(list(INSTRUMENTS)))
     with Run(options.folder, identity_of(options), launched(options.computing.device), dry, kind="compare") as run:
-        loaded = each_checkpoint([options.before, options.after], loading)
-        for name in SIDES:
+        loaded = each_checkpoint(ckpts, loading)
+        for name in options.order:
             with dry.within(name) if dry else nullcontext():
                 diagnosed(options.side(name), list(INSTRUMENTS), "compare", next(loaded), dry)
         del loaded
@@ -182,7 +214,8 @@ def comparison(options: Compare, names: Sequence[str], calibration: Record | Non
         calibration: the evaluation's summary; None where calibration was not measured.
 
     Returns:
-        Every number before and after, with the paired difference and its effect size.
+        Every number before and after, with the paired difference and its effect size. With calibration also the
+        headline numbers on parts of the questions, by what the other checkpoint answers; see `_parts`.
 
     Raises:
         UserError: where the directory does not hold two finished diagnoses.
@@ -197,23 +230,50 @@ def comparison(options: Compare, names: Sequence[str], calibration: Record | Non
         "models": {side: read_run(folder / side)[1]["model"] for side in SIDES},
         "data": after["data"],
         "format": before["format"],
+        "answered_by": options.answered_by,
         "comparison": with_old_keys(instruments),
         "primary": options.primary,
         "renamed": {old: new for old, new in renamed().items() if new in instruments},
     }
     if calibration:
         summary["calibration"] = _calibration(calibration, names)
-        # the questions are those that the first checkpoint answers right, which favours it: also those that both do
-        both, asked = _right_after(folder / "calibration", names[1])
-        ids = {record["id"] for record in records[0] if record["measure"] in measured}
-        summary["both_right_unknown"] = len(ids - asked)  # measured, and beyond those that the evaluation asks
-        summary["both_right"] = {
-            key: row
-            for name in measured
-            for key, row in paired_records(records, name, both).items()
-            if key in headline_keys()
-        }
-        corrected(summary["both_right"], options.primary)
+        other = names[SIDES.index(options.order[1])]
+        summary |= _parts(options, records, measured, right_by(folder / "calibration", other))
+    return summary
+
+
+def _parts(
+    options: Compare,
+    records: Sequence[Sequence[Record]],
+    instruments: Collection[str],
+    right_and_asked: tuple[set[str], set[str]],
+) -> Record:
+    """The measured questions apart by what the checkpoint answers that they were not chosen by.
+
+    They are questions that one checkpoint answers right, which favours it. "both_right" holds the headline numbers on
+    those that the other one answers right as well, "only_first" or "only_second" those on the others, unparsed replies
+    among them. The latter is absent where there are none.
+
+    Args:
+        options: those of the comparison.
+        records: all records of each run, before and after.
+        instruments: those that were run.
+        right_and_asked: by `right_by`, of the other checkpoint.
+
+    Returns:
+        For each part the rows, "_questions", how many there are, and "_unknown", how many more were measured that the
+        evaluation did not ask.
+    """
+    right, asked = right_and_asked
+    measured = {record["id"] for record in records[0] if record["measure"] in instruments}
+    only = "only_first" if options.answered_by == "before" else "only_second"
+    summary: Record = {}
+    for part, ids in (("both_right", measured & right), (only, measured & (asked - right))):
+        summary |= {f"{part}_unknown": len(measured - asked), f"{part}_questions": len(ids)}
+        if ids or part == "both_right":
+            rows = {key: row for name in instruments for key, row in paired_records(records, name, ids).items()}
+            summary[part] = {key: row for key, row in rows.items() if key in headline_keys()}
+            corrected(summary[part], options.primary)
     return summary
 
 
@@ -229,10 +289,16 @@ def corrected(rows: Record, primary: str) -> None:
         rows[key]["p_holm"] = p
 
 
-def _right_after(folder: Path, name: str) -> tuple[set[str], set[str]]:
-    """(The questions that a checkpoint answers right by itself, those that it was asked), by the evaluation's records.
+def right_by(folder: Path, name: str) -> tuple[set[str], set[str]]:
+    """The questions that a checkpoint answers right by itself, by the records of an evaluation.
 
-    folder: the evaluation's directory; name: what the checkpoint is called there."""
+    Args:
+        folder: the evaluation's directory.
+        name: what the checkpoint is called there.
+
+    Returns:
+        (ids of the questions answered right, ids of all that were asked); an unparsed reply is not right.
+    """
     answers = [
         record
         for record in read_records(folder)
