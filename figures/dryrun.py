@@ -29,8 +29,8 @@ def printed_dry_run(dry: DryRun, folder: Path) -> None:
     for part in dry.parts.values():
         table.add_row(*map(_literal, cells(part)))
     console.print(table)
-    kept = f"What was measured is kept in {folder}; the same command without --dry-run goes on from there."
-    for line in (*sentences(dry), kept):
+    closing = f"What was measured is kept in {folder}; the same command without --dry-run goes on from there."
+    for line in (*sentences(dry), closing):
         console.print(_literal(line), soft_wrap=True)
 
 

@@ -116,21 +116,21 @@ def _differences(summary: Record) -> dict[str, Estimate]:
 
 def _laid_out(made: Sequence[Plan]) -> RichTable:
     """The table: a row for the questions of each number, and one below it for relations like these."""
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    shown.add_column("", no_wrap=True)
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("", no_wrap=True)
     for name in ("value", "width", "wished", "in the pilot", "needed", "range"):
-        shown.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     section = ""
     for plan in made:
         if plan.metric.section != section:
             section = plan.metric.section
-            shown.add_row(f"[bold]{section}[/bold]")
+            table.add_row(f"[bold]{section}[/bold]")
         number = percent if plan.metric.unit == "share" else digits
         value = "none" if plan.pilot.value is None else number(plan.pilot.value)
-        shown.add_row(literal(f"  {plan.metric.words}"), value, *_cells(plan.questions, "questions", number))
+        table.add_row(literal(f"  {plan.metric.words}"), value, *_cells(plan.questions, "questions", number))
         if plan.relations:
-            shown.add_row("    relations like these", "", *_cells(plan.relations, "relations", number))
-    return shown
+            table.add_row("    relations like these", "", *_cells(plan.relations, "relations", number))
+    return table
 
 
 def _cells(needed: Needed | None, counted: str, number: Number) -> tuple[str, ...]:

@@ -124,10 +124,10 @@ def draw_pairs(pairs: Sequence[Pair], ax: Axes, labels: Mapping[int, str] | None
 def draw_windows(measurement: Rollout, ax: Axes) -> Axes:
     """The share of each span in the rollout through each window of layers, as stacked bars."""
     for row, by_span in enumerate(measurement.windows.values()):
-        left = 0.0
+        start = 0.0
         for span, value in by_span.items():
-            ax.barh(row, value, left=left, height=0.7, color=SPAN_COLOURS[span], ec="white", lw=0.5)
-            left += value
+            ax.barh(row, value, left=start, height=0.7, color=SPAN_COLOURS[span], ec="white", lw=0.5)
+            start += value
     ax.set_yticks(range(len(measurement.windows)), [f"layers {name.replace('-', '–')}" for name in measurement.windows])
     ax.set(xlim=(0, 1), ylim=(len(measurement.windows) - 0.5, -0.5), xlabel="rollout mass")
     ax.tick_params(axis="y", length=0)

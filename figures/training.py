@@ -176,9 +176,9 @@ def ahead(grid: Grid) -> dict[str, tuple[int, int]]:
     counts: dict[str, tuple[int, int]] = {}
     for (*_, title), (first, second) in grid.rows:
         if first.value is not None and second.value is not None:
-            better, both = counts.get(title, (0, 0))
+            better, compared = counts.get(title, (0, 0))
             wins = first.value > second.value if title == MEASURES["auroc"].title else first.value < second.value
-            counts[title] = better + wins, both + 1
+            counts[title] = better + wins, compared + 1
     return counts
 
 
@@ -193,7 +193,7 @@ def reported_settings(folders: Sequence[Path], pair: tuple[str, str], out: Path)
     grid = settings_grid([read_run(folder)[1] for folder in folders], pair)
     grid.written(out, "settings")
     counts = ahead(grid)
-    wins = ", ".join(f"{title} in {better} of {of}" for title, (better, of) in counts.items())
+    wins = ", ".join(f"{title} in {better} of {compared}" for title, (better, compared) in counts.items())
     print(f"{pair[0]} does better than {pair[1]} by {wins} settings; see {out / 'settings'}.md")
 
 

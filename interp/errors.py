@@ -7,7 +7,7 @@ class UserError(Exception):
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error says so: torch has a class of its own for a GPU, and none for the CPU."""
-    said = str(error).lower()
-    known = ["out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "cannot allocate memory"]
-    known += ["status_alloc_failed"]  # of cuBLAS and cuDNN, whose memory is not torch's
-    return isinstance(error, MemoryError) or any(words in said for words in known)
+    message = str(error).lower()
+    phrases = ["out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "cannot allocate memory"]
+    phrases += ["status_alloc_failed"]  # of cuBLAS and cuDNN, whose memory is not torch's
+    return isinstance(error, MemoryError) or any(phrase in message for phrase in phrases)

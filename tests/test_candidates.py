@@ -88,7 +88,7 @@ def test_branches_are_the_likeliest_first_tokens_each_continued_greedily(tiny_se
     for batch_tokens in (1, 150, 4096):
         prefix = SharedPrefix(setting.checkpoint.model, setting.prefix.shared_prefix, batch_tokens=batch_tokens)
         found = Generator(prefix, setting.prompter, stops).branched(asked, starts, most=most)
-        assert [(branch.said.text, branch.said.tokens) for branch in found] == expected
+        assert [(branch.answer.text, branch.answer.tokens) for branch in found] == expected
         for number, branch in enumerate(found):
             tokens, logprobs = zip(*branch.forks[0], strict=True)
             assert tokens == tuple(likeliest[number // count].indices.tolist())
@@ -102,14 +102,14 @@ def test_a_branch_that_is_told_two_tokens_begins_with_them_and_tells_what_else_w
     prompt, first = setting.prompter.transcript(open_questions[3]).ids, (50, 61)
     (alone,) = setting.generator.branched([prompt], [Start(first)])
     others = setting.generator.branched([prompt] * 3, [Start(), Start(first), Start((50,), 2)])
-    assert others[1].said == alone.said and others[1].first == alone.first == first
-    assert (alone.said.text, alone.said.tokens) == plain_branch(setting, prompt, first, setting.stops)
+    assert others[1].answer == alone.answer and others[1].first == alone.first == first
+    assert (alone.answer.text, alone.answer.tokens) == plain_branch(setting, prompt, first, setting.stops)
     assert len(alone.forks) == FORKED
     second = plain_logprobs(setting, [*prompt, 50]).topk(3)
     assert [token for token, _ in alone.forks[1][:3]] == second.indices.tolist()
     assert [logprob for _, logprob in alone.forks[1][:3]] == pytest.approx(second.values.tolist(), abs=2e-4)
     assert others[2].first == (50, second.indices[2].item())
-    assert others[0].said == setting.generator.greedy([prompt])[0]
+    assert others[0].answer == setting.generator.greedy([prompt])[0]
 
 
 def slow_branches(setting: Setting, question: Question, rounds: int) -> list[str]:

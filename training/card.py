@@ -76,10 +76,10 @@ def _command(method: str, identity: Record) -> str:
     option = "triplets" if method == "advice" else "answers"
     examples = f"--{option} {shlex.quote(Path(identity[option]).name)}"
     names = ("ckpt", "preset", "held_out", "every", "shots", "template", "template_args", "date", "levels", "shot_sets")
-    given = {name: identity.get(name) for name in (*names, "train_formats", "seed", "dtype")}
+    values = {name: identity.get(name) for name in (*names, "train_formats", "seed", "dtype")}
     options = (
         _option(name, value)
-        for name, value in (given | recipe).items()
+        for name, value in (values | recipe).items()
         if value is not None and value is not False and value != [] and value != ()
     )
     return f"python -m training.{method} {examples} {' '.join(options)}"
@@ -107,9 +107,9 @@ def _curve(points: list[Record]) -> Iterator[str]:
         yield f"| update, {form} | {' | '.join(name.replace('_', ' ') for name in first)} |"
         yield "| ---: |" + " ---: |" * len(first)
         for point in points:
-            cells = (of_record(numbers) for numbers in point["formats"][form].values())
-            shown = ("–" if cell.value is None else f"{digits(cell.value)} {interval(cell)}" for cell in cells)
-            yield f"| {point['update']} | {' | '.join(shown)} |"
+            estimates = (of_record(numbers) for numbers in point["formats"][form].values())
+            cells = ("–" if e.value is None else f"{digits(e.value)} {interval(e)}" for e in estimates)
+            yield f"| {point['update']} | {' | '.join(cells)} |"
         yield ""
 
 

@@ -112,9 +112,11 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
 def _refuse_unknown(report_to: Sequence[str]) -> None:
     from transformers.integrations import get_available_reporting_integrations
 
-    known = get_available_reporting_integrations()
-    if unknown := [name for name in report_to if name not in known]:
-        raise UserError(f"--report-to {unknown[0]}: not installed here; there is {', '.join(sorted(known)) or 'none'}")
+    installed = get_available_reporting_integrations()
+    if unknown := [name for name in report_to if name not in installed]:
+        raise UserError(
+            f"--report-to {unknown[0]}: not installed here; there is {', '.join(sorted(installed)) or 'none'}"
+        )
 
 
 def _comparison(options: TrainingOptions) -> "Compare | None":

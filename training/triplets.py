@@ -149,8 +149,8 @@ def loaded_triplets(path: Path) -> list[Triplet]:
     """
 
     def triplet(row: Record, question: Question) -> Triplet:
-        others = tuple(_said(text) for text in _listed(row.get("others", [])))
-        return Triplet(question, _said(row["right"]), _said(row["wrong"]), row["format"], others, _model(row))
+        others = tuple(_nonempty(text) for text in _listed(row.get("others", [])))
+        return Triplet(question, _nonempty(row["right"]), _nonempty(row["wrong"]), row["format"], others, _model(row))
 
     return _loaded(path, "triplets", triplet)
 
@@ -165,7 +165,7 @@ def loaded_answers(path: Path) -> list[GradedAnswer]:
     def graded(row: Record, question: Question) -> GradedAnswer:
         if not isinstance(row["right"], bool):
             raise ValueError("right is neither true nor false")
-        return GradedAnswer(question, _said(row["answer"]), row["right"], row["format"], _model(row))
+        return GradedAnswer(question, _nonempty(row["answer"]), row["right"], row["format"], _model(row))
 
     return _loaded(path, "answers", graded)
 
@@ -182,7 +182,7 @@ def _model(row: Record) -> str:
     return name
 
 
-def _said(answer: object) -> str:
+def _nonempty(answer: object) -> str:
     if not isinstance(answer, str) or not answer.strip():
         raise ValueError("an empty answer")
     return answer
@@ -207,8 +207,8 @@ def _of_line(line: str, where: str, option: str, parsed: Callable[[Record, Quest
         row = plain_json(line)
         if row["format"] not in FORMATS:
             raise ValueError(f"unknown format {row['format']!r}")
-        answers = tuple(_said(answer) for answer in _listed(row["answers"]))
-        return parsed(row, Question(str(row["id"]), _said(row["question"]), answers, relation=str(row["relation"])))
+        answers = tuple(_nonempty(answer) for answer in _listed(row["answers"]))
+        return parsed(row, Question(str(row["id"]), _nonempty(row["question"]), answers, relation=str(row["relation"])))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{where}: not one of the {option} ({error})") from None
 

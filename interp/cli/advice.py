@@ -36,10 +36,10 @@ def main() -> None:
 
 def _run(name: str) -> None:
     if name in ("-h", "--help"):
-        about = {known: words for known, (_, words) in COMMANDS.items()}
-        about |= {known: instrument.about for known, instrument in INSTRUMENTS.items()}
+        about = {command: words for command, (_, words) in COMMANDS.items()}
+        about |= {command: instrument.about for command, instrument in INSTRUMENTS.items()}
         print("usage: advice NAME [options]; advice NAME --help lists them\n")
-        print("\n".join(f"  {known:12} {words}" for known, words in about.items()))
+        print("\n".join(f"  {command:12} {words}" for command, words in about.items()))
         return
     sys.argv = [f"advice {name}", *sys.argv[2:]]
     if name in COMMANDS:
@@ -47,5 +47,5 @@ def _run(name: str) -> None:
     elif name in INSTRUMENTS:
         diagnose.run(name)
     else:
-        known = ", ".join((*COMMANDS, *INSTRUMENTS))
-        raise UserError(f"advice {name}: no such command; there are {known}")
+        names = ", ".join((*COMMANDS, *INSTRUMENTS))
+        raise UserError(f"advice {name}: no such command; there are {names}")

@@ -27,8 +27,8 @@ def run_as_command(options: type[T], body: Callable[[T], None], *, description: 
     try:
         if odd := next((argument for argument in sys.argv if HALF.search(argument)), None):
             raise UserError(f"{odd}: not UTF-8 text")
-        told = sys.modules["__main__"].__spec__
-        prog = f"python -m {told.name.removesuffix('.__main__')}" if told else None
+        module = sys.modules["__main__"].__spec__
+        prog = f"python -m {module.name.removesuffix('.__main__')}" if module else None
         arguments = list(_with_new_names(sys.argv[1:]))
         about = description if isinstance(description, str) else description()
         body(tyro.cli(options, prog=prog, description=about, args=arguments, config=(tyro.conf.OmitArgPrefixes,)))
@@ -96,6 +96,6 @@ def printing(work: Work[AnyCommand]) -> Callable[[AnyCommand], None]:
 def _end(what: str) -> NoReturn:
     """Exit code 2 and one sentence; with several processes, which of them says it."""
     index, count = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE"))
-    who = f", process {index} of {count}" if count not in (None, "1") else ""
-    print(f"error{who}: {visible(what)}", file=sys.stderr)
+    process = f", process {index} of {count}" if count not in (None, "1") else ""
+    print(f"error{process}: {visible(what)}", file=sys.stderr)
     raise SystemExit(2)

@@ -39,7 +39,9 @@ T = TypeVar("T")
 
 def renamed() -> dict[str, str]:
     """The keys of version 0.1 that are called otherwise now, by the old one."""
-    return {metric.old: metric.key for one in INSTRUMENTS.values() for metric in one.metrics if metric.old}
+    return {
+        metric.old: metric.key for instrument in INSTRUMENTS.values() for metric in instrument.metrics if metric.old
+    }
 
 
 def with_old_keys(numbers: Mapping[str, T]) -> dict[str, T]:

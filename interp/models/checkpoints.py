@@ -152,7 +152,7 @@ class Source:
     """The preset's number of worked examples."""
     base_name: str = ""
     """The value of --ckpt that names the model without its adapter."""
-    said: str = ""
+    oddity: str = ""
     """A harmless oddity of the files that the user is told of; empty where there is none."""
 
 
@@ -226,7 +226,7 @@ def _directory(path: Path, *, remote_code: bool) -> Source:
         raise UserError(f"--ckpt {path}: the directory holds {kind}")
     left_over = (path / "adapter_config.json").is_file()
     note = f"{path}: its adapter_config.json is not read, there are no weights of an adapter" if left_over else ""
-    return Source(str(path), base_name=str(path.resolve()), said=note)
+    return Source(str(path), base_name=str(path.resolve()), oddity=note)
 
 
 def _is_adapter(path: Path) -> bool:
@@ -344,15 +344,15 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
     loading = loading or Loading()
     sources = [source_of(ckpt, remote_code=loading.remote_code) for ckpt in ckpts]
     place = device_named(loading.device)
-    held: tuple[Source, PreTrainedModel] | None = None  # the base in memory, and where it came from
+    loaded: tuple[Source, PreTrainedModel] | None = None  # the base in memory, and where it came from
     for ckpt, source in zip(ckpts, sources, strict=True):
-        if source.said:
-            print(f"note: {source.said}", file=sys.stderr)
+        if source.oddity:
+            print(f"note: {source.oddity}", file=sys.stderr)
         fingerprint, tokenizer = _fingerprint(source), _tokenizer(ckpt, source, loading.remote_code)
-        if held is None or (held[0].model, held[0].revision) != (source.model, source.revision):
-            held = None  # frees the previous base before the next one is loaded
-            held = source, _placed(_base(ckpt, source, place, loading), place, loading)
-        base = held[1]
+        if loaded is None or (loaded[0].model, loaded[0].revision) != (source.model, source.revision):
+            loaded = None  # frees the previous base before the next one is loaded
+            loaded = source, _placed(_base(ckpt, source, place, loading), place, loading)
+        base = loaded[1]
         kept = Kept(base) if source.adapter else None  # the base's state, to be restored after the adapter
         model = _placed(with_adapter(base, source.adapter), place, loading) if source.adapter else base
         model = model.eval().requires_grad_(False)
@@ -361,7 +361,7 @@ def each_checkpoint(ckpts: Sequence[str], loading: Loading | None = None) -> Ite
         yield Checkpoint(ckpt, model, tokenizer, note, source.shots, f"{fingerprint}{_commit(model)}")
         del model, base
         if kept and not kept.restored():
-            held = None  # the adapter's traces cannot be removed: the next checkpoint loads its base anew
+            loaded = None  # the adapter's traces cannot be removed: the next checkpoint loads its base anew
         del kept  # it refers to all tensors of the base
 
 

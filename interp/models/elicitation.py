@@ -69,8 +69,8 @@ class Start:
 class Branch:
     """An answer that begins in a given way and goes on greedily, and the alternatives to its first tokens."""
 
-    said: Continuation
-    """The answer."""
+    answer: Continuation
+    """The answer as it was written."""
     first: tuple[int, ...]
     """Its first tokens, at most `FORKED`."""
     forks: tuple[tuple[tuple[int, float], ...], ...]
@@ -310,13 +310,13 @@ def free_replies(
     return [free_reply(continuation, prompter) for continuation in continuations]
 
 
-def free_reply(said: Continuation, prompter: Prompter) -> Reply:
+def free_reply(continuation: Continuation, prompter: Prompter) -> Reply:
     """The answer and the level that a whole reply states."""
     return parsed_reply(
-        said.text,
+        continuation.text,
         prompter.confidence,
-        tokens=said.tokens,
-        finished=said.finished,
+        tokens=continuation.tokens,
+        finished=continuation.finished,
         opened=prompter.opens_thought,
     )
 

@@ -241,8 +241,8 @@ def _branched(
         fresh: list[tuple[int, str]] = []  # (question, answer)
         for (i, _), branch in zip(starts, branches, strict=True):
             searches[i].note(branch, ends)
-            if _usable(setting, questions[i], branch.said):
-                fresh.append((i, branch.said.text))
+            if _usable(setting, questions[i], branch.answer):
+                fresh.append((i, branch.answer.text))
         logprobs = _logprobs(setting, [(questions[i], text) for i, text in fresh])
         for (i, text), logprob in sorted(zip(fresh, logprobs, strict=True), key=lambda pair: -pair[1]):
             searches[i].texts = _distinct([*searches[i].texts, text])
