@@ -96,42 +96,70 @@ def started(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedPr
     )
 
 
+FEW = ("--n", 4, "--candidates", 2, "--format", "ScoreThirds")
+"""A few questions, in their format."""
+
+
+@pytest.fixture(scope="module")
+def on_own_data(own_data) -> tuple[object, ...]:
+    """Options of a run on the questions of these tests."""
+    return ("--data", own_data / "open.jsonl", "--device", "cpu", "--shots", 0)
+
+
+@pytest.fixture(scope="module")
+def alone(site, taught_checkpoint, on_own_data, tmp_path_factory) -> tuple[Path, str]:
+    """The run of their instrument alone, and what its command printed."""
+    folder = tmp_path_factory.mktemp("alone")
+    given = ("--ckpt", taught_checkpoint, *on_own_data, *FEW, "--scale", 3, "--out", "run")
+    done = advice(site, folder, "length", *given)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout
+
+
 @pytest.mark.slow
-def test_their_instrument_method_and_format_are_found_by_every_command_table_and_figure(
-    site, taught_checkpoint, own_data, tmp_path
-):
-    given = ("--ckpt", taught_checkpoint, "--data", own_data / "open.jsonl", "--device", "cpu", "--shots", 0)
+def test_their_instrument_option_and_format_stand_in_the_help(site, tmp_path):
     listed = advice(site, tmp_path, "--help")
     assert "  length       How many letters an answer has." in listed.stdout
     helped = advice(site, tmp_path, "diagnose", "--help").stdout
     assert "--scale INT" in helped and "ScoreThirds" in helped and "attribution,length}" in helped
 
-    # the command, its option, summary, table, caption and figure, in their format
-    few = ("--n", 4, "--candidates", 2, "--format", "ScoreThirds")
-    done = advice(site, tmp_path, "length", *given, *few, "--scale", 3, "--out", "alone")
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "alone" / "summary.json").read_text())
-    records = [json.loads(line) for line in (tmp_path / "alone" / "records.jsonl").read_text().splitlines()]
+
+@pytest.mark.slow
+def test_their_instrument_is_a_command_with_its_option_summary_table_caption_and_figure(alone):
+    run, printed = alone
+    summary = json.loads((run / "summary.json").read_text())
+    records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
     lengths = [3 * len(r["answer"]) for r in records if r["measure"] == "answer" and r["right"]][:4]
     assert summary["length"]["letters"]["value"] == sum(lengths) / 4 and summary["length"]["letters"]["n"] == 4
     assert summary["format"] == "ScoreThirds" and summary["length"]["answers"]["n"] == 4
-    assert "Length of the answer" in done.stdout and "letters, mean" in done.stdout
-    caption = (tmp_path / "alone" / "figures" / "length.txt").read_text()
-    assert (tmp_path / "alone" / "figures" / "length.png").exists()
+    assert "Length of the answer" in printed and "letters, mean" in printed
+    caption = (run / "figures" / "length.txt").read_text()
+    assert (run / "figures" / "length.png").exists()
     assert "How many letters an answer has." in caption and "Length of the answer: letters, mean" in caption
 
-    # left out, and refused with another configuration
-    config = json.loads((tmp_path / "alone" / "config.json").read_text())["identity"]
+
+@pytest.mark.slow
+def test_a_run_is_continued_with_the_same_option_of_theirs_only(site, taught_checkpoint, on_own_data, alone):
+    run, _ = alone
+    config = json.loads((run / "config.json").read_text())["identity"]
     assert config["scale"] == 3 and config["instruments"] == ["length"]
-    other = advice(site, tmp_path, "length", *given, *few, "--scale", 2, "--out", "alone")
+    given = ("--ckpt", taught_checkpoint, *on_own_data, *FEW, "--scale", 2, "--out", "run")
+    other = advice(site, run.parent, "length", *given)
     assert other.returncode == 2 and "scale: 3 there, 2 now" in other.stderr
-    nothing = advice(site, tmp_path, "length", *given, "--leave-out", "length")
+
+
+@pytest.mark.slow
+def test_their_instrument_can_be_left_out(site, taught_checkpoint, on_own_data, tmp_path):
+    nothing = advice(site, tmp_path, "length", "--ckpt", taught_checkpoint, *on_own_data, "--leave-out", "length")
     assert nothing.returncode == 2 and "no instrument is left" in nothing.stderr
 
-    # their method in the calibration table, on the terminal and as CSV, Markdown and LaTeX
+
+@pytest.mark.slow
+def test_their_method_stands_in_the_calibration_table(site, taught_checkpoint, on_own_data, tmp_path):
+    """On the terminal, as CSV and as LaTeX."""
     done = advice(
-        site, tmp_path, "evaluate", *given, "--n", 6, "--methods", "default", "half", "--formats", "ScoreThirds",
-        "--out", "evaluated",
+        site, tmp_path, "evaluate", "--ckpt", taught_checkpoint, *on_own_data, "--n", 6,
+        "--methods", "default", "half", "--formats", "ScoreThirds", "--out", "evaluated",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "evaluated" / "table.csv").read_text().splitlines()))
@@ -139,10 +167,14 @@ def test_their_instrument_method_and_format_are_found_by_every_command_table_and
     assert float(row["confidence"]) == 0.5 and row["format"] == "ScoreThirds" and "one half" in done.stdout
     assert "one half" in (tmp_path / "evaluated" / "table.tex").read_text()
 
-    # the comparison, its LaTeX and its figure, and the rows of a model card
+
+@pytest.mark.slow
+def test_their_numbers_stand_in_the_comparison_its_figure_and_the_model_card(
+    site, taught_checkpoint, on_own_data, tmp_path
+):
     others = ("--leave-out", "jsd", "rollout", "masking", "attribution", "--n-calibration", 0)
     after = shutil.copytree(taught_checkpoint, tmp_path / "after")
-    done = advice(site, tmp_path, "compare", taught_checkpoint, after, *given[2:], *few, *others, "--out", "both")
+    done = advice(site, tmp_path, "compare", taught_checkpoint, after, *on_own_data, *FEW, *others, "--out", "both")
     assert done.returncode == 0, done.stderr
     compared = json.loads((tmp_path / "both" / "summary.json").read_text())
     assert compared["comparison"]["length.letters"]["difference"]["value"] == 0
@@ -152,15 +184,8 @@ def test_their_instrument_method_and_format_are_found_by_every_command_table_and
         "import json; from training.card import _compared; "
         "print(*_compared(json.load(open('both/summary.json'))), sep='\\n')"
     )
-    paths = os.pathsep.join((str(site), os.environ.get("PYTHONPATH", "")))
-    shown = subprocess.run(
-        [sys.executable, "-c", card],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    shown = started(site, tmp_path, "-c", card)
+    assert shown.returncode == 0, shown.stderr
     assert "| Length of the answer: letters, mean | " in shown.stdout and "wrong answers, mean" not in shown.stdout
 
 
@@ -170,7 +195,7 @@ def test_what_another_package_cannot_bring_is_one_sentence(site, tmp_path):
     about = site / "broken-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    for point, said in (
+    for point, reason in (
         ("broken:X", "broken:X, cannot be imported: half installed; mend or uninstall that package"),
         ("theirs:THIRDS", "theirs:THIRDS, is a ConfidenceFormat, not one of Instrument"),
         ("interp.instruments.jsd:JSD", "takes the name 'jsd', which there is already"),
@@ -178,7 +203,7 @@ def test_what_another_package_cannot_bring_is_one_sentence(site, tmp_path):
         (about / "entry_points.txt").write_text(f"[advice.instruments]\nx = {point}\n")
         done = started(site, tmp_path, "-m", "interp.diagnose") if "JSD" in point else advice(site, tmp_path, "jsd")
         assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
-        assert done.stderr.startswith("error: the entry point 'x' of advice.instruments, ") and said in done.stderr
+        assert done.stderr.startswith("error: the entry point 'x' of advice.instruments, ") and reason in done.stderr
 
 
 def test_an_instrument_whose_name_or_option_is_taken_is_refused_in_one_sentence(site, tmp_path):
@@ -191,13 +216,13 @@ def test_an_instrument_whose_name_or_option_is_taken_is_refused_in_one_sentence(
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
     (site / "broken-1.0.dist-info" / "entry_points.txt").unlink(missing_ok=True)
-    for name, said in (
+    for name, reason in (
         ("ODD", "the instrument 'my-length': its name must be an identifier, such as 'my_length'"),
         ("SEEDED", "the instrument 'seeded': its option 'seed' is one of another instrument or command"),
     ):
         (about / "entry_points.txt").write_text(f"[advice.instruments]\nx = odd:{name}\n")
         done = started(site, tmp_path, "-m", "interp.diagnose", "--n", "1")
-        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {said}\n")
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {reason}\n")
     (about / "entry_points.txt").unlink()
 
 
@@ -222,7 +247,9 @@ def test_the_packages_own_stand_first_in_their_order():
 
 def test_every_number_has_a_key_and_a_title_of_its_own_and_begins_with_its_instrument():
     metrics = [metric for instrument in INSTRUMENTS.values() for metric in instrument.metrics]
-    metrics += [metric for one in INSTRUMENTS.values() if one.repeated for metric in one.repeated.metrics][:7]
+    metrics += [
+        metric for instrument in INSTRUMENTS.values() if instrument.repeated for metric in instrument.repeated.metrics
+    ][:7]
     assert len({metric.key for metric in metrics}) == len({metric.title for metric in metrics}) == len(metrics)
     for name, instrument in INSTRUMENTS.items():
         assert all(metric.key.startswith(f"{name}.") for metric in instrument.metrics)
