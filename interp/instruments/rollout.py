@@ -4,6 +4,7 @@ The functions on rows take arrays alone; `measured` reads a model's attention. T
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,10 +110,13 @@ def measured(setting: "Setting", cases: Sequence["Case"], *, passes: int = 1) ->
         One record for each case.
     """
     from interp.models.attention import head_means
+    from interp.models.steering import added_from
 
     prompts = [setting.prompter.transcript(case.question, case.answer) for case in cases]
     rows = [_reading_row(setting, prompt) for prompt in prompts]
-    means = head_means(setting.checkpoint.model, [ids for ids, _ in rows], passes=passes)
+    steered = [prompt.positions("tail")[0] for prompt in prompts]  # with --steer a vector is added from there on
+    changes = partial(added_from, setting.reader.steering, steered)
+    means = head_means(setting.checkpoint.model, [ids for ids, _ in rows], passes=passes, changes=changes)
     records = []
     for prompt, (ids, spans), layers in zip(prompts, rows, means, strict=True):
         records.append(_record(layers, spans, len(ids) - 1, prompt.positions("answer")[-1]))

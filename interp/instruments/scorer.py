@@ -116,6 +116,7 @@ class Scorer:
         starts = [min([*positions, last]) for positions, _ in replacements]
         by_start = {start: self._rest(start) for start in set(starts)}
         rests = [by_start[start] for start in starts]
+        starts = [rest.start for rest in rests]
         trees, reads = [rest.tree for rest in rests], [rest.reads for rest in rests]
         scores = [0.0] * len(rests)
         for i, after in self._whole.logits(starts, trees, reads, lambda i: rests[i].replaced(*replacements[i])):
@@ -186,7 +187,7 @@ class Scorer:
 
     def _rest(self, start: int) -> Rest:
         """What is fed from position `start` on; `_whole` is read only where the shared prefix ends before it."""
-        shared_prefix = self.setting.prefix
+        shared_prefix, start = self.setting.prefix, min(start, self.setting.reader.latest_start(self.transcript))
         prefix = shared_prefix if start <= len(shared_prefix.shared_prefix) else self._whole
         tree, reads, plan = self.setting.reader.plan(self.transcript, start)
         nodes = tree.insert(self.transcript.ids[start:])

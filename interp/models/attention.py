@@ -4,7 +4,7 @@ The weights are averaged over heads while the model computes, so that no pass ke
 knows layers, heads and tokens. It must not know what rollout makes of the weights, or which tokens are answers."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -19,6 +19,7 @@ from transformers.masking_utils import eager_mask
 
 from interp.errors import UserError
 from interp.models.head import base_of
+from interp.models.residual import Change, residual_changed
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -115,7 +116,11 @@ class HeadMeans(Sequence[np.ndarray]):
 
 @torch.no_grad()
 def head_means(
-    model: "PreTrainedModel | PeftModel", prompts: Sequence[Sequence[int]], *, passes: int = 1
+    model: "PreTrainedModel | PeftModel",
+    prompts: Sequence[Sequence[int]],
+    *,
+    passes: int = 1,
+    changes: Callable[[int], Mapping[int, Change]] = lambda begin: {},
 ) -> list[HeadMeans]:
     """For each prompt its attention averaged over heads, layer by layer.
 
@@ -126,6 +131,7 @@ def head_means(
         prompts: Token ids of the prompts, read as one batch.
         passes: Into how many passes, each continuing the one before, the reading is cut; in exact arithmetic the number
             changes nothing.
+        changes: What is done to the residual stream of a pass, as in `residual_changed`, by its first token's number.
 
     Returns:
         The matrices of each prompt, in the order given.
@@ -164,7 +170,7 @@ def head_means(
     for begin, end in pairwise(cuts):
         sunk.clear()
         part = ids[:, begin:end].to(model.device)
-        with attention_shown(model, partial(keep, begin)):
+        with attention_shown(model, partial(keep, begin)), residual_changed(model, changes(begin)):
             model(input_ids=part, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1)
     if len(sunk) != (total := model.config.get_text_config().num_hidden_layers):
         raise UserError(f"only {len(sunk)} of {total} layers show their attention: no rollout; {LEAVE_OUT}")

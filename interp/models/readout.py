@@ -16,6 +16,7 @@ from interp.errors import UserError
 from interp.models.head import NextToken
 from interp.models.prefix import PromptsRead, SharedPrefix
 from interp.models.prompts import LevelsRead, Prompter
+from interp.models.residual import Steering
 from interp.models.tree import ROW_TOKENS, TokenTree, common_length
 from interp.records import ConfidenceDistribution, Transcript
 
@@ -143,7 +144,12 @@ class ConfidenceReader:
     """Reads the confidence of one checkpoint in one format, with or without worked examples."""
 
     def __init__(
-        self, prefix: SharedPrefix, prompter: Prompter, stops: Sequence[int], levels: LevelsRead = "whole"
+        self,
+        prefix: SharedPrefix,
+        prompter: Prompter,
+        stops: Sequence[int],
+        levels: LevelsRead = "whole",
+        steering: Steering | None = None,
     ) -> None:
         """Keeps what all readings need; reads nothing.
 
@@ -152,8 +158,10 @@ class ConfidenceReader:
             prompter: Renders the prompts and knows the format of the confidence.
             stops: Token ids that end a level.
             levels: "whole": each level with its end; "token": the first token on which the levels part.
+            steering: What is added to the residual stream from the first token after each answer on.
         """
         self.prefix = prefix
+        self.steering = steering
         self.prompter = prompter
         self.levels = levels
         self.stops = torch.tensor(sorted(stops), device=prefix.model.device)
@@ -175,7 +183,7 @@ class ConfidenceReader:
         length = self.prefix.shared_length([transcript.ids for transcript in transcripts])
         packs = self._packs(range(len(transcripts)), transcripts, length)
         predictions = self.prefix.logits(length, [pack.tree for pack in packs], [pack.reads for pack in packs])
-        return self._readings(packs, predictions)
+        return self.readings_of(packs, predictions)
 
     def readings_below(
         self, read: PromptsRead, prompts: Sequence[int], transcripts: Sequence[Transcript]
@@ -205,7 +213,7 @@ class ConfidenceReader:
             packs += self._packs(members, transcripts, length)
             lengths += [length] * (len(packs) - len(lengths))
         pack_prompts = [prompts[pack.owners[0]] for pack in packs]
-        return self._readings(
+        return self.readings_of(
             packs, read.logits(pack_prompts, lengths, [pack.tree for pack in packs], [pack.reads for pack in packs])
         )
 
@@ -218,7 +226,7 @@ class ConfidenceReader:
             for tree, owned in zip(trees, owners, strict=True)
         ]
 
-    def _readings(self, packs: Sequence["Pack"], predictions: Iterable[tuple[int, NextToken]]) -> list[Reading]:
+    def readings_of(self, packs: Sequence["Pack"], predictions: Iterable[tuple[int, NextToken]]) -> list[Reading]:
         """The readings in the order of the transcripts' numbers, from what comes next in each pack's tree."""
         readings: dict[int, Reading] = {}
         for index, prediction in predictions:
@@ -314,7 +322,7 @@ class ConfidenceReader:
                 tree.insert(transcript.ids[length:]),
                 transcript,
                 reads,
-                _spoken(transcript, length),
+                spoken_positions(transcript, length),
                 levels=levels,
             )
             for transcript in transcripts
@@ -344,6 +352,8 @@ class ConfidenceReader:
         Returns:
             Where the levels and the answer stand among the rows of `reads`.
         """
+        if self.steering and levels:
+            self._steer(tree, path, transcript)
         edges: list[tuple[int, int, int]] = []  # row, token, level
         fillers: list[tuple[int, int, int]] = []  # row, token, place among the ends
         ends: list[int] = []
@@ -374,6 +384,28 @@ class ConfidenceReader:
         before_path = len(transcript.ids) - len(path)  # position i of the transcript is path[i - before_path]
         answer = [(row(path[i - 1 - before_path]), transcript.ids[i]) for i in spoken]
         return self._in_tensors(edges, fillers, ends, level_ends, answer)
+
+    def latest_start(self, transcript: Transcript) -> int:
+        """The last position of a transcript at which a tree may begin: its last token, or the first that is steered."""
+        return transcript.positions("tail")[0] if self.steering else len(transcript.ids) - 1
+
+    def _steer(self, tree: TokenTree, path: Sequence[int], transcript: Transcript) -> None:
+        """Adds the reader's own vector to the tail of a path and to the levels below it, to each node once.
+
+        Raises:
+            ValueError: where a part of the tail lies before the tree, so that nothing could be added there.
+        """
+        before_path = len(transcript.ids) - len(path)
+        if before_path > (start := self.latest_start(transcript)):
+            raise ValueError(f"steering begins at token {start}, and the tree at {before_path}")
+        assert self.steering is not None
+        layer, vector = self.steering.layer, self.steering.vector
+        nodes = {*path[start - before_path :]}
+        nodes.update(*(tree.insert(below, path[-1]) for below in self.paths(transcript)))
+        # transcripts with the same answer share nodes; what an instrument adds has another vector
+        nodes -= {node for _, steered, added in tree.additions if added is vector for node in steered}
+        if nodes:
+            tree.additions.append((layer, tuple(sorted(nodes)), vector))
 
     def _in_tensors(
         self,
@@ -415,7 +447,7 @@ class ConfidenceReader:
         return torch.tensor(rows, dtype=torch.long, device=self.stops.device).reshape(-1, width).unbind(1)
 
 
-def _spoken(transcript: Transcript, length: int) -> Sequence[int]:
+def spoken_positions(transcript: Transcript, length: int) -> Sequence[int]:
     """The positions of the answer's tokens and of the end of its line, where the answer lies beyond `length`."""
     answer = transcript.positions("answer")
     return (*answer, answer[-1] + 1) if answer and answer[0] > length else ()

@@ -5,9 +5,12 @@ enters its last norm. The module knows layers and tensors. It must not know tree
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import UserError
@@ -19,6 +22,16 @@ if TYPE_CHECKING:
 
 Change = Callable[[Tensor], Tensor]
 """The residual stream [rows, places, width] -> what takes its place, of the same shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """What is added, and where."""
+
+    layer: int
+    """How many layers the stream has passed where the vector is added."""
+    vector: Float[np.ndarray, " width"]
+    """What is added to the stream of every token from the first one after the answer on."""
 
 
 def depth_of(model: "PreTrainedModel | PeftModel") -> int:

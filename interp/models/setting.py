@@ -16,6 +16,7 @@ from interp.models.elicitation import Generator
 from interp.models.prefix import SharedPrefix
 from interp.models.prompts import PROBE, Prompter, Prompting
 from interp.models.readout import ConfidenceReader
+from interp.models.residual import Steering
 from interp.models.shots import shot_set
 from interp.plain import visible
 from interp.records import Question, Source
@@ -182,6 +183,7 @@ def prepared(
     read_shared_prefix: bool = True,
     check_long: bool = False,
     check: EngineCheck | None = None,
+    steering: Steering | None = None,
 ) -> Setting:
     """A setting whose model has read the shared prefix of its prompts.
 
@@ -199,6 +201,7 @@ def prepared(
             engine is then left out as well.
         check_long: whether the check uses texts longer than the model's window.
         check: of another setting of this checkpoint, which is then not made again.
+        steering: what is added to the residual stream wherever a confidence is read; the check is made without it.
 
     Raises:
         UserError: where the prompts cannot be rendered, two levels cannot be told apart, or the check fails.
@@ -212,7 +215,8 @@ def prepared(
     setting = replace(setting, pool=tuple(pool), seed=seed)
     if not read_shared_prefix:
         return setting
-    return replace(setting, check=check or engine_checked(setting, long=check_long))
+    reader = ConfidenceReader(setting.prefix, prompter, setting.stops, prompting.levels, steering)
+    return replace(setting, check=check or engine_checked(setting, long=check_long), reader=reader)
 
 
 def _unchecked(

@@ -70,6 +70,9 @@ def streams(setting: "Setting", answered: Sequence[tuple[Question, str]]) -> lis
     length = min(setting.prefix.shared_length([ids for ids, _ in placed]), first)
     trees = [TokenTree() for _ in placed]
     paths = [tree.insert(ids[length:]) for tree, (ids, _) in zip(trees, placed, strict=True)]
+    if steering := setting.reader.steering:  # what was steered is what is read
+        for tree, path, (_, places) in zip(trees, paths, placed, strict=True):
+            tree.additions.append((steering.layer, path[places["tail"] - length :], steering.vector))
     by_tree: dict[int, Tensor] = {}
     for i, stream in setting.prefix.residuals(length, trees, layers_kept(setting)):  # [layers, nodes, width]
         nodes = [paths[i][placed[i][1][place] - length] for place in PLACES]
