@@ -98,24 +98,39 @@ def _number(key: str, shown: Record, numbers: Record) -> Estimate:
     return Estimate(null.value, null.low, null.high, estimate.n) if null else of_record(_NOTHING)
 
 
-def spread(summary: Record, keys: Sequence[str] | None = None) -> Grid:
-    """The mean over sets of worked examples, with the least and the largest value in brackets."""
+SPREADS = {"shot_sets": ("sets", "sets of worked examples"), "wordings": ("wordings", "wordings of the instruction")}
+"""What a run is repeated over, by its key in a cell: the heading of their number, and their name in a title."""
+
+
+def spreads(summary: Record) -> list[str]:
+    """What the run is repeated over, by the keys of `SPREADS`."""
+    return [source for source in SPREADS if any(source in numbers for _, numbers in cells(summary))]
+
+
+def spread(summary: Record, source: str, keys: Sequence[str] | None = None) -> Grid:
+    """The mean over sets of worked examples, or over wordings, with the least and the largest value in brackets.
+
+    Args:
+        summary: The run's summary.
+        source: A key of `SPREADS`.
+        keys: The columns, by their keys in the summary; by default all measures.
+    """
     columns = tuple(c for c in COLUMNS if c.key in MEASURES and (keys is None or c.key in keys))
     rows = []
     for (checkpoint, data, method, form), numbers in cells(summary):
-        if "shot_sets" not in numbers:
+        if source not in numbers:
             continue
         estimates = []
         for column in columns:
-            values = [v for v in numbers["shot_sets"][column.key] if v is not None]
+            values = [v for v in numbers[source][column.key] if v is not None]
             estimates.append(
                 Estimate(sum(values) / len(values), min(values), max(values), len(values))
                 if values
                 else of_record(_NOTHING)
             )
-        sets = str(len(numbers["shot_sets"]["accuracy"]))
-        rows.append(((checkpoint, data, method_words(method), form, sets), tuple(estimates)))
-    return Grid((*LABELS[:4], "sets"), columns, tuple(rows))
+        count = str(len(numbers[source]["accuracy"]))
+        rows.append(((checkpoint, data, method_words(method), form, count), tuple(estimates)))
+    return Grid((*LABELS[:4], SPREADS[source][0]), columns, tuple(rows))
 
 
 def differences(summary: Record, keys: Sequence[str] | None = None) -> Grid:
@@ -165,7 +180,7 @@ class Reliability:
 def reliabilities(records: Sequence[Record], checkpoint: str) -> list[Reliability]:
     """The stated confidences of the method Default, from a run's records.
 
-    Only the first set of worked examples is counted, and no reply that states no level.
+    Only the first set of worked examples and wording is counted, and no reply that states no level.
 
     Args:
         records: The run's records; their measures read `checkpoint|data|format|answer` and `...|read`.

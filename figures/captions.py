@@ -47,6 +47,8 @@ class Subject:
     """How levels were read: whole, or token, by the first token on which they part."""
     chosen: bool = False
     """The questions have choices, whose other letters are the wrong answers."""
+    wordings: int = 1
+    """Over how many wordings of the instruction each question's values are averaged."""
 
     @property
     def sentence(self) -> str:
@@ -59,7 +61,14 @@ class Subject:
         text += " Only the first token on which levels part is read." if self.levels == "token" else ""
         if self.chosen:
             text += f" {LETTERS_SAID}"
-        return text + (f" Values are averaged over {self.sets} sets of worked examples." if self.sets > 1 else "")
+        return text + (f" Values are averaged over {self._repeated}." if self._repeated else "")
+
+    @property
+    def _repeated(self) -> str:
+        """What each question's values are averaged over, in words; empty where every reading is taken once."""
+        sets = f"{self.sets} sets of worked examples" if self.sets > 1 else ""
+        wordings = f"{self.wordings} wordings of the instruction" if self.wordings > 1 else ""
+        return f"{sets} under each of {wordings}" if sets and wordings else sets or wordings
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class RunData:
         return self._typed[kind]
 
     def first_set(self, kind: type[T]) -> dict[str, T]:
-        """The records of one measure under the first set of worked examples, by the question's id."""
+        """The records of one measure under the first set of worked examples and wording, by the question's id."""
         return {record.id: record for record in self.of(kind) if record.set == 0}
 
     def estimate(self, key: str) -> Estimate:
@@ -130,6 +139,7 @@ def subject_of(config: Record, summary: Record) -> Subject:
         model.get("dtype") or config["identity"].get("dtype", ""),
         config["identity"].get("levels", "whole"),
         data.get("wrong_answers") == "choice",
+        config["identity"].get("wordings", 1),
     )
 
 

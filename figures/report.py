@@ -116,10 +116,12 @@ def _reported_calibration(folder: Path, summary: Record, records: Sequence[Recor
         printed_grid(worst, "With unparsed replies as wrong answers of the highest confidence:")
         worst.written(folder, "table_worst_case")
     calibration.grid(summary).written(folder, "table")
-    if any("shot_sets" in numbers for _, numbers in calibration.cells(summary)):
-        words = "Means over sets of worked examples, least and largest in brackets (the tables above: the first set):"
-        printed_grid(calibration.spread(summary, calibration.SHORT), words)
-        calibration.spread(summary).written(folder, "shot_sets")
+    for source in calibration.spreads(summary):
+        short, words = calibration.SPREADS[source]
+        first = f"the tables above: the first {short.removesuffix('s')}"
+        title = f"Means over {words}, least and largest in brackets ({first}):"
+        printed_grid(calibration.spread(summary, source, calibration.SHORT), title)
+        calibration.spread(summary, source).written(folder, source)
     if summary["differences"]:
         printed_grid(calibration.differences(summary, calibration.SHORT), "Differences on the same questions:")
         calibration.differences(summary).written(folder, "differences")

@@ -3,7 +3,7 @@
 Which numbers these are, the instruments declare; this module only lays them out."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -37,6 +37,8 @@ class Row:
     """share: a fraction that is printed in per cent."""
     sets: tuple[float, ...] = ()
     """Its value under each set of worked examples, where there are several."""
+    wordings: tuple[float, ...] = ()
+    """Its value under each wording of the instruction, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,20 @@ def metrics() -> list[Metric]:
     return [metric for metric in declared if metric.place != "kept"]
 
 
+SPREADS = ("shot_sets", "wordings")
+"""Where a summary holds the values under each set of worked examples, and under each wording of the instruction."""
+
+
 def table_of(summary: Record) -> Table:
     """The table of a run's summary; rows of instruments that it does not hold are absent."""
-    estimates, sets = estimates_of(summary), by_new_keys(summary.get("shot_sets", {}))
+    estimates = estimates_of(summary)
+    spreads = [by_new_keys(summary.get(source, {})) for source in SPREADS]
     rows: dict[str, list[Row]] = {}
     for metric in metrics():
         if metric.key in estimates:
-            spread = tuple(v for v in sets.get(metric.key, {}).get("values", ()) if v is not None)
-            row = Row(metric.section, metric.words, estimates[metric.key], metric.unit, spread)
+            values = [spread.get(metric.key, {}).get("values", ()) for spread in spreads]
+            sets, wordings = (tuple(value for value in member if value is not None) for member in values)
+            row = Row(metric.section, metric.words, estimates[metric.key], metric.unit, sets, wordings)
             rows.setdefault(metric.section, []).append(row)
     return Table(tuple(row for section_rows in rows.values() for row in section_rows), tuple(selection_notes(summary)))
 
@@ -98,7 +106,7 @@ def estimates_of(summary: Record) -> dict[str, Estimate]:
 
 def _estimates(node: Record, above: str) -> Iterator[tuple[str, Estimate]]:
     for name, below in node.items():
-        if isinstance(below, dict) and name != "shot_sets":
+        if isinstance(below, dict) and name not in SPREADS:
             key = f"{above}{name}"
             if {"value", "low", "high", "n"} <= below.keys():
                 yield key, of_record(below)
@@ -120,12 +128,13 @@ def printed(table: Table, subject: Subject) -> None:
     out = console()
     out.print()
     out.print(literal(subject.sentence))
-    several = any(row.sets for row in table.rows)
+    spreads = {"sets": any(row.sets for row in table.rows), "wordings": any(row.wordings for row in table.rows)}
+    several = [name for name, shown_spread in spreads.items() if shown_spread]
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     shown.add_column("", no_wrap=True)
     across = any(row.estimate.relations for row in table.rows)
     names = ("value", "95 % interval", *(("relations like these",) if across else ()), "n", "left out")
-    for name in (*names, *(("over sets",) if several else ())):
+    for name in (*names, *(f"over {spread}" for spread in several)):
         shown.add_column(name, justify="right", no_wrap=True)
     section = ""
     for row in table.rows:
@@ -160,10 +169,11 @@ def literal(text: str) -> Text:
     return Text(visible(text))
 
 
-def _cells(row: Row, several: bool, across: bool) -> tuple[str, ...]:
+def _cells(row: Row, several: Sequence[str], across: bool) -> tuple[str, ...]:
+    """The cells of a row. several: the fields of the row whose spread is shown, each in a column of its own."""
     number, estimate = percent if row.unit == "share" else digits, row.estimate
     value = "none" if estimate.value is None else marked(estimate, number(estimate.value))
     wide = (relations(estimate, number),) if across else ()
     cells = (f"  {row.name}", value, interval(estimate, number), *wide, str(estimate.n), str(estimate.left_out))
-    spread = f"{number(min(row.sets))} to {number(max(row.sets))}" if row.sets else ""
-    return (*cells, spread) if several else cells
+    spreads = (getattr(row, name) for name in several)
+    return (*cells, *(f"{number(min(values))} to {number(max(values))}" if values else "" for values in spreads))

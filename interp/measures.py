@@ -27,7 +27,7 @@ class QuestionRecord:
     id: str
     """The question's id."""
     set: int = 0
-    """The number of the set of worked examples in the prompt."""
+    """The number of the set of worked examples and wording of the instruction in the prompt."""
 
 
 # Answers

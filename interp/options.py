@@ -13,7 +13,7 @@ from interp.datasets.questions import field_paths
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.models.checkpoints import Loading, Quantization
-from interp.models.prompts import REPLY_TOKENS, LevelsRead, Prompting
+from interp.models.prompts import REPLY_TOKENS, WORDINGS, LevelsRead, Prompting
 from interp.models.templates import DATE, refuse_no_day
 from interp.plain import plain_json
 from interp.registry import Registry
@@ -96,6 +96,16 @@ class Tested:
             refuse_unknown("formats", name, FORMATS)
 
 
+@dataclass(frozen=True)
+class PromptSet:
+    """What a reading is repeated with."""
+
+    examples: int
+    """The number of the set of worked examples."""
+    wording: int
+    """The number of the wording of the instruction."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """How the question is put."""
@@ -114,17 +124,47 @@ class Prompt:
     shot_sets: int = 1
     """So many sets of worked examples, whose confidences differ: a measurement is repeated with each, and a training
     draws one for each mini-batch."""
+    wordings: int = 1
+    """So many wordings of the instruction, at most two: a measurement is repeated with each, under every set of worked
+    examples. A training takes one."""
 
     def __post_init__(self) -> None:
         at_least(1, "shot_sets", self.shot_sets)
+        at_least(1, "wordings", self.wordings)
+        if self.wordings > len(WORDINGS):
+            raise UserError(f"--wordings {self.wordings}: there are {len(WORDINGS)} wordings of the instruction")
         refuse_no_day(self.date)
         template_arguments(self.template_args)
         if self.shots is not None:
             at_least(0, "shots", self.shots)
 
-    def prompting(self, reply_tokens: int = REPLY_TOKENS) -> Prompting:
-        """How prompts are made and replies are read. reply_tokens: after so many a whole reply is cut off."""
-        return Prompting(self.template, template_arguments(self.template_args), self.date, self.levels, reply_tokens)
+    def prompting(self, reply_tokens: int = REPLY_TOKENS, wording: int = 0) -> Prompting:
+        """How prompts are made and replies are read.
+
+        Args:
+            reply_tokens: after so many a whole reply is cut off.
+            wording: the number of the wording of the instruction.
+        """
+        arguments = template_arguments(self.template_args)
+        return Prompting(self.template, arguments, self.date, self.levels, reply_tokens, wording)
+
+    @property
+    def sets(self) -> list[PromptSet]:
+        """What every reading is repeated with; the place of each is the number of the set in records."""
+        return [PromptSet(examples, wording) for wording in range(self.wordings) for examples in range(self.shot_sets)]
+
+    @property
+    def spreads(self) -> dict[str, list[list[int]]]:
+        """For each source of error that readings are repeated over, the numbers of the sets of each of its members.
+
+        By the option's name: under "wordings" a list for each wording, its sets of worked examples in it; under
+        "shot_sets" a list for each set of worked examples, its wordings in it. One member alone has no spread."""
+        numbered = list(enumerate(self.sets))
+        groups = {
+            "shot_sets": [[i for i, one in numbered if one.examples == k] for k in range(self.shot_sets)],
+            "wordings": [[i for i, one in numbered if one.wording == k] for k in range(self.wordings)],
+        }
+        return {name: members for name, members in groups.items() if len(members) > 1}
 
     def shots_of(self, checkpoint_shots: int) -> int:
         """Those that were asked for, else those of the checkpoint's preset."""

@@ -341,6 +341,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "f'{transcript.text} {level}'",
             "f'{transcript.text}{level}'",
         ),
+        ("one-wording-for-all", "Prompter._turns", "self.wording", "0"),
     ),
     *_of(
         "interp/models/tree.py",
@@ -1146,8 +1147,20 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_diagnose.py::test_the_users_own_responses_stand_in_for_the_models_answers",
             "test_diagnose.py::test_sets_of_examples_are_averaged_by_question_and_their_spread_is_shown",
             "test_diagnose.py::test_what_was_cut_off_or_does_not_parse_is_counted",
+            "test_diagnose.py::test_wordings_are_averaged_by_question_and_their_spread_is_shown",
         ],
         ("unanswered-is-not-counted", "summary_of", "answer.answer is None", "answer.answer == ''"),
+        ("a-wordings-first-examples-alone", "summary_of", "r['set'] in numbers", "r['set'] == numbers[0]"),
+    ),
+    *_of(
+        "interp/options.py",
+        ["test_commands.py::test_a_set_is_a_set_of_examples_under_a_wording_and_its_number_runs_over_both"],
+        (
+            "examples-run-slower-than-wordings",
+            "Prompt.sets",
+            "PromptSet(examples, wording)",
+            "PromptSet(wording, examples)",
+        ),
     ),
     *_of(
         "interp/pipelines/elicit.py",

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from interp.errors import UserError
 from interp.instruments.registry import INSTRUMENTS
 from interp.models.prompts import Prompting
-from interp.options import composed, identity_of, template_arguments
+from interp.options import Prompt, composed, identity_of, template_arguments
+from interp.pipelines.compare import Compare
 from interp.pipelines.diagnosis import Diagnose
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,8 @@ BAD = {
     ("--shots", "-1"): "--shots -1: must be at least 0",
     ("--shot-sets", "0"): "--shot-sets 0: must be at least 1",
     ("--shot-sets", "2", "--shots", "0"): "--shots 0 has none",
+    ("--wordings", "0"): "--wordings 0: must be at least 1",
+    ("--wordings", "3"): "--wordings 3: there are 2 wordings of the instruction",
     ("--batch-tokens", "0"): "--batch-tokens 0: must be at least 1",
     ("--top-p", "0"): "--top-p 0.0: must lie in (0, 1]",
     ("--top-p", "nan"): "must lie in (0, 1]",
@@ -201,6 +204,27 @@ def test_how_prompts_are_made_and_read_is_part_of_what_a_run_is():
     prompting = options.prompt.prompting(options.replies.reply_tokens)
     assert prompting == Prompting("plain", {"a": 1}, "2024-02-29", "token", 900)
     assert Diagnose().prompt.prompting() == Prompting() and Prompting().date == "2025-01-01"
+
+
+def test_a_set_is_a_set_of_examples_under_a_wording_and_its_number_runs_over_both():
+    prompt = Prompt(shot_sets=3, wordings=2)
+    pairs = [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
+    assert [(one.examples, one.wording) for one in prompt.sets] == pairs
+    assert prompt.spreads == {"shot_sets": [[0, 3], [1, 4], [2, 5]], "wordings": [[0, 1, 2], [3, 4, 5]]}
+    assert Prompt().spreads == {} and len(Prompt().sets) == 1
+    assert Prompt(shot_sets=2).spreads == {"shot_sets": [[0], [1]]}
+    assert Prompt(wordings=2, shots=0).spreads == {"wordings": [[0], [1]]}
+    assert identity_of(prompt)["wordings"] == 2
+    assert [prompt.prompting(wording=one.wording).wording for one in prompt.sets] == [0, 0, 0, 1, 1, 1]
+    for refused, sentence in ((0, "--wordings 0: must be at least 1"), (3, "--wordings 3: there are 2 wordings")):
+        with pytest.raises(UserError, match=sentence):
+            Prompt(wordings=refused)
+
+
+def test_a_comparison_diagnoses_with_every_wording_and_evaluates_with_the_first():
+    options = composed(Compare, shots=1, shot_sets=3, wordings=2)
+    assert [options.side(side).prompt.wordings for side in ("before", "after")] == [2, 2]
+    assert (options.calibration.prompt.shot_sets, options.calibration.prompt.wordings) == (1, 1)
 
 
 def test_the_defaults_need_no_option():

@@ -241,6 +241,43 @@ def test_sets_of_examples_are_averaged_by_question_and_their_spread_is_shown(tin
 
 
 @pytest.mark.slow
+def test_wordings_are_averaged_by_question_and_their_spread_is_shown(tiny_checkpoint, answered, tmp_path):
+    given = {"n": 2, "shots": 1, "shot_sets": 2, "candidates": 0}
+    chosen = options(tiny_checkpoint("llama"), answered(), tmp_path / "run", wordings=2, **given)
+    folder = diagnosed(chosen, ("masking",), "masking")
+    config, summary, records = read_run(folder)
+    measured = [r for r in records if r["measure"] == "masking"]
+    # [wordings, sets of examples, questions]: a set's number is wording * 2 + the number of its examples
+    seen = np.array([[r["values"]["seen"] for r in measured if r["set"] == s] for s in range(4)]).reshape(2, 2, 2)
+    assert len({round(value, 9) for value in seen.mean(2).flat}) == 4
+    assert {r["set"] for r in records if r["measure"] in ("answer", "floor")} == {0}
+    assert summary["masking"]["seen"]["value"] == pytest.approx(seen.mean()) and summary["masking"]["seen"]["n"] == 2
+    assert summary["wordings"]["masking.seen"]["values"] == pytest.approx(seen.mean((1, 2)))
+    assert summary["shot_sets"]["masking.seen"]["values"] == pytest.approx(seen.mean((0, 2)))
+    assert config["identity"]["wordings"] == 2
+    today = diagnosed(
+        options(tiny_checkpoint("llama"), answered(), tmp_path / "today", **given), ("masking",), "masking"
+    )
+    _, without, first = read_run(today)
+    assert close(first, [r for r in records if r["set"] < 2]) and "wordings" not in without
+
+
+@pytest.mark.slow
+def test_a_run_with_two_wordings_and_no_examples_goes_on_where_it_was_cut_off(tiny_checkpoint, answered, tmp_path):
+    chosen = options(tiny_checkpoint("llama"), answered(), tmp_path / "run", n=2, wordings=2, candidates=0)
+    folder = diagnosed(chosen, ("masking",), "masking")
+    whole, summary = keys(folder), read_run(folder)[1]
+    assert "shot_sets" not in summary and len(summary["wordings"]["masking.seen"]["values"]) == 2
+    assert [key for key in whole if key[1]] == [key for key in whole if key[1] == 1 and key[0] == "masking"]
+    lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
+    (folder / "records.jsonl").write_text("".join(lines[:-1]))
+    diagnosed(chosen, ("masking",), "masking")
+    assert keys(folder) == whole and close(read_run(folder)[1], summary)
+    with pytest.raises(UserError, match="wordings: 2 there, 1 now"):
+        diagnosed(options(tiny_checkpoint("llama"), answered(), folder, n=2, candidates=0), ("masking",), "masking")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ScoreLetter", "ScoreNumber", "ScoreText", "ScorePercent", "ScoreFloat"])
 def test_every_format_is_measured_by_every_instrument(tiny_checkpoint, answered, tmp_path, name):
     few = {"n": 2, "n_attribution": 1, "candidates": 0, "tries": 4, "format": name}

@@ -383,6 +383,34 @@ def test_sets_of_examples_are_measured_one_by_one_and_their_spread_is_shown(tiny
 
 
 @pytest.mark.slow
+def test_wordings_are_measured_one_by_one_and_their_spread_is_shown(tiny_checkpoint, data, tmp_path, capsys):
+    answered = tmp_path / "answered.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    answered.write_text("\n".join(json.dumps(row | {"response": row["answers"][0]}) for row in rows[:4]))
+    given = {"shots": 1, "shot_sets": 2, "wordings": 2, "methods": ("default", "p-true", "prompting")}
+    folder = evaluated(options(tiny_checkpoint("llama"), answered, tmp_path / "run", **given))
+    records = list(read_records(folder))
+    for asking in ("read", "judged", "cautioned"):
+        of_asking = [r for r in records if r["measure"].endswith(f"|{asking}")]
+        # [wordings, sets of examples, questions]
+        stated = np.array([[r["expected"] for r in of_asking if r["set"] == s] for s in range(4)]).reshape(2, 2, 4)
+        assert len({round(value, 9) for value in stated.mean(2).flat}) == 4, asking
+        key = {"read": "default_expected", "judged": "p_true", "cautioned": "prompting_expected"}[asking]
+        numbers = table(folder)["llama"]["answered"][key]["ScoreNumber"]
+        assert numbers["wordings"]["confidence"] == pytest.approx(stated.mean((1, 2)))
+        assert numbers["shot_sets"]["confidence"] == pytest.approx(stated.mean((0, 2)))
+        assert numbers["confidence"]["value"] == pytest.approx(stated[0, 0].mean())
+    reported(folder)
+    shown = capsys.readouterr().out
+    assert "Means over wordings of the instruction" in shown and "Means over sets of worked examples" in shown
+    with (folder / "wordings.csv").open() as stream:
+        row = next(row for row in csv.DictReader(stream) if row["method"] == "Default, expected")
+    values = table(folder)["llama"]["answered"]["default_expected"]["ScoreNumber"]["wordings"]["confidence"]
+    assert float(row["confidence"]) == pytest.approx(np.mean(values)) and row["wordings"] == "2"
+    assert (float(row["confidence_low"]), float(row["confidence_high"])) == (min(values), max(values))
+
+
+@pytest.mark.slow
 def test_another_rule_is_another_number_and_is_named(whole, taught_checkpoint, data, tmp_path):
     folder = evaluated(options(taught_checkpoint, data, tmp_path / "run", rule="1-right"))
     summary = read_run(folder)[1]

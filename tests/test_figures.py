@@ -172,12 +172,20 @@ def _attribution(spans: list[str], count: int, answer: int, refused: bool, rando
     return head | {"answer": spread, "tokens": shown, "values": values}
 
 
-def made_run(folder: Path, *, instruments: tuple[str, ...] = INSTRUMENTS, sets: int = 1, questions: int = 12) -> Path:
+def made_run(
+    folder: Path,
+    *,
+    instruments: tuple[str, ...] = INSTRUMENTS,
+    sets: int = 1,
+    wordings: int = 1,
+    questions: int = 12,
+) -> Path:
     """A finished run on disk with made records, summarised as a real one is."""
-    options = composed(Diagnose, n=questions, shot_sets=sets)
+    options = composed(Diagnose, n=questions, shot_sets=sets, wordings=wordings)
     identity = {"format": options.asked.format, "shot_sets": sets, "instruments": list(instruments)}
+    identity |= {"wordings": wordings} if wordings > 1 else {}
     with Run(folder, identity) as run:
-        for record in made_records(questions, sets):
+        for record in made_records(questions, sets * wordings):
             if record["measure"] in (*instruments, "answer", "sample"):
                 run.append(record)
         model = {"name": SUBJECT.model, "note": SUBJECT.note}
@@ -461,6 +469,26 @@ def test_a_caption_counts_what_was_asked_and_of_that_what_was_right():
     subject = subject_of({"identity": {"shot_sets": 3}}, summary)
     assert subject == Subject("small", None, "facts", 12, 7, "ScoreText", 3)
     assert "Data: facts, 12 asked, 7 answered right." in subject.sentence and "over 3 sets" in subject.sentence
+
+
+@pytest.mark.parametrize(
+    ("identity", "sentence"),
+    [
+        ({}, ""),
+        ({"wordings": 1, "shot_sets": 1}, ""),
+        ({"shot_sets": 3}, " Values are averaged over 3 sets of worked examples."),
+        ({"wordings": 2}, " Values are averaged over 2 wordings of the instruction."),
+        (
+            {"wordings": 2, "shot_sets": 3},
+            " Values are averaged over 3 sets of worked examples under each of 2 wordings of the instruction.",
+        ),
+    ],
+)
+def test_a_caption_names_what_values_are_averaged_over(identity, sentence):
+    data = {"name": "facts", "asked": 12, "right": 7}
+    summary = {"model": {"name": "small", "note": None}, "data": data, "format": "ScoreText"}
+    subject = subject_of({"identity": identity}, summary)
+    assert subject.sentence == f"Model: small. Data: facts, 12 asked, 7 answered right. Format: ScoreText.{sentence}"
 
 
 def test_instruments_that_a_run_does_not_hold_have_no_figure():

@@ -13,12 +13,15 @@ from conftest import VOCABULARIES, examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from interp.cli.prompts import COLOURS, coloured
+from interp.cli.prompts import COLOURS, ShowPrompts, coloured, show
 from interp.errors import UserError
 from interp.formats import FORMATS
+from interp.methods.p_true import TRUTH
+from interp.methods.registry import METHODS
 from interp.models.prompts import CLOSING, Prompter, instruction
 from interp.models.shots import CHOICE_SHOTS, OPEN_SHOTS, asked, shot_set
 from interp.models.tree import common_length
+from interp.options import composed
 from interp.records import SPANS, Question, Transcript
 
 NUMBER, PERCENT = FORMATS["ScoreNumber"], FORMATS["ScorePercent"]
@@ -422,6 +425,53 @@ def test_the_instruction_names_the_slots_and_the_scale():
             assert ("letter" in text.split(".")[0]) == choices
 
 
+STORED = {
+    False: (
+        "Answer the question as briefly as you can. Then state how confident you are that your answer is right, as one "
+        "digit from 0 (surely wrong) to 9 (surely right). Reply in two lines:\nAnswer: <your answer>\n"
+        "Confidence: <your confidence>"
+    ),
+    True: (
+        "Answer the question with the letter of the right choice. Then state how confident you are that your answer is "
+        "right, as one digit from 0 (surely wrong) to 9 (surely right). Reply in two lines:\nAnswer: <your answer>\n"
+        "Confidence: <your confidence>"
+    ),
+}
+"""The instruction of every run so far, by whether the questions are multiple choice."""
+
+
+@pytest.mark.parametrize("choices", [False, True])
+def test_the_first_wording_is_the_stored_one_and_the_second_shares_scale_and_reply_format_alone(choices):
+    assert instruction(NUMBER, choices=choices) == instruction(NUMBER, choices=choices, wording=0) == STORED[choices]
+    for form in (*FORMATS.values(), TRUTH):
+        first, second = (instruction(form, choices=choices, wording=wording) for wording in (0, 1))
+        assert f" as {form.wording}. " in second and ("letter" in second.split(".")[0]) == choices
+        (opening, *lines), (other, *same_lines) = (text.split("\n") for text in (first, second))
+        assert lines == same_lines == ["Answer: <your answer>", "Confidence: <your confidence>"]
+        words = [text.replace(form.wording, "").split() for text in (opening, other)]
+        fours = [{tuple(part[i : i + 4]) for i in range(len(part) - 3)} for part in words]
+        assert all(fours) and not fours[0] & fours[1], "four words in a row are the same"
+
+
+@pytest.mark.parametrize("wording", [0, 1])
+def test_a_sentence_that_a_method_adds_follows_the_scale_in_every_wording(wording):
+    (asking,) = (method.asking for method in METHODS.values() if method.asking and method.asking.added)
+    text = instruction(asking.format_in(NUMBER), choices=False, wording=wording)
+    assert f" as {NUMBER.wording}. {asking.added}. " in text
+
+
+@pytest.mark.parametrize("template", ["system", "refuses"])
+def test_prompts_of_two_wordings_differ_in_the_instruction_alone(tiny_tokenizer, template):
+    first, second = (prompter_of(tiny_tokenizer(template=template), shots=1, wording=wording) for wording in (0, 1))
+    assert first.frame != second.frame and first.shared_prefix != second.shared_prefix
+    assert prompter_of(tiny_tokenizer(template=template), shots=1).frame == first.frame
+    texts = [regions(prompter, prompter.transcript(PARIS, "Paris", level="9")) for prompter in (first, second)]
+    assert [text.pop("instruction") for text in texts] == [
+        instruction(NUMBER, choices=False, wording=wording) for wording in (0, 1)
+    ]
+    assert texts[0] == texts[1]
+
+
 def test_a_transcript_whose_tokens_lack_a_span_cannot_be_made():
     with pytest.raises(ValueError, match="2 tokens but 1 spans"):
         Transcript("ab", (1, 2), ("answer",))
@@ -484,3 +534,14 @@ def test_the_command_shows_a_prompt_for_each_question_and_each_set_of_examples(t
     examples = [prompt[prompt.index("[shots]") : prompt.rindex("[question]")] for prompt in prompts]
     assert examples[0] == examples[1] != examples[2] == examples[3]
     assert all("[confidence] |9|\n\n" in prompt for prompt in prompts)
+
+
+def test_every_wording_is_shown_with_every_set_of_examples(tiny_checkpoint, own_data, capsys):
+    given = {"data": str(own_data / "open.jsonl"), "n": 1, "shots": 1, "shot_sets": 2, "wordings": 2}
+    show(composed(ShowPrompts, ckpt=str(tiny_checkpoint("llama")), **given))
+    *prompts, _ = re.split(r"\d+ tokens\n\n", capsys.readouterr().out)
+    parts = [re.split(r"\[\w+\]", prompt.replace("|", "")) for prompt in prompts]
+    told = [instruction(NUMBER, choices=False, wording=wording) for wording in (0, 0, 1, 1)]
+    assert all(any(text in part for part in shown) for text, shown in zip(told, parts, strict=True))
+    examples = [prompt[prompt.index("[shots]") : prompt.rindex("[question]")] for prompt in prompts]
+    assert examples[:2] == examples[2:] and examples[0] != examples[1]

@@ -10,7 +10,7 @@ import pytest
 from test_figures import made_run
 
 from figures.calibration import pages as calibration_pages
-from figures.captions import Subject, interval, percent, subject_of, written_caption
+from figures.captions import Subject, digits, interval, percent, subject_of, written_caption
 from figures.grid import Column, Grid
 from figures.report import reported
 from figures.style import paper
@@ -53,6 +53,24 @@ def test_several_sets_of_examples_show_their_spread(tmp_path):
     row = rows(tmp_path)["Expected confidence", "answer seen"]
     assert list(row.sets) == summary["shot_sets"]["masking.seen"]["values"]
     assert len(row.sets) == 2
+
+
+def test_several_wordings_show_their_spread_beside_that_of_sets_of_examples(tmp_path, capsys):
+    folder = made_run(tmp_path, sets=2, wordings=2, questions=4, instruments=("masking",))
+    config, summary, _ = read_run(folder)
+    row = rows(folder)["Expected confidence", "answer seen"]
+    assert list(row.wordings) == summary["wordings"]["masking.seen"]["values"] and len(row.wordings) == 2
+    assert list(row.sets) == summary["shot_sets"]["masking.seen"]["values"] and len(row.sets) == 2
+    printed(table_of(summary), subject_of(config, summary))
+    lines = capsys.readouterr().out.splitlines()
+    heading = next(line for line in lines if "over sets" in line)
+    assert heading.rstrip().endswith("over wordings")
+    (line,) = (line for line in lines if line.strip().startswith("answer seen"))
+    assert line.rstrip().endswith(f"{digits(min(row.wordings))} to {digits(max(row.wordings))}")
+    alone = table_of(summary | {"shot_sets": {}})
+    printed(alone, subject_of(config, summary))
+    shown = capsys.readouterr().out
+    assert "over wordings" in shown and "over sets " not in shown
 
 
 def test_rows_of_an_instrument_that_did_not_run_are_absent(tmp_path):

@@ -338,7 +338,7 @@ def test_a_machine_without_git_and_an_installed_package_have_no_commit(tmp_path,
 def test_a_run_of_version_0_1_goes_on_under_the_names_of_now(tmp_path):
     before = {"ckpt": "a", "wrong": 4, "turned": 3, "reply_tokens": 64, "seed": 0}
     (tmp_path / "config.json").write_text(json.dumps({"identity": before, "made_with": {}}))
-    now = {"n_wrong": 4, "greedy_wrong": 3, "shot_sets": 1, "seed": 0}
+    now = {"n_wrong": 4, "greedy_wrong": 3, "shot_sets": 1, "wordings": 1, "seed": 0}
     with Run(tmp_path, now, kind="triplets"):
         pass
     with pytest.raises(UserError, match=r"greedy_wrong: 3 there, 4 now"):

@@ -609,6 +609,21 @@ def test_a_first_adapter_goes_through_a_training_that_was_stopped_as_it_was(opti
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (Advice, {"triplets": Path("t.jsonl")}),
+        (conftuner.ConfTuner, {"answers": Path("t.jsonl")}),
+        (Ablation, {"triplets": Path("t.jsonl")}),
+        (Triplets, {}),
+    ],
+)
+def test_training_refuses_a_second_wording_in_one_sentence(kind, given):
+    with pytest.raises(UserError, match=r"^--wordings 2: .* one wording of the instruction$"):
+        composed(kind, **given, wordings=2)
+    assert composed(kind, **given, wordings=1).prompt.wordings == 1
+
+
 def test_another_models_triplets_are_trained_on_with_a_warning_that_names_it(options, triplet_file, capsys):
     lines = [json.loads(line) | {"model": "other-model 0123456789ab"} for line in triplet_file.read_text().splitlines()]
     triplet_file.write_text("".join(json.dumps(line) + "\n" for line in lines))

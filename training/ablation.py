@@ -44,7 +44,7 @@ class Ablation:
     computing: Computing = field(default_factory=Computing)
 
     def __post_init__(self) -> None:
-        refuse_untrainable(self.common, self.computing)
+        refuse_untrainable(self.common, self.computing, self.prompt)
 
     @property
     def folder(self) -> Path:

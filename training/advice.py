@@ -60,7 +60,7 @@ class Advice:
     computing: Computing = field(default_factory=Computing)
 
     def __post_init__(self) -> None:
-        refuse_untrainable(self.common, self.computing)
+        refuse_untrainable(self.common, self.computing, self.prompt)
 
 
 def trained(options: Advice, dry: DryRun | None = None) -> Path:

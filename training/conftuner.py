@@ -43,7 +43,7 @@ class ConfTuner:
     computing: Computing = field(default_factory=Computing)
 
     def __post_init__(self) -> None:
-        refuse_untrainable(self.common, self.computing)
+        refuse_untrainable(self.common, self.computing, self.prompt)
         if self.train_formats:
             names_each_once("train-formats", self.train_formats)
             for name in self.train_formats:

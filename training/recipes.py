@@ -231,12 +231,14 @@ class TrainingOptions(Protocol):
         """Where the model runs."""
 
 
-def refuse_untrainable(common: Common, computing: Computing) -> None:
-    """Refuses what transformers' Trainer does not take.
+def refuse_untrainable(common: Common, computing: Computing, prompt: Prompt) -> None:
+    """Refuses what transformers' Trainer does not take, and what is made for measurements alone.
 
     Raises:
-        UserError: for a seed of more than 32 bits, or float16.
+        UserError: for a seed of more than 32 bits, float16, or several wordings of the instruction.
     """
+    if prompt.wordings > 1:
+        raise UserError(f"--wordings {prompt.wordings}: a training takes one wording of the instruction")
     if common.seed >= 2**32:
         raise UserError(f"--seed {common.seed}: must be less than 2**32, which is what Trainer takes")
     if computing.dtype == "float16":

@@ -83,6 +83,10 @@ class Triplets:
         at_least(0, "greedy_wrong", self.greedy_wrong)
         if self.prompt.shot_sets > 1:
             raise UserError("--shot-sets: triplets are asked for with one set of worked examples")
+        if self.prompt.wordings > 1:
+            raise UserError(
+                f"--wordings {self.prompt.wordings}: triplets are asked for with one wording of the instruction"
+            )
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,8 @@ def show(options: ShowPrompts) -> None:
     confidence, choices = FORMATS[options.asked.format], bool(questions[0].choices)
     shots, prompting = options.prompt.shots_of(preset), options.prompt.prompting()
     refuse_sets_of_nothing(options.prompt.shot_sets, shots)
-    for number in range(options.prompt.shot_sets):
-        examples = shot_set(shots, confidence, seed=number, choices=choices)
+    for prompt_set in options.prompt.sets:
+        examples = shot_set(shots, confidence, seed=prompt_set.examples, choices=choices)
         prompter = Prompter(
             tokenizer,
             confidence,
@@ -73,6 +73,7 @@ def show(options: ShowPrompts) -> None:
             prompting.template,
             prompting.template_args,
             date=prompting.date,
+            wording=prompt_set.wording,
         )
         for question in questions:
             answer = question.response or question.answers[0]

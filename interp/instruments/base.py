@@ -165,7 +165,7 @@ class Kept:
     folder: Path
     """The run's directory; what is too large for records is kept in files there."""
     number: int = 0
-    """The number of the set of worked examples."""
+    """The number of the set of worked examples and wording of the instruction."""
     repeated: Sequence[Record] = ()
     """The records of the instrument's repeated reading."""
     readings: Mapping[str, Sequence[Record]] = field(default_factory=dict)

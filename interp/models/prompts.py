@@ -30,13 +30,49 @@ REPLY_TOKENS = 64
 """A free reply is cut off after this many tokens."""
 
 
-def instruction(confidence: ConfidenceFormat, *, choices: bool) -> str:
-    """What the model is asked to do: answer, then state its confidence on the format's scale."""
-    how = "with the letter of the right choice" if choices else "as briefly as you can"
-    return (
-        f"Answer the question {how}. Then state how confident you are that your answer is right, "
-        f"as {confidence.wording}. Reply in two lines:\nAnswer: <your answer>\nConfidence: <your confidence>"
-    )
+@dataclass(frozen=True)
+class Wording:
+    """One way to put the instruction."""
+
+    text: str
+    """The instruction up to the two lines of the reply, with {how} and {scale}; the latter ends its sentence, so that a
+    method can add one."""
+    choices: str
+    """{how} for multiple choice."""
+    open: str
+    """{how} for open questions."""
+
+
+WORDINGS = (
+    Wording(
+        "Answer the question {how}. Then state how confident you are that your answer is right, as {scale}. "
+        "Reply in two lines:",
+        choices="with the letter of the right choice",
+        open="as briefly as you can",
+    ),
+    Wording(
+        "You will be asked a question: give {how}. Beneath it, express your certainty that it is correct as {scale}. "
+        "Your whole reply has this form:",
+        choices="the correct choice's letter",
+        open="the shortest complete answer",
+    ),
+)
+"""The wordings of the instruction, phrased independently; the reply's two lines and the scale's words are the same."""
+REPLY_LINES = "\nAnswer: <your answer>\nConfidence: <your confidence>"
+"""The form of the reply, which ends the instruction."""
+
+
+def instruction(confidence: ConfidenceFormat, *, choices: bool, wording: int = 0) -> str:
+    """What the model is asked to do: answer, then state its confidence on the format's scale.
+
+    Args:
+        confidence: the format.
+        choices: whether the questions are multiple choice.
+        wording: the index among `WORDINGS`.
+    """
+    worded = WORDINGS[wording]
+    how = worded.choices if choices else worded.open
+    return worded.text.format(how=how, scale=confidence.wording) + REPLY_LINES
 
 
 TemplateName = Literal["chat", "plain"]
@@ -57,11 +93,13 @@ class Prompting:
     """whole: a level together with its end. token: the first token on which the levels differ, as in the paper."""
     reply_tokens: int = REPLY_TOKENS
     """A free reply is cut off after this many tokens."""
+    wording: int = 0
+    """Which wording of the instruction, an index among `WORDINGS`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prompter:
-    """Renders questions for one tokenizer, confidence format and set of worked examples."""
+    """Renders questions for one tokenizer, confidence format, wording and set of worked examples."""
 
     tokenizer: "PreTrainedTokenizerBase"
     """A fast tokenizer: spans come from its character offsets."""
@@ -79,6 +117,8 @@ class Prompter:
     """The model's context in tokens; a longer prompt is refused. None: no limit."""
     date: str = DATE
     """The day that the chat template takes for today, as YYYY-MM-DD."""
+    wording: int = 0
+    """Which wording of the instruction, an index among `WORDINGS`."""
 
     def __post_init__(self) -> None:
         if not self.tokenizer.is_fast:
@@ -218,9 +258,8 @@ class Prompter:
 
     def _turns(self, question: Question, hint: str) -> list[tuple[str, tuple[Piece, ...]]]:
         """(role, pieces) of each turn: the instruction, two turns for each worked example, the question."""
-        turns: list[tuple[str, tuple[Piece, ...]]] = [
-            ("system", (("instruction", instruction(self.confidence, choices=self.choices)),))
-        ]
+        told = instruction(self.confidence, choices=self.choices, wording=self.wording)
+        turns: list[tuple[str, tuple[Piece, ...]]] = [("system", (("instruction", told),))]
         for shot in self.shots:
             turns.append(("user", (("shots", shot.question),)))
             turns.append(("assistant", (("shots", f"Answer: {shot.answer}{CLOSING} {shot.level}"),)))

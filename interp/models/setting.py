@@ -1,4 +1,4 @@
-"""One checkpoint in one confidence format with one set of worked examples, ready to be asked; and the cases to ask.
+"""One checkpoint in one confidence format with one instruction and set of examples, ready to be asked; and the cases.
 
 Instruments take a `Setting` and cases. The module knows nothing of instruments, records on disk and figures."""
 
@@ -124,7 +124,7 @@ def prompter_for(
     Args:
         checkpoint: the model, of which tokenizer and context are used.
         confidence: the confidence format.
-        prompting: template, its arguments and date.
+        prompting: template, its arguments and date, and the wording of the instruction.
         shots: how many worked examples.
         shot_seed: decides which set of worked examples is drawn.
         choices: whether the questions are multiple choice.
@@ -141,6 +141,7 @@ def prompter_for(
         prompting.template_args,
         checkpoint.context,
         prompting.date,
+        prompting.wording,
     )
 
 
@@ -193,7 +194,7 @@ def prepared(
         shots: how many worked examples a prompt holds.
         shot_seed: decides which set of worked examples is drawn.
         choices: whether the questions are multiple choice.
-        prompting: template and reading of the levels; by default `Prompting()`.
+        prompting: template, wording of the instruction and reading of the levels; by default `Prompting()`.
         pool: all questions of the data; see `Setting.pool`.
         seed: the seed of everything that an instrument draws by chance.
         batch_tokens: the most tokens in a batch.

@@ -21,7 +21,7 @@ from interp.run.runs import Record, Run
 NO_MODEL = GIVEN.name
 """Stands in the place of a checkpoint and a format in rows of answers and confidences that the user brought."""
 ByKey = dict[tuple[str, int], dict[str, Record]]
-"""Records by (measure, set of worked examples), then by the question's id."""
+"""Records by (measure, number of the set of worked examples and wording), then by the question's id."""
 
 
 def summary_of(
@@ -31,7 +31,7 @@ def summary_of(
 
     Args:
         run: the evaluation, its records complete.
-        cells: the cells of the table, those of further sets of worked examples included.
+        cells: the cells of the table, those of further sets of worked examples and wordings included.
         parts: for each data set its questions by the suffix of their rows' name; "" for all of them.
         options: what the evaluation was asked.
 
@@ -45,15 +45,14 @@ def summary_of(
         by_key.setdefault((record["measure"], record["set"]), {})[record["id"]] = record
     table: Record = {}
     scored: dict[tuple[str, str, str, str], dict[str, Verdict | None]] = {}  # by checkpoint, data, score and format
-    # the table holds the first set of worked examples; further sets show in the spread alone
-    for cell in (cell for cell in cells if not cell.examples):
+    # the table holds the first set of worked examples and wording; further ones show in the spread alone
+    for cell in (cell for cell in cells if not cell.number):
         for key, (asking, score) in options.rows.items():
             verdicts = _verdicts(by_key, cell, asking, score, data[cell.data], options.replies.match)
             scored[cell.checkpoint, cell.data, key, cell.format] = verdicts
             for part, questions in parts[cell.data].items():
                 numbers = _cell_numbers(by_key, cell, asking, score, questions, data[cell.data], verdicts, options)
-                if options.prompt.shot_sets > 1:
-                    numbers["shot_sets"] = _spread(by_key, cell, asking, score, questions, data[cell.data], options)
+                numbers |= _spreads(by_key, cell, asking, score, questions, data[cell.data], options)
                 _put(table, (cell.checkpoint, f"{cell.data}{part}", key, cell.format), numbers)
     brought = [score for name in options.methods if METHODS[name].asking is None for score in METHODS[name].scores]
     for score in brought:  # confidences that stand in the data
@@ -80,7 +79,7 @@ def _brought(question: Question) -> str | None:
     return question.response if question.response and named else None
 
 
-def _spread(
+def _spreads(
     by_key: ByKey,
     cell: Cell,
     asking: Asking,
@@ -88,16 +87,26 @@ def _spread(
     questions: Sequence[Question],
     whole: Sequence[Question],
     options: Evaluate,
-) -> dict[str, list[float | None]]:
-    """The values of each measure, one under each set of worked examples. whole: all questions of the cell."""
-    by_measure: dict[str, list[float | None]] = {}
-    for number in range(options.prompt.shot_sets):
-        verdicts = _verdicts(by_key, replace(cell, examples=number), asking, score, whole, options.replies.match)
-        for name, value in values_of(
-            _scored(questions, verdicts, options.replies.match), rule_named(options.rule)
-        ).items():
-            by_measure.setdefault(name, []).append(value)
-    return by_measure
+) -> Record:
+    """The values of each measure by what readings are repeated over: "shot_sets", "wordings".
+
+    One value under each set of worked examples, the mean over the wordings; and the other way round. whole: all
+    questions of the cell."""
+    sources, match = options.prompt.spreads, options.replies.match
+    by_set = []  # the measures under each set of worked examples and wording
+    for number in range(len(options.prompt.sets)) if sources else ():
+        verdicts = _verdicts(by_key, replace(cell, number=number), asking, score, whole, match)
+        by_set.append(values_of(_scored(questions, verdicts, match), rule_named(options.rule)))
+    return {
+        source: {name: [_mean([by_set[i][name] for i in numbers]) for numbers in members] for name in by_set[0]}
+        for source, members in sources.items()
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that there are; None where there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _verdicts(
@@ -189,7 +198,7 @@ def _unparsed(by_key: ByKey, cells: Sequence[Cell]) -> Record:
             for record in answers
             if record["answer"] is None or record.get("parsed") is False
         }
-        if lost and not cell.examples:
+        if lost and not cell.number:
             _put(table, (cell.checkpoint, cell.data, cell.format), lost)
     return table
 

@@ -122,7 +122,7 @@ class Compare:
             ckpt=(self.before, self.after),
             methods=("default", "question-only"),
             tested=Tested(data=(self.asked.data,), formats=(self.asked.format,), n=self.n_calibration),
-            prompt=replace(self.prompt, shot_sets=1),
+            prompt=replace(self.prompt, shot_sets=1, wordings=1),
             replies=self.replies,
             output=replace(self.output, out=self.folder / "calibration"),
             common=self.common,

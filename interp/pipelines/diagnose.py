@@ -14,7 +14,7 @@ from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixe
 from interp.errors import UserError
 from interp.instruments.base import Instrument, Kept
 from interp.instruments.registry import INSTRUMENTS, repeated_by
-from interp.options import changed, dry_run_of, identity_of, loading_of, refuse_sets_of_nothing
+from interp.options import Prompt, changed, dry_run_of, identity_of, loading_of, refuse_sets_of_nothing
 from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.elicit import Wanted, WrongAnswers, answered_cases, read_again, selected_cases
 from interp.pipelines.summary import summary_of
@@ -112,20 +112,20 @@ def _cases(
 def _settings(
     options: Diagnose, checkpoint: "Checkpoint", questions: Sequence[Question], shots: int
 ) -> "list[Setting]":
-    """The checkpoint ready to be asked, once for each set of worked examples."""
+    """The checkpoint ready to be asked, once for each set of worked examples under each wording."""
     from interp.formats import FORMATS
     from interp.models.setting import prepared
 
     settings: list[Setting] = []
-    for number in range(options.prompt.shot_sets):
+    for prompt_set in options.prompt.sets:
         settings.append(
             prepared(
                 checkpoint,
                 FORMATS[options.asked.format],
                 shots=shots,
-                shot_seed=number,
+                shot_seed=prompt_set.examples,
                 choices=bool(questions[0].choices),
-                prompting=options.prompt.prompting(options.replies.reply_tokens),
+                prompting=options.prompt.prompting(options.replies.reply_tokens, prompt_set.wording),
                 pool=questions,
                 seed=options.common.seed,
                 batch_tokens=options.engine.batch_tokens,
@@ -226,12 +226,12 @@ def _identity(
         prompter_for(
             checkpoint,
             FORMATS[options.asked.format],
-            options.prompt.prompting(options.replies.reply_tokens),
+            options.prompt.prompting(options.replies.reply_tokens, prompt_set.wording),
             shots=shots,
-            shot_seed=number,
+            shot_seed=prompt_set.examples,
             choices=bool(questions[0].choices),
         )
-        for number in range(options.prompt.shot_sets)
+        for prompt_set in options.prompt.sets
     ]
     taken_over = read_run(options.cases, finished=False)[0]["identity"] if options.cases else None
     return identity_of(options) | {
@@ -247,8 +247,8 @@ def _identity(
 
 
 def _measure(run: Run, name: str, number: int, setting: "Setting", cases: Sequence["Case"], options: Diagnose) -> None:
-    """Puts an instrument's records on record. number: that of the set of worked examples."""
-    instrument, sets = INSTRUMENTS[name], options.prompt.shot_sets
+    """Puts an instrument's records on record. number: that of the set of worked examples and wording."""
+    instrument = INSTRUMENTS[name]
     group_options = getattr(options.of_instruments, name)
     most, whole = instrument.most(group_options), run.foreseen(len(cases))
     whole = whole if most is None else min(whole, most)
@@ -267,9 +267,17 @@ def _measure(run: Run, name: str, number: int, setting: "Setting", cases: Sequen
         instrument.chunk,
         lambda chunk: instrument.measure(setting, chunk, group_options, prepared()),
         setting,
-        label=name if sets == 1 else f"{name}, examples {number + 1} of {sets}",
+        label=_label(name, number, options.prompt),
         whole=whole,
     )
+
+
+def _label(name: str, number: int, prompt: Prompt) -> str:
+    """What an instrument is called under one set of worked examples and wording, where there are several."""
+    prompt_set = prompt.sets[number]
+    if prompt.wordings > 1:
+        name += f", wording {prompt_set.wording + 1} of {prompt.wordings}"
+    return f"{name}, examples {prompt_set.examples + 1} of {prompt.shot_sets}" if prompt.shot_sets > 1 else name
 
 
 def _kept(

@@ -168,7 +168,7 @@ def _cells(names: Collection[str], data: Collection[str], options: Evaluate) -> 
     return [
         Cell(name, data_name, format_name, number)
         for name in names
-        for number in range(options.prompt.shot_sets)
+        for number in range(len(options.prompt.sets))
         for data_name in data
         for format_name in options.tested.formats
     ]
@@ -271,35 +271,35 @@ class Prepared:
             prompter_for(
                 self._checkpoint,
                 FORMATS[format_name],
-                options.prompt.prompting(options.replies.reply_tokens),
+                options.prompt.prompting(options.replies.reply_tokens, prompt_set.wording),
                 shots=self._shots,
-                shot_seed=number,
+                shot_seed=prompt_set.examples,
                 choices=choices,
             ).frame
             for choices in {bool(questions[0].choices) for questions in data}
             for format_name in options.tested.formats
-            for number in range(options.prompt.shot_sets)
+            for prompt_set in options.prompt.sets
         )
 
-    def setting(self, confidence: ConfidenceFormat, *, choices: bool, examples: int) -> "Setting":
+    def setting(self, confidence: ConfidenceFormat, *, choices: bool, number: int) -> "Setting":
         """The checkpoint ready to be asked.
 
         Args:
             confidence: the format.
             choices: the questions are multiple choice.
-            examples: the number of the set of worked examples.
+            number: that of the set of worked examples and wording.
         """
         from interp.models.setting import prepared
 
-        key = (confidence, choices, examples)
+        key, prompt_set = (confidence, choices, number), self._options.prompt.sets[number]
         if key not in self._made:
             self._made[key] = prepared(
                 self._checkpoint,
                 confidence,
                 shots=self._shots,
-                shot_seed=examples,
+                shot_seed=prompt_set.examples,
                 choices=choices,
-                prompting=self._options.prompt.prompting(self._options.replies.reply_tokens),
+                prompting=self._options.prompt.prompting(self._options.replies.reply_tokens, prompt_set.wording),
                 seed=self._options.common.seed,
                 batch_tokens=self._options.engine.batch_tokens,
                 check_long=self._options.engine.check == "long",
@@ -312,7 +312,7 @@ class Prepared:
 def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Question], options: Evaluate) -> None:
     """Puts the answers to a cell's questions on record, then their numerical floor, then the askings of all methods."""
     choices = bool(questions[0].choices)
-    setting = ready.setting(FORMATS[cell.format], choices=choices, examples=cell.examples)
+    setting = ready.setting(FORMATS[cell.format], choices=choices, number=cell.number)
     read: dict[str, Record] = {}  # confidences that were read together with the answers, by question id
     if run.dry:
         run.dry.know_lengths(setting.prompter, questions)
@@ -324,7 +324,7 @@ def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Questio
         read_again(run, cell.key(READINGS.name), READINGS, setting, cases)
     for asking in options.askings.values():
         form = asking.format_in(FORMATS[cell.format])
-        asking_setting = ready.setting(form, choices=choices, examples=cell.examples)
+        asking_setting = ready.setting(form, choices=choices, number=cell.number)
         # a dry run has asked only the first questions; outside of one, every question has a record
         answered = [Answered(q, answers[q.id]["answer"] or "") for q in questions if q.id in answers or not run.dry]
         if not asking.answers_itself:

@@ -83,7 +83,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Cell:
-    """One checkpoint on one data set in one format, under one set of worked examples."""
+    """One checkpoint on one data set in one format, under one set of worked examples and wording of the instruction."""
 
     checkpoint: str
     """The checkpoint's short name."""
@@ -91,9 +91,9 @@ class Cell:
     """The data set's short name."""
     format: str
     """The format's name."""
-    examples: int = 0
-    """The number of the set of worked examples."""
+    number: int = 0
+    """The number of the set of worked examples and wording, as in `Prompt.sets`."""
 
     def key(self, asking: str) -> tuple[str, int]:
-        """(measure, set of worked examples) of the records of one asking."""
-        return f"{self.checkpoint}|{self.data}|{self.format}|{asking}", self.examples
+        """(measure, number of the set) of the records of one asking."""
+        return f"{self.checkpoint}|{self.data}|{self.format}|{asking}", self.number

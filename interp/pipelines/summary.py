@@ -46,7 +46,8 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: "Di
     flat |= _selection(run, relations)
     floors = floors_of(list(run.all_records()))
     flat |= {key: estimate.as_record() for key, estimate in floors.items()}
-    sets, spread = options.prompt.shot_sets, dict[str, Record]()
+    sources = options.prompt.spreads
+    spreads: dict[str, dict[str, Record]] = {source: {} for source in sources}
     for name in instruments:
         instrument, records = INSTRUMENTS[name], list[Record]()
         floored = True  # all records of an instrument have the same options, so the last one decides
@@ -58,15 +59,14 @@ def summary_of(run: Run, instruments: Sequence[str], model: Record, options: "Di
             floored = instrument.has_floor(record)
         estimates = instrument.estimates(averaged(records), floors, floored=floored)
         flat |= {key: estimate.as_record() for key, estimate in estimates.items()}
-        for number in range(sets) if sets > 1 else ():
-            of_set = instrument.estimates([record for record in records if record["set"] == number], {})
-            for key in estimates:
-                value = of_set[key].value if key in of_set else None
-                spread.setdefault(key, {"values": []})["values"].append(value)
+        for source, members in sources.items():
+            for numbers in members:
+                of_member = instrument.estimates(averaged([r for r in records if r["set"] in numbers]), {})
+                for key in estimates:
+                    value = of_member[key].value if key in of_member else None
+                    spreads[source].setdefault(key, {"values": []})["values"].append(value)
     summary = nested(with_old_keys(flat)) | {"renamed": {old: new for old, new in renamed().items() if new in flat}}
-    if spread:
-        summary["shot_sets"] = with_old_keys(spread)
-    return summary
+    return summary | {source: with_old_keys(spread) for source, spread in spreads.items() if spread}
 
 
 def _wrong_answers(run: Run, options: "Diagnose") -> Record:

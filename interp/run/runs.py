@@ -258,7 +258,7 @@ NO_LONGER = ("ckpt", "cases", "reply_tokens", "leave_out", "diagnose", "diagnose
 
 def _named_as_now(before: Record, now: Record) -> Record:
     """The identity of a run of version 0.1 as this version would have written it."""
-    new: Record = {"shot_sets": 1, "n_wrong": before.get("wrong"), "greedy_wrong": before.get("turned")}
+    new: Record = {"shot_sets": 1, "wordings": 1, "n_wrong": before.get("wrong"), "greedy_wrong": before.get("turned")}
     identity = {name: value for name, value in before.items() if name in now or name not in NO_LONGER}
     identity |= {name: value for name, value in new.items() if name in now and name not in before}
     if identity.get("wrong") == "foil":
