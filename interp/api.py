@@ -21,7 +21,7 @@ from interp.divergence import divergence
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.instruments.jsd import surface_variants
-from interp.instruments.registry import INSTRUMENTS
+from interp.instruments.registry import INSTRUMENTS, by_default
 from interp.measures import AnswerRecord
 from interp.options import composed, refuse_unknown
 from interp.pipelines.compare import PRIMARY, corrected, headline_keys, paired_records
@@ -129,12 +129,12 @@ def _refuse_unknown(what: str, name: str, known: Iterable[str]) -> None:
 
 
 def _instruments_chosen(names: str | Sequence[str] | None) -> list[str]:
-    """The instruments of these names, in the order in which they run; all of them without a name.
+    """The instruments of these names, in the order in which they run; those that run by default without a name.
 
     Raises:
         UserError: for a name that is no instrument's.
     """
-    chosen = [names] if isinstance(names, str) else list(names or INSTRUMENTS)
+    chosen = [names] if isinstance(names, str) else list(names or by_default())
     for name in chosen:
         _refuse_unknown("instrument", name, INSTRUMENTS)
     return [name for name in INSTRUMENTS if name in chosen]
@@ -195,7 +195,8 @@ class Model:
 
         Args:
             data: as `interp.questions` takes them.
-            instruments: which of jsd, rollout, masking, attribution and those of other packages; by default all.
+            instruments: which of jsd, rollout, masking, attribution, flow, probe, steering and those of other packages;
+                by default the first four, and other packages'.
             n: how many questions, at most.
             wrong: where wrong answers come from: branched, sampled or distractor.
             candidates: distinct answers to a question whose pairwise divergence is measured.

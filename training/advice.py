@@ -7,7 +7,7 @@ from interp.cli.command import printing, run_as_command
 from interp.errors import UserError
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import Common, Computing, Output, Prompt
-from interp.pipelines.diagnosis import LeftOut
+from interp.pipelines.diagnosis import Chosen
 from interp.run.dryrun import DryRun
 from training.recipes import (
     ADVICE_RECIPES,
@@ -53,7 +53,7 @@ class Advice:
     terms: Terms = field(default_factory=Terms)
     recipe: Hyperparameters = field(default_factory=Hyperparameters)
     around: Around = field(default_factory=Around)
-    instruments: LeftOut = field(default_factory=LeftOut)
+    instruments: Chosen = field(default_factory=Chosen)
     prompt: Prompt = field(default_factory=training_prompt)
     output: Output = field(default_factory=lambda: training_output("advice"))
     common: Common = field(default_factory=Common)

@@ -9,7 +9,7 @@ from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import Common, Computing, FormatNames, Output, Prompt, names_each_once, refuse_unknown
-from interp.pipelines.diagnosis import LeftOut
+from interp.pipelines.diagnosis import Chosen
 from interp.run.dryrun import DryRun
 from training.recipes import (
     CONFTUNER_RECIPES,
@@ -36,7 +36,7 @@ class ConfTuner:
     ConfTuner's own paper, 0 to 100."""
     recipe: Hyperparameters = field(default_factory=Hyperparameters)
     around: Around = field(default_factory=Around)
-    instruments: LeftOut = field(default_factory=LeftOut)
+    instruments: Chosen = field(default_factory=Chosen)
     prompt: Prompt = field(default_factory=training_prompt)
     output: Output = field(default_factory=lambda: training_output("conftuner"))
     common: Common = field(default_factory=Common)

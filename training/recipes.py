@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from interp.errors import UserError
 from interp.options import Common, Computing, Output, Prompt, at_least, flat
-from interp.pipelines.diagnosis import LeftOut
+from interp.pipelines.diagnosis import Chosen
 
 PresetName = Literal["auto", "paper", "mistral", "small"]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -211,7 +211,7 @@ class TrainingOptions(Protocol):
         """What is measured before and after."""
 
     @property
-    def instruments(self) -> LeftOut:
+    def instruments(self) -> Chosen:
         """Which instruments are left out of that measurement."""
 
     @property

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from interp.pipelines.compare import Compare
     from training.objectives import Objective
 
-MACHINE_ONLY = ("out", "device", "report_to", "diagnose", "diagnose_data", "leave_out", "trust_remote_code", "dry_run")
+MACHINE_ONLY = (
+    "out",
+    "device",
+    "report_to",
+    "diagnose",
+    "diagnose_data",
+    "leave_out",
+    "also",
+    "trust_remote_code",
+    "dry_run",
+)
 """Options that may change while a run is continued: the adapter is the same."""
 
 

@@ -17,6 +17,11 @@ from interp.run.runs import Record
 INSTRUMENTS = Registry(GROUP, Instrument, lambda: (JSD, ROLLOUT, MASKING, ATTRIBUTION))
 
 
+def by_default() -> list[str]:
+    """The instruments that run where none is named."""
+    return [name for name, instrument in INSTRUMENTS.items() if not instrument.on_request]
+
+
 def repeated_by(names: Iterable[str]) -> list[Repeated]:
     """The readings that are repeated for the floors of these instruments, each of them once."""
     by_name = {repeated.name: repeated for name in names if (repeated := INSTRUMENTS[name].repeated)}

@@ -13,11 +13,12 @@ import numpy as np
 import tyro
 
 from interp.instruments.base import relations_of
-from interp.instruments.registry import INSTRUMENTS, floors_of, renamed, repeated_by, with_old_keys
+from interp.instruments.registry import INSTRUMENTS, by_default, floors_of, renamed, repeated_by, with_old_keys
 from interp.intervals import Estimate, difference, effect_size, holm, mcnemar, of_record, sign_flips
 from interp.models.checkpoints import EXAMPLE_NAME
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import (
+    MACHINE_ONLY,
     Asked,
     Common,
     Computing,
@@ -35,7 +36,7 @@ from interp.options import (
     refuse_unknown,
 )
 from interp.pipelines.diagnose import diagnosed, refuse_unfit
-from interp.pipelines.diagnosis import Diagnose, LeftOut, OfInstruments, Replacing, instrument_options
+from interp.pipelines.diagnosis import Chosen, Diagnose, OfInstruments, Replacing, idle_options, instrument_options
 from interp.pipelines.elicit import WrongAnswers
 from interp.pipelines.evaluate import evaluated, short_names
 from interp.pipelines.evaluation import Evaluate
@@ -70,7 +71,7 @@ class Compare:
     prompt: Prompt = field(default_factory=Prompt)
     replies: Replies = field(default_factory=Replies)
     wrong_answers: WrongAnswers = field(default_factory=WrongAnswers)
-    instruments: LeftOut = field(default_factory=LeftOut)
+    instruments: Chosen = field(default_factory=Chosen)
     replacing: Replacing = field(default_factory=Replacing)
     of_instruments: OfInstruments = field(default_factory=instrument_options)
     output: Output = field(default_factory=Output)
@@ -136,7 +137,7 @@ def diagnosed_before(options: Compare) -> None:
 
     Where the questions are those that the second one answers right, nothing can be measured before it exists."""
     if options.answered_by == "before":
-        diagnosed(options.side("before"), list(INSTRUMENTS), "compare")
+        diagnosed(options.side("before"), by_default(), "compare")
 
 
 def foreseen(options: Compare, dry: DryRun) -> None:
@@ -153,10 +154,11 @@ def foreseen(options: Compare, dry: DryRun) -> None:
     side = options.answered_by
     if side == "before":
         with dry.within(side):
-            diagnosed(options.side(side), list(INSTRUMENTS), "compare", dry=dry)
+            diagnosed(options.side(side), by_default(), "compare", dry=dry)
     else:
         _stood_in(options, dry)
-    for name in (*INSTRUMENTS, *(repeated.label for repeated in repeated_by(INSTRUMENTS))):
+    names = options.instruments.chosen(by_default())
+    for name in (*names, *(repeated.label for repeated in repeated_by(names))):
         dry.repeat(f"{side}, {name}", f"before and after, {name}")
     if options.n_calibration:
         evaluated(options.calibration, dry, to_come=(options.after,))
@@ -168,7 +170,7 @@ def _stood_in(options: Compare, dry: DryRun) -> None:
     with TemporaryDirectory() as folder, dry.within("after"):
         side = options.side("after")
         stand_in = replace(side, ckpt=options.before, output=replace(side.output, out=Path(folder) / "after"))
-        diagnosed(stand_in, list(INSTRUMENTS), "compare", dry=dry)
+        diagnosed(stand_in, by_default(), "compare", dry=dry)
     for part in (part for name, part in dry.parts.items() if name not in earlier):
         part.kept -= part.measured  # so that nothing counts as on record
 
@@ -191,12 +193,14 @@ def compared(options: Compare, dry: DryRun | None = None) -> Path:
     ckpts = [options.checkpoint(name) for name in options.order]
     bases = [source_of(ckpt, remote_code=code).base_name for ckpt in ckpts]
     if bases[0] != bases[1]:  # on one base the first diagnosis refuses for both what cannot be measured
-        refuse_unfit(loaded_checkpoint(ckpts[1], loading), options.instruments.chosen(list(INSTRUMENTS)))
-    with Run(options.folder, identity_of(options), launched(options.computing.device), dry, kind="compare") as run:
+        refuse_unfit(loaded_checkpoint(ckpts[1], loading), options.instruments.chosen(by_default()))
+    idle = idle_options(options.instruments.chosen(by_default()))
+    identity = identity_of(options, (*MACHINE_ONLY, *idle))
+    with Run(options.folder, identity, launched(options.computing.device), dry, kind="compare") as run:
         loaded = each_checkpoint(ckpts, loading)
         for name in options.order:
             with dry.within(name) if dry else nullcontext():
-                diagnosed(options.side(name), list(INSTRUMENTS), "compare", next(loaded), dry)
+                diagnosed(options.side(name), by_default(), "compare", next(loaded), dry)
         del loaded
         calibrated = evaluated(options.calibration, dry) if options.n_calibration else None
         if dry is None:

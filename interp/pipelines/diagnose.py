@@ -14,8 +14,8 @@ from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixe
 from interp.errors import UserError
 from interp.instruments.base import Instrument, Kept
 from interp.instruments.registry import INSTRUMENTS, repeated_by
-from interp.options import Prompt, changed, dry_run_of, identity_of, loading_of, refuse_sets_of_nothing
-from interp.pipelines.diagnosis import Diagnose
+from interp.options import MACHINE_ONLY, Prompt, changed, dry_run_of, identity_of, loading_of, refuse_sets_of_nothing
+from interp.pipelines.diagnosis import Diagnose, idle_options
 from interp.pipelines.elicit import Wanted, WrongAnswers, answered_cases, read_again, selected_cases
 from interp.pipelines.summary import summary_of
 from interp.records import Question
@@ -234,7 +234,7 @@ def _identity(
         for prompt_set in options.prompt.sets
     ]
     taken_over = read_run(options.cases, finished=False)[0]["identity"] if options.cases else None
-    return identity_of(options) | {
+    return identity_of(options, (*MACHINE_ONLY, *idle_options(instruments))) | {
         "cases": fingerprint([json.dumps(taken_over, sort_keys=True)]) if options.cases else None,
         "shots": shots,
         "instruments": list(instruments),

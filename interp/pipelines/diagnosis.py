@@ -36,7 +36,7 @@ def _of_instruments() -> type:
     Raises:
         UserError: for another package's instrument whose name or option cannot be one here.
     """
-    shared = (Asked, Prompt, Replies, WrongAnswers, Sampling, LeftOut, Replacing, Output, Common, Computing, Engine)
+    shared = (Asked, Prompt, Replies, WrongAnswers, Sampling, Chosen, Replacing, Output, Common, Computing, Engine)
     taken = {option.name for group in (Diagnose, *shared) for option in fields(group)}
     for name, instrument in INSTRUMENTS.items():
         if not name.isidentifier():
@@ -55,23 +55,27 @@ def _of_instruments() -> type:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
+class Chosen:
     """Which instruments run."""
 
     leave_out: Annotated[tuple[str, ...], name_of(INSTRUMENTS, several=True)] = ()
     """Instruments that are not run: rollout where layers hide their attention, attribution where time is short."""
+    also: Annotated[tuple[str, ...], name_of(INSTRUMENTS, several=True)] = ()
+    """Instruments that run beside the usual ones: flow, probe and steering run only where they are named."""
 
     def __post_init__(self) -> None:
-        for name in self.leave_out:
-            refuse_unknown("leave-out", name, INSTRUMENTS)
+        for option, names in (("leave-out", self.leave_out), ("also", self.also)):
+            for name in names:
+                refuse_unknown(option, name, INSTRUMENTS)
 
     def chosen(self, names: Sequence[str]) -> list[str]:
-        """Those of `names` that are run.
+        """Those of `names` and of the instruments beside them that are run, in the order of the registry.
 
         Raises:
             UserError: where no instrument is left.
         """
-        kept = [name for name in names if name not in self.leave_out]
+        wanted = {*names, *self.also} - {*self.leave_out}
+        kept = [name for name in INSTRUMENTS if name in wanted]
         if not kept:
             raise UserError(f"--leave-out {' '.join(self.leave_out)}: no instrument is left")
         return kept
@@ -91,6 +95,14 @@ def instrument_options() -> Any:
     return _of_instruments()()
 
 
+def idle_options(instruments: Sequence[str]) -> tuple[str, ...]:
+    """The names of options that decide nothing where these instruments run: which ones do is told by their names.
+
+    Options of the usual instruments are not among them: they stand in the identity of runs of version 0.1."""
+    idle = [each for name, each in INSTRUMENTS.items() if each.on_request and name not in instruments]
+    return ("also", *(option.name for each in idle for option in fields(each.options)))
+
+
 OfInstruments = Annotated[Any, tyro.conf.arg(constructor_factory=_of_instruments)]
 """A group of options for each instrument."""
 
@@ -108,7 +120,7 @@ class Diagnose:
     prompt: Prompt = field(default_factory=Prompt)
     replies: Replies = field(default_factory=Replies)
     wrong_answers: WrongAnswers = field(default_factory=WrongAnswers)
-    instruments: LeftOut = field(default_factory=LeftOut)
+    instruments: Chosen = field(default_factory=Chosen)
     replacing: Replacing = field(default_factory=Replacing)
     of_instruments: OfInstruments = field(default_factory=instrument_options)
     output: Output = field(default_factory=Output)
