@@ -691,6 +691,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "regex.sub('\\\\p{M}', '', unicodedata.normalize('NFD', text))",
         ),
         ("thousands-are-two-numbers", "words_of", "number[0].replace(',', '')", "number[0]"),
+        ("a-team-is-any-team", "words_of", "name[0].upper()", "name[0]"),
     ),
     *_of(
         "interp/datasets/choices.py",
@@ -698,6 +699,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("the-first-letter-counts-whatever-follows", "_lettered", "_agrees(rest, index, choices, marked)", "True"),
         ("letter-and-text-may-differ", "_by_text", "LETTERS.find(ends[2].upper()) != matches[0]", "False"),
         ("a-reason-may-name-others", "_lettered", "_others(rest, index, choices)", "False"),
+        ("decoration-hides-a-letter", "_named", "ALONE.fullmatch(candidate)", "None"),
     ),
     *_of(
         "interp/datasets/grading.py",

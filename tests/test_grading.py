@@ -54,6 +54,12 @@ TWO = [
     ("Q&A", "Q"),
     ("A+", "+"),
     ("Plan A", "plan"),
+    ("The A-Team", "team"),
+    ("The A Team", "the team"),
+    ("A-ha", "ha"),
+    ("The-Dream", "dream"),
+    ("An\u2011Nur", "Nur"),
+    ("A'dam", "dam"),
 ]
 ONE = [
     ("1,000", "1000"),
@@ -95,6 +101,14 @@ ONE = [
     ("1914\u201318", "1914 18"),
     (".5", "0.5"),
     ("C ++", "C++"),
+    ("The A-Team", "A-Team"),
+    ("The A-Team", "the \u201cA\u201d Team"),
+    ("the \u2018a\u2010team\u2019", "A-Team"),
+    ("A.I.", "AI"),
+    ("Vis-\u00e0-vis", "vis a vis"),
+    ("Jack-in-the-box", "jack in the box"),
+    ("The Beatles", "Beatles"),
+    ("\u201cThe\u201d Who", "who"),
 ]
 
 
@@ -139,11 +153,17 @@ The answer is B / The answer is B. / The correct answer is (B). / Option B / opt
 (b) carbon dioxide / B: Carbon diox / B. Carbon / B Carbon dioxide / Carbon dioxide
 The answer is Carbon dioxide. / Carbon dioxide (B) / **Carbon dioxide** / I choose B / It's B / B is correct.
 B is the right answer / B, because plants take it up / B. Carbon dioxide, which plants take up / Choice B / <B>
-B -""".replace("\n", " / ").split(" / ")
+B - / B! / B? / [[B]] / ((B)) / 'B' / 'B'. / 'B.' / \u2018B\u2019 / \u00abB\u00bb / \u300cB\u300d / \u3010B\u3011 / <B>.
+(<B>) / {B} / B... / B\u2026 / ***B*** / \u2022 B
+**'B'**! / (Answer: B) / [The answer is B.] / "Answer: B." / The answer is 'B'!
+The answer is <B>. / B! Carbon dioxide / 'B' Carbon dioxide / [[B]] Carbon dioxide / 'Carbon dioxide' / <b>B</b>
+\\boxed{<B>} / \\(B\\) / \u24b7 / \u00bfB?""".replace("\n", " / ").split(" / ")
 UNNAMED = """A or B / A and B / A, B / B or (C) / Not B / B is wrong / B is not correct / not (B) / B. Oxygen / B. Neon
 E / Carbon dioxide (A) / E. Argon / none / All of the above / Carbon / a plant takes it / A plant needs as much / Plants
 I / B. Carbon dioxide or neon / B, because C is wrong / Bread / The answer is / The answer is not B / Either B or D
 B?C / - / ** / I am not sure
+A bee / A bee! / 'A' bee / I think so / I think so! / B and C / B or C / (B or C) / (B) (C) / 'B' or 'C' / B? C!
+B! or C / 'Not B' / [[B]] [[C]] / BC / (BC) / B# / B+ / <B> <C> / '' / () / ! / E! / A? I am not sure
 A. Carbon dioxide / (A) Neon / The answer is A. Neon / B, C / B/C / B C / B & C / B. Carbon dioxide or C""".replace(
     "\n", " / "
 ).split(" / ")
@@ -152,6 +172,42 @@ A. Carbon dioxide / (A) Neon / The answer is A. Neon / B, C / B/C / B C / B & C 
 @pytest.mark.parametrize("reply", NAMED)
 def test_one_choice_that_is_clearly_named_is_read(reply):
     assert choice_index(reply, GASES) == 1
+
+
+PAIRS = """( ) / [ ] / { } / < > / " " / ' ' / ` ` / * * / ** ** / _ _ / __ __ / \\boxed{ } / \\text{ } / \\( \\)
+$ $ / \u201c \u201d / \u2018 \u2019 / \u00ab \u00bb / \u3010 \u3011 / \uff08 \uff09
+<b> </b> / <answer> </answer>""".replace("\n", " / ")
+ENDS = st.sampled_from(("", ".", "!", "?", ",", ":", ";", "...", "\u2026", "!!", "?!", "\u3002"))
+LEADS = st.sampled_from(("", "Answer: ", "The answer is ", "Option ", "**Answer:** ", "I choose "))
+
+
+@st.composite
+def decorated(draw: st.DrawFn, letter: str) -> str:
+    """A letter within up to three pairs of brackets, quotes or emphasis, each with punctuation behind it."""
+    text = letter + draw(ENDS)
+    for pair in draw(st.lists(st.sampled_from(PAIRS.split(" / ")), max_size=3)):
+        opens, closes = pair.split(" ")
+        blank = draw(st.sampled_from(("", "", " ")))
+        text = opens + blank + text + blank + closes + draw(ENDS)
+    return draw(LEADS) + text
+
+
+@given(st.sampled_from("ABCDbcd").flatmap(lambda letter: st.tuples(st.just(letter), decorated(letter))))
+def test_a_letter_is_read_through_any_decoration(case):
+    letter, reply = case
+    assert choice_index(reply, GASES) == "ABCD".index(letter.upper())
+
+
+@given(st.sampled_from("EFGHIQ").flatmap(decorated))
+def test_decoration_makes_no_choice_of_a_letter_that_is_none(reply):
+    assert choice_index(reply, GASES) is None
+
+
+@given(st.tuples(*(st.sampled_from("ABCD").flatmap(decorated) for _ in range(2))), st.sampled_from((" ", " or ", ", ")))
+def test_two_letters_name_nothing_through_any_decoration(pair, between):
+    letters = [{c for c in text.replace("Answer", "").replace("Option", "") if c in "ABCD"} for text in pair]
+    if letters[0] != letters[1]:
+        assert choice_index(pair[0] + between + pair[1], GASES) is None
 
 
 @pytest.mark.parametrize("reply", UNNAMED)

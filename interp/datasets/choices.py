@@ -19,18 +19,29 @@ LEAD = re.compile(
 VERDICT = re.compile(r"(?:is|would be)(?: the)?(?: (?:correct|right|best|answer|choice|option))+\W*", re.IGNORECASE)
 """What may stand after it: "B is the correct answer"."""
 REASON = re.compile(r"[\s,;:-]*(?:because|since|as)\b", re.IGNORECASE)
-MARKUP = re.compile(
-    r"\\(?:boxed|text|textbf|mathrm|mathbf)\b|</?[A-Za-z]+>(?=.)|(?<=.)</?[A-Za-z]+>|[*_`$\\{}\"\u201c\u201d\u2018\u2019<>]"
+TAGS = (
+    re.compile(r"</?[A-Za-z]+>(?=.)|(?<=.)</?[A-Za-z]+>"),
+    re.compile(r"<([A-Za-z]+)>(?=.*</\1>)|</[A-Za-z]+>"),
 )
-"""Markdown, LaTeX and quotes around a letter or a text."""
+"""Tags of HTML: all of them, or those that are closed; what is neither may be a letter in pointed brackets."""
+MARKUP = re.compile(
+    r"\\(?:boxed|text|textbf|mathrm|mathbf)\b"  # LaTeX
+    r"|[*_`$\\{}\"\u201c\u201d\u201e\u2018\u201a<>\u00ab\u00bb\u2039\u203a\u3008-\u3011]"  # emphasis, quotes, brackets
+    r"|(?<![^\W_])'|'(?![^\W_])"  # no apostrophe
+)
+"""Markdown, LaTeX, quotes and brackets around a letter or a text, but for round and square brackets."""
+AHEAD = r"[\s(\[\u00bf\u00a1\u2022]*"
+"""What may stand before a letter in spite of that: brackets, inverted marks, bullets; no minus."""
+ALONE = re.compile(AHEAD + r"([A-Za-z])[\s)\].,:;!?\u3002]*")
+"""A letter and its decoration."""
 
 
 def choice_index(reply: str, choices: Sequence[str]) -> int | None:
     """The number of the one choice that a reply names, from 0.
 
     Args:
-        reply: a letter, alone or decorated ("**B**", "(b)", "\\boxed{B}", "The answer is B."), a choice's whole text,
-            or both, of which the text may be cut off; a reason may follow ("B, because ...").
+        reply: a letter, alone or decorated ("**B**", "[[b]]", "\\boxed{B}", "The answer is 'B'!"), a choice's whole
+            text, or both, of which the text may be cut off; a reason may follow ("B, because ...").
         choices: the texts of the choices.
 
     Returns:
@@ -40,8 +51,19 @@ def choice_index(reply: str, choices: Sequence[str]) -> int | None:
     exact = [i for i, choice in enumerate(choices) if choice.strip() == text]  # signs tell "x + 1" from "x - 1"
     if exact and text.upper() not in LETTERS:
         return exact[0] if len(exact) == 1 else None
-    plain = " ".join(MARKUP.sub(" ", compatible(text).replace("\u2019", "'")).split())
-    for candidate in dict.fromkeys((plain, LEAD.sub("", plain, count=1) if LEAD.match(plain) else plain)):
+    for tags in TAGS:
+        untagged = tags.sub(" ", compatible(text).replace("\u2019", "'"))
+        if (index := _named(" ".join(MARKUP.sub(" ", untagged).split()), choices)) is not None:
+            return index
+    return None
+
+
+def _named(plain: str, choices: Sequence[str]) -> int | None:
+    """The choice that a text without markup names, also behind words that may stand before it."""
+    bare = re.sub(AHEAD, "", plain, count=1)
+    for candidate in dict.fromkeys((plain, LEAD.sub("", bare, count=1) if LEAD.match(bare) else plain)):
+        if (alone := ALONE.fullmatch(candidate)) and (index := LETTERS.find(alone[1].upper())) < len(choices):
+            return index
         if (index := _lettered(candidate, choices)) is not None:
             return index
         if (index := _by_text(candidate, choices)) is not None:
@@ -51,7 +73,7 @@ def choice_index(reply: str, choices: Sequence[str]) -> int | None:
 
 def _lettered(text: str, choices: Sequence[str]) -> int | None:
     """The choice whose letter the text begins with, unless what follows is neither its text nor a verdict or reason."""
-    begins = re.match(r"[(\[]?\s*([A-Za-z])\s*(?:[)\].:,;/|\u2013\u2014-]+|$|(?=\s))\s*", text)
+    begins = re.match(r"[(\[]*\s*([A-Za-z])\s*(?:[)\].:,;!?/|\u2013\u2014-]+|$|(?=\s))\s*", text)
     if not begins or (index := LETTERS.find(begins[1].upper())) >= len(choices):
         return None
     rest, marked = text[begins.end() :], bool(begins[0].strip("()[] \t")[1:].strip() or begins[0][:1] in "([")

@@ -44,9 +44,12 @@ FRACTION = regex.compile(r"(?<=\p{Nd})([\u00bc-\u00be\u2150-\u215f\u2189])")
 MINUS = dict.fromkeys(map(ord, "\u2212\u2013\u2010\u2011"), "-")
 ALIKE = MINUS | {ord("\u066c"): ",", ord("\u066b"): ".", ord("\u2044"): "/", ord("\u266f"): "#"}
 """Signs that are written in two ways: minus, the separators of Arabic numbers, the stroke of fractions, the sharp."""
-ARTICLE = regex.compile(rf"(?<!\S)(?:an|the|(?<!(?<!\S)\p{{L}} )a(?= [{WORD}]{{2}}))(?!\S)")
-"""An article. A letter is one only before a longer word, and not behind an initial: "Vitamin A" and "A. A. Milne"
-keep it."""
+JOINED = regex.compile(rf"(?<![{WORD}])(?<![{WORD}][-.'\u2019])(?:an?|the)(?=[-.'\u2019][{WORD}])")
+"""The beginning of a name that is spelled as an article: "A-Team", "The-Dream", "A.I."; not "jack-in-the-box"."""
+ARTICLE = regex.compile(rf"(?<!\S)(?:an|the|(?<!(?<!\S)(?:\p{{L}}|the) )a(?= [{WORD}]{{2}}))(?!\S)")
+"""An article. A letter is one only before a longer word, and neither behind an initial nor behind "the": "Vitamin A",
+"A. A. Milne" and "the A Team" keep it."""
+SMALL = str.maketrans("ANTHE", "anthe")
 OFFICIAL_SIGNS = str.maketrans(dict.fromkeys(string.punctuation + "\u2018\u2019\u00b4`", " "))
 
 
@@ -54,10 +57,10 @@ def normalised(answer: str) -> str:
     """The form of an answer that exact match compares.
 
     What does not count: compatible forms of one character (NFKC), letter case, the marks of Latin, Greek and Cyrillic
-    letters and the optional points of Hebrew and Arabic, articles, doubled blanks, commas between groups of three
-    digits, the script of digits, and punctuation. Single letters in a row are one word: "U.S." is "US". What counts:
-    signs that make another number, grade, name or formula of what they stand beside: "-40", "5%", "$5", "1.5", "O-",
-    "C#", "C++", "x + 1"."""
+    letters and the optional points of Hebrew and Arabic, articles (but not that of "A-Team"), doubled blanks, commas
+    between groups of three digits, the script of digits, and punctuation. Single letters in a row are one word: "U.S."
+    is "US". What counts: signs that make another number, grade, name or formula of what they stand beside: "-40", "5%",
+    "$5", "1.5", "O-", "C#", "C++", "x + 1"."""
     return str(regex.sub(r"(?<=(?<!-)\b[^\W\d_]) (?=[^\W\d_]\b(?![-#]))", "", words_of(answer)))
 
 
@@ -70,7 +73,7 @@ def official(answer: str) -> str:
 @lru_cache(maxsize=1024)
 def words_of(answer: str) -> str:
     """`normalised` with single letters left apart: words and signs, a blank between any two."""
-    text = _unmarked(_compatible(answer))
+    text = JOINED.sub(lambda name: name[0].upper(), _unmarked(_compatible(answer)))  # no article: those are small
     text = regex.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)", lambda number: number[0].replace(",", ""), text)
     text = regex.sub(r"(?<![\w.])\.(?=\d)", "0.", text)
     words = regex.sub(f"([{SIGNS}{CURRENCY}])", r" \1 ", PUNCTUATION.sub(" ", text)).split()
@@ -81,7 +84,7 @@ def words_of(answer: str) -> str:
     plus = next((i for i, word in enumerate(words) if word != "+"), 0)
     if words and words[plus][0].isdigit():
         words = words[plus:]  # "+5" is "5"
-    return " ".join(words)
+    return " ".join(words).translate(SMALL)
 
 
 def _compatible(text: str) -> str:
