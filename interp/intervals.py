@@ -27,10 +27,11 @@ FEWEST_OF_A_CLASS = 10
 Statistic = Callable[..., np.ndarray]
 """A reduction of one or more arrays with an `axis` argument, such as np.mean or np.median."""
 
-IntervalName = Literal["t", "wilson", "order", "logit", "fisher", "bootstrap"]
+IntervalName = Literal["t", "wilson", "order", "logit", "delong", "fisher", "bootstrap"]
 """How an interval is made. t: the jackknife's standard error and Student's t, corrected for skewness. wilson: for
 shares (Wilson 1927). order: for medians, between two of the ordered values (Woodruff 1952). logit: as t, on the logit
-scale, for an AUROC, whose second column says which answers were right. fisher: as t, on Fisher's scale, for a
+scale, for an AUROC, whose second column says which answers were right. delong: likewise on the plain scale, for a
+difference of AUROCs of the same questions (DeLong et al. 1988). fisher: as t, on Fisher's scale, for a
 correlation. bootstrap: percentiles of resamples (Efron 1979)."""
 BY_STATISTIC: dict[object, IntervalName] = {np.median: "order", np.max: "bootstrap", np.min: "bootstrap"}
 """The interval of a statistic that declares none; "t" for all others."""
@@ -81,7 +82,8 @@ class Estimate:
     relations: Ends | None = None
     """The interval for relations like these; None where relations are unknown or fewer than `FEWEST_RELATIONS`."""
     null: Null | None = None
-    """Of a calibration error: that of a calibrated speaker of the same confidences."""
+    """Of a calibration error: that of a calibrated speaker of the same confidences. Of a probe: that of shuffled
+    labels."""
 
     @property
     def measurable(self) -> bool:
@@ -338,7 +340,7 @@ def estimated_jointly(
     influence = jackknife(columns, statistic) if influence is None else influence
     if not np.isfinite(influence).all():
         return estimate
-    classes = columns[1].astype(int) if interval == "logit" else None
+    classes = columns[1].astype(int) if interval in ("logit", "delong") else None
     if classes is not None and min(classes.sum(), count - classes.sum()) < FEWEST_OF_A_CLASS:
         return estimate
     if classes is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from interp.errors import UserError
-from interp.records import MassSpan, Source, Span
+from interp.records import MassSpan, PlaceName, Source, Span
 
 Numbers = dict[str, float | None]
 """The numbers of one question by their names; None for a number that could not be computed."""
@@ -266,6 +266,28 @@ class AttributionRecord(QuestionRecord):
     """Effects, the answer's rank and its completeness gap, as in "answer.effect" and "answer.rank"."""
     kept: dict[str, KeptNumbers] = field(default_factory=dict)
     """By baseline, what the path of the whole prompt gives even where it was refused; empty unless asked for."""
+
+
+# Probe
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRecord(QuestionRecord):
+    """What probes that were fitted on other relations say about one answer."""
+
+    measure = "probe"
+    place: PlaceName = "answer"
+    """The place of the stream that was fixed beforehand."""
+    layers: tuple[int, ...] = ()
+    """How many layers each kept stream has passed."""
+    layer: int = 0
+    """How many had passed where the probe was read: chosen on other relations."""
+    penalty: float = 1.0
+    """C of its logistic regression, likewise."""
+    scores: dict[PlaceName, tuple[float | None, ...]] = field(default_factory=dict)
+    """The log-odds that the answer is right by place, [layers]; None where nothing could be fitted."""
+    values: Numbers
+    """Whether the answer is right, its relation's number, out-of-fold scores, and what else tells right from wrong."""
 
 
 # Numerical floor

@@ -8,6 +8,7 @@ layer and penalty are chosen among the others alone. The module takes arrays; it
 Layers below are places in the arrays, 0, 1, ...; what they are in a model is the caller's business."""
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -193,7 +194,8 @@ def _concordance(
 ) -> np.ndarray:
     """`within`, for several scores of the same questions; 0.5 where no pair can be compared."""
     rows = np.broadcast_to(target, score.shape), np.broadcast_to(cell, score.shape)
-    return np.nan_to_num(within(score, *rows), nan=0.5)
+    concordance: np.ndarray = np.nan_to_num(within(score, *rows), nan=0.5)
+    return concordance
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +301,9 @@ def out_of_fold(
         trained = [np.flatnonzero(fold != number) for number in range(len(tested))]
         source, both = Source(streams, target, groups, ids), streams
     else:
-        trained = [_others(source, [groups[i] for i in members], [ids[i] for i in members]) for members in tested]
+        trained = [
+            _others(source, {groups[int(i)] for i in members}, {ids[int(i)] for i in members}) for members in tested
+        ]
         both = np.concatenate([source.streams, streams])
     layers = [_compact(both[:, layer]) for layer in range(both.shape[1])]
     first = len(both) - len(streams)  # where the tested questions begin
@@ -314,11 +318,10 @@ def out_of_fold(
     return OutOfFold(scores, by_layer, fold, best_layers, all_penalties, source, tuple(trained))
 
 
-def _others(source: Source, relations: Sequence[str], ids: Sequence[str]) -> Int[np.ndarray, " trained"]:
+def _others(source: Source, relations: AbstractSet[str], ids: AbstractSet[str]) -> Int[np.ndarray, " trained"]:
     """The questions of a source that are neither among the tested ones nor of one of their relations."""
-    left_out, tested = set(relations) - {""}, set(ids)
     pairs = enumerate(zip(source.groups, source.ids, strict=True))
-    return np.array([i for i, (group, identity) in pairs if group not in left_out and identity not in tested], int)
+    return np.array([i for i, (group, identity) in pairs if group not in relations - {""} and identity not in ids], int)
 
 
 def _compact(rows: Shaped[np.ndarray, "questions width"]) -> Float[np.ndarray, "questions coordinates"]:
@@ -326,8 +329,8 @@ def _compact(rows: Shaped[np.ndarray, "questions width"]) -> Float[np.ndarray, "
     exact = rows.astype(np.float64)
     if not len(exact) or len(exact) >= exact.shape[1]:
         return exact
-    coordinates: np.ndarray = np.linalg.qr((exact - exact.mean(0)).T, mode="r").T
-    return coordinates
+    triangle: np.ndarray = np.asarray(np.linalg.qr((exact - exact.mean(0)).T, mode="r"))
+    return triangle.T
 
 
 def _fits(rows: np.ndarray, target: Target, learner: Learner, penalties: Sequence[float]) -> list[Linear]:
@@ -345,7 +348,7 @@ def _chosen(
     """The best layer, and the best penalty of each layer, by folds of whole relations among the training questions.
 
     Among equals the first layer and the strongest penalty count."""
-    target, groups = source.target[train], [source.groups[i] for i in train]
+    target, groups = source.target[train], [source.groups[int(i)] for i in train]
     inner = folds(groups, target, FOLDS)
     scores = np.zeros((len(layers), len(PENALTIES), len(train)))
     for number in range(int(inner.max(initial=-1)) + 1):
@@ -379,40 +382,79 @@ def shuffled(result: OutOfFold, streams: Streams, right: Target, groups: Sequenc
         right: their labels.
         groups: their relations.
     """
-    generator, same = np.random.default_rng(SEED), result.source.streams is streams
-    labels = np.stack([_permuted(right, groups, generator) for _ in range(PERMUTATIONS)])  # [permutations, questions]
     source = result.source
-    theirs = labels if same else np.stack([_permuted(source.target, source.groups, generator) for _ in labels])
-    scores = np.full(labels.shape, np.nan)
+    labels = np.stack(list(permuted_within(right, groups, PERMUTATIONS)))
+    if source.streams is streams:  # a question has one label, trained or tested
+        return Shuffled(refitted(result, streams, labels), labels)
+    theirs = np.stack(list(permuted_within(source.target, source.groups, PERMUTATIONS)))
+    return Shuffled(refitted(result, streams, theirs), labels)
+
+
+def refitted(
+    result: OutOfFold,
+    streams: Streams,
+    targets: Shaped[np.ndarray, "permutations trained"],
+    learner: Learner = RIGHT,
+) -> Float[np.ndarray, "permutations questions"]:
+    """The out-of-fold scores of probes that are fitted to other targets, at the layers and penalties chosen before.
+
+    Args:
+        result: the probes whose folds, layers and penalties are used.
+        streams: the tested questions' streams.
+        targets: for every question of the source, once for each permutation.
+        learner: `RIGHT` or `STATED`.
+    """
+    source, scores = result.source, np.full((len(targets), len(streams)), np.nan)
     for number, train in enumerate(result.trained):
         layer, tested = result.layer[number], np.flatnonzero(result.fold == number)
         if not len(train):
             continue
         parts = components(source.streams[train, layer])
         rows, ours = parts.scores(source.streams[train, layer]), parts.scores(streams[tested, layer])
-        for row, target in enumerate(theirs[:, train]):
-            if fitted := logistic(rows, target, [result.penalty[number][layer]]):
-                weights, intercept = fitted[0]
+        for row, target in enumerate(targets[:, train]):
+            for weights, intercept in learner.fit(rows, target, [result.penalty[number][layer]]) or ():
                 scores[row, tested] = ours @ weights + intercept
-    return Shuffled(scores, labels)
+    return scores
 
 
-def _permuted(target: Target, groups: Sequence[str], generator: np.random.Generator) -> Target:
-    """The target in a random order within each group."""
-    permuted, names = target.copy(), np.array(groups, dtype=str)
-    for name in np.unique(names):
-        members = np.flatnonzero(names == name)
-        permuted[members] = target[generator.permutation(members)]
-    return permuted
-
-
-def permuted_within(
-    values: Shaped[np.ndarray, " questions"], cell: Shaped[np.ndarray, " questions"], count: int
-) -> Iterator[Shaped[np.ndarray, " questions"]]:
-    """`values` in `count` random orders within cells, drawn by `SEED`: all that ties them to other values is gone."""
-    generator = np.random.default_rng(SEED)
+def permuted_within(values: Target, groups: Sequence[str], count: int) -> Iterator[Target]:
+    """`values` in `count` random orders within groups, drawn by `SEED`: all that ties them to other values is gone."""
+    generator, names = np.random.default_rng(SEED), np.array(groups, dtype=str)
+    members_of = [np.flatnonzero(names == name) for name in np.unique(names)]
     for _ in range(count):
-        yield _permuted(values, [str(number) for number in cell], generator)
+        permuted = values.copy()
+        for members in members_of:
+            permuted[members] = values[generator.permutation(members)]
+        yield permuted
+
+
+def largest_by_chance(
+    scores: Float[np.ndarray, "cells questions"], right: Target, groups: Sequence[str], count: int = 1000
+) -> Float[np.ndarray, " count"]:
+    """The largest AUROC within relation of several scores, where labels are in random order within relations.
+
+    A score that beats the upper end of these does so by chance in few of such *sets* of scores, however many there are.
+
+    Args:
+        scores: several scores of the same questions.
+        right: which answers are right.
+        groups: the questions' relations.
+        count: how many random orders.
+    """
+    from scipy.stats import rankdata
+
+    names, ranks, fewest, pairs = np.array(groups, dtype=str), np.zeros(scores.shape), 0.0, 0
+    for name in np.unique(names):
+        members = names == name
+        ranks[:, members] = rankdata(scores[:, members], axis=-1)
+        rights = int(right[members].sum())
+        fewest += rights * (rights + 1) / 2  # the ranks that right answers have among themselves
+        pairs += rights * (int(members.sum()) - rights)
+    orders = np.stack(list(permuted_within(right, groups, count)), -1)  # [questions, count]
+    if not pairs:
+        return np.full(count, np.nan)
+    largest: np.ndarray = ((ranks @ orders.astype(float) - fewest) / pairs).max(0)
+    return largest
 
 
 def direction(

@@ -21,6 +21,12 @@ MASS_SPANS: tuple[MassSpan, ...] = (*READ_SPANS, "sink")
 which takes part of the attention mass."""
 
 
+PlaceName = Literal["question", "answer", "tail", "colon", "read"]
+"""question: the question's last token. answer: the answer's last token. tail: the first token after the answer. colon:
+the last token of "Confidence:". read: the token after which the levels part."""
+PLACES: tuple[PlaceName, ...] = get_args(PlaceName)
+"""The places of a transcript whose residual stream is kept."""
+
 Source = Literal["sampled", "branched", "both", "choice"]
 """The source of an answer: top-p sampling, as in the paper; branching; both; or the letters of a multiple choice."""
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, BloomConfig
 
 from figures.compare import parts
 from interp.errors import UserError
-from interp.instruments.registry import INSTRUMENTS as REGISTRY
+from interp.instruments.registry import by_default
 from interp.intervals import difference, effect_size, holm
 from interp.models.checkpoints import Loading, loaded_checkpoint
 from interp.options import changed, composed
@@ -39,7 +39,7 @@ from interp.run.runs import read_records, read_run
 from training.adapters import saved_adapter
 from training.card import _compared
 
-INSTRUMENTS = tuple(REGISTRY)
+INSTRUMENTS = tuple(by_default())
 columns = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=30)
 
 

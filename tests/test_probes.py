@@ -15,6 +15,7 @@ from interp.probes import (
     components,
     direction,
     folds,
+    largest_by_chance,
     logistic,
     out_of_fold,
     permuted_within,
@@ -208,7 +209,7 @@ def test_folds_hold_relations_whole_and_every_question_once(questions, relations
 
 def test_labels_are_shuffled_within_relations_alone():
     values, cell = np.arange(12.0), np.array([0, 1, 2] * 4)
-    orders = list(permuted_within(values, cell, 30))
+    orders = list(permuted_within(values, [str(number) for number in cell], 30))
     assert len({tuple(order) for order in orders}) > 20
     for order in orders:
         assert all(sorted(order[cell == number]) == sorted(values[cell == number]) for number in range(3))
@@ -218,3 +219,13 @@ def test_scores_below_zero_are_ranked_within_relations_too():
     score, right = np.array([-5.0, 5.0, -3.0, 4.0]), np.array([True, False, False, True])
     assert within(score, right, np.array([0, 0, 1, 1])) == pytest.approx(0.5)
     assert within(score, right, np.zeros(4, dtype=int)) == pytest.approx(1 / 4)
+
+
+def test_the_largest_of_many_scores_lies_above_one_half_by_chance_alone():
+    right, groups = labels(120), named(120, 4)
+    cell = cells(groups, together(120))
+    scores = noise(120, 1, 30)[:, 0].T.astype(float)  # [scores, questions]
+    alone, many = largest_by_chance(scores[:1], right, groups, 200), largest_by_chance(scores, right, groups, 200)
+    slow = [max(float(within(score, order, cell)) for score in scores) for order in permuted_within(right, groups, 200)]
+    assert many == pytest.approx(slow) and abs(alone.mean() - 0.5) < 0.02 and many.mean() > 0.58
+    assert np.isnan(largest_by_chance(scores, np.ones(120, dtype=bool), groups, 3)).all()

@@ -121,7 +121,7 @@ def test_their_instrument_option_and_format_stand_in_the_help(site, tmp_path):
     listed = advice(site, tmp_path, "--help")
     assert "  length       How many letters an answer has." in listed.stdout
     helped = advice(site, tmp_path, "diagnose", "--help").stdout
-    assert "--scale INT" in helped and "ScoreThirds" in helped and "attribution,length}" in helped
+    assert "--scale INT" in helped and "ScoreThirds" in helped and ",length}" in helped
 
 
 @pytest.mark.slow
@@ -238,8 +238,9 @@ def test_a_registry_asks_for_its_own_only_when_a_name_is_looked_up():
 
 def test_the_packages_own_stand_first_in_their_order():
     assert list(INSTRUMENTS)[:4] == ["jsd", "rollout", "masking", "attribution"]
-    assert list(METHODS)[:8] == [
-        "default", "self-consistency", "p-true", "sequence", "question-only", "prompting", "recalibrated", "given",
+    assert list(METHODS)[:9] == [
+        "default", "self-consistency", "p-true", "sequence", "question-only", "prompting", "recalibrated",
+        "probe", "given",
     ]  # fmt: skip
     assert list(FORMATS)[:5] == ["ScoreLetter", "ScoreNumber", "ScoreText", "ScorePercent", "ScoreFloat"]
     assert len({*scores()}) == len([score for method in METHODS.values() for score in method.scores])

@@ -13,6 +13,7 @@ from interp.measures import (
     DivergenceRecord,
     FloorRecord,
     MaskingRecord,
+    ProbeRecord,
     QuestionRecord,
     RolloutRecord,
     SampleRecord,
@@ -26,17 +27,23 @@ KINDS = (
     RolloutRecord,
     MaskingRecord,
     AttributionRecord,
+    ProbeRecord,
     FloorRecord,
 )
 FLOOR = {"measure": "floor", "set": 0, "id": "fact-0"} | {
     "readings": [[0.25, 0.75], [0.5, 0.5]],
     "values": {"jsd": 0.03, "expected": -0.25, "stated": 1.0},
 }
+PROBE = {"measure": "probe", "set": 0, "id": "fact-0", "place": "answer", "layers": [0, 3], "layer": 3} | {
+    "penalty": 0.1,
+    "scores": {"question": [0.5, None], "answer": [-0.25, 1.5]},
+    "values": {"right": 1.0, "group": 0.0, "probe": 1.5, "agreement": None},
+}
 
 
 def made(kind: type[QuestionRecord]) -> list[dict]:
     """Records of one measure, as they are read from disk."""
-    records = [record for record in [*made_records(5, sets=2), FLOOR] if record["measure"] == kind.measure]
+    records = [record for record in [*made_records(5, sets=2), FLOOR, PROBE] if record["measure"] == kind.measure]
     return json.loads(json.dumps(records))
 
 
@@ -53,7 +60,7 @@ def at(record: dict, *path: str | int) -> dict:
 
 
 def test_every_measure_has_one_dataclass_under_its_name():
-    assert {kind.measure for kind in KINDS} == {record["measure"] for record in [*made_records(1), FLOOR]}
+    assert {kind.measure for kind in KINDS} == {record["measure"] for record in [*made_records(1), FLOOR, PROBE]}
     assert set(KINDS) == set(QuestionRecord.__subclasses__())
 
 

@@ -4,6 +4,7 @@ Commands, options, summary, table, captions, model card, comparison and figures 
 package's own instruments and for those that another package registers under the entry-point group `GROUP`. The module
 knows no single instrument."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interp.intervals import Columns, Estimate, IntervalName, Statistic, Value, estimated
+from interp.intervals import LEVEL, Columns, Estimate, IntervalName, Null, Statistic, Value, estimated
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from interp.models.setting import Case, Setting
 
 GROUP = "advice.instruments"
-Unit = Literal["nats", "share", "confidence", "mass", "score", "correlation", "count", "rank", "nats or score"]
+Unit = Literal["nats", "share", "confidence", "mass", "score", "correlation", "count", "rank", "AUROC", "nats or score"]
 """share: a fraction, printed in per cent. confidence: expected confidence in [0, 1], or a difference of two. mass: mass
-of attention rollout, in [0, 1]. score: the score that is attributed. count: a number of pairs. rank: 1 is the first."""
+of attention rollout, in [0, 1]. score: the score that is attributed. count: a number of pairs. rank: 1 is the first.
+AUROC: an AUROC in [0, 1], or a difference of two."""
 Place = Literal["headline", "listed", "kept"]
 """headline: in the printed table and in the model card. listed: in the table. kept: in summary.json alone."""
 Values = Mapping[str, Any]
@@ -61,6 +63,9 @@ class Metric:
     interval: IntervalName | None = None
     """How its interval is made: "wilson" for the share of questions of which something is true, "fisher" for a
     correlation. None: what suits the statistic, between ordered values for a median, by the jackknife for others."""
+    null: Callable[[Sequence[Values]], Sequence[float]] | None = None
+    """The questions' values -> what the statistic is where nothing is to be found, once for each time that chance was
+    drawn; empty where it is not known. None: the number has no null."""
 
     @property
     def title(self) -> str:
@@ -117,7 +122,21 @@ def estimates(
     limits = {metric.key: _size(floors.get(metric.floor or "")) for metric in metrics} if floors else {}
     groups = relations_of(questions)
     by_key = {key: estimated(*column, groups) for key, column in columns(metrics, questions).items()}
-    return {key: replace(estimate, floor=limits.get(key)) for key, estimate in by_key.items()}
+    nulls = {metric.key: metric.null([q["values"] for q in questions]) for metric in metrics if metric.null}
+    return {
+        key: replace(estimate, floor=limits.get(key), null=_null(estimate, nulls.get(key, ())))
+        for key, estimate in by_key.items()
+    }
+
+
+def _null(estimate: Estimate, drawn: Sequence[float]) -> Null | None:
+    """The null of an estimate. drawn: what the statistic is by chance, NaN where it was not defined."""
+    known = np.array([value for value in drawn if math.isfinite(value)])
+    if estimate.value is None or not len(known):
+        return None
+    low, middle, high = np.quantile(known, (1 - LEVEL, 0.5, LEVEL))
+    p = (1 + (known >= estimate.value - 1e-12).sum()) / (1 + len(known))
+    return Null(float(middle), float(low), float(high), float(p))
 
 
 def relations_of(questions: Sequence[Record]) -> list[str]:

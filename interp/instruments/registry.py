@@ -9,12 +9,13 @@ from interp.instruments.attribution import ATTRIBUTION
 from interp.instruments.base import GROUP, Instrument, Repeated, estimates
 from interp.instruments.jsd import JSD
 from interp.instruments.masking import MASKING
+from interp.instruments.probe import PROBE
 from interp.instruments.rollout import ROLLOUT
 from interp.intervals import Estimate
 from interp.registry import Registry
 from interp.run.runs import Record
 
-INSTRUMENTS = Registry(GROUP, Instrument, lambda: (JSD, ROLLOUT, MASKING, ATTRIBUTION))
+INSTRUMENTS = Registry(GROUP, Instrument, lambda: (JSD, ROLLOUT, MASKING, ATTRIBUTION, PROBE))
 
 
 def by_default() -> list[str]:

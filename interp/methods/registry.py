@@ -8,6 +8,7 @@ from interp.formats import ConfidenceFormat
 from interp.methods.base import GROUP, Asking, Method, Score, Verdict
 from interp.methods.default import DEFAULT
 from interp.methods.p_true import P_TRUE
+from interp.methods.probe import PROBE
 from interp.methods.prompting import PROMPTING
 from interp.methods.question_only import QUESTION_ONLY
 from interp.methods.recalibrated import RECALIBRATED
@@ -31,7 +32,7 @@ GIVEN = Method(
 METHODS = Registry(
     GROUP,
     Method,
-    lambda: (DEFAULT, SELF_CONSISTENCY, P_TRUE, SEQUENCE, QUESTION_ONLY, PROMPTING, RECALIBRATED, GIVEN),
+    lambda: (DEFAULT, SELF_CONSISTENCY, P_TRUE, SEQUENCE, QUESTION_ONLY, PROMPTING, RECALIBRATED, PROBE, GIVEN),
 )
 
 

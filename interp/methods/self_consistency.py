@@ -95,6 +95,12 @@ def _largest(record: Record, weights: Sequence[float]) -> Verdict | None:
     return Verdict(record["samples"][largest[0]]["answer"], sum(weights[i] for i in largest) / record["of"])
 
 
+def share_agreeing(record: Record, answer: str) -> float:
+    """The share of the samples drawn that give this answer, in [0, 1]. record: one of `sampled`."""
+    meant = _same(answer, record["choices"])
+    return sum(_same(sample["answer"], record["choices"]) == meant for sample in record["samples"]) / record["of"]
+
+
 def _same(answer: str, choices: Sequence[str]) -> object:
     """The key of an answer's group: the choice that it names, else its normalised text."""
     named = choice_index(answer, choices) if choices else None

@@ -6,7 +6,7 @@ fitted, or which answers are right."""
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,15 +16,11 @@ from torch import Tensor
 from interp.errors import UserError
 from interp.models.residual import depth_of
 from interp.models.tree import TokenTree, common_length
-from interp.records import Question, Transcript
+from interp.records import PLACES, PlaceName, Question, Transcript
 
 if TYPE_CHECKING:
     from interp.models.setting import Setting
 
-PlaceName = Literal["question", "answer", "tail", "colon", "read"]
-"""question: the question's last token. answer: the answer's last token. tail: the first token after the answer. colon:
-the last token of "Confidence:". read: the token after which the levels part."""
-PLACES: tuple[PlaceName, ...] = ("question", "answer", "tail", "colon", "read")
 STEP = 3
 """Every so many layers the stream is kept."""
 FOLDER = "streams"
