@@ -23,7 +23,7 @@ from interp.formats import FORMATS
 from interp.instruments.jsd import surface_variants
 from interp.instruments.registry import INSTRUMENTS, by_default
 from interp.measures import AnswerRecord
-from interp.options import composed, refuse_unknown
+from interp.options import Added, composed, refuse_unknown
 from interp.pipelines.compare import PRIMARY, corrected, headline_keys, paired_records
 from interp.pipelines.diagnose import diagnosed
 from interp.pipelines.diagnosis import Diagnose
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from interp.models.setting import Setting
 
 SHORT = "{:.3g}".format
+_NOTHING_ADDED = Added()
 IN_MEMORY = "in memory"
 """What the data of a run are called that came as a list."""
 
@@ -91,6 +92,8 @@ def load(
     shots: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    steer: str | Path | None = None,
+    steer_dose: float = 1.0,
 ) -> "Model":
     """A model to be asked for its confidence.
 
@@ -102,6 +105,8 @@ def load(
         shots: worked examples in the prompt; by default what the checkpoint's preset says, mostly none.
         device: cuda, mps or cpu, for a checkpoint that is loaded here.
         dtype: float32, bfloat16 or float16, likewise; by default float32 wherever it fits.
+        steer: a steering.safetensors of `interp.steering`, whose vector is added wherever a confidence is read.
+        steer_dose: how many units of it are added.
 
     Raises:
         UserError: for a checkpoint that cannot be loaded, a model without a tokenizer, and one in training mode.
@@ -110,12 +115,13 @@ def load(
 
     _refuse_unknown("format", format, FORMATS)
     _refuse_unknown("dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
+    added = Added(steer=Path(steer) if steer else None, steer_dose=steer_dose)
     if isinstance(model, str | Path):
-        return Model(loaded_checkpoint(str(model), Loading(device, dtype)), format, shots)
+        return Model(loaded_checkpoint(str(model), Loading(device, dtype)), format, shots, added)
     if tokenizer is None:
         raise UserError("a model in memory needs its tokenizer: interp.load(model, tokenizer)")
     _refuse_training(model)
-    return Model(held_checkpoint(model, tokenizer), format, shots)
+    return Model(held_checkpoint(model, tokenizer), format, shots, added)
 
 
 def _refuse_training(model: "PreTrainedModel | PeftModel") -> None:
@@ -143,9 +149,11 @@ def _instruments_chosen(names: str | Sequence[str] | None) -> list[str]:
 class Model:
     """A model in one format, ready to be asked; made by `interp.load`."""
 
-    def __init__(self, checkpoint: "Checkpoint", format: str, shots: int | None) -> None:
-        """shots: None for what the checkpoint's preset says."""
+    def __init__(self, checkpoint: "Checkpoint", format: str, shots: int | None, added: Added = _NOTHING_ADDED) -> None:
+        """shots: None for what the checkpoint's preset says. added: the steering vector, which must fit the model."""
         self.checkpoint = checkpoint
+        self.added = added
+        self._steering = added.steering(checkpoint)
         self.format: str = format
         self.shots = checkpoint.shots if shots is None else shots
         self._check: EngineCheck | None = None
@@ -221,7 +229,7 @@ class Model:
             sought = WrongAnswers.candidates if wrong == "distractor" else candidates
             command = composed(
                 Diagnose,
-                **{"tries": max(candidates, 48)} | options,
+                **{"tries": max(candidates, 48)} | self._as_options() | options,
                 ckpt=self.checkpoint.name,
                 data=str(data) if isinstance(data, str | Path) else IN_MEMORY,
                 n=n,
@@ -273,7 +281,7 @@ class Model:
         with tempfile.TemporaryDirectory() as folder:
             command = composed(
                 Evaluate,
-                **options,
+                **self._as_options() | options,
                 ckpt=(self.checkpoint.name,),
                 data=(name,),
                 methods=_listed(methods),
@@ -285,6 +293,10 @@ class Model:
             )
             checkpoint = self._identified(out is not None)
             return _calibration(evaluated(command, held={checkpoint.name: checkpoint}, questions={name: asked}))
+
+    def _as_options(self) -> dict[str, Any]:
+        """What is added to the model, as options of the commands."""
+        return {"steer": self.added.steer, "steer_dose": self.added.steer_dose}
 
     def _identified(self, resumable: bool) -> "Checkpoint":
         """The checkpoint, with a fingerprint of its weights where a run on disk must know them again."""
@@ -306,7 +318,14 @@ class Model:
 
         _refuse_training(self.checkpoint.model)
         confidence = FORMATS[self.format]
-        setting = prepared(self.checkpoint, confidence, shots=self.shots, choices=choices, check=self._check)
+        setting = prepared(
+            self.checkpoint,
+            confidence,
+            shots=self.shots,
+            choices=choices,
+            check=self._check,
+            steering=self._steering,
+        )
         self._check = setting.check
         return setting
 

@@ -290,6 +290,28 @@ class ProbeRecord(QuestionRecord):
     """Whether the answer is right, its relation's number, out-of-fold scores, and what else tells right from wrong."""
 
 
+# Steering
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringRecord(QuestionRecord):
+    """The confidence in one answer while a direction is added to the residual stream after it."""
+
+    measure = "steering"
+    layer: int
+    """How many layers the stream has passed where the direction is added."""
+    place: PlaceName
+    """The place whose streams gave the direction."""
+    direction: str
+    """How it was fitted: stated, probe or means."""
+    doses: tuple[float, ...]
+    """The doses, in standard deviations of the streams' projections, in rising order."""
+    values: Numbers
+    """Expected and stated confidence and off-scale mass: "unsteered.expected", at a dose "steered.expected.2", along a
+    random direction "random.0.expected.2", steered by the probe "two_stage.expected"; slopes; the probe's probability
+    and the dose that it sets; whether the answer is right, and the number of its relation."""
+
+
 # Numerical floor
 
 

@@ -1,10 +1,11 @@
 """The options that commands have in common: groups, each option declared once, of which a command is composed."""
 
 import ast
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import tyro
 
@@ -19,6 +20,10 @@ from interp.plain import plain_json
 from interp.registry import Registry
 from interp.run.dryrun import DryRun
 from interp.run.processes import launched
+
+if TYPE_CHECKING:
+    from interp.models.checkpoints import Checkpoint
+    from interp.models.residual import Steering
 
 T = TypeVar("T")
 
@@ -206,6 +211,44 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Added:
+    """What is added to the model."""
+
+    steer: Path | None = None
+    """A steering.safetensors that interp.steering has written: its vector is added to the residual stream wherever a
+    confidence is read, from the first token after the answer on."""
+    steer_dose: float = 1.0
+    """So many units of it are added; below 0 they are taken away."""
+
+    def __post_init__(self) -> None:
+        if self.steer is None and self.steer_dose != 1:
+            raise UserError(f"--steer-dose {self.steer_dose:g}: there is no --steer to add")
+        if not abs(self.steer_dose) < float("inf"):
+            raise UserError(f"--steer-dose {self.steer_dose}: must be a number")
+
+    def refuse_free(self, replies: Replies) -> None:
+        """Errors: UserError where the model writes its whole reply, in which nothing is added."""
+        if self.steer and replies.free:
+            raise UserError("--steer adds to where a confidence is read, and with --free the model writes it; drop one")
+
+    def steering(self, checkpoint: "Checkpoint") -> "Steering | None":
+        """The vector in its dose; None without one. Errors: UserError where it is no vector for this checkpoint."""
+        if self.steer is None:
+            return None
+        from interp.models.steering import loaded
+
+        return loaded(self.steer).dosed(self.steer_dose, checkpoint.model, checkpoint.name)
+
+    @property
+    def digest(self) -> str | None:
+        """Twelve hex digits over the file: another vector is another run. Errors: UserError where it is not there."""
+        try:
+            return self.steer and hashlib.sha256(self.steer.read_bytes()).hexdigest()[:12]
+        except OSError as error:
+            raise UserError(f"--steer {self.steer}: {error.strerror}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Computing:
     """Where the model runs."""
 
@@ -316,10 +359,17 @@ def _with_given(options: T, given: Mapping[str, Any]) -> tuple[T, set[str]]:
 
 
 def identity_of(options: object, may_change: Sequence[str] = MACHINE_ONLY) -> dict[str, Any]:
-    """The options that decide what is measured: those that may not change while a run is continued."""
+    """The options that decide what is measured: those that may not change while a run is continued.
+
+    A steering vector is named by its content, and without one there is nothing to name."""
+    values = flat(options)
+    if (steer := values.pop("steer", None)) is None:
+        values.pop("steer_dose", None)
+    else:
+        values["steer"] = Added(steer=steer).digest
     return {
         name: str(value) if isinstance(value, Path) else value
-        for name, value in flat(options).items()
+        for name, value in values.items()
         if name not in may_change
     }
 

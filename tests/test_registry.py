@@ -238,9 +238,9 @@ def test_a_registry_asks_for_its_own_only_when_a_name_is_looked_up():
 
 def test_the_packages_own_stand_first_in_their_order():
     assert list(INSTRUMENTS)[:4] == ["jsd", "rollout", "masking", "attribution"]
-    assert list(METHODS)[:9] == [
+    assert list(METHODS)[:10] == [
         "default", "self-consistency", "p-true", "sequence", "question-only", "prompting", "recalibrated",
-        "probe", "given",
+        "probe", "steered", "given",
     ]  # fmt: skip
     assert list(FORMATS)[:5] == ["ScoreLetter", "ScoreNumber", "ScoreText", "ScorePercent", "ScoreFloat"]
     assert len({*scores()}) == len([score for method in METHODS.values() for score in method.scores])

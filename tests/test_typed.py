@@ -17,6 +17,7 @@ from interp.measures import (
     QuestionRecord,
     RolloutRecord,
     SampleRecord,
+    SteeringRecord,
 )
 from interp.run.typed import typed
 
@@ -28,6 +29,7 @@ KINDS = (
     MaskingRecord,
     AttributionRecord,
     ProbeRecord,
+    SteeringRecord,
     FloorRecord,
 )
 FLOOR = {"measure": "floor", "set": 0, "id": "fact-0"} | {
@@ -40,10 +42,17 @@ PROBE = {"measure": "probe", "set": 0, "id": "fact-0", "place": "answer", "layer
     "values": {"right": 1.0, "group": 0.0, "probe": 1.5, "agreement": None},
 }
 
+STEERING = {"measure": "steering", "set": 0, "id": "fact-0", "layer": 3, "place": "read", "direction": "stated"} | {
+    "doses": [-2.0, 0.0, 2.0],
+    "values": {"right": 1.0, "group": 0.0, "steered.expected.2": 0.75, "dose": None},
+}
+
 
 def made(kind: type[QuestionRecord]) -> list[dict]:
     """Records of one measure, as they are read from disk."""
-    records = [record for record in [*made_records(5, sets=2), FLOOR, PROBE] if record["measure"] == kind.measure]
+    records = [
+        record for record in [*made_records(5, sets=2), FLOOR, PROBE, STEERING] if record["measure"] == kind.measure
+    ]
     return json.loads(json.dumps(records))
 
 
@@ -60,7 +69,9 @@ def at(record: dict, *path: str | int) -> dict:
 
 
 def test_every_measure_has_one_dataclass_under_its_name():
-    assert {kind.measure for kind in KINDS} == {record["measure"] for record in [*made_records(1), FLOOR, PROBE]}
+    assert {kind.measure for kind in KINDS} == {
+        record["measure"] for record in [*made_records(1), FLOOR, PROBE, STEERING]
+    }
     assert set(KINDS) == set(QuestionRecord.__subclasses__())
 
 

@@ -11,11 +11,12 @@ from interp.instruments.jsd import JSD
 from interp.instruments.masking import MASKING
 from interp.instruments.probe import PROBE
 from interp.instruments.rollout import ROLLOUT
+from interp.instruments.steering import STEERING
 from interp.intervals import Estimate
 from interp.registry import Registry
 from interp.run.runs import Record
 
-INSTRUMENTS = Registry(GROUP, Instrument, lambda: (JSD, ROLLOUT, MASKING, ATTRIBUTION, PROBE))
+INSTRUMENTS = Registry(GROUP, Instrument, lambda: (JSD, ROLLOUT, MASKING, ATTRIBUTION, PROBE, STEERING))
 
 
 def by_default() -> list[str]:

@@ -56,13 +56,17 @@ Fitted = Callable[[Sequence[Verdict], Sequence[bool], Sequence[str]], Sequence[V
 """(all verdicts of a cell, which of them are right, their questions' relations) -> new verdicts, in the same order."""
 
 
+Put = Callable[["Setting", Sequence[Answered], Draws], list[Record]]
+"""(setting, questions with answers, draws) -> one record for each."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asking:
     """What is put to a model, for one method or several."""
 
     name: str
     """The measure of its records."""
-    put: "Callable[[Setting, Sequence[Answered], Draws], list[Record]]"
+    put: Put
     """Puts questions and answers to a model in one setting, and returns one record for each."""
     chunk: int = 32
     """How many questions are put at a time: at most so many are put again after a run that died."""
@@ -70,6 +74,11 @@ class Asking:
     """The format of its setting; None: the format of the run."""
     added: str = ""
     """A sentence, without its full stop, that the instruction of its prompts has after the scale."""
+    needs: "Asking | None" = None
+    """Another asking, which is put to all questions of the cell before this one."""
+    prepared: "Callable[[Setting, Sequence[Answered], Sequence[Record], Draws], Put] | None" = None
+    """(setting, all questions of the cell, their records of `needs`, draws) -> what is used as `put`: for confidences
+    that depend on all questions. It is called anew where a run is continued, so it must not be random."""
     answers_itself: bool = False
     """It brings its own answers, so that the greedy answer is not needed."""
 

@@ -14,6 +14,7 @@ from interp.methods.question_only import QUESTION_ONLY
 from interp.methods.recalibrated import RECALIBRATED
 from interp.methods.self_consistency import SELF_CONSISTENCY
 from interp.methods.sequence import SEQUENCE
+from interp.methods.steered import STEERED
 from interp.registry import Registry
 from interp.run.runs import Record
 
@@ -32,7 +33,18 @@ GIVEN = Method(
 METHODS = Registry(
     GROUP,
     Method,
-    lambda: (DEFAULT, SELF_CONSISTENCY, P_TRUE, SEQUENCE, QUESTION_ONLY, PROMPTING, RECALIBRATED, PROBE, GIVEN),
+    lambda: (
+        DEFAULT,
+        SELF_CONSISTENCY,
+        P_TRUE,
+        SEQUENCE,
+        QUESTION_ONLY,
+        PROMPTING,
+        RECALIBRATED,
+        PROBE,
+        STEERED,
+        GIVEN,
+    ),
 )
 
 

@@ -3,7 +3,6 @@
 It is added from the first token after the answer on, so that the answer and its likelihood stay as they are. The module
 knows layers, tokens and files. It must not know how a vector is fitted, or what is made of the confidences."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -151,14 +150,6 @@ def _whole(vector: np.ndarray, told: Mapping[str, str]) -> bool:
     return layer.isdecimal() and depth.isdecimal() and int(layer) <= int(depth)
 
 
-def digest_of(path: Path) -> str:
-    """Twelve hex digits over the file: another vector is another run. Errors: UserError where it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    except OSError as error:
-        raise UserError(f"--steer {path}: {error.strerror}") from None
-
-
 def added_from(steering: Steering | None, positions: Sequence[int], begin: int) -> dict[int, Change]:
     """What steering does to the residual stream of prompts side by side, for `residual_changed`.
 
@@ -185,7 +176,7 @@ def steered_readings(
     reader: ConfidenceReader,
     transcripts: Sequence[Transcript],
     layer: int,
-    vectors: Sequence[Float[np.ndarray, "doses width"]],
+    vectors: Sequence[np.ndarray],
 ) -> list[list[Reading]]:
     """What is read of transcripts as they are, and with vectors added: all of a transcript in one tree.
 
@@ -197,7 +188,7 @@ def steered_readings(
         reader: reads the confidence; what it adds itself comes on top.
         transcripts: open at the confidence's slot.
         layer: how many layers the stream has passed where the vectors are added.
-        vectors: for each transcript what is added to it, one after the other.
+        vectors: for each transcript what is added to it, one after the other, [doses, width].
 
     Returns:
         For each transcript its reading as it is, then one with each of its vectors.

@@ -19,6 +19,7 @@ from interp.models.checkpoints import EXAMPLE_NAME
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import (
     MACHINE_ONLY,
+    Added,
     Asked,
     Common,
     Computing,
@@ -74,6 +75,7 @@ class Compare:
     instruments: Chosen = field(default_factory=Chosen)
     replacing: Replacing = field(default_factory=Replacing)
     of_instruments: OfInstruments = field(default_factory=instrument_options)
+    added: Added = field(default_factory=Added)
     output: Output = field(default_factory=Output)
     common: Common = field(default_factory=Common)
     computing: Computing = field(default_factory=Computing)
@@ -83,6 +85,7 @@ class Compare:
         at_least(0, "n_calibration", self.n_calibration)
         refuse_unknown("primary", self.primary, sorted(headline_keys()))
         refuse_sets_of_nothing(self.prompt.shot_sets, self.prompt.shots)
+        self.added.refuse_free(self.replies)
 
     @property
     def folder(self) -> Path:
@@ -110,6 +113,7 @@ class Compare:
             instruments=self.instruments,
             replacing=self.replacing,
             of_instruments=self.of_instruments,
+            added=self.added,
             output=replace(self.output, out=self.folder / name),
             common=self.common,
             computing=self.computing,
@@ -125,6 +129,7 @@ class Compare:
             tested=Tested(data=(self.asked.data,), formats=(self.asked.format,), n=self.n_calibration),
             prompt=replace(self.prompt, shot_sets=1, wordings=1),
             replies=self.replies,
+            added=self.added,
             output=replace(self.output, out=self.folder / "calibration"),
             common=self.common,
             computing=self.computing,

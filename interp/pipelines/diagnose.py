@@ -26,6 +26,7 @@ from interp.run.runs import CAUSES, Record, Run, read_run
 
 if TYPE_CHECKING:
     from interp.models.checkpoints import Checkpoint
+    from interp.models.residual import Steering
     from interp.models.setting import Case, Setting
 
 
@@ -71,13 +72,14 @@ def diagnosed(
     loading = loading_of(options.common, options.computing, options.engine)
     checkpoint = checkpoint or loaded_checkpoint(options.ckpt, loading)
     refuse_unfit(checkpoint, names)
-    filler = _filler(options, checkpoint)
+    filler, steering = _filler(options, checkpoint), options.added.steering(checkpoint)
     shots = options.prompt.shots_of(checkpoint.shots)
     refuse_sets_of_nothing(options.prompt.shot_sets, shots)
     identity = _identity(options, names, checkpoint, questions, shots)
     folder = options.output.out or Path("results") / command
     with Run(folder, identity, launched(options.computing.device), dry) as run:
-        settings = [replace(setting, filler=filler) for setting in _settings(options, checkpoint, questions, shots)]
+        settings = _settings(options, checkpoint, questions, shots, steering)
+        settings = [replace(setting, filler=filler) for setting in settings]
         cases = _cases(run, settings[0], questions, names, options)
         # floors first: an instrument may need the repeated reading
         for repeated in repeated_by(names):
@@ -110,7 +112,11 @@ def _cases(
 
 
 def _settings(
-    options: Diagnose, checkpoint: "Checkpoint", questions: Sequence[Question], shots: int
+    options: Diagnose,
+    checkpoint: "Checkpoint",
+    questions: Sequence[Question],
+    shots: int,
+    steering: "Steering | None",
 ) -> "list[Setting]":
     """The checkpoint ready to be asked, once for each set of worked examples under each wording."""
     from interp.formats import FORMATS
@@ -131,6 +137,7 @@ def _settings(
                 batch_tokens=options.engine.batch_tokens,
                 check_long=options.engine.check == "long",
                 check=settings[0].check if settings else None,
+                steering=steering,
             )
         )
     return settings

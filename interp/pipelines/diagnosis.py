@@ -14,6 +14,7 @@ from interp.errors import UserError
 from interp.instruments.registry import INSTRUMENTS
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import (
+    Added,
     Asked,
     Common,
     Computing,
@@ -36,7 +37,20 @@ def _of_instruments() -> type:
     Raises:
         UserError: for another package's instrument whose name or option cannot be one here.
     """
-    shared = (Asked, Prompt, Replies, WrongAnswers, Sampling, Chosen, Replacing, Output, Common, Computing, Engine)
+    shared = (
+        Asked,
+        Prompt,
+        Replies,
+        WrongAnswers,
+        Sampling,
+        Chosen,
+        Replacing,
+        Added,
+        Output,
+        Common,
+        Computing,
+        Engine,
+    )
     taken = {option.name for group in (Diagnose, *shared) for option in fields(group)}
     for name, instrument in INSTRUMENTS.items():
         if not name.isidentifier():
@@ -123,6 +137,7 @@ class Diagnose:
     instruments: Chosen = field(default_factory=Chosen)
     replacing: Replacing = field(default_factory=Replacing)
     of_instruments: OfInstruments = field(default_factory=instrument_options)
+    added: Added = field(default_factory=Added)
     output: Output = field(default_factory=Output)
     common: Common = field(default_factory=Common)
     computing: Computing = field(default_factory=Computing)
@@ -130,3 +145,4 @@ class Diagnose:
 
     def __post_init__(self) -> None:
         refuse_sets_of_nothing(self.prompt.shot_sets, self.prompt.shots)
+        self.added.refuse_free(self.replies)

@@ -6,6 +6,7 @@ methods the module knows only `given`, and the asking that can be read together 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,7 @@ from interp.datasets.words import normalised
 from interp.errors import UserError
 from interp.formats import FORMATS, ConfidenceFormat
 from interp.instruments.floor import READINGS
-from interp.methods.base import Answered, Asking, Draws
+from interp.methods.base import Answered, Asking, Draws, Put
 from interp.methods.default import READ
 from interp.methods.registry import METHODS
 from interp.options import (
@@ -261,6 +262,7 @@ class Prepared:
         self._checkpoint, self._shots, self._options = checkpoint, shots, options
         self._made: dict[tuple[ConfidenceFormat, bool, int], Setting] = {}
         self._check: EngineCheck | None = None
+        self._steering = options.added.steering(checkpoint)
 
     def prompts(self, data: Iterable[Sequence[Question]]) -> str:
         """A fingerprint of what is rendered around the questions of these data sets, in all formats."""
@@ -304,6 +306,7 @@ class Prepared:
                 batch_tokens=self._options.engine.batch_tokens,
                 check_long=self._options.engine.check == "long",
                 check=self._check,
+                steering=self._steering,
             )
             self._check = self._made[key].check
         return self._made[key]
@@ -330,7 +333,7 @@ def _ask_cell(run: Run, cell: Cell, ready: Prepared, questions: Sequence[Questio
         if not asking.answers_itself:
             answered = [item for item in answered if item.answer]
         whole = len(questions) * len(answered) / max(1, len(answers))
-        _ask(run, cell.key(asking.name), asking, asking_setting, answered, answers, options, read, whole)
+        _ask(run, cell, asking, asking_setting, answered, answers, options, read, whole)
 
 
 def _answers(
@@ -382,7 +385,7 @@ def timed(measured: Measured[T]) -> Measured[T]:
 
 def _ask(
     run: Run,
-    key: tuple[str, int],
+    cell: Cell,
     asking: Asking,
     setting: "Setting",
     answered: Sequence[Answered],
@@ -396,13 +399,22 @@ def _ask(
     answers, read: as in `_answers`, by question id. whole: how many questions the whole run has, for a dry run."""
     draws = Draws(options.samples, options.top_p, options.common.seed)
 
+    @cache
+    def put() -> Put:  # not before something is left to ask
+        if asking.prepared is None or asking.needs is None:
+            return asking.put
+        measure, number = cell.key(asking.needs.name)
+        records = {record["id"]: record for record in run.records(measure) if record["set"] == number}
+        known = [item for item in answered if item.question.id in records]  # a dry run lacks some
+        return asking.prepared(setting, known, [records[item.question.id] for item in known], draws)
+
     def at_hand(item: Answered) -> bool:
         """Whether the confidence was read together with this answer."""
         return asking.name == READ.name and read.get(item.question.id, {}).get("of_answer") == item.answer
 
     def asked(chunk: Sequence[Answered]) -> Iterator[Record]:
         missing = [item for item in chunk if not at_hand(item)]
-        fresh = iter(asking.put(setting, missing, draws) if missing else ())
+        fresh = iter(put()(setting, missing, draws) if missing else ())
         for item in chunk:
             record = read[item.question.id] if at_hand(item) else next(fresh)
             record = {name: value for name, value in record.items() if name != "of_answer"}
@@ -412,4 +424,4 @@ def _ask(
             yield record
 
     by_id = {item.question.id: item for item in answered}
-    recorded(run, key, by_id, asking.chunk, timed(asked), setting, whole=whole)
+    recorded(run, cell.key(asking.name), by_id, asking.chunk, timed(asked), setting, whole=whole)

@@ -10,6 +10,7 @@ from interp.methods.base import Asking, Score
 from interp.methods.registry import METHODS
 from interp.models.embedded import EMBEDDED_NAME
 from interp.options import (
+    Added,
     Common,
     Computing,
     Engine,
@@ -45,6 +46,7 @@ class Evaluate:
     tested: Tested = field(default_factory=Tested)
     prompt: Prompt = field(default_factory=Prompt)
     replies: Replies = field(default_factory=Replies)
+    added: Added = field(default_factory=Added)
     output: Output = field(default_factory=Output)
     common: Common = field(default_factory=Common)
     computing: Computing = field(default_factory=Computing)
@@ -54,6 +56,7 @@ class Evaluate:
         at_least(1, "samples", self.samples)
         rule_named(self.rule)
         refuse_no_nucleus(self.top_p)
+        self.added.refuse_free(self.replies)
         refuse_sets_of_nothing(self.prompt.shot_sets, self.prompt.shots)
         names_each_once("ckpt", self.ckpt)
         names_each_once("methods", self.methods)
@@ -77,8 +80,9 @@ class Evaluate:
 
     @property
     def askings(self) -> dict[str, Asking]:
-        """The askings that the rows need, by name, each of them once."""
-        return {asking.name: asking for asking, _ in self.rows.values()}
+        """The askings that the rows need, by name, each of them once; one that another needs stands before it."""
+        each = ((asking.needs, asking) for asking, _ in self.rows.values())
+        return {asking.name: asking for both in each for asking in both if asking}
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ CAUSES = {
     "questions": "questions, by their texts and ids",
     "prompts": "prompts, by the chat template and the examples",
     "cases": "the run that --cases names",
+    "steer": "the vector that --steer names",
 }
 """What a fingerprint in a run's identity stands for, for errors; other parts are called by their options."""
 
