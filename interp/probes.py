@@ -1,8 +1,10 @@
 """Linear probes of the residual stream: what can be read from it about an answer, fitted on other relations.
 
 A probe is a logistic regression to whether the answer is right, or a ridge regression to the expected confidence, on
-the first principal components of the streams that it is fitted on. Components are divided by one number, the root mean
-square of all their scores, so that a penalty means the same in each layer. Whole relations are left out, one at a time;
+the first principal components of the streams that it is fitted on. Each dimension of the stream is divided by its
+standard deviation first, since a few dimensions of a language model are far larger than all others and would fill the
+first components by themselves. Components are divided by one number, the root mean square of all their scores, so that
+a penalty means the same in each layer. Whole relations are left out, one at a time;
 layer and penalty are chosen among the others alone. The module takes arrays; it knows no model and no file.
 
 Layers below are places in the arrays, 0, 1, ...; what they are in a model is the caller's business."""
@@ -19,7 +21,7 @@ from interp.calibration import auroc
 
 COMPONENTS = 64
 """A probe sees so many principal components, or fewer where it is fitted on fewer streams."""
-PENALTIES = (0.01, 0.1, 1.0, 10.0)
+PENALTIES = (0.001, 0.01, 0.1, 1.0)
 """scikit-learn's C of the logistic regression, from the strongest penalty to the weakest."""
 RIDGE = 4.0
 """A ridge regression's penalty is this over C: it shrinks as the logistic regression with C does around one half."""
@@ -62,7 +64,7 @@ class Components:
     mean: Float[np.ndarray, " width"]
     """The mean of the streams."""
     basis: Float[np.ndarray, "width components"]
-    """The components, divided by the root mean square of all their scores."""
+    """The components, divided by the standard deviation of each dimension and by the root mean square of all scores."""
 
     def scores(self, streams: Shaped[np.ndarray, "questions width"]) -> Float[np.ndarray, "questions components"]:
         """The streams in these components."""
@@ -76,12 +78,16 @@ class Components:
 
 
 def components(streams: Shaped[np.ndarray, "questions width"], count: int = COMPONENTS) -> Components:
-    """The first principal components, by the smaller one of Gram matrix and covariance; none where nothing varies."""
+    """The first principal components of standardised streams, by the smaller one of Gram matrix and covariance; none
+    where nothing varies."""
     from scipy.linalg import eigh
 
     exact = streams.astype(np.float64)
     mean = exact.mean(0)
-    centred = exact - mean
+    deviation = exact.std(0)
+    varies = deviation > 1e-9 * max(float(np.abs(exact).max(initial=0)), 1e-30)
+    weight = np.where(varies, 1 / np.where(varies, deviation, 1), 0)  # [width]
+    centred = (exact - mean) * weight
     wide = len(centred) <= centred.shape[1]
     product = centred @ centred.T if wide else centred.T @ centred
     size = len(product)
@@ -96,7 +102,7 @@ def components(streams: Shaped[np.ndarray, "questions width"], count: int = COMP
         return Components(mean, np.zeros((centred.shape[1], 0)))
     basis = centred.T @ vectors / np.sqrt(squares) if wide else vectors  # [width, components], of length 1 each
     # the sum over questions of a component's squared scores is its eigenvalue
-    return Components(mean, basis / np.sqrt(squares.sum() / (len(centred) * len(squares))))
+    return Components(mean, weight[:, None] * basis / np.sqrt(squares.sum() / (len(centred) * len(squares))))
 
 
 Fit = Callable[
@@ -305,7 +311,7 @@ def out_of_fold(
             _others(source, {groups[int(i)] for i in members}, {ids[int(i)] for i in members}) for members in tested
         ]
         both = np.concatenate([source.streams, streams])
-    layers = [_compact(both[:, layer]) for layer in range(both.shape[1])]
+    layers = [both[:, layer] for layer in range(both.shape[1])]
     first = len(both) - len(streams)  # where the tested questions begin
     by_layer, scores = np.full((len(layers), len(streams)), np.nan), np.full(len(streams), np.nan)
     chosen = [_chosen(layers, source, train, learner) for train in trained]
@@ -322,15 +328,6 @@ def _others(source: Source, relations: AbstractSet[str], ids: AbstractSet[str]) 
     """The questions of a source that are neither among the tested ones nor of one of their relations."""
     pairs = enumerate(zip(source.groups, source.ids, strict=True))
     return np.array([i for i, (group, identity) in pairs if group not in relations - {""} and identity not in ids], int)
-
-
-def _compact(rows: Shaped[np.ndarray, "questions width"]) -> Float[np.ndarray, "questions coordinates"]:
-    """The rows in coordinates of their own span, which keeps all angles and lengths: fewer numbers, the same probes."""
-    exact = rows.astype(np.float64)
-    if not len(exact) or len(exact) >= exact.shape[1]:
-        return exact
-    triangle: np.ndarray = np.asarray(np.linalg.qr((exact - exact.mean(0)).T, mode="r"))
-    return triangle.T
 
 
 def _fits(rows: np.ndarray, target: Target, learner: Learner, penalties: Sequence[float]) -> list[Linear]:
