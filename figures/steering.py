@@ -53,7 +53,7 @@ def curves(run: RunData) -> tuple[Curve, ...]:
 def draw_curve(doses: Sequence[float], estimates: Sequence[Estimate], ax: Axes, *, random: bool) -> Axes:
     """A line through the means at each dose; along the direction with dots and the band of their 95 % intervals."""
     known = [(dose, each) for dose, each in zip(doses, estimates, strict=True) if each.value is not None]
-    means = [dose for dose, _ in known], [each.value for _, each in known]
+    means = np.array([(dose, each.value) for dose, each in known], dtype=float).reshape(-1, 2).T
     if random:
         ax.plot(*means, color=RANDOM_COLOUR, lw=0.8)
     else:

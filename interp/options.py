@@ -242,8 +242,10 @@ class Added:
     @property
     def digest(self) -> str | None:
         """Twelve hex digits over the file: another vector is another run. Errors: UserError where it is not there."""
+        if self.steer is None:
+            return None
         try:
-            return self.steer and hashlib.sha256(self.steer.read_bytes()).hexdigest()[:12]
+            return hashlib.sha256(self.steer.read_bytes()).hexdigest()[:12]
         except OSError as error:
             raise UserError(f"--steer {self.steer}: {error.strerror}") from None
 

@@ -1341,6 +1341,44 @@ MUTANTS: tuple[Mutant, ...] = (
             "1 if right[record['id']] else 0",
         ),
     ),
+    *_of(
+        "interp/instruments/doses.py",
+        [
+            "test_steering.py::test_the_dose_is_where_others_are_as_confident_as_the_probe",
+            "test_steering.py::test_what_is_added_is_fitted_on_other_relations_and_the_dose_is_the_probes",
+            "test_steering.py::test_a_unit_is_one_standard_deviation_along_the_planted_direction",
+        ],
+        ("a-unit-of-length-1", "Evidence.unit", "spread * found", "found"),
+        ("every-response-rises", "matching_dose", "slope(doses, response) >= 0", "True"),
+        (
+            "directions-of-all-relations",
+            "steered",
+            "evidence.unit(train, options.direction)",
+            "evidence.unit(np.arange(len(evidence.right)), options.direction)",
+        ),
+        ("odds-for-probabilities", "steered", "score / 2", "score"),
+    ),
+    *_of(
+        "interp/instruments/steering.py",
+        ["test_steering.py::test_random_directions_count_by_their_size_since_their_sign_means_nothing"],
+        ("random-directions-cancel", "mean_size", "np.abs(column.mean(axis))", "column.mean(axis)"),
+    ),
+    *_of(
+        "interp/models/readout.py",
+        ["test_steering.py::test_a_reader_that_steers_reads_what_one_vector_at_a_time_gives"],
+        (
+            "nodes-steered-once-for-each-transcript",
+            "ConfidenceReader._steer",
+            "nodes -= {node for _, steered, added in tree.additions if added is vector for node in steered}",
+            "pass",
+        ),
+        (
+            "the-tail-is-steered-at-its-end-alone",
+            "ConfidenceReader._steer",
+            "{*path[start - before_path:]}",
+            "{path[-1]}",
+        ),
+    ),
 )
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from interp.run.runs import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
     from figures.captions import Page, RunData
@@ -236,7 +237,8 @@ def _scored(*names: str) -> Callable[[Values], Value]:
 
     def scored(values: Values) -> Value:
         numbers = [values.get(name) for name in (names[0], "right", "group", *names[1:])]
-        return None if any(number is None for number in numbers) else tuple(float(number) for number in numbers)
+        known = tuple(float(number) for number in numbers if number is not None)
+        return known if len(known) == len(numbers) else None
 
     return scored
 
@@ -327,7 +329,7 @@ METRICS = (
 )
 
 
-def check(model: "PreTrainedModel") -> None:
+def check(model: "PreTrainedModel | PeftModel") -> None:
     """Raises UserError where the model names no list of layers that its residual stream passes."""
     from interp.models.residual import decoder_layers
 
