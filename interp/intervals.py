@@ -181,6 +181,21 @@ def share_of_sum(part: np.ndarray, whole: np.ndarray, axis: int = -1) -> np.ndar
     return share
 
 
+def ratio_of_medians(part: np.ndarray, whole: np.ndarray, axis: int = -1) -> np.ndarray:
+    """The median of one column over the median of the other; NaN where the latter is 0.
+
+    It is not bounded by 1 where a part may exceed its whole.
+
+    Args:
+        part: per question, [..., questions].
+        whole: per question, likewise.
+        axis: the axis of the questions.
+    """
+    parts, wholes = np.median(part, axis=axis), np.median(whole, axis=axis)
+    ratio: np.ndarray = np.divide(parts, wholes, out=np.full(np.shape(parts), np.nan), where=wholes != 0)
+    return ratio
+
+
 def rank_correlation(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
     """Spearman's rank correlation along an axis, in [-1, 1]; NaN where `x` or `y` has no spread."""
     from scipy.stats import rankdata

@@ -312,6 +312,46 @@ class SteeringRecord(QuestionRecord):
     and the dose that it sets; whether the answer is right, and the number of its relation."""
 
 
+# Flow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dependence:
+    """What is left of the dependence on the answer under a knockout in both prompts."""
+
+    jsd: float
+    """The divergence (nats) between the confidences after the right and after the wrong answer."""
+    right: float
+    """The expected confidence after the right answer."""
+    wrong: float
+    """The same after the wrong one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowRecord(QuestionRecord):
+    """Knockouts of attention and swaps of the residual stream between a right and a wrong answer."""
+
+    measure = "flow"
+    source: str
+    """Where the wrong answer comes from: sampled, branched or same_relation."""
+    answers: dict[str, str | None]
+    """The answers by "right" and "wrong"; None where there is no wrong one, and nothing was measured."""
+    whole: dict[str, float] = field(default_factory=dict)
+    """The expected confidence after each as it is."""
+    knockouts: dict[str, Dependence] = field(default_factory=dict)
+    """What is left, by the edge that is cut in all layers."""
+    windows: dict[str, dict[str, Dependence]] = field(default_factory=dict)
+    """The same by edge and by the first and last layer of a window, as in "0-4"."""
+    swaps: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """By the group whose stream is swapped and by how many layers it has passed: the expected confidence after the
+    "right" and the "wrong" answer."""
+    swap_controls: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By group, the change of the expected confidence after the right answer with its own stream ("itself") and with
+    that of a surface-form variant ("variant")."""
+    values: Numbers
+    """What is left and what moves, as in "answer_to_read.jsd" and "swap.read.half"; see `interp.instruments.flow`."""
+
+
 # Numerical floor
 
 

@@ -20,7 +20,7 @@ BOTTOM = (
 )
 DRAWINGS = (
     *("style", "captions", "grid", "forest", "dryrun"),
-    *("jsd", "likelihood", "rollout", "masking", "attribution", "probe", "steering", "tokens", "contrast"),
+    *("jsd", "likelihood", "rollout", "masking", "attribution", "flow", "probe", "steering", "tokens", "contrast"),
 )
 """They take arrays and estimates and lie below the instruments, which import them to draw."""
 LAYERS = (
@@ -116,7 +116,7 @@ def test_below_the_commands_only_instruments_draw_and_only_when_they_are_asked_t
         and any(imported.startswith("figures") for imported in names)
     }
     assert drawing == {
-        f"interp.instruments.{name}" for name in ("jsd", "rollout", "masking", "attribution", "probe", "steering")
+        f"interp.instruments.{name}" for name in ("jsd", "rollout", "masking", "attribution", "flow", "probe", "steering")
     }
     code = "import sys, interp.instruments.registry; print([n for n in sys.modules if n.partition('.')[0] in HEAVY])"
     heavy = ("figures", "matplotlib", "torch")

@@ -12,6 +12,7 @@ from interp.measures import (
     AttributionRecord,
     DivergenceRecord,
     FloorRecord,
+    FlowRecord,
     MaskingRecord,
     ProbeRecord,
     QuestionRecord,
@@ -28,6 +29,7 @@ KINDS = (
     RolloutRecord,
     MaskingRecord,
     AttributionRecord,
+    FlowRecord,
     ProbeRecord,
     SteeringRecord,
     FloorRecord,
@@ -47,11 +49,23 @@ STEERING = {"measure": "steering", "set": 0, "id": "fact-0", "layer": 3, "place"
     "values": {"right": 1.0, "group": 0.0, "steered.expected.2": 0.75, "dose": None},
 }
 
+FLOW = {"measure": "flow", "set": 0, "id": "fact-0", "source": "sampled"} | {
+    "answers": {"right": "Kid", "wrong": None},
+    "whole": {"right": 0.75, "wrong": 0.25},
+    "knockouts": {"answer_to_read": {"jsd": 0.125, "right": 0.5, "wrong": 0.25}},
+    "windows": {"answer_to_read": {"0-4": {"jsd": 0.25, "right": 0.5, "wrong": 0.25}}},
+    "swaps": {"read": {"30": {"right": 0.25, "wrong": 0.75}}},
+    "swap_controls": {"read": {"itself": 0.0}},
+    "values": {"jsd": 0.25, "answer_to_read.jsd": None},
+}
+
 
 def made(kind: type[QuestionRecord]) -> list[dict]:
     """Records of one measure, as they are read from disk."""
     records = [
-        record for record in [*made_records(5, sets=2), FLOOR, PROBE, STEERING] if record["measure"] == kind.measure
+        record
+        for record in [*made_records(5, sets=2), FLOOR, FLOW, PROBE, STEERING]
+        if record["measure"] == kind.measure
     ]
     return json.loads(json.dumps(records))
 
@@ -70,7 +84,7 @@ def at(record: dict, *path: str | int) -> dict:
 
 def test_every_measure_has_one_dataclass_under_its_name():
     assert {kind.measure for kind in KINDS} == {
-        record["measure"] for record in [*made_records(1), FLOOR, PROBE, STEERING]
+        record["measure"] for record in [*made_records(1), FLOOR, FLOW, PROBE, STEERING]
     }
     assert set(KINDS) == set(QuestionRecord.__subclasses__())
 

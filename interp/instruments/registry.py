@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from interp.instruments.attribution import ATTRIBUTION
 from interp.instruments.base import GROUP, Instrument, Repeated, estimates
+from interp.instruments.flow import FLOW
 from interp.instruments.jsd import JSD
 from interp.instruments.masking import MASKING
 from interp.instruments.probe import PROBE
@@ -16,7 +17,7 @@ from interp.intervals import Estimate
 from interp.registry import Registry
 from interp.run.runs import Record
 
-INSTRUMENTS = Registry(GROUP, Instrument, lambda: (JSD, ROLLOUT, MASKING, ATTRIBUTION, PROBE, STEERING))
+INSTRUMENTS = Registry(GROUP, Instrument, lambda: (JSD, ROLLOUT, MASKING, ATTRIBUTION, FLOW, PROBE, STEERING))
 
 
 def by_default() -> list[str]:

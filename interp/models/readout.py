@@ -94,6 +94,25 @@ class LevelPlan:
         no_end = ends.new_full((*ends.shape[:-1], 1), -math.inf)
         return levels + torch.cat([ends, no_end], -1)[..., self.level_ends].logsumexp(-1)  # [..., levels, most ends]
 
+    def fillers_used(self, after: NextToken, stops: Tensor, share: float) -> list[int]:
+        """The fillers without which the probability of some level would be lower by this share of it, or more.
+
+        Args:
+            after: What comes next after the nodes that are read in the tree, [reads].
+            stops: The token ids that end a line or a turn, [stops].
+            share: In [0, 1].
+
+        Returns:
+            Their token ids, each once.
+        """
+        fillers = after.logprobs(self.filler_rows, self.filler_tokens)  # [fillers]
+        ends = after.logprobs_of_any(self.end_rows, stops).index_add(-1, self.filler_ends, fillers)  # [ends]
+        # [levels, most ends], -inf where a level has fewer ends
+        of_level = torch.cat([ends, ends.new_full((1,), -math.inf)])[self.level_ends]
+        shares = of_level.softmax(-1)
+        used = torch.isin(self.filler_ends, self.level_ends[shares >= share])
+        return sorted(set(self.filler_tokens[used].tolist()))
+
     def answer_logprobs(self, after: NextToken) -> Tensor:
         """Log-probability (nats) of each of `answer_tokens`, [answer], from what comes next after [reads]."""
         return after.logprobs(self.answer_rows, self.answer_tokens)
@@ -164,6 +183,8 @@ class ConfidenceReader:
         self.steering = steering
         self.prompter = prompter
         self.levels = levels
+        self.only_fillers: frozenset[int] | None = None
+        """The fillers that are read; None: all of them."""
         self.stops = torch.tensor(sorted(stops), device=prefix.model.device)
 
     def readings(self, transcripts: Sequence[Transcript]) -> list[Reading]:
@@ -280,7 +301,11 @@ class ConfidenceReader:
     def fillers_of(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
         """For each level the tokens that may stand between it and its end; none where one token is read of each."""
         fillers = self.prompter.level_fillers(transcript)
-        return fillers if self.levels == "whole" else ((),) * len(fillers)
+        if self.levels != "whole":
+            return ((),) * len(fillers)
+        if (only := self.only_fillers) is not None:
+            return tuple(tuple(token for token in of_level if token in only) for of_level in fillers)
+        return fillers
 
     def paths(self, transcript: Transcript) -> tuple[tuple[int, ...], ...]:
         """Token ids of all that a tree holds below a transcript: its levels, and its levels with a filler each."""
@@ -369,8 +394,10 @@ class ConfidenceReader:
         #                          +- f -- |
         written = zip(self.levels_of(transcript), self.fillers_of(transcript), strict=True) if levels else ()
         for level, (suffix, may_follow) in enumerate(written):
-            nodes = (path[-1], *tree.insert(suffix, path[-1]))
-            # nodes has one more than suffix: each token of the level comes after the node before it
+            # where levels are read by one token, nothing comes after it: it need not be in the tree
+            inserted = suffix[:-1] if self.levels == "token" else suffix
+            nodes = (path[-1], *tree.insert(inserted, path[-1]))
+            # each token of the level comes after the node before it; there may be one node more than tokens
             edges += [(row(node), token, level) for node, token in zip(nodes, suffix, strict=False)]
             level_ends.append([])
             if self.levels == "token":
