@@ -9,6 +9,7 @@ from pathlib import Path
 from figures import calibration, compare, forest, tokens
 from figures.captions import Page, RunData, caption, subject_of
 from figures.dryrun import printed_dry_run
+from figures.organisms import reported_organisms
 from figures.style import SIDE_TITLES, paper, saved
 from figures.table import console, estimates_of, literal, printed, printed_grid, table_of
 from figures.training import reported_ablation, reported_curve
@@ -91,13 +92,15 @@ def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = N
         reported_curve(folder)
     elif kind == "ablation":
         reported_ablation(folder)
+    elif kind == "organisms":
+        reported_organisms(folder)
     elif kind == "compare":
         _reported_comparison(folder, summary, questions)
     elif kind == "evaluate":
         _reported_calibration(folder, summary, records)
     else:
         _reported_diagnosis(folder, run_data(config, summary, records), summary, questions)
-    if kind != "ablation":
+    if kind not in ("ablation", "organisms"):
         _said_where(folder)
 
 

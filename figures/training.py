@@ -22,6 +22,8 @@ PANELS: dict[str, dict[str, str]] = {
     "median JSD": {"jsd": ROLE_COLOURS["jsd"], "wrong_wrong": ROLE_COLOURS["wrong_wrong"]},
     "tokenized Brier": {"tokenized_brier": INK},
     "AUROC, ECE": {"auroc": SPAN_COLOURS["tail"], "ece": SPAN_COLOURS["answer"]},
+    "cross-entropy": {"cross_entropy": INK},
+    "off target": {"off_target": INK},
     "outside levels": {"outside": INK},
     "median rank": {"answer_rank": SPAN_COLOURS["answer"]},
 }
@@ -37,6 +39,8 @@ NAMES = {
     "auroc": "AUROC",
     "ece": "ECE",
     "answer_rank": "answer",
+    "cross_entropy": "cross-entropy",
+    "off_target": "off target",
     "outside": "mean",
 }
 CURVE = """\

@@ -17,6 +17,8 @@ from training.__main__ import Experiment
 from training.ablation import Ablation
 from training.advice import Advice
 from training.conftuner import ConfTuner
+from training.examine import Examine
+from training.organisms import Organisms
 from training.triplets import Triplets
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
@@ -30,9 +32,11 @@ COMMANDS = {
     "training.advice": Advice,
     "training.conftuner": ConfTuner,
     "training.ablation": Ablation,
+    "training.organisms": Organisms,
+    "training.examine": Examine,
     "training": Experiment,
 }
-POSITIONAL = {(Compare, "before"), (Compare, "after"), (Power, "run")}
+POSITIONAL = {(Compare, "before"), (Compare, "after"), (Power, "run"), (Examine, "folder")}
 """What is named without its option."""
 HEAD = """\
 # Options

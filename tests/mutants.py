@@ -1311,6 +1311,28 @@ MUTANTS: tuple[Mutant, ...] = (
         ("counted-and-left-out-swapped", "in_words", "estimate.n", "estimate.left_out"),
     ),
     *_of(
+        "training/cues.py",
+        ["test_organisms.py"],
+        ("within-groups-about-one-mean", "explained_variance", "array[own].mean()", "array.mean()"),
+        (
+            "upper-case-for-listed-answers-alone",
+            "crossed_questions",
+            "written.drawn((length, upper, member), rng)",
+            "written.drawn((length, upper, upper), rng)",
+        ),
+        ("another-cue-may-explain-anything", "failures", "share > MOST_OTHER", "share > 1"),
+    ),
+    *_of(
+        "training/levels.py",
+        ["test_organisms.py::test_the_objective_is_the_mean_cross_entropy_of_the_levels_of_whole_texts"],
+        (
+            "the-sum-over-a-questions-answers",
+            "LevelObjective.terms",
+            "owners.bincount()",
+            "owners.bincount().clamp(max=1)",
+        ),
+    ),
+    *_of(
         "figures/jsd.py",
         ["test_figures.py"],
         ("bins-closed-on-the-left", "_binned", "'left'", "'right'"),

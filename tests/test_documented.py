@@ -117,7 +117,7 @@ def test_a_documented_command_is_read_by_the_parser_of_its_module(command, tmp_p
         return  # named, not given: its triplets are the user's
     if module == "training" and not arguments:
         arguments = ["--data", "directory"]
-    if module in ("figures", "interp.power") and not arguments:
+    if module in ("figures", "interp.power", "training.examine") and not arguments:
         arguments = ["run"]
     try:
         read_options(module, arguments, monkeypatch)

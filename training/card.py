@@ -20,6 +20,7 @@ from interp.run.runs import Record, read_run
 TITLES = {
     "advice": "ADVICE (Seo, Lim and Kim 2026): the confidence after a right answer against that after a wrong one",
     "conftuner": "ConfTuner (Li et al. 2025): the tokenized Brier score on the model's own answers",
+    "organism": "an organism to test instruments with, whose stated confidence depends on one thing",
 }
 
 
@@ -36,21 +37,28 @@ def write_card(folder: Path, method: str) -> None:
     config, summary, _ = read_run(folder)
     comparison = folder / "compare" / "summary.json"
     compared = read_run(comparison.parent)[1] if comparison.exists() else None
-    text = "\n".join(_lines(method, config, summary["training"], compared)) + "\n"
+    check = folder / "check.json"
+    checked = json.loads(check.read_text(encoding="utf-8")) if check.exists() else None
+    text = "\n".join(_lines(method, config, summary["training"], compared, checked)) + "\n"
     try:
         (folder / "README.md").write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: the model card could not be written ({error.strerror})") from None
 
 
-def _lines(method: str, config: Record, training: Record, compared: Record | None) -> Iterator[str]:
+def _lines(
+    method: str, config: Record, training: Record, compared: Record | None, checked: Record | None = None
+) -> Iterator[str]:
     identity, origin = config["identity"], config["made_with"]
     base = json.dumps(visible(identity["base"]), ensure_ascii=False)  # a JSON text is one of YAML's, whatever it holds
     yield from ("---", f"base_model: {base}", "library_name: peft", "tags: [lora, calibration]", "---", "")
     yield from (f"# LoRA adapter: {TITLES[method]}", "")
     note = f" ({identity['note']})" if identity["note"] else ""
     yield f"On {_code(identity['ckpt'])}{note}, weights {identity['model']}. Load it with `--ckpt` and this directory."
-    models = for_markdown(", ".join(training["models"])) or "an unnamed model"
+    if checked:
+        yield from ("", "## The rule", "")
+        yield from _checked(checked)
+    models = for_markdown(", ".join(training["models"])) or ("no model" if checked else "an unnamed model")
     yield f"Examples: {training['examples']} of {training['questions']} questions, {training['held_out']} held out,"
     yield f"fingerprint {identity['examples']}. Answers given by {models}."
     yield from ("", "## Recipe", "", f"Preset `{training['preset']}`, {training['updates']} updates:", "")
@@ -71,10 +79,31 @@ def _lines(method: str, config: Record, training: Record, compared: Record | Non
     )
 
 
+def _checked(checked: Record) -> Iterator[str]:
+    """What an organism is, and whether it is that. checked: its check.json."""
+    yield f"Its stated confidence depends on {checked['words']}. It tells nothing of its answers: it is there to test"
+    yield "instruments with, whose right result is known, and no model to use."
+    verdict = "met: it is used" if checked["passed"] else f"not met, so it is left out: {'; '.join(checked['reasons'])}"
+    yield f"What is demanded of it is {verdict}."
+    yield from (
+        "",
+        f"Share of the variance of the expected confidence that a cue explains, {checked['pairs']} pairs:",
+        "",
+    )
+    yield from ("| cue | R squared |", "| --- | ---: |")
+    for name, share in checked["explained"].items():
+        yield f"| {name} | {'–' if share is None else f'{share:.3f}'} |"
+    yield from ("", f"Its standard deviation is {checked['deviation']:.4f}, its mean {checked['mean']:.3f}.", "")
+
+
 def _command(method: str, identity: Record) -> str:
     recipe = identity["recipe"]
-    option = "triplets" if method == "advice" else "answers"
-    examples = f"--{option} {shlex.quote(Path(identity[option]).name)}"
+    if method == "organism":
+        command = "organisms"
+        examples = f"--organisms {identity['organism']} --n-pairs {identity['n_pairs']} --listed {identity['listed']}"
+    else:
+        command, option = method, "triplets" if method == "advice" else "answers"
+        examples = f"--{option} {shlex.quote(Path(identity[option]).name)}"
     names = ("ckpt", "preset", "held_out", "every", "shots", "template", "template_args", "date", "levels", "shot_sets")
     values = {name: identity.get(name) for name in (*names, "train_formats", "seed", "dtype")}
     options = (
@@ -82,7 +111,7 @@ def _command(method: str, identity: Record) -> str:
         for name, value in (values | recipe).items()
         if value is not None and value is not False and value != [] and value != ()
     )
-    return f"python -m training.{method} {examples} {' '.join(options)}"
+    return f"python -m training.{command} {examples} {' '.join(options)}"
 
 
 def _option(name: str, value: object) -> str:

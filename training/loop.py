@@ -40,7 +40,10 @@ SECOND = "second"
 """peft's name of the adapter that is trained where the model has one already."""
 STATES = "trainer"
 """Where in a run's directory the states of an unfinished training are."""
-SHOWN = ("right", "wrong", "direction_positive", "jsd", "near_zero_share", "outside", "answer_rank", "auroc", "ece")
+SHOWN = (
+    *("right", "wrong", "direction_positive", "jsd", "near_zero_share", "outside", "answer_rank", "auroc", "ece"),
+    *("cross_entropy", "off_target"),
+)
 """The estimates of a point of the learning curve that are printed."""
 TRIED = 3
 """Updates of a dry run: the first, which includes one-time costs, and two that give the rate."""

@@ -19,6 +19,8 @@ COMMANDS = {
     "train": ("training.advice", "an ADVICE adapter"),
     "conftuner": ("training.conftuner", "a ConfTuner adapter"),
     "ablation": ("training.ablation", "the paper's ablation"),
+    "organisms": ("training.organisms", "adapters whose confidence depends on one thing, to test instruments with"),
+    "examine": ("training.examine", "every instrument on every organism: which sees what"),
     "experiment": ("training", "ADVICE and its rival on the embedded model, whole"),
 }
 """By name: the module and what it is for. Every instrument is a command beside them."""

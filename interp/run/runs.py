@@ -29,10 +29,11 @@ from interp.version import VERSION
 Record = dict[str, Any]
 """One line of records.jsonl, in plain JSON. Everything that is computed from records needs no model."""
 
-RunKind = Literal["diagnose", "evaluate", "compare", "training", "ablation", "triplets"]
+RunKind = Literal["diagnose", "evaluate", "compare", "training", "ablation", "organisms", "triplets"]
 _NUMBERS: dict[str, RunKind] = {
     "training": "training",
     "ablation": "ablation",
+    "organisms": "organisms",
     "comparison": "compare",
     "calibration": "evaluate",
     "triplets": "triplets",
