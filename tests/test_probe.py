@@ -7,8 +7,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+from conftest import keys
 from hypothesis import given
 from hypothesis import strategies as st
+from test_processes import command, finished
 
 from figures.captions import RunData, Subject
 from figures.probe import compared_probes, known_by_layer, probe_page
@@ -19,7 +21,6 @@ from interp.instruments import probe
 from interp.instruments.base import Kept, Metric, estimates
 from interp.instruments.probe import METRICS, PROBE, SHOWN, ProbeOptions, correlation_within, judging, less, streams_of
 from interp.instruments.registry import by_default
-from interp.intervals import Estimate
 from interp.methods.base import Verdict
 from interp.methods.p_true import TRUTH
 from interp.methods.probe import PROBE as METHOD
@@ -277,7 +278,7 @@ def test_a_run_keeps_streams_and_its_numbers_are_those_of_probes_of_them(taught_
         probe.streams_from(folder, 0, replace(streams, layers=(0, 2)))
     lines = [line for line in before.splitlines() if json.loads(line)["measure"] != "streams"]
     (folder / "records.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    with pytest.raises(UserError, match="this run has no streams; run .* there first"):
+    with pytest.raises(UserError, match=r"this run has no streams; run .* there first"):
         probe.streams_from(folder, 0, streams)
 
 
@@ -285,6 +286,21 @@ def test_a_run_keeps_streams_and_its_numbers_are_those_of_probes_of_them(taught_
 def test_a_dry_run_estimates_the_time_of_a_probe(taught_checkpoint, own_data, tmp_path):
     folder = diagnosed(options(taught_checkpoint, own_data, tmp_path / "run", dry_run=True), ("probe",), "probe")
     assert not (folder / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_probe_what_one_does(taught_checkpoint, own_data, tmp_path):
+    flags = {"ckpt": taught_checkpoint, "data": own_data / "open.jsonl", "shots": 0, "n": 12, "probe-samples": 0}
+    for name, together in (("one", False), ("two", True)):
+        finished(command("interp.probe", tmp_path / name, flags, together=together))
+    assert keys(tmp_path / "one") == keys(tmp_path / "two")
+    records = [
+        {r["id"]: r["values"] for r in read_records(tmp_path / name) if r["measure"] == "probe"}
+        for name in ("one", "two")
+    ]
+    assert len(records[0]) > 5
+    for identity, known in records[0].items():
+        assert records[1][identity] == pytest.approx(known, abs=1e-3)
 
 
 def test_without_streams_of_a_question_only_what_is_asked_is_known(taught_setting, open_questions, tmp_path):
@@ -348,6 +364,3 @@ def test_an_evaluation_has_a_row_of_the_probe(taught_checkpoint, own_data, tmp_p
     assert len(kept) == len(answered) and unpacked(kept[0]).shape == (2, 48)
     row = cell["probe"]["ScoreNumber"]
     assert row["n"] + row["unparsed"] == 12 and 0 <= row["brier"]["value"] <= 1
-    assert isinstance(
-        Estimate(**{k: v for k, v in row["brier"].items() if k in ("value", "low", "high", "n")}), Estimate
-    )
