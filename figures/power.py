@@ -14,9 +14,9 @@ from figures.table import compared_numbers, console, estimates_of, literal, metr
 from interp.errors import UserError
 from interp.instruments.base import Metric
 from interp.instruments.registry import INSTRUMENTS
-from interp.intervals import BY_STATISTIC, Estimate, of_record
+from interp.intervals import BY_STATISTIC, UNBOUNDED, Estimate, of_difference, of_record
 from interp.options import refuse_unknown
-from interp.pipelines.power import Needed, ShrinkName, questions_needed, relations_needed
+from interp.pipelines.power import Needed, ShrinkName, questions_needed, relations_needed, uncut
 from interp.run.runs import Record, kind_of, read_run
 
 ASSUMED = (
@@ -63,10 +63,12 @@ def plans(estimates: Mapping[str, Estimate], *, paired: bool, key: str | None, w
     made = []
     for metric in wanted:
         pilot, shrinks = estimates[metric.key], _shrinks(metric, paired=paired)
-        within = pilot.high - pilot.low if pilot.low is not None and pilot.high is not None else 0.0
-        across = pilot.relations.high - pilot.relations.low if pilot.relations else 0.0
-        questions = questions_needed(pilot, shrinks, width or within / 2)
-        made.append(Plan(metric, pilot, questions, relations_needed(pilot, shrinks, width or across / 2)))
+        bounds = metric.bounds or UNBOUNDED
+        whole = uncut(pilot, of_difference(bounds) if paired else bounds)
+        within = whole.high - whole.low if whole.low is not None and whole.high is not None else 0.0
+        across = whole.relations.high - whole.relations.low if whole.relations else 0.0
+        questions = questions_needed(whole, shrinks, width or within / 2)
+        made.append(Plan(metric, pilot, questions, relations_needed(whole, shrinks, width or across / 2)))
     if not any(plan.questions or plan.relations for plan in made):
         raise UserError(f"{key or 'the pilot'}: no interval with a width to plan from; measure more questions first")
     return made

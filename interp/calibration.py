@@ -1,8 +1,8 @@
 """Calibration measures: how well stated confidences agree with which answers were right. Arrays only, no model.
 
 Every measure takes confidences [..., questions] in [0, 1] and which answers were right [..., questions], and reduces
-the last axis, so that all resamples of a bootstrap are computed at once. Further arguments have the same shape: `bins`,
-the number of each question's bin, and `group`, the number of its relation or subject."""
+the last axis, so that all samples without one question, or of a simulation, are computed at once. Further arguments
+have the same shape: `bins`, the number of each question's bin, and `group`, the number of its relation or subject."""
 
 import math
 import re
@@ -19,18 +19,23 @@ from interp.errors import UserError
 from interp.intervals import (
     FEWEST_OF_A_CLASS,
     LEVEL,
+    SIGNED,
+    UNIT,
+    Bounds,
     Ends,
     Estimate,
     IntervalName,
     Null,
     estimated_jointly,
+    of_difference,
 )
 from interp.intervals import difference as paired_difference
 
 NULLS, SMOOTH_NULLS = 2000, 400
-"""How often a calibrated speaker is simulated; less often for the smooth calibration error, which takes longer."""
+"""How often a null is simulated; less often for the smooth calibration error, which takes longer."""
 ONE_SIDED = 0.95
-"""A calibration error is one where a calibrated speaker shows a smaller one in more than this share of simulations."""
+"""A calibration error is one where a calibrated speaker shows a smaller one in more than this share of simulations, and
+a resolution is one where exchanged outcomes show a smaller one as often."""
 SMOOTH_MESH = 256
 """Points of the mesh over [0, 1] on which the smooth calibration error is integrated."""
 SMOOTH_WIDTHS = np.concatenate([[0.0005], np.geomspace(0.002, 1, 72)])
@@ -114,14 +119,18 @@ def over_questions(values: np.ndarray) -> Reduced:
     return mean
 
 
-def _over_bins(bins: np.ndarray, bin_term: Callable[[np.ndarray], np.ndarray]) -> Reduced:
-    """The sum over bins of `bin_term`, divided by the number of questions.
+def _sums(bins: np.ndarray, values: np.ndarray | float) -> np.ndarray:
+    """The sum of the values in each bin, [..., bins]. bins: [..., questions]; values: likewise, or 1 to count."""
+    rows, width = bins.reshape(-1, bins.shape[-1]), int(bins.max(initial=-1)) + 1
+    places = rows + width * np.arange(len(rows))[:, None]  # each row has bins of its own: 0 1 1 | 2 3 3
+    sums = np.bincount(places.ravel(), np.broadcast_to(values, bins.shape).ravel(), len(rows) * width)
+    return sums.reshape(*bins.shape[:-1], width)
 
-    bin_term: which questions are in a bin, [..., questions] bool -> [...]."""
-    total, questions = np.zeros(bins.shape[:-1]), int(bins.shape[-1])
-    for number in np.unique(bins):
-        total += bin_term(bins == number)
-    return total / questions
+
+def _per_question(terms: np.ndarray, bins: np.ndarray) -> Reduced:
+    """The sum over bins of what all questions of a bin add, over the number of questions. terms: [..., bins]."""
+    mean: Reduced = terms.sum(-1) / bins.shape[-1]
+    return mean
 
 
 def calibration_error(
@@ -130,8 +139,7 @@ def calibration_error(
     bins: Int[np.ndarray, "*batch questions"],
 ) -> Reduced:
     """Expected calibration error: the mean over questions of |accuracy - mean confidence| of the bin, in [0, 1]."""
-    excess = right - confidence
-    return _over_bins(bins, lambda members: np.abs(np.where(members, excess, 0).sum(-1)))
+    return _per_question(np.abs(_sums(bins, right - confidence)), bins)
 
 
 def net_calibration_error(
@@ -156,9 +164,8 @@ def reliability(
     better. Murphy 1973.
 
     Brier = reliability - resolution + uncertainty; the equation is exact where each bin holds one confidence."""
-    excess = right - confidence
     # of n questions in a bin: n (accuracy - mean confidence)^2 = (sum of excess)^2 / n
-    return _over_bins(bins, lambda members: np.where(members, excess, 0).sum(-1) ** 2 / np.maximum(members.sum(-1), 1))
+    return _per_question(_sums(bins, right - confidence) ** 2 / np.maximum(_sums(bins, 1.0), 1), bins)
 
 
 def debiased_squared_error(
@@ -171,26 +178,22 @@ def debiased_squared_error(
     In a bin, the mean product of two different questions' excess (outcome minus confidence) estimates the square of
     their mean excess without bias. Bins of a single question say nothing and are left out; NaN where all are."""
     excess = right - confidence
-    total, members_in_all = np.zeros(bins.shape[:-1]), np.zeros(bins.shape[:-1])
-    for number in np.unique(bins):
-        members = bins == number
-        size, inside = members.sum(-1), np.where(members, excess, 0)
-        pairs = inside.sum(-1) ** 2 - (inside**2).sum(-1)  # twice the sum over pairs
-        total += np.where(size > 1, pairs / np.maximum(size - 1, 1), 0)
-        members_in_all += np.where(size > 1, size, 0)
-    error: np.ndarray = np.divide(total, members_in_all, out=np.full(total.shape, np.nan), where=members_in_all > 0)
+    size = _sums(bins, 1.0)  # [..., bins]
+    pairs = _sums(bins, excess) ** 2 - _sums(bins, excess**2)  # twice the sum over pairs
+    total = np.where(size > 1, pairs / np.maximum(size - 1, 1), 0).sum(-1)
+    paired = np.where(size > 1, size, 0).sum(-1)
+    error: np.ndarray = np.divide(total, paired, out=np.full(total.shape, np.nan), where=paired > 0)
     return error
 
 
 def resolution(right: Bool[np.ndarray, "*batch questions"], bins: Int[np.ndarray, "*batch questions"]) -> Reduced:
     """Mean over questions of the squared difference between the bin's accuracy and the overall one. Murphy 1973.
 
-    Higher is better: bins differ in accuracy, so that the confidence tells right answers from wrong ones."""
-    overall = over_questions(right)
-    return _over_bins(
-        bins,
-        lambda members: members.sum(-1) * ((members & right).sum(-1) / np.maximum(members.sum(-1), 1) - overall) ** 2,
-    )
+    Higher is better: bins differ in accuracy, so that the confidence tells right answers from wrong ones. Chance makes
+    bins differ, too, the more so the fewer questions they have: where each question has a bin of its own, the
+    resolution is the uncertainty, whatever the confidence. Its null says how much of it chance makes."""
+    size, overall = _sums(bins, 1.0), np.asarray(over_questions(right))[..., None]
+    return _per_question(size * (_sums(bins, right) / np.maximum(size, 1) - overall) ** 2, bins)
 
 
 def uncertainty(right: Bool[np.ndarray, "*batch questions"]) -> Reduced:
@@ -298,7 +301,8 @@ def _crossing(excess: Float[np.ndarray, "widths rows"]) -> Float[np.ndarray, " r
 
 
 def lowest_possible(accuracy: float, values: Sequence[float]) -> float:
-    """The lowest calibration error that is possible with this accuracy where only these values can be stated.
+    """The lowest calibration error that is possible with this accuracy where confidences are these values, or means of
+    them.
 
     accuracy and values are in [0, 1]; above 0 where the accuracy lies beyond all values."""
     return max(0.0, accuracy - max(values), min(values) - accuracy)
@@ -337,6 +341,25 @@ class Scored:
         return np.array(self.confidence), np.array(self.right, dtype=bool), bins, level, groups, folds, pairs
 
 
+Outcomes = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]
+"""(confidence [questions], right [questions], how often, source of chance) -> right [simulations, questions]."""
+
+
+def of_calibrated(
+    confidence: np.ndarray, right: np.ndarray, count: int, generator: np.random.Generator
+) -> Bool[np.ndarray, "simulations questions"]:
+    """The outcomes of a calibrated speaker: answers are right as often as the confidences in them say."""
+    outcomes: np.ndarray = generator.random((count, len(confidence))) < confidence
+    return outcomes
+
+
+def exchanged(
+    confidence: np.ndarray, right: np.ndarray, count: int, generator: np.random.Generator
+) -> Bool[np.ndarray, "simulations questions"]:
+    """The outcomes in a random order: as many are right, and the confidence says nothing about which."""
+    return generator.permuted(np.tile(right, (count, 1)), axis=1)
+
+
 @dataclass(frozen=True)
 class Measure:
     """One number of a calibration table."""
@@ -350,22 +373,32 @@ class Measure:
     """headline: shown on the terminal and in the model card. listed: in the table's files. kept: in summary.json."""
     interval: IntervalName = "t"
     """How its interval is made."""
+    bounds: Bounds = UNIT
+    """The least and the largest value that it can have, where its intervals end."""
     null: int = 0
-    """Of a calibration error, which is above zero by chance alone: how often a calibrated speaker is simulated."""
+    """Of a number that is above zero by chance alone: how often it is simulated where nothing is to be found."""
+    outcomes: Outcomes = of_calibrated
+    """The outcomes of that simulation."""
 
 
+QUARTER = (0.0, 0.25)
+"""The bounds of a variance of right and wrong, and of its parts."""
 MEASURES: dict[str, Measure] = {
     "accuracy": Measure("accuracy", lambda c, r, b, v, g, f, p: over_questions(r), "headline", "wilson"),
     "confidence": Measure("confidence", lambda c, r, b, v, g, f, p: over_questions(c), "headline"),
     "ece": Measure("ECE", lambda c, r, b, v, g, f, p: calibration_error(c, r, b), "headline", null=NULLS),
     "ece_levels": Measure("ECE by level", lambda c, r, b, v, g, f, p: calibration_error(c, r, v), null=NULLS),
-    "squared_ce": Measure("squared CE, debiased", lambda c, r, b, v, g, f, p: debiased_squared_error(c, r, p)),
-    "nce": Measure("NCE", lambda c, r, b, v, g, f, p: net_calibration_error(c, r), "headline"),
+    "squared_ce": Measure(
+        "squared CE, debiased", lambda c, r, b, v, g, f, p: debiased_squared_error(c, r, p), bounds=SIGNED
+    ),
+    "nce": Measure("NCE", lambda c, r, b, v, g, f, p: net_calibration_error(c, r), "headline", bounds=SIGNED),
     "nce_abs": Measure("abs NCE", lambda c, r, b, v, g, f, p: np.abs(net_calibration_error(c, r)), "headline"),
     "brier": Measure("Brier", lambda c, r, b, v, g, f, p: brier(c, r), "headline"),
     "reliability": Measure("reliability", lambda c, r, b, v, g, f, p: reliability(c, r, v), "kept", null=NULLS),
-    "resolution": Measure("resolution", lambda c, r, b, v, g, f, p: resolution(r, v), "kept"),
-    "uncertainty": Measure("uncertainty", lambda c, r, b, v, g, f, p: uncertainty(r), "kept"),
+    "resolution": Measure(
+        "resolution", lambda c, r, b, v, g, f, p: resolution(r, v), "kept", "t", QUARTER, NULLS, exchanged
+    ),
+    "uncertainty": Measure("uncertainty", lambda c, r, b, v, g, f, p: uncertainty(r), "kept", bounds=QUARTER),
     "auroc": Measure("AUROC", lambda c, r, b, v, g, f, p: auroc(v, r, f), "headline", "logit"),
     "auroc_within": Measure("AUROC within", lambda c, r, b, v, g, f, p: auroc(v, r, g), "headline", "logit"),
     "aurc": Measure("AURC", lambda c, r, b, v, g, f, p: risk_coverage_area(v, r)),
@@ -389,21 +422,23 @@ def measured_by(measure: Measure, scored: Scored, rule: Rule) -> Estimate:
     """One measure with its intervals and, where it has one, its null. rule: how the bins are made."""
     columns = scored.columns(rule)
     named = scored.group if any(scored.group) else ()
-    estimate = estimated_jointly(columns, measure.of, measure.interval, named, left_out=scored.left_out)
+    estimate = estimated_jointly(
+        columns, measure.of, measure.interval, named, left_out=scored.left_out, bounds=measure.bounds
+    )
     if not measure.null or estimate.value is None:
         return estimate
     null = _null(measure, columns, estimate.value)
-    # chance adds most where there is no error, the null's median: the lower end makes room for it, and is 0 at first
+    # the lower end makes room for what chance adds to an error or a resolution that is 0, the null's median, and is 0
+    # where that may be all of it
     return _lowered(replace(estimate, null=null), math.inf if null.p >= 1 - ONE_SIDED else null.value)
 
 
 def _null(measure: Measure, columns: tuple[np.ndarray, ...], value: float) -> Null:
-    """The measure of a calibrated speaker: answers are right as often as the confidences in them say."""
-    confidence, _, *others = columns
-    chance = np.random.default_rng(0).random((measure.null, len(confidence)))
-    # all columns [simulations, questions]
-    repeated = [np.broadcast_to(column, chance.shape) if len(column) else column for column in (confidence, *others)]
-    drawn = np.asarray(measure.of(repeated[0], chance < confidence, *repeated[1:]))
+    """The measure where nothing is to be found: of a calibrated speaker, or of a confidence that tells nothing."""
+    confidence, right, *others = columns
+    outcomes = measure.outcomes(confidence, right, measure.null, np.random.default_rng(0))  # [simulations, questions]
+    repeated = [np.broadcast_to(column, outcomes.shape) if len(column) else column for column in (confidence, *others)]
+    drawn = np.asarray(measure.of(repeated[0], outcomes, *repeated[1:]))
     low, middle, high = np.quantile(drawn, (1 - LEVEL, 0.5, LEVEL))
     return Null(float(middle), float(low), float(high), float((1 + (drawn >= value - 1e-12).sum()) / (1 + len(drawn))))
 
@@ -459,7 +494,10 @@ def differences_of(one: Scored, other: Scored, rule: Rule) -> dict[str, Estimate
         def difference(*both: np.ndarray, of: Callable[..., Reduced] = measure.of) -> Reduced:
             return of(*both[: len(first)]) - of(*both[len(first) :])
 
-        differences[name] = estimated_jointly((*first, *second), difference, "t", named, left_out=one.left_out)
+        bounds = of_difference(measure.bounds)
+        differences[name] = estimated_jointly(
+            (*first, *second), difference, "t", named, left_out=one.left_out, bounds=bounds
+        )
         if measure.interval == "logit" and min(map(_rarer, (one, other))) < FEWEST_OF_A_CLASS:
             differences[name] = replace(differences[name], low=None, high=None, relations=None)
     before, after = ([float(right) for right in side.right] for side in (other, one))

@@ -35,6 +35,12 @@ difference of AUROCs of the same questions (DeLong et al. 1988). fisher: as t, o
 correlation. bootstrap: percentiles of resamples (Efron 1979)."""
 BY_STATISTIC: dict[object, IntervalName] = {np.median: "order", np.max: "bootstrap", np.min: "bootstrap"}
 """The interval of a statistic that declares none; "t" for all others."""
+Bounds = tuple[float, float]
+"""The least and the largest value that a statistic can have: its intervals end there."""
+UNIT, SIGNED, NOT_NEGATIVE, UNBOUNDED = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
+"""The bounds of a share or a confidence; of a difference of two; of a count or a time; of anything else."""
+BY_INTERVAL: dict[IntervalName, Bounds] = {"wilson": UNIT, "logit": UNIT, "fisher": SIGNED, "delong": SIGNED}
+"""The bounds of a statistic that declares none, by its interval; `UNBOUNDED` for all others."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,8 @@ class Estimate:
     relations: Ends | None = None
     """The interval for relations like these; None where relations are unknown or fewer than `FEWEST_RELATIONS`."""
     null: Null | None = None
-    """Of a calibration error: that of a calibrated speaker of the same confidences. Of a probe: that of shuffled
-    labels."""
+    """Of a calibration error: that of a calibrated speaker of the same confidences. Of a resolution: that of outcomes in
+    a random order. Of a probe: that of shuffled labels."""
 
     @property
     def measurable(self) -> bool:
@@ -108,10 +114,10 @@ def of_record(record: Mapping[str, Any]) -> Estimate:
 
 Value = float | int | tuple[float | int, ...] | None
 """The value of one question: a number, several numbers that belong together, or None."""
-Column = tuple[list[Value], Statistic, IntervalName | None]
+Column = tuple[list[Value], Statistic, IntervalName | None, Bounds | None]
 Columns = dict[str, Column]
-"""The input of a run's numbers: for each number's key, one value per question, the statistic of these values, and how
-its interval is made."""
+"""The input of a run's numbers: for each number's key, one value per question, the statistic of these values, how its
+interval is made, and its bounds."""
 
 
 def estimated(
@@ -120,6 +126,7 @@ def estimated(
     interval: IntervalName | None = None,
     groups: Sequence[str] = (),
     *,
+    bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Estimate:
     """The statistic of one value per question, with its intervals.
@@ -130,6 +137,7 @@ def estimated(
             belong together.
         interval: how the interval is made; None: as `BY_STATISTIC` says.
         groups: each question's relation; empty where there are none.
+        bounds: the least and the largest value that the statistic can have; None: as `BY_INTERVAL` says.
         seed: the seed of a bootstrap.
     """
     kept = _kept(values)
@@ -140,6 +148,7 @@ def estimated(
         interval or BY_STATISTIC.get(statistic, "t"),
         [groups[i] for i in kept] if len(groups) else (),
         left_out=len(values) - len(kept),
+        bounds=bounds,
         seed=seed,
     )
 
@@ -215,6 +224,7 @@ def difference(
     interval: IntervalName | None = None,
     groups: Sequence[str] = (),
     *,
+    bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Estimate:
     """statistic(after) minus statistic(before), over the questions that have both.
@@ -228,6 +238,7 @@ def difference(
         statistic: as in `estimated`.
         interval: how the interval of one side is made.
         groups: each question's relation; empty where there are none.
+        bounds: those of one side, as in `estimated`.
         seed: the seed of a bootstrap.
     """
     kept, sides = _paired(before, after)
@@ -241,8 +252,14 @@ def difference(
         [groups[i] for i in kept] if len(groups) else (),
         left_out=len(before) - len(kept),
         pairs_of_shares=plain_share,
+        bounds=of_difference(bounds or BY_INTERVAL.get(kind, UNBOUNDED)),
         seed=seed,
     )
+
+
+def of_difference(bounds: Bounds) -> Bounds:
+    """The bounds of a difference of two numbers that have these bounds."""
+    return bounds[0] - bounds[1], bounds[1] - bounds[0]
 
 
 def sign_flips(
@@ -325,6 +342,7 @@ def estimated_jointly(
     *,
     left_out: int = 0,
     pairs_of_shares: bool = False,
+    bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Estimate:
     """A statistic of several columns, whose questions belong together.
@@ -336,6 +354,7 @@ def estimated_jointly(
         groups: each question's relation; empty where there are none.
         left_out: how many questions have no value here; copied into the estimate.
         pairs_of_shares: the columns are zeros and ones before and after, and the statistic is their mean difference.
+        bounds: the least and the largest value that the statistic can have; None: as `BY_INTERVAL` says.
         seed: the seed of a bootstrap.
     """
     count = len(columns[0])
@@ -363,12 +382,18 @@ def estimated_jointly(
         sizes = np.bincount(classes)[classes]
         influence = influence * count / (count - 1) * (sizes - 1) / sizes
     ends = _Ends(value, interval, columns[0], count, pairs_of_shares, influence, classes)
-    low, high = ends.within(relations)
+    bounds = bounds or BY_INTERVAL.get(interval, UNBOUNDED)
+    low, high = _clipped(ends.within(relations), value, bounds)
     estimate = replace(estimate, low=low, high=high)
     if named >= FEWEST_RELATIONS and effective_number(relations) >= FEWEST_RELATIONS:
-        low, high = ends.between(relations)
+        low, high = _clipped(ends.between(relations), value, bounds)
         estimate = replace(estimate, relations=Ends(low, high, named))
     return estimate
+
+
+def _clipped(ends: tuple[float, float], value: float, bounds: Bounds) -> tuple[float, float]:
+    """The ends of an interval, at the bounds at most. One that holds the value still does, rounding included."""
+    return max(ends[0], min(bounds[0], value)), min(ends[1], max(bounds[1], value))
 
 
 def effective_number(relations: np.ndarray) -> float:
@@ -447,10 +472,9 @@ class _Ends:
             if spread <= 0:  # nothing is known of the design effect: at worst, a relation counts as one question
                 return _wilson(self.value, groups, quantile)
             return _wilson(self.value, min(self.count, spread / error**2) if error else self.count, quantile)
-        low, high = self._scaled(error, quantile, 0.0)
-        if self.pairs_of_shares:
-            low, high = self._of_pairs(quantile) if not error else (max(low, -1.0), min(high, 1.0))
-        return low, high
+        if self.pairs_of_shares and not error:
+            return self._of_pairs(quantile)
+        return self._scaled(error, quantile, 0.0)
 
     def _of_pairs(self, quantile: float) -> tuple[float, float]:
         """A difference of paired shares, with half a pair added to each of the four outcomes."""
@@ -459,7 +483,7 @@ class _Ends:
         whole = self.count + 2
         middle = (up - down) / whole
         reach = quantile * math.sqrt(max((up + down) / whole - middle**2, 0) / whole)
-        return max(-1.0, min(middle - reach, self.value)), min(1.0, max(middle + reach, self.value))
+        return min(middle - reach, self.value), max(middle + reach, self.value)
 
     def _between_values(self, error: float, quantile: float) -> tuple[float, float]:
         """The values between which a median lies. error: that of the share of values below it."""
@@ -502,7 +526,10 @@ def _stratified(influence: np.ndarray, relations: np.ndarray) -> tuple[float, fl
 
 
 def _skewed(quantile: float, skewness: float) -> float:
-    """A quantile of (estimate - truth) / error, corrected for the estimate's skewness by Hall's (1992) cubic."""
+    """A quantile of (estimate - truth) / error, corrected for the estimate's skewness by Hall's (1992) cubic.
+
+    Of few values, too: the interval is then wide, twice that of Student's t where the sample happens to be skewed, and
+    still holds the truth more often. Six exponential values hold their mean in 93 % with it and in 88 % without."""
     if abs(skewness) < 1e-9:
         return quantile
     third = skewness / 3

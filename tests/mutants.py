@@ -846,8 +846,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "bins-whose-errors-cancel",
             "calibration_error",
-            "np.abs(np.where(members, excess, 0).sum(-1))",
-            "np.where(members, excess, 0).sum(-1)",
+            "np.abs(_sums(bins, right - confidence))",
+            "_sums(bins, right - confidence)",
         ),
         ("underconfidence-called-overconfidence", "net_calibration_error", "right - confidence", "confidence - right"),
         ("brier-without-the-square", "brier", "(right - confidence) ** 2", "np.abs(right - confidence)"),
@@ -875,9 +875,11 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "left-out-is-not-counted",
             "measured_by",
-            "estimated_jointly(columns, measure.of, measure.interval, named, left_out=scored.left_out)",
-            "estimated_jointly(columns, measure.of, measure.interval, named, left_out=0)",
+            "estimated_jointly(columns, measure.of, measure.interval, named, left_out=scored.left_out, "
+            "bounds=measure.bounds)",
+            "estimated_jointly(columns, measure.of, measure.interval, named, left_out=0, bounds=measure.bounds)",
         ),
+        ("a-null-that-keeps-the-confidences-worth", "exchanged", "generator.permuted", "np.sort"),
     ),
     *_of(
         "interp/intervals.py",
@@ -924,6 +926,9 @@ MUTANTS: tuple[Mutant, ...] = (
             "((part / whole).sum(axis=axis), (whole / whole).sum(axis=axis))",
         ),
         ("the-same-seed-for-all", "estimated_jointly", "seed", "0"),
+        ("an-interval-leaves-its-bounds", "_clipped", "max(ends[0], min(bounds[0], value))", "ends[0]"),
+        ("a-clipped-interval-loses-its-value", "_clipped", "max(bounds[1], value)", "bounds[1]"),
+        ("a-difference-has-the-bounds-of-a-side", "of_difference", "bounds[0] - bounds[1]", "bounds[0]"),
     ),
     *_of(
         "interp/probes.py",
@@ -970,8 +975,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "before-and-after-swapped",
             "paired_records",
-            "difference(values, changed, statistic, interval, groups)",
-            "difference(changed, values, statistic, interval, groups)",
+            "difference(values, changed, statistic, interval, groups, bounds=bounds)",
+            "difference(changed, values, statistic, interval, groups, bounds=bounds)",
         ),
         (
             "answers-of-its-own-on-each-side",

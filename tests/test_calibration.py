@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -272,7 +273,7 @@ def test_confidences_of_0_and_1_weigh_no_more_than_others():
 
 @pytest.mark.slow
 @given(said)
-def test_all_resamples_at_once_equal_one_after_the_other(rows):
+def test_many_samples_at_once_equal_one_after_the_other(rows):
     confidence, right, group = columns(rows)
     bins = rule_named("10-right")([exact(c) for c in confidence])
     drawn = np.random.default_rng(0).integers(0, len(rows), (5, len(rows)))
@@ -407,6 +408,62 @@ def test_the_null_is_that_of_the_same_confidences_simulated_one_by_one():
     scored = Scored(tuple(stated.tolist()), (True,) * 30, ("",) * 30)
     null = measured_by(MEASURES["ece_levels"], scored, rule_named("levels")).null
     assert (null.value, null.low, null.high) == pytest.approx(np.quantile(errors, (0.5, 0.025, 0.975)), abs=0.012)
+
+
+def squares_between(right, level) -> float:
+    """Resolution by the law of total variance: the outcomes' variance less the mean variance within the levels."""
+    within = sum(right[level == value].var() * (level == value).sum() for value in set(level.tolist()))
+    return float(right.var() - within / len(right))
+
+
+def test_the_null_of_resolution_is_that_of_outcomes_in_a_random_order():
+    draw = np.random.default_rng(5)
+    level, right = draw.integers(0, 4, 60), draw.random(60) < 0.7
+    scored = Scored(tuple((level / 9).tolist()), tuple(right.tolist()), ("",) * 60)
+    estimate = measured_by(MEASURES["resolution"], scored, rule_named("levels"))
+    assert estimate.value == pytest.approx(squares_between(right, level))
+    orders = [squares_between(draw.permutation(right), level) for _ in range(4000)]
+    null = estimate.null
+    assert (null.value, null.low, null.high) == pytest.approx(np.quantile(orders, (0.5, 0.025, 0.975)), abs=0.002)
+    assert null.p == pytest.approx(np.mean(np.array(orders) >= estimate.value - 1e-12), abs=0.03)
+    others = uncertainty(right) / 59 * 3  # its mean under exchange: (levels - 1) / (n - 1) of the uncertainty
+    assert np.mean(orders) == pytest.approx(others, rel=0.03)
+
+
+def test_resolution_is_told_from_chance_and_is_all_chance_where_each_confidence_is_its_own():
+    draw = np.random.default_rng(3)
+    stated = draw.integers(0, 10, 200) / 9
+    for chance, told in ((stated, True), (np.full(200, 0.6), False)):
+        right = draw.random(200) < chance
+        scored = Scored(tuple(stated.tolist()), tuple(right.tolist()), ("",) * 200)
+        estimate = measured_by(MEASURES["resolution"], scored, rule_named("10-right"))
+        assert (estimate.low > 0) == (estimate.null.p < 0.05) == (estimate.value > estimate.null.high) == told
+    apart = Scored(tuple(np.linspace(0, 1, 200).tolist()), tuple(right.tolist()), ("",) * 200)
+    estimate = measured_by(MEASURES["resolution"], apart, rule_named("10-right"))
+    assert estimate.value == pytest.approx(uncertainty(right)) == pytest.approx(estimate.null.low)
+    assert estimate.null.p == 1 and estimate.low == 0
+
+
+@given(st.lists(st.tuples(anything, st.booleans(), st.integers(0, 6)), min_size=1, max_size=12))
+@examples(40)
+def test_no_interval_leaves_the_range_of_its_measure_or_loses_its_value(rows):
+    confidence, right, group = columns(rows)
+    scored = Scored(tuple(confidence.tolist()), tuple(right.tolist()), tuple(map(str, group)))
+    for name in MEASURES.keys() - {"smooth_ece"}:
+        measure = replace(MEASURES[name], null=min(MEASURES[name].null, 20))
+        estimate, (least, most) = measured_by(measure, scored, rule_named("10-right")), measure.bounds
+        for ends in filter(None, (estimate, estimate.relations)):
+            if estimate.value is not None and ends.low is not None:
+                assert least - 1e-12 <= ends.low <= estimate.value + 1e-9, (name, estimate)
+                assert estimate.value - 1e-9 <= ends.high <= most + 1e-12, (name, estimate)
+
+
+def test_a_difference_of_measures_ends_where_no_two_can_differ_more():
+    wrong = Scored((1.0, 1.0, 0.4), (False,) * 3, ("",) * 3)
+    right = Scored((0.0, 0.0, 0.4), (True,) * 3, ("",) * 3)
+    differences = differences_of(wrong, right, rule_named("10-right"))
+    assert (differences["nce"].low, differences["nce"].value) == (-2, pytest.approx(-5 / 3))
+    assert (differences["confidence"].high, differences["confidence"].value) == (1, pytest.approx(2 / 3))
 
 
 def test_an_auroc_of_fewer_than_ten_of_a_class_has_no_interval():

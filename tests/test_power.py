@@ -17,8 +17,8 @@ from figures.table import printed, table_of
 from interp.cli.power import Power
 from interp.cli.power import run as command
 from interp.errors import UserError
-from interp.intervals import Ends, Estimate, difference, estimated
-from interp.pipelines.power import Needed, questions_needed, relations_needed, wilson_count, wilson_width
+from interp.intervals import SIGNED, UNBOUNDED, UNIT, Ends, Estimate, difference, estimated
+from interp.pipelines.power import Needed, questions_needed, relations_needed, uncut, wilson_count, wilson_width
 
 Z = float(norm.ppf(0.975))
 
@@ -139,6 +139,21 @@ def pilot(tmp_path_factory):
 def ended(monkeypatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["power", *arguments])
     command()
+
+
+def test_an_interval_that_ends_at_a_bound_is_planned_from_as_if_it_did_not():
+    groups = [f"{i}" for i in range(6) for _ in range(4)]
+    values = np.random.default_rng(1).beta(0.2, 6, 24).tolist()
+    free = estimated(values, groups=groups)
+    cut = estimated(values, groups=groups, bounds=UNIT)
+    assert free.relations.low < cut.relations.low == 0
+    whole = uncut(cut, UNIT)
+    assert (whole.relations.low, whole.relations.high) == pytest.approx((free.relations.low, free.relations.high))
+    assert relations_needed(whole, "mean", 0.02) == relations_needed(free, "mean", 0.02)
+    assert relations_needed(cut, "mean", 0.02).number < relations_needed(free, "mean", 0.02).number
+    assert uncut(free, UNBOUNDED) == free and uncut(cut, SIGNED) == cut
+    nothing = estimated([0.5], bounds=UNIT)
+    assert uncut(nothing, UNIT) == nothing
 
 
 def test_the_command_prints_a_row_for_each_headline_number(pilot, monkeypatch, capsys):

@@ -19,7 +19,7 @@ from interp.formats import FORMATS
 from interp.instruments.attribution import rank_of_best
 from interp.instruments.masking import replacement_embeddings
 from interp.instruments.scorer import Scorer
-from interp.intervals import Estimate, estimated
+from interp.intervals import SIGNED, UNIT, Estimate, estimated
 from interp.models.checkpoints import Checkpoint
 from interp.models.head import next_token
 from interp.models.prompts import Prompting
@@ -198,16 +198,16 @@ class AdviceObjective(Objective[Triplet]):
                 value if triplet.others else None for triplet, value in zip(part, between_wrong, strict=True)
             ]
         return {
-            "right": estimated(right),
-            "wrong": estimated(wrong),
-            "direction": estimated([a - b for a, b in zip(right, wrong, strict=True)]),
+            "right": estimated(right, bounds=UNIT),
+            "wrong": estimated(wrong, bounds=UNIT),
+            "direction": estimated([a - b for a, b in zip(right, wrong, strict=True)], bounds=SIGNED),
             "direction_positive": estimated(
                 [float(a > b) for a, b in zip(right, wrong, strict=True)], interval="wilson"
             ),
             "jsd": estimated(jsd, np.median),
             "near_zero_share": estimated([float(value <= NEAR_ZERO) for value in jsd], interval="wilson"),
             "wrong_wrong": estimated(wrong_wrong, np.median),
-            "outside": estimated(off_scale),
+            "outside": estimated(off_scale, bounds=UNIT),
             "answer_rank": estimated([self._rank(triplet) for triplet in examples[:RANKED]], np.median),
         }
 
@@ -264,10 +264,10 @@ class ConfTunerObjective(Objective[GradedAnswer]):
             right += [example.right for example in part]
         measured = measures_of(Scored(tuple(confidence), tuple(right), ("",) * len(right), 0), rule_named("10-right"))
         return {
-            "right": estimated([c for c, r in zip(confidence, right, strict=True) if r]),
-            "wrong": estimated([c for c, r in zip(confidence, right, strict=True) if not r]),
-            "tokenized_brier": estimated(brier),
-            "outside": estimated(off_scale),
+            "right": estimated([c for c, r in zip(confidence, right, strict=True) if r], bounds=UNIT),
+            "wrong": estimated([c for c, r in zip(confidence, right, strict=True) if not r], bounds=UNIT),
+            "tokenized_brier": estimated(brier, bounds=UNIT),
+            "outside": estimated(off_scale, bounds=UNIT),
             "auroc": measured["auroc"],
             "ece": measured["ece"],
         }

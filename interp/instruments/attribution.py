@@ -15,6 +15,7 @@ from interp.instruments.floor import READINGS, of_score
 from interp.instruments.gradients import FIRST_NODES, MOST_NODES, integrated_gradients, token_by_token
 from interp.instruments.masking import REPLACED, replacement_embeddings
 from interp.instruments.scorer import Score, Scorer
+from interp.intervals import NOT_NEGATIVE
 from interp.measures import Attribution, PathName, ScoreName
 from interp.records import READ_SPANS, Span, Transcript
 from interp.run.runs import Record, chunks
@@ -359,6 +360,7 @@ METRICS = (
         "score",
         "answer.completeness_gap",
         always=True,
+        bounds=NOT_NEGATIVE,
     ),
     Metric(
         "attribution.refused_share",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interp.intervals import LEVEL, Columns, Estimate, IntervalName, Null, Statistic, Value, estimated
+from interp.intervals import LEVEL, Bounds, Columns, Estimate, IntervalName, Null, Statistic, Value, estimated
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class Metric:
     interval: IntervalName | None = None
     """How its interval is made: "wilson" for the share of questions of which something is true, "fisher" for a
     correlation. None: what suits the statistic, between ordered values for a median, by the jackknife for others."""
+    bounds: Bounds | None = None
+    """The least and the largest value that it can have, where its intervals end. None: what suits its interval: [0, 1]
+    for a share of questions, no bounds for a mean."""
     null: Callable[[Sequence[Values]], Sequence[float]] | None = None
     """The questions' values -> what the statistic is where nothing is to be found, once for each time that chance was
     drawn; empty where it is not known. None: the number has no null."""
@@ -87,8 +90,9 @@ def columns(metrics: Sequence[Metric], questions: Sequence[Record]) -> Columns:
         questions: one record for each question, its numbers under "values".
 
     Returns:
-        By the metric's key, one value for each question, the statistic and its interval. A metric is absent where no
-        question has a value of its `needs` or, if it has none, names its own; one that is `always` there never is.
+        By the metric's key, one value for each question, the statistic, its interval and its bounds. A metric is
+        absent where no question has a value of its `needs` or, if it has none, names its own; one that is `always`
+        there never is.
     """
     occurring = {name for question in questions for name, value in question["values"].items() if value is not None}
     named = {name for question in questions for name in question["values"]}
@@ -102,7 +106,7 @@ def columns(metrics: Sequence[Metric], questions: Sequence[Record]) -> Columns:
         else:
             occurs = any(value is not None for value in values)
         if metric.always or occurs:
-            by_key[metric.key] = values, metric.statistic, metric.interval
+            by_key[metric.key] = values, metric.statistic, metric.interval, metric.bounds
     return by_key
 
 
@@ -121,7 +125,10 @@ def estimates(
     """
     limits = {metric.key: _size(floors.get(metric.floor or "")) for metric in metrics} if floors else {}
     groups = relations_of(questions)
-    by_key = {key: estimated(*column, groups) for key, column in columns(metrics, questions).items()}
+    by_key = {
+        key: estimated(values, statistic, interval, groups, bounds=bounds)
+        for key, (values, statistic, interval, bounds) in columns(metrics, questions).items()
+    }
     nulls = {metric.key: metric.null([q["values"] for q in questions]) for metric in metrics if metric.null}
     return {
         key: replace(estimate, floor=limits.get(key), null=_null(estimate, nulls.get(key, ())))

@@ -12,6 +12,7 @@ import numpy as np
 
 from interp.divergence import divergence
 from interp.instruments.base import Metric, Repeated
+from interp.intervals import SIGNED
 from interp.records import Transcript
 from interp.run.runs import Record
 
@@ -84,7 +85,9 @@ READINGS = Repeated(
     metrics=(
         Metric("floor.jsd", SECTION, "JSD, median (nats)", "nats", "jsd", np.median),
         Metric("floor.jsd_largest", SECTION, "JSD, largest (nats)", "nats", "jsd", np.max),
-        Metric("floor.expected", SECTION, "expected confidence, mean difference", "confidence", "expected"),
+        Metric(
+            "floor.expected", SECTION, "expected confidence, mean difference", "confidence", "expected", bounds=SIGNED
+        ),
         Metric(
             "floor.expected_largest",
             SECTION,
@@ -96,7 +99,9 @@ READINGS = Repeated(
         Metric(
             "floor.stated", SECTION, "another level is likeliest", "share", "stated", interval="wilson", place="kept"
         ),
-        Metric("floor.outside", SECTION, "off-scale mass, mean difference", "share", "outside", place="kept"),
+        Metric(
+            "floor.outside", SECTION, "off-scale mass, mean difference", "share", "outside", place="kept", bounds=SIGNED
+        ),
         Metric("floor.logprob", SECTION, "log-probability of the answer", "nats", "logprob", place="kept"),
     ),
 )

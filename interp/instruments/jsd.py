@@ -12,7 +12,7 @@ from interp.datasets.grading import may_be_right
 from interp.divergence import NEAR_ZERO, jensen_shannon, pairwise_divergences
 from interp.instruments.base import Instrument, Metric, Place, Unit, Values, without_options
 from interp.instruments.floor import READINGS
-from interp.intervals import Value, rank_correlation, share_of_sum
+from interp.intervals import NOT_NEGATIVE, SIGNED, UNIT, Value, rank_correlation, share_of_sum
 from interp.records import Question, Source, Transcript
 from interp.run.runs import Record
 
@@ -262,6 +262,7 @@ def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: s
             "confidence",
             f"{prefix}direction",
             floor=EXPECTED_FLOOR,
+            bounds=SIGNED,
         ),
         share("direction.share_positive", section, "higher after the right answer", direction, "headline"),
         share("direction.share_likelier", section, "right answer likelier", likelier),
@@ -282,7 +283,7 @@ def _of_all_pairs(key: str, prefix: str, words: str, needs: str = "") -> tuple[M
     """The number of pairs of answers, and the share of pairs near zero (the paper's Figure 2). Parameters as above."""
     more: dict[str, Any] = {"always": not needs, "needs": needs}
     return (
-        Metric(f"{key}.number", PAIRS, f"of {words}", "count", f"{prefix}pairs", np.sum, **more),
+        Metric(f"{key}.number", PAIRS, f"of {words}", "count", f"{prefix}pairs", np.sum, bounds=NOT_NEGATIVE, **more),
         Metric(
             f"{key}.near_zero_share",
             SHARES,
@@ -313,7 +314,7 @@ METRICS = (
     *_of_source("jsd.same_relation", "foil_", "foil", SAME_RELATION),
     *_of_all_pairs("jsd.pairs", "", "sampled answers (the paper's)"),
     *_of_all_pairs("jsd.filled.pairs", "filled_", "sampled and branched answers", "branched"),
-    Metric("jsd.off_scale_mass", OFF_SCALE, "mean", "share", "outside", always=True, old="jsd.outside"),
+    Metric("jsd.off_scale_mass", OFF_SCALE, "mean", "share", "outside", always=True, old="jsd.outside", bounds=UNIT),
     Metric(
         "jsd.flagged_share",
         OFF_SCALE,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from interp.instruments.base import Instrument, Metric, without_options
 from interp.instruments.floor import READINGS
+from interp.intervals import SIGNED, UNIT
 from interp.records import ConfidenceDistribution, Transcript
 from interp.run.runs import Record
 
@@ -204,9 +205,16 @@ HIDDEN = REPLACED | KNOCKED_OUT
 """All ways of hiding the answer by their names in the records, in words."""
 CONFIDENCE, DROP = "Expected confidence", "Its drop when the answer is hidden"
 METRICS = (
-    Metric("masking.seen", CONFIDENCE, "answer seen", "confidence", "seen"),
+    Metric("masking.seen", CONFIDENCE, "answer seen", "confidence", "seen", bounds=UNIT),
     *(
-        Metric(f"masking.{name}.masked", CONFIDENCE, f"answer hidden: {words}", "confidence", f"{name}.masked")
+        Metric(
+            f"masking.{name}.masked",
+            CONFIDENCE,
+            f"answer hidden: {words}",
+            "confidence",
+            f"{name}.masked",
+            bounds=UNIT,
+        )
         for name, words in HIDDEN.items()
     ),
     *(
@@ -218,6 +226,7 @@ METRICS = (
             f"{name}.drop",
             place="headline" if name == "mean" else "listed",
             floor="floor.expected",
+            bounds=SIGNED,
         )
         for name, words in HIDDEN.items()
     ),

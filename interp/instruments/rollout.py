@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from interp.instruments.base import Instrument, Metric, Repeated, Values, without_options
 from interp.instruments.floor import SECTION
-from interp.intervals import Value
+from interp.intervals import SIGNED, UNIT, Value
 from interp.models.tree import common_length
 from interp.records import MASS_SPANS, READ_SPANS, MassSpan, Span, Transcript
 from interp.run.runs import Record
@@ -243,6 +243,7 @@ def _metrics() -> Iterator[Metric]:
                         _per_token_null(span, prefix) if reading == "per_token_null" else name,
                         place="listed" if f"rollout.{name}" in ASKED_FIRST else "kept",
                         floor=None if "null" in reading else f"floor.rollout.{name}",
+                        bounds=UNIT,
                     )
 
 
@@ -261,6 +262,7 @@ REPEATED = Repeated(
             words=f"rollout, {metric.words}, mean difference",
             place="listed" if metric.key == "rollout.answer.mass" else "kept",
             floor=None,
+            bounds=SIGNED,
         )
         for metric in METRICS
         if metric.floor

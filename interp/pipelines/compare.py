@@ -346,10 +346,10 @@ def paired_records(records: Sequence[Sequence[Record]], name: str, ids: Collecti
     ]
     before, after = (instrument.columns(side) for side in questions)
     groups, headline, rows = relations_of(questions[0]), headline_keys(), {}
-    for key, (values, statistic, interval) in before.items():
+    for key, (values, statistic, interval, bounds) in before.items():
         if key in after:
             changed = after[key][0]
-            change = difference(values, changed, statistic, interval, groups)
+            change = difference(values, changed, statistic, interval, groups, bounds=bounds)
             size = effect_size(values, changed) if statistic is np.mean and interval is None else None
             rows[key] = _row(estimates[0][key], estimates[1][key], change, size)
             if key in headline:

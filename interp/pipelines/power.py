@@ -4,10 +4,10 @@ The module computes from finished estimates. It reads no records and asks no mod
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from interp.intervals import FEWEST_RELATIONS, LEVEL, Estimate
+from interp.intervals import FEWEST_RELATIONS, LEVEL, Bounds, Ends, Estimate
 
 ShrinkName = Literal["mean", "median", "share", "pairs"]
 """How an interval's width shrinks, and how well a pilot knows it. mean: with one over the root of the count; the
@@ -21,7 +21,7 @@ class Needed:
     """How many questions, or relations, an interval of a wished width needs."""
 
     width: float
-    """The width of the pilot's interval, in the number's unit."""
+    """The width of the pilot's interval, in the number's unit; one that ends at a bound counts as if it did not."""
     wished: float
     """The wished width, in the same unit."""
     n: int
@@ -85,6 +85,25 @@ def questions_needed(pilot: Estimate, shrinks: ShrinkName, wished: float) -> Nee
         number = pilot.n * (width / wished) ** 2
         low, high = (number * ratio for ratio in _variance_ratios(pilot, width, shrinks))
     return Needed(width, wished, pilot.n, *(_whole(count, 2) for count in (number, low, high)))
+
+
+def uncut(pilot: Estimate, bounds: Bounds) -> Estimate:
+    """The pilot's estimate with intervals whose width tells the spread, where they end at the bounds of the number.
+
+    An end at a bound is put as far from the value as the other one. bounds: the least and the largest value that the
+    number can have."""
+
+    def opened(value: float, low: float, high: float) -> tuple[float, float]:
+        reach = max(value - low, high - value)
+        return (value - reach if low <= bounds[0] else low), (value + reach if high >= bounds[1] else high)
+
+    if pilot.value is None or pilot.low is None or pilot.high is None:
+        return pilot
+    low, high = opened(pilot.value, pilot.low, pilot.high)
+    across = pilot.relations
+    if across:
+        across = Ends(*opened(pilot.value, across.low, across.high), across.n)
+    return replace(pilot, low=low, high=high, relations=across)
 
 
 def relations_needed(pilot: Estimate, shrinks: ShrinkName, wished: float) -> Needed | None:

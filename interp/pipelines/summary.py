@@ -2,6 +2,7 @@
 
 The module reads records and computes numbers. It asks no model."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from interp.instruments.base import relations_of
 from interp.instruments.registry import INSTRUMENTS, floors_of, renamed, with_old_keys
-from interp.intervals import estimated
+from interp.intervals import NOT_NEGATIVE, estimated
 from interp.measures import AnswerRecord, DivergenceRecord, SampleRecord
 from interp.run.runs import Record, Run, averaged, nested
 from interp.run.typed import typed
@@ -110,8 +111,10 @@ def _selection(run: Run, relations: Mapping[str, str]) -> Record:
         sides["dropped"] = [q for q in questions if q["values"][name] is None]
         for side, members in sides.items() if all(sides.values()) else ():
             flat[f"data.selection.{source}.{side}.count"] = len(members)
-            for mean in ("logprob", "entropy"):
+            for mean, bounds in (("logprob", (-math.inf, 0.0)), ("entropy", NOT_NEGATIVE)):
                 if any(mean in q["values"] for q in members):
-                    estimate = estimated([q["values"].get(mean) for q in members], groups=relations_of(members))
+                    estimate = estimated(
+                        [q["values"].get(mean) for q in members], groups=relations_of(members), bounds=bounds
+                    )
                     flat[f"data.selection.{source}.{side}.{mean}"] = estimate.as_record()
     return flat
