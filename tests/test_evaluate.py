@@ -72,6 +72,8 @@ def test_every_method_stands_in_the_table_with_every_measure(whole):
             null = {"null"} if name in ("ece", "smooth_ece", "ece_levels") else set()
             assert {"value", "low", "high", "n", "left_out"} | null == numbers[name].keys(), (method, name)
         assert numbers["n"] + numbers["unparsed"] == 12
+        of_levels = method.removesuffix("_expected") in ("default", "question_only", "prompting")
+        assert numbers["floor"] == (0 if of_levels else None), "other confidences are not bound to the levels"
 
 
 def test_the_table_can_be_recomputed_from_the_records(whole, open_questions):
@@ -289,6 +291,8 @@ def test_lettered_choices_are_evaluated_in_every_format(tiny_checkpoint, own_dat
     right = np.mean([row["answer"] == 1 for row in rows])
     assert [found[form]["accuracy"]["value"] for form in forms] == pytest.approx([right] * 5)
     assert found["ScoreLetter"]["floor"] == pytest.approx(max(0, right - 0.9, 0.1 - right))
+    means = table(folder)["llama"]["choices"]["default_expected"]["ScoreLetter"]
+    assert means["floor"] == found["ScoreLetter"]["floor"] <= means["ece_levels"]["value"] + 1e-9, "means of levels"
 
 
 def test_the_users_own_confidences_need_no_model(own_data, tmp_path):
@@ -300,6 +304,7 @@ def test_the_users_own_confidences_need_no_model(own_data, tmp_path):
         composed(Evaluate, data=(str(tmp_path / "own.jsonl"),), methods=("given",), out=tmp_path / "run")
     )
     numbers = table(folder)["given"]["own"]["given"]["given"]
+    assert numbers["floor"] is None
     right, confidence = np.arange(12) % 3 > 0, np.where(np.arange(12) % 2, 0.8, 1)
     assert numbers["brier"]["value"] == pytest.approx(((right - confidence) ** 2).mean())
     assert numbers["ece"]["value"] == pytest.approx(

@@ -102,6 +102,9 @@ class Score:
     """The model writes a confidence, whose tokens count as its costs."""
     fitted: Fitted | None = None
     """Makes new verdicts of all those of a cell, where one question's record is not enough; None: they stay."""
+    within_levels: bool = False
+    """Its confidences lie between the format's lowest and highest value: they are levels, or means over levels. In a
+    format that does not reach 0 or 1 such confidences have a lowest possible calibration error."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,5 +118,8 @@ DEFAULT = Method(
     name="default",
     about="One pass: the likeliest level, and the expected confidence.",
     asking=READ,
-    scores=(Score("default", "Default", stated), Score("default_expected", "Default, expected", expected)),
+    scores=(
+        Score("default", "Default", stated, within_levels=True),
+        Score("default_expected", "Default, expected", expected, within_levels=True),
+    ),
 )

@@ -10,5 +10,8 @@ PROMPTING = Method(
     name="prompting",
     about="The confidence in the same answer where the instruction asks not to be overconfident.",
     asking=Asking(name="cautioned", put=read_apart, added=CAUTION),
-    scores=(Score("prompting", "Prompting", stated), Score("prompting_expected", "Prompting, expected", expected)),
+    scores=(
+        Score("prompting", "Prompting", stated, within_levels=True),
+        Score("prompting_expected", "Prompting, expected", expected, within_levels=True),
+    ),
 )

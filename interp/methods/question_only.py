@@ -31,7 +31,7 @@ QUESTION_ONLY = Method(
     about="The confidence with the answer's tokens replaced: what the question alone gives.",
     asking=Asking(name="hidden", put=hidden),
     scores=(
-        Score("question_only", "question only", stated),
-        Score("question_only_expected", "question only, expected", expected),
+        Score("question_only", "question only", stated, within_levels=True),
+        Score("question_only_expected", "question only, expected", expected, within_levels=True),
     ),
 )

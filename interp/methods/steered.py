@@ -118,5 +118,8 @@ STEERED = Method(
     name="steered",
     about="The confidence while a probe, fitted on other relations, sets how much of it is added to the stream.",
     asking=Asking(name="steered", put=alone, needs=STREAMED, prepared=prepared),
-    scores=(Score("steered", "steered", _stated), Score("steered_expected", "steered, expected", _expected)),
+    scores=(
+        Score("steered", "steered", _stated, within_levels=True),
+        Score("steered_expected", "steered, expected", _expected, within_levels=True),
+    ),
 )

@@ -11,7 +11,7 @@ from interp.datasets.grading import MatchName, is_right
 from interp.formats import FORMATS, ConfidenceFormat
 from interp.instruments.base import estimates
 from interp.instruments.floor import READINGS
-from interp.intervals import estimated
+from interp.intervals import NOT_NEGATIVE, UNIT, estimated
 from interp.methods.base import Asking, Score, Verdict, tokens_written
 from interp.methods.registry import GIVEN, METHODS
 from interp.pipelines.evaluation import Cell, Evaluate
@@ -58,9 +58,9 @@ def summary_of(
     for score in brought:  # confidences that stand in the data
         for where, of_data in parts.items():
             for part, questions in of_data.items():
-                form = FORMATS["ScoreFloat"]
+                form = FORMATS["ScoreFloat"]  # plays no part
                 verdicts = {q.id: score.verdict({"confidence": q.confidence}, form, _brought(q)) for q in questions}
-                numbers = _numbers(_scored(questions, verdicts, options.replies.match), options, form)
+                numbers = _numbers(_scored(questions, verdicts, options.replies.match), options, score, form)
                 _put(table, (NO_MODEL, f"{where}{part}", score.key, NO_MODEL), numbers)
     models = by_key.get(("checkpoint", 0), {})
     return {
@@ -148,12 +148,15 @@ def _scored(questions: Sequence[Question], verdicts: dict[str, Verdict | None], 
     )
 
 
-def _numbers(scored: Scored, options: Evaluate, confidence: ConfidenceFormat) -> Record:
-    """All measures with their intervals, the lowest possible calibration error ("floor"), and the counts."""
+def _numbers(scored: Scored, options: Evaluate, score: Score, confidence: ConfidenceFormat) -> Record:
+    """All measures with their intervals, the lowest possible calibration error ("floor"), and the counts.
+
+    The lowest possible error is None where the score is not bound to the format's levels."""
     measured = measures_of(scored, rule_named(options.rule))
     measures = {name: estimate.as_record() for name, estimate in measured.items()}
     accuracy = measured["accuracy"].value
-    floor = None if accuracy is None else lowest_possible(accuracy, confidence.values)
+    bound = score.within_levels and accuracy is not None
+    floor = lowest_possible(accuracy, confidence.values) if bound else None
     return {**measures, "floor": floor, "unparsed": scored.left_out, "n": len(scored)}
 
 
@@ -171,7 +174,8 @@ def _cell_numbers(
 
     whole: all questions of the cell, of which `questions` may be a part."""
     answers, records = by_key[cell.key("answer")], by_key.get(cell.key(asking.name), {})
-    numbers = _numbers(_scored(questions, verdicts, options.replies.match), options, FORMATS[cell.format])
+    form = FORMATS[cell.format]
+    numbers = _numbers(_scored(questions, verdicts, options.replies.match), options, score, form)
     ids = [q.id for q in questions if q.id in records]
     costs = {
         "tokens": [tokens_written(asking, score, records[i], answers[i]["tokens"] or 0) for i in ids],
@@ -179,12 +183,15 @@ def _cell_numbers(
         "seconds": [records[i]["seconds"] + (0 if asking.answers_itself else answers[i]["seconds"]) for i in ids],
         "outside": [records[i].get("outside") for i in ids],
     }
-    numbers |= {name: estimated(column).as_record() for name, column in costs.items()}
+    numbers |= {
+        name: estimated(column, bounds=UNIT if name == "outside" else NOT_NEGATIVE).as_record()
+        for name, column in costs.items()
+    }
     if options.replies.free:
         # the worst case: every unparsed reply is taken for a wrong answer with the highest confidence
-        unparsed, match = Verdict("", FORMATS[cell.format].values[-1]), options.replies.match
+        unparsed, match = Verdict("", form.values[-1]), options.replies.match
         worst = _verdicts(by_key, cell, asking, score, whole, match, unparsed)
-        numbers["worst"] = _numbers(_scored(questions, worst, match), options, FORMATS[cell.format])
+        numbers["worst"] = _numbers(_scored(questions, worst, match), options, score, form)
     return numbers
 
 
