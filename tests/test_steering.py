@@ -289,12 +289,12 @@ def test_random_directions_have_length_1_and_follow_from_the_seed():
 
 
 def planted(questions: int = 60, relations: int = 5):
-    """Streams whose first coordinate tells right from wrong and whose second one is the confidence, 4 sd wide."""
+    """Streams whose first coordinate tells right from wrong and whose second one is the confidence; six are noise."""
     rng = np.random.default_rng(3)
     right, expected = rng.random(questions) < 0.5, rng.random(questions)
-    streams = 0.05 * rng.normal(size=(questions, 1, 8))
-    streams[:, 0, 0] += np.where(right, 1, -1) * 0.5
-    streams[:, 0, 1] += 4 * expected
+    streams = rng.normal(size=(questions, 1, 8))
+    streams[:, 0, 0] = np.where(right, 1, -1) + 0.2 * streams[:, 0, 0]
+    streams[:, 0, 1] = 4 * expected + 0.05 * streams[:, 0, 1]
     names = [f"relation {i % relations}" for i in range(questions)]
     return Evidence(streams, streams[:, 0], right, expected, names)
 
@@ -304,8 +304,9 @@ def test_a_unit_is_one_standard_deviation_along_the_planted_direction():
     everyone = np.arange(60)
     for kind, axis in (("stated", 1), ("probe", 0), ("means", 0)):
         unit = evidence.unit(everyone, kind)
-        assert unit[axis] == pytest.approx(evidence.directed[:, axis].std(), rel=0.05), kind
-        assert np.linalg.norm(np.delete(unit, axis)) < 0.35 * unit[axis], kind
+        length = np.linalg.norm(unit)
+        assert length == pytest.approx((evidence.directed @ unit / length).std()), kind
+        assert unit[axis] > 0.9 * length, kind
     assert evidence.unit(np.array([0]), "stated") is None
     assert replace(evidence, right=np.ones(60, dtype=bool)).unit(everyone, "means") is None
     same = np.tile(evidence.directed[:1], (60, 1)) + 1e-9 * evidence.directed
@@ -338,8 +339,9 @@ def test_what_is_added_is_fitted_on_other_relations_and_the_dose_is_the_probes(m
     added = steered(setting, answered, evidence, 7, SteeringOptions())
     assert sorted({each.group for each in added}) == [0, 1, 2, 3, 4]
     assert within(np.array([each.probe for each in added]), evidence.right, np.array([e.group for e in added])) > 0.95
-    for each in added:  # 0.5 + 0.1 * dose = the probability, as far as the doses go
-        assert each.dose == pytest.approx(np.clip((each.probe - 0.5) / 0.1, -8, 8), abs=0.2)
+    for each in added:  # 0.5 + dose * what a dose of 1 moves = the probability, as far as the doses go
+        moved = 0.1 * each.unit[1] / setting.scale
+        assert each.dose == pytest.approx(np.clip((each.probe - 0.5) / moved, -8, 8), abs=1e-6)
     # what belongs to a relation has no part in what is added to it: not in the unit, the probe or the response
     others = [i for i in range(60) if evidence.relations[i] == "relation 2"]
     flipped, moved = evidence.right.copy(), evidence.expected.copy()
