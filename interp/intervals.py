@@ -88,8 +88,8 @@ class Estimate:
     relations: Ends | None = None
     """The interval for relations like these; None where relations are unknown or fewer than `FEWEST_RELATIONS`."""
     null: Null | None = None
-    """Of a calibration error: that of a calibrated speaker of the same confidences. Of a resolution: that of outcomes in
-    a random order. Of a probe: that of shuffled labels."""
+    """Of a calibration error: that of a calibrated speaker of the same confidences. Of a resolution: that of outcomes
+    in a random order. Of a probe: that of shuffled labels."""
 
     @property
     def measurable(self) -> bool:
