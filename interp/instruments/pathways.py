@@ -121,14 +121,14 @@ class Pathways:
     def as_they_are(self) -> dict[str, ConfidenceDistribution]:
         """The confidence after each prompt, by its name.
 
-        From then on tokens between a level and its end are left out that add next to nothing here."""
+        From then on tokens between a level and its end are left out that add next to nothing after either answer."""
         grown = _Grown()
         for name in self.prompts:
             grown.plans[name] = self._stands(grown, name).plan
         ((_, after),) = self._read([grown])
         used: set[int] = set()
-        for plan in grown.plans.values():
-            used |= set(plan.fillers_used(after, self.reader.stops, RARE))
+        for side in SIDES:
+            used |= set(grown.plans[side].fillers_used(after, self.reader.stops, RARE))
         distributions = self._distributions(grown, after)
         self.reader.only_fillers = frozenset(used)
         return {str(name): distribution for name, distribution in distributions.items()}
