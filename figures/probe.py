@@ -104,7 +104,7 @@ def draw_known(known: KnownByLayer, ax: Axes) -> Axes:
 
 def draw_rivals(run: RunData, words: Mapping[str, str], ax: Axes) -> Axes:
     """The AUROC of the probe and of everything else that tells right answers from wrong ones, with intervals."""
-    null = run.estimate(next(iter(words))).null
+    null = run.estimate(next(iter(words), "")).null
     if null:
         ax.axvspan(null.low, null.high, color=ROLE_COLOURS["noise_floor"], alpha=0.25, lw=0)
     draw_forest(rivals(run, words), "AUROC within relation", ax)
@@ -163,8 +163,11 @@ def _with_null(estimate: Estimate) -> str:
 
 
 def compared_probes(before: RunData, after: RunData, words: Mapping[str, str]) -> tuple[Figure, str]:
-    """What is known by place and layer in two runs, and below it what is known and said, and how to read it."""
+    """What is known by place and layer in two runs, and below it what is known and said, and how to read it.
+
+    words: the AUROCs that are shown where both runs have them, by their keys."""
     sides = (before, after)
+    words = {key: name for key, name in words.items() if all(key in run.estimates for run in sides)}
     known: Sequence[KnownByLayer] = [known_by_layer(run) for run in sides]
     rows = max(len(side.layers) for side in known)
     heights = (0.7 + ROW * rows, 0.5 + 0.2 * len(words))

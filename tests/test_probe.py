@@ -215,8 +215,13 @@ def test_the_map_holds_every_cell_and_marks_what_chance_does_not_reach():
     assert "1.00" in printed and f"{known.auroc[0, 0]:.2f}".lstrip("0") in printed
     assert "24 right, 24 wrong, 4 relations" in page.caption and "by chance" in page.caption
     assert "no relations" not in " ".join(page.caption.split())
-    figure, how = compared_probes(run_of(records), run_of(probe_records(layers=(0, 3, 6))), SHOWN)
-    assert len(figure.axes) == 4 and "framed" in how
+    other = probe_records(layers=(0, 3, 6))
+    for record in other:
+        record["values"]["agreement"] = None
+    figure, how = compared_probes(run_of(records), run_of(other), SHOWN)
+    rows = [[label.get_text() for label in figure.axes[0].get_yticklabels()], len(figure.axes[2].get_yticks())]
+    assert rows == [["0", "3"], len(SHOWN) - 1] and len(figure.axes[3].get_yticks()) == rows[1], "both have those"
+    assert "framed" in how
 
 
 def test_the_figure_says_where_there_are_no_relations_and_draws_where_nothing_is_known():
