@@ -50,8 +50,8 @@ class Benchmarks:
     """Measure ratios against the naive way."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which ones, all by default: readout, greedy, default, self_consistency, masking, rollout, rollout_memory,
-    attribution, memory, training, command_help."""
+    """Which ones, all by default: readout, greedy, default, self_consistency, masking, flow, rollout,
+    rollout_memory, attribution, memory, training, command_help."""
 
     ckpt: str = EMBEDDED_NAME
     """The model."""
@@ -281,6 +281,23 @@ def masking(options: Benchmarks) -> dict:
         "questions": len(cases),
         "largest_difference": gap,
     }
+
+
+def flow(options: Benchmarks) -> dict:
+    """Flow of one question: tokens fed, in passes of its whole prompt with levels; the naive way takes one a condition."""
+    from interp.instruments.base import Kept
+    from interp.instruments.flow import FlowOptions, measured
+    from interp.models.setting import Case
+
+    setting = _setting(options)
+    first, second = _questions(options)[:2]
+    case = Case(first, first.answers[0], (second.answers[0],))
+    (record,) = measured(setting, [case], FlowOptions(), Kept(folder=Path()))
+    conditions = 2 * len(record["knockouts"]) + sum(len(group) for group in record["swap_controls"].values())
+    conditions += 2 * sum(len(windows) for windows in record["windows"].values())
+    conditions += 2 * sum(len(layers) for layers in record["swaps"].values())
+    passes = record["values"]["passes"]
+    return {"conditions": conditions, "passes": passes, "passes_a_condition": passes / conditions}
 
 
 def rollout(options: Benchmarks) -> dict:
@@ -550,8 +567,8 @@ def _diagnose_peak(n: int, *, ckpt: str) -> dict:
         return {"peak": _peak(), "grown": _peak() - before, "seconds": time.perf_counter() - begin}
 
 
-ALL = (readout, greedy, default, self_consistency, masking, rollout, rollout_memory, attribution, memory, training)
-ALL += (command_help,)
+ALL = (readout, greedy, default, self_consistency, masking, flow, rollout, rollout_memory, attribution, memory)
+ALL += (training, command_help)
 MEASURED = {benchmark.__name__: benchmark for benchmark in ALL}
 
 
