@@ -284,7 +284,7 @@ def masking(options: Benchmarks) -> dict:
 
 
 def flow(options: Benchmarks) -> dict:
-    """Flow of one question: tokens fed, in passes of its whole prompt; the naive way takes a pass for each condition."""
+    """Flow of one question: tokens fed, in passes of its whole prompt; the naive way takes one for each condition."""
     from interp.instruments.base import Kept
     from interp.instruments.flow import FlowOptions, measured
     from interp.models.setting import Case
