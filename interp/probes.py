@@ -31,8 +31,8 @@ PERMUTATIONS = 20
 """How often labels are shuffled."""
 SEED = 0
 """The seed of folds of questions, and of all permutations."""
-STEPS, CONVERGED = 50, 1e-9
-"""The most Newton steps of a logistic regression, and the largest entry of its gradient, per question, at its end."""
+STEPS, CONVERGED = 100, 1e-9
+"""scikit-learn's max_iter and tol of the logistic regression, which is solved by Newton's method."""
 
 Kind = Literal["means", "probe", "stated"]
 """means: mean of right answers minus mean of wrong ones, within relations. probe: the weights of the logistic
@@ -115,45 +115,24 @@ fitted."""
 def logistic(
     scores: Float[np.ndarray, "questions components"], target: Target, penalties: Sequence[float]
 ) -> list[tuple[np.ndarray, float]] | None:
-    """Logistic regression with an intercept that is not penalised, by Newton's method; each penalty starts from the
-    one before.
+    """Logistic regression with an intercept that is not penalised; each penalty starts from the one before.
 
     Returns:
         The weights and the intercept for each penalty; None where all labels are equal.
     """
-    right = target.astype(np.float64)
-    if not 0 < right.sum() < len(right):
+    from sklearn.linear_model import LogisticRegression
+
+    right = target.astype(bool)
+    if right.all() or not right.any():
         return None
-    rows = np.column_stack([scores, np.ones(len(scores))])  # [questions, components + intercept]
-    weights = np.zeros(rows.shape[1])
-    weights[-1] = np.log(right.mean() / (1 - right.mean()))
+    if not scores.shape[1]:  # streams that do not vary have no component: their score is the base rate's log-odds
+        return [(np.zeros(0), float(np.log(right.mean() / (1 - right.mean()))))] * len(penalties)
+    model = LogisticRegression(solver="newton-cholesky", tol=CONVERGED, max_iter=STEPS, warm_start=True)
     fitted = []
     for penalty in penalties:
-        weights = _newton(rows, right, np.append(np.full(rows.shape[1] - 1, 1 / penalty), 0.0), weights)
-        fitted.append((weights[:-1], float(weights[-1])))
+        model.set_params(C=penalty).fit(scores, right)
+        fitted.append((model.coef_[0].copy(), float(model.intercept_[0])))
     return fitted
-
-
-def _newton(rows: np.ndarray, right: np.ndarray, ridge: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weights that minimise the log loss plus half the weights' squares times `ridge`, [weights]."""
-
-    def loss(at: np.ndarray) -> float:
-        odds = rows @ at
-        return float((np.logaddexp(0, odds) - right * odds).sum() + (ridge * at**2).sum() / 2)
-
-    before = loss(weights)
-    for _ in range(STEPS):
-        chance = 0.5 * (1 + np.tanh(rows @ weights / 2))
-        gradient = rows.T @ (chance - right) + ridge * weights
-        if np.abs(gradient).max() < CONVERGED * len(rows):
-            break
-        curvature = (rows * (chance * (1 - chance))[:, None]).T @ rows
-        curvature[np.diag_indices_from(curvature)] += ridge + 1e-10
-        step = np.linalg.solve(curvature, gradient)
-        while (after := loss(weights - step)) > before and np.abs(step).max() > 1e-12:
-            step = step / 2
-        weights, before = weights - step, after
-    return weights
 
 
 def ridge(
