@@ -62,8 +62,8 @@ def _named(plain: str, choices: Sequence[str]) -> int | None:
     """The choice that a text without markup names, also behind words that may stand before it."""
     bare = re.sub(AHEAD, "", plain, count=1)
     for candidate in dict.fromkeys((plain, LEAD.sub("", bare, count=1) if LEAD.match(bare) else plain)):
-        if (alone := ALONE.fullmatch(candidate)) and (index := LETTERS.find(alone[1].upper())) < len(choices):
-            return index
+        if (alone := ALONE.fullmatch(candidate)) and (letter := LETTERS.find(alone[1].upper())) < len(choices):
+            return letter
         if (index := _lettered(candidate, choices)) is not None:
             return index
         if (index := _by_text(candidate, choices)) is not None:

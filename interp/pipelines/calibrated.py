@@ -155,8 +155,9 @@ def _numbers(scored: Scored, options: Evaluate, score: Score, confidence: Confid
     measured = measures_of(scored, rule_named(options.rule))
     measures = {name: estimate.as_record() for name, estimate in measured.items()}
     accuracy = measured["accuracy"].value
-    bound = score.within_levels and accuracy is not None
-    floor = lowest_possible(accuracy, confidence.values) if bound else None
+    floor = None
+    if score.within_levels and accuracy is not None:
+        floor = lowest_possible(accuracy, confidence.values)
     return {**measures, "floor": floor, "unparsed": scored.left_out, "n": len(scored)}
 
 
