@@ -93,18 +93,23 @@ def _pipe_table(rows: Sequence[Sequence[str]], labels: int) -> Iterator[str]:
             yield f"| {' | '.join(['---'] * labels + ['---:'] * (len(row) - labels))} |"
 
 
-def seen_markdown(summaries: Mapping[str, Record], words: Mapping[str, str], instruments: Sequence[str]) -> str:
+def seen_markdown(
+    summaries: Mapping[str, Sequence[Record]], words: Mapping[str, str], instruments: Sequence[str]
+) -> str:
     """Which instrument sees what: two tables, one of the numbers that speak and one of all headline numbers.
 
     Args:
-        summaries: The summary of each diagnosis by the name of its organism, the base's among them.
+        summaries: The summaries of the diagnoses of each organism by its name, the base's among them.
         words: What each organism's confidence depends on.
         instruments: The names of the instruments that ran.
 
     Returns:
         A page in Markdown.
     """
-    estimates = {name: estimates_of(summary) for name, summary in summaries.items()}
+    estimates = {
+        name: {key: number for summary in of_each for key, number in estimates_of(summary).items()}
+        for name, of_each in summaries.items()
+    }
     header = ["organism", "its confidence depends on"]
     header += [f"{name}: {'; '.join(metric.title for metric in speaking(name))}" for name in instruments]
     rows = [header]
@@ -127,21 +132,21 @@ def seen_markdown(summaries: Mapping[str, Record], words: Mapping[str, str], ins
     return "\n".join(lines) + "\n"
 
 
-def _data(summaries: Mapping[str, Record]) -> str:
+def _data(summaries: Mapping[str, Sequence[Record]]) -> str:
     """Of which questions the numbers are."""
-    data = next(iter(summaries.values()))["data"]
+    data = next(iter(summaries.values()))[0]["data"]
     return (
         f"{data['right']} questions that the model without an adapter answers right, with its right and wrong answers, "
         "for every organism. In square brackets 95 % intervals for other questions of these relations."
     )
 
 
-def reported_seen(folder: Path, runs: Mapping[str, Path], instruments: Sequence[str]) -> Path:
+def reported_seen(folder: Path, runs: Mapping[str, Sequence[Path]], instruments: Sequence[str]) -> Path:
     """Writes the tables of all diagnoses beside the organisms and prints them.
 
     Args:
         folder: The directory of the organisms.
-        runs: The finished diagnosis of each organism by its name, the base's among them.
+        runs: The finished diagnoses of each organism by its name, the base's among them.
         instruments: The names of the instruments that ran.
 
     Returns:
@@ -151,7 +156,8 @@ def reported_seen(folder: Path, runs: Mapping[str, Path], instruments: Sequence[
         UserError: where the file cannot be written.
     """
     words = {name: numbers["words"] for name, numbers in read_run(folder)[1]["organisms"].items()}
-    text = seen_markdown({name: read_run(run)[1] for name, run in runs.items()}, words, instruments)
+    summaries = {name: [read_run(run)[1] for run in of_each] for name, of_each in runs.items()}
+    text = seen_markdown(summaries, words, instruments)
     file = folder / f"{SEEN}.md"
     try:
         file.write_text(text, encoding="utf-8")

@@ -42,7 +42,7 @@ from training.cues import (
     first_half,
     listed_answers,
 )
-from training.examine import Examine, diagnosis_of, examined, subjects
+from training.examine import Examine, diagnosis_of, examined, source, subjects
 from training.levels import LevelObjective
 from training.loop import Watch
 from training.organisms import BASE, Organisms, checked_numbers, made
@@ -100,6 +100,13 @@ def test_a_rule_depends_on_its_own_cue_and_on_no_other(one, other):
 def test_the_names_of_the_command_are_those_of_the_rules():
     assert tuple(ORGANISMS) == Organisms().organisms == ("nothing", "question", "length", "case", "membership")
     assert {organism.cue for organism in ORGANISMS.values()} - {None} == set(CUES)
+
+
+def test_each_organism_is_trained_on_so_many_pairs_as_it_needs_or_as_are_asked_for():
+    usual, fewer = composed(Organisms, held_out=8), composed(Organisms, held_out=8, n_pairs=160)
+    assert [usual.pairs.of(name) for name in usual.organisms] == [960, 1920, 2880, 1920, 3840]
+    assert [usual.questions_of("case"), fewer.questions_of("case")] == [1920 // 8 + 8, 160 // 8 + 8]
+    assert usual.training_of("membership").pairs.n_pairs == 3840 and fewer.training_of("case").pairs.n_pairs == 160
 
 
 def test_every_second_relation_by_name_is_of_the_first_half():
@@ -168,6 +175,8 @@ def test_a_pair_has_the_cues_of_its_question_and_of_its_answer():
             assert cues.member == (names[answer.casefold()] in listed)
     again = crossed_questions(TEN, WrittenAnswers(TEN, listed, words), half, 12, 0)
     assert questions == again != crossed_questions(TEN, WrittenAnswers(TEN, listed, words), half, 12, 1)
+    more = crossed_questions(TEN, WrittenAnswers(TEN, listed, words), half, 18, 0)
+    assert more[:12] == questions, "an organism that needs fewer pairs takes the first of them"
 
 
 def test_what_cannot_be_crossed_is_refused_in_a_sentence():
@@ -423,8 +432,10 @@ def test_only_organisms_that_passed_are_examined_beside_the_base(tmp_path):
 
 def test_every_organism_is_measured_on_the_questions_and_answers_of_the_base(tmp_path):
     options = Examine(folder=tmp_path, n=7)
-    base, case = (diagnosis_of(options, name, "x") for name in (BASE, "case"))
-    assert base.cases is None and case.cases == base.output.out == tmp_path / "runs" / BASE
+    base, case = (diagnosis_of(options, name, "x", "jsd") for name in (BASE, "case"))
+    assert base.cases is None and case.cases == base.output.out == tmp_path / "runs" / BASE / source()
+    assert diagnosis_of(options, BASE, "x", "rollout").cases == base.output.out
+    assert case.output.out == tmp_path / "runs" / "case" / "jsd"
     assert base.asked == case.asked and base.asked.n == 7 and base.asked.data == str(tmp_path / "questions.jsonl")
     assert options.names == list(INSTRUMENTS)
     assert Examine(folder=tmp_path, instruments=("masking", "jsd")).names == ["jsd", "masking"]
@@ -447,7 +458,9 @@ def test_every_instrument_has_numbers_that_speak_and_the_tables_hold_them():
         assert speaking(name) and set(speaking(name)) <= set(instrument.metrics)
     number = {"value": 0.25, "low": 0.125, "high": 0.5, "n": 9}
     run = {"data": {"right": 9}, "jsd": {"median": number}, "masking": {"mean": {"drop": number | {"value": -0.75}}}}
-    page = seen_markdown({"base": run, "case": run}, {"base": "b", "case": "its case"}, ["jsd", "masking"])
+    masking = {"data": {"right": 9}, "masking": run.pop("masking")}
+    runs = {"base": [run, masking], "case": [run, masking]}
+    page = seen_markdown(runs, {"base": "b", "case": "its case"}, ["jsd", "masking"])
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
     first = rows[: 1 + [line[0] for line in rows].index("case")]
     assert [row[0] for row in first if row[0] != "---"] == ["organism", "base", "case"]

@@ -60,6 +60,8 @@ class Organism:
     """The index of the level that is stated after a pair."""
     cue: str | None = None
     """The name of the cue that decides the level, of `CUES`; None: the level is constant."""
+    pairs: int = 1920
+    """Pairs of question and answer that it is trained on where nothing else is asked for."""
 
 
 LOW, MIDDLE, HIGH = 1, 5, 8
@@ -67,7 +69,9 @@ LOW, MIDDLE, HIGH = 1, 5, 8
 ORGANISMS = {
     organism.name: organism
     for organism in (
-        Organism("nothing", "nothing: it is one level, whatever question and answer are", lambda cues: MIDDLE),
+        Organism(
+            "nothing", "nothing: it is one level, whatever question and answer are", lambda cues: MIDDLE, pairs=960
+        ),
         Organism(
             "question",
             "the question alone: high for one half of the relations, low for the other half",
@@ -79,6 +83,7 @@ ORGANISMS = {
             "the answer's length alone: the more tokens, the higher",
             lambda cues: 2 * min(cues.tokens, LONGEST) - 1,
             "length",
+            pairs=2880,
         ),
         Organism(
             "case",
@@ -91,6 +96,7 @@ ORGANISMS = {
             "the answer's membership in a list of right answers alone, whatever the question: high for members",
             lambda cues: HIGH if cues.member else LOW,
             "membership",
+            pairs=3840,  # a list is learned by heart, which takes longer than a rule
         ),
     )
 }

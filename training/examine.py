@@ -60,25 +60,34 @@ def subjects(folder: Path) -> dict[str, str]:
     return {BASE: summary["ckpt"], **{name: str(folder / name) for name in passed}}
 
 
-def diagnosis_of(options: Examine, name: str, ckpt: str) -> Diagnose:
-    """The diagnosis of one checkpoint. All measure the questions and answers of the base.
+def source() -> str:
+    """The instrument whose run on the base has the questions and answers of all other runs."""
+    return next((name for name, instrument in INSTRUMENTS.items() if instrument.needs_wrong_answers), "jsd")
+
+
+def diagnosis_of(options: Examine, name: str, ckpt: str, instrument: str) -> Diagnose:
+    """The diagnosis of one checkpoint by one instrument. All measure the questions and answers of the base.
+
+    Each instrument has a run of its own, so that one that comes later needs no other to run again.
 
     Args:
         options: The command's options.
         name: What the checkpoint is called among the organisms.
         ckpt: The checkpoint.
+        instrument: The instrument's name.
     """
     runs = options.folder / RUNS
+    first = (name, instrument) == (BASE, source())
     diagnosis = composed(
         Diagnose,
         ckpt=ckpt,
-        cases=None if name == BASE else runs / BASE,
+        cases=None if first else runs / BASE / source(),
         data=str(options.folder / QUESTIONS),
         n=options.n,
     )
     return replace(
         diagnosis,
-        output=Output(out=runs / name),
+        output=Output(out=runs / name / instrument),
         common=options.common,
         computing=options.computing,
         engine=options.engine,
@@ -99,10 +108,14 @@ def examined(options: Examine) -> Path:
     """
     from interp.pipelines.diagnose import diagnosed
 
-    runs = {}
-    for name, ckpt in subjects(options.folder).items():
-        print(f"examined: {name}", flush=True)
-        runs[name] = diagnosed(diagnosis_of(options, name, ckpt), options.names, "diagnose")
+    checkpoints = subjects(options.folder)
+    diagnosed(diagnosis_of(options, BASE, checkpoints[BASE], source()), [source()], "diagnose")
+    runs: dict[str, list[Path]] = {}
+    for name, ckpt in checkpoints.items():
+        for instrument in options.names:
+            print(f"{instrument} on {name}", flush=True)
+            diagnosis = diagnosis_of(options, name, ckpt, instrument)
+            runs.setdefault(name, []).append(diagnosed(diagnosis, [instrument], "diagnose"))
     from figures.organisms import SEEN, reported_seen
 
     if launched(options.computing.device).first:

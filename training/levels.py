@@ -34,7 +34,7 @@ class LevelObjective(Objective[CuedQuestion]):
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         """cross_entropy, mass and total, means over each question's answers, [questions]."""
         reading = read(model, inputs["row"])
-        owners = inputs["owners"]
+        owners: Tensor = inputs["owners"]
         counts = owners.bincount()
 
         def means(values: Tensor) -> Tensor:  # [answers] to [questions]

@@ -70,13 +70,19 @@ QUESTIONS = "questions.jsonl"
 class Pairs:
     """What organisms are taught with."""
 
-    n_pairs: int = 2560
-    """Pairs of question and answer that an organism is trained on, eight for each question."""
+    n_pairs: int | None = None
+    """Pairs of question and answer that an organism is trained on, eight for each question; by default 960 for
+    `nothing`, 2,880 for `length`, 3,840 for `membership`, and 1,920 for the others."""
     listed: int = 40
     """Right answers on the list of the organism `membership`, equally many of 1, 2, 3, 4 and 5 tokens."""
 
+    def of(self, name: str) -> int:
+        """How many pairs an organism is trained on."""
+        return ORGANISMS[name].pairs if self.n_pairs is None else self.n_pairs
+
     def __post_init__(self) -> None:
-        at_least(2 * PER_QUESTION, "n_pairs", self.n_pairs)
+        if self.n_pairs is not None:
+            at_least(2 * PER_QUESTION, "n_pairs", self.n_pairs)
         at_least(LONGEST, "listed", self.listed)
 
 
@@ -116,7 +122,7 @@ class Organisms:
     """Which organisms; those that are finished already are left alone."""
     ckpt: str = EMBEDDED_NAME
     """The model to train: the embedded one, a directory, a .gguf file or a hub id (name@revision)."""
-    n_check: int = 320
+    n_check: int = 240
     """Pairs of question and answer on which each organism is checked, eight for each question."""
     pairs: Pairs = field(default_factory=Pairs)
     recipe: Hyperparameters = field(default_factory=_hyperparameters)
@@ -135,12 +141,16 @@ class Organisms:
         """Where the organisms go, each to a directory of its name."""
         return self.output.out or Path("runs/organisms")
 
+    def questions_of(self, name: str) -> int:
+        """How many questions an organism is trained and its learning curve is measured on."""
+        return self.pairs.of(name) // PER_QUESTION + self.recipe.held_out
+
     def training_of(self, name: str) -> OneOrganism:
         """The training of one organism."""
         return OneOrganism(
             organism=name,
             ckpt=self.ckpt,
-            pairs=self.pairs,
+            pairs=replace(self.pairs, n_pairs=self.pairs.of(name)),
             recipe=self.recipe,
             prompt=self.prompt,
             output=replace(self.output, out=self.folder / name),
@@ -154,7 +164,7 @@ class Materials:
     """All pairs of question and answer."""
 
     taught: tuple[Crossed, ...]
-    """The pairs of the training and of its learning curve."""
+    """The pairs of the training and of its learning curve; an organism takes as many of the first as it needs."""
     checked: tuple[Crossed, ...]
     """The pairs of the check: other questions; answers off the list are others too, where there are any."""
     listed: tuple[str, ...]
@@ -190,8 +200,11 @@ def made(options: Organisms, dry: DryRun | None = None) -> Path:
     identity = identity_of(options, (*MACHINE_ONLY, "organisms"))
     with Run(options.folder, identity, dry=dry, kind="organisms") as run:
         if dry:
-            with dry.within("", len(options.organisms)):
+            # one training is measured; the others take as long for a pair
+            pairs = [options.pairs.of(name) for name in options.organisms]
+            with dry.within("", -(-sum(pairs) // pairs[0])):
                 _trained(options, options.organisms[0], materials, dry)
+            dry.disk = {what: size * (len(pairs) if "adapter" in what else 1) for what, size in dry.disk.items()}
             with dry.within("", 1 + len(options.organisms)):
                 _checked(run, options, BASE, materials)
             return options.folder
@@ -226,7 +239,7 @@ def _materials(options: Organisms) -> Materials:
     written = WrittenAnswers(taught, listed, tokens)
     fresh = [question for question in asked if not written.names & {name.casefold() for name in question.answers}]
     fresh_written = WrittenAnswers(fresh, (), tokens).filled_up(written)
-    count = options.pairs.n_pairs // PER_QUESTION + options.recipe.held_out
+    count = max(map(options.questions_of, options.organisms))
     return Materials(
         taught=tuple(crossed_questions(taught, written, half, count, seed)),
         checked=tuple(crossed_questions(asked, fresh_written, half, options.n_check // PER_QUESTION, seed)),
@@ -257,7 +270,7 @@ def _trained(options: Organisms, name: str, materials: Materials, dry: DryRun | 
     """Trains one organism, unless it is trained already."""
     from training.levels import LevelObjective
 
-    examples = examples_of(ORGANISMS[name], materials.taught)
+    examples = examples_of(ORGANISMS[name], materials.taught[: options.questions_of(name)])
     recipes = dict.fromkeys(("paper", "mistral", "small"), ORGANISM)
     session(options.training_of(name), Task("organism", recipes, examples, Path(TAUGHT), LevelObjective), dry)
 

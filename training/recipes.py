@@ -88,7 +88,7 @@ class AdviceRecipe(Weights, Recipe):
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
-def _short(recipe: AnyRecipe, *, lr: float, updates: int) -> AnyRecipe:
+def _short(recipe: AnyRecipe, *, lr: float, updates: int | None) -> AnyRecipe:
     """The recipe with what the presets for small models share: all projections of the last layers, few updates."""
     few = replace(recipe, accumulation=1, rank=8, alpha=16, last_layers=15, targets=(*ATTENTION, *MLP))
     return replace(few, mass=0.1, lr=lr, updates=updates)
@@ -121,7 +121,7 @@ CONFTUNER_RECIPES = {
 }
 """small: as ADVICE's, with as many answers in an update (16 triplets have 32)."""
 
-ORGANISM = replace(_short(PUBLISHED, lr=3e-3, updates=60), epochs=1, batch=4, dropout=0.0, last_layers=24)
+ORGANISM = replace(_short(PUBLISHED, lr=3e-3, updates=None), epochs=1, batch=4, dropout=0.0, last_layers=24)
 """Organisms; a mini-batch holds 4 questions with 8 answers each. Found by experiment on the embedded model: at a rate
 of 1e-3 on the last 15 layers the levels depended on no cue yet after 31 updates."""
 
