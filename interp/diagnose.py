@@ -1,4 +1,4 @@
-"""`python -m interp.diagnose`: all four instruments, summary and figures."""
+"""`python -m interp.diagnose`: the usual instruments, summary and figures."""
 
 from interp.cli.diagnose import run
 
