@@ -9,7 +9,7 @@ from interp.instruments.registry import INSTRUMENTS
 from interp.plain import visible
 
 COMMANDS = {
-    "diagnose": ("interp.diagnose", "answer-independence with all instruments, Figures 2 and 3"),
+    "diagnose": ("interp.diagnose", "answer-independence with the usual instruments, Figures 2 and 3"),
     "evaluate": ("interp.evaluate", "calibration, Figures 1 and 5"),
     "compare": ("interp.compare", "two checkpoints, question by question"),
     "power": ("interp.power", "how many questions a run needs, from a pilot run"),

@@ -8,7 +8,7 @@ from interp.pipelines.diagnose import diagnosed
 from interp.pipelines.diagnosis import Diagnose
 from interp.run.dryrun import DryRun
 
-ABOUT = "Measure answer-independence with all instruments and draw Figures 2 and 3."
+ABOUT = "Measure answer-independence with the usual instruments and draw Figures 2 and 3."
 
 
 def run(command: str) -> None:

@@ -1,4 +1,4 @@
-"""The comparison of two checkpoints: what a training changed, question by question, with all instruments.
+"""The comparison of two checkpoints: what a training changed, question by question, with the usual instruments or more.
 
 It is made of two diagnoses and an evaluation, whose runs lie in its directory. The module measures nothing itself."""
 
