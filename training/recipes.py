@@ -179,7 +179,7 @@ class Around:
     """What is measured before the first and after the last update."""
 
     diagnose: int = 48
-    """Questions that instruments and calibration are measured on before the first and after the last update; 0: none."""
+    """Questions that instruments and calibration take before the first and after the last update; 0: none."""
     diagnose_data: str = "facts:test"
     """Where those questions come from; training must not have seen them."""
 
