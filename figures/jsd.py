@@ -196,13 +196,14 @@ two share no level. Wrong answers of different sources stand apart and are not p
 top-p samples; questions on which the model gives no wrong sample are left out, so that those remain of which it is
 unsure. Branched: the likeliest first tokens, each continued greedily, for every question. Same relation: the right
 answer to another question. The pairs are all pairs of sampled answers to one question, the other half of the
-paper's Figure 2; two pairs of one question are not independent, and its interval counts whole questions. The axis is
-logarithmic; what is below 10⁻⁵ stands in the first bin. The dashed line is the paper's 0.1, at and below which a
-question or a pair counts as answer-independent. The grey line and band are the noise floor, the same answer in
-other letter case or with a full stop (surface-form variants): divergences no larger than that are no reaction to
-what the answer says. The dotted line is the numerical floor, the same text read twice; where it lies below the axis
-it is not drawn. The outlined bars are the positive control, the same answer with a hint in the prompt that it is
-wrong; where they are no further right, the confidence may be frozen altogether. Below: medians with 95 % intervals.
+paper's Figure 2; two pairs of one question are not independent, so that the interval of their share is Wilson's
+with as many observations as the questions are worth by the jackknife. The axis is logarithmic; what is below 10⁻⁵
+stands in the first bin. The dashed line is the paper's 0.1, at and below which a question or a pair counts as
+answer-independent. The grey line and band are the noise floor, the same answer in other letter case or with a full
+stop (surface-form variants): divergences no larger than that are no reaction to what the answer says. The dotted
+line is the numerical floor, the same text read twice; where it lies below the axis it is not drawn. The outlined
+bars are the positive control, the same answer with a hint in the prompt that it is wrong; where they are no further
+right, the confidence may be frozen altogether. Below: medians with 95 % intervals.
 Two wrong answers as far apart as right and wrong mean reaction without knowledge."""
 
 

@@ -155,6 +155,32 @@ def calibration(n: int, key: str, shift: float) -> Cell:
     )
 
 
+def resolved(n: int, name: str, chance: np.ndarray, weight: np.ndarray, least: float = 0.93) -> Cell:
+    """Levels stated as often as they weigh, each with its chance to be right."""
+    stated = weight / weight.sum()
+    truth = float((stated * (chance - (stated * chance).sum()) ** 2).sum())
+
+    def draw(g: np.random.Generator) -> Estimate:
+        level = g.choice(10, n, p=stated)
+        return of_calibration("resolution", LEVELS[level], g.random(n) < chance[level])
+
+    return Cell(f"resolution {truth:.3f}, {name}", f"{n} questions", truth, draw, least, 1.0)
+
+
+def few(n: int) -> list[Cell]:
+    """So few questions that skewness is known badly; it is corrected for all the same."""
+    size = f"{n} questions"
+    return [
+        Cell("mean, normal", size, 0, of_values(lambda g: g.normal(0, 1, n).tolist(), np.mean)),
+        Cell("mean, exponential", size, 1, of_values(lambda g: g.exponential(1, n).tolist(), np.mean), 0.91),
+        Cell("mean, confidences near 1", size, 0.8, of_values(lambda g: g.beta(2, 0.5, n).tolist(), np.mean), 0.91),
+    ]
+
+
+EVEN, RARE = np.ones(10), np.array([1.0] * 9 + [81.0])
+"""How often levels are stated: all equally often, or nine of them in one answer in ninety each."""
+
+
 def over_relations(count: int) -> list[Cell]:
     """Eight questions of each relation; relations differ with a standard deviation of 0.25."""
     groups, size = [f"{i}" for i in range(count) for _ in range(8)], f"{count} relations"
@@ -182,6 +208,7 @@ def over_relations(count: int) -> list[Cell]:
 
 CELLS = (
     *(share(p, n) for n in (50, 300) for p in (0.02, 0.2, 0.5, 0.8, 0.98)),
+    *few(6),
     *(cell for n in (50, 300) for cell in means(n)),
     *(
         auroc(n, accuracy, slope)
@@ -192,6 +219,10 @@ CELLS = (
     ),
     *(calibration(n, "squared_ce", shift) for n in (50, 300) for shift in (0.0, 0.1, 0.3, 0.6)),
     *(calibration(n, "ece", shift) for n, shift in ((50, 0.0), (50, 0.3), (300, 0.0))),
+    *(resolved(n, "all levels alike", np.full(10, 0.5), EVEN) for n in (50, 300)),
+    *(resolved(n, "calibrated", LEVELS, EVEN) for n in (50, 300)),
+    # of 50 answers too few have a rare level for its accuracy to be known
+    *(resolved(n, "rare levels", np.array([0.5] * 9 + [0.98]), RARE, 0.85 if n == 50 else 0.93) for n in (50, 300)),
     *(cell for count in (6, 8, 14) for cell in over_relations(count)),
 )
 
