@@ -204,7 +204,7 @@ def _law(setting: "Setting", prompts: Mapping[str, Transcript]) -> tuple[float, 
     from interp.instruments.pathways import SIDES, Knockout, Pathways, padded
 
     longest = max(_lengths(prompts))
-    pair = {side: padded(prompts[side], longest) for side in SIDES}
+    pair: dict[str, Transcript] = {side: padded(prompts[side], longest) for side in SIDES}
     pathways = Pathways(setting, pair)
     results = pathways.under([Knockout(side, "answer") for side in SIDES])
     right, wrong = (results[Knockout(side, "answer")] for side in SIDES)

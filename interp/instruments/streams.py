@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from interp.instruments.base import Kept, Reading
+from interp.records import PLACES
 from interp.run.runs import Record
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def measured(setting: "Setting", cases: Sequence["Case"], kept: Kept) -> list[Record]:
     """One record for each case: the file of its streams, whether it is right, and the confidence that is stated."""
-    from interp.models.streams import PLACES, layers_kept, streams, written
+    from interp.models.streams import layers_kept, streams, written
 
     answered = [(case.question, case.answer) for case in cases]
     by_id = {case.question.id: stream for case, stream in zip(cases, streams(setting, answered), strict=True)}

@@ -98,7 +98,8 @@ def _largest(record: Record, weights: Sequence[float]) -> Verdict | None:
 def share_agreeing(record: Record, answer: str) -> float:
     """The share of the samples drawn that give this answer, in [0, 1]. record: one of `sampled`."""
     meant = _same(answer, record["choices"])
-    return sum(_same(sample["answer"], record["choices"]) == meant for sample in record["samples"]) / record["of"]
+    agreeing = sum(_same(sample["answer"], record["choices"]) == meant for sample in record["samples"])
+    return agreeing / float(record["of"])
 
 
 def _same(answer: str, choices: Sequence[str]) -> object:

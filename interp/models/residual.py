@@ -63,7 +63,8 @@ def decoder_layers(model: "PreTrainedModel | PeftModel") -> nn.ModuleList:
 
 def _numbers(layer: nn.Module) -> set[int]:
     """The numbers that the parts of a layer say they belong to."""
-    return {module.layer_idx for module in layer.modules() if isinstance(getattr(module, "layer_idx", None), int)}
+    numbers = (getattr(module, "layer_idx", None) for module in layer.modules())
+    return {number for number in numbers if isinstance(number, int)}
 
 
 @contextmanager

@@ -172,7 +172,7 @@ def _continued(tree: TokenTree, columns: np.ndarray) -> np.ndarray:
     The k-th column that a tree continues holds the token at position k of its prefix."""
     seen = np.tile(columns, (len(tree.tokens), 1))
     for looking, positions in tree.prefix_knockouts:
-        seen[np.ix_(looking, np.flatnonzero(columns)[list(positions)])] = False
+        seen[np.ix_(np.array(looking), np.flatnonzero(columns)[list(positions)])] = False
     return seen
 
 

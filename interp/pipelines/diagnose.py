@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from interp.datasets.questions import fingerprint, loaded_questions, refuse_mixed, shuffled
 from interp.errors import UserError
-from interp.instruments.base import Instrument, Kept
+from interp.instruments.base import Instrument, Kept, Reading
 from interp.instruments.registry import INSTRUMENTS, repeated_by
 from interp.options import MACHINE_ONLY, Prompt, changed, dry_run_of, identity_of, loading_of, refuse_sets_of_nothing
 from interp.pipelines.diagnosis import Diagnose, idle_options
@@ -295,11 +295,16 @@ def _kept(
     kept = Kept(folder=run.folder, number=number, repeated=repeated)
     by_id = {case.question.id: case for case in cases}
     for reading in instrument.needs:
-        read = partial(reading.measure, setting, kept=kept)
+        read = partial(_read, reading, setting, kept)
         recorded(run, (reading.name, number), by_id, reading.chunk, read, setting, label=reading.label, whole=whole)
         of_set = [record for record in run.records(reading.name) if record["set"] == number and record["id"] in by_id]
         kept = replace(kept, readings={**kept.readings, reading.name: of_set})
     return kept
+
+
+def _read(reading: Reading, setting: "Setting", kept: Kept, cases: "Sequence[Case]") -> list[Record]:
+    """The records of a reading; what is on record comes before the cases, so that `partial` can fix it."""
+    return reading.measure(setting, cases, kept)
 
 
 def _model(setting: "Setting") -> Record:
