@@ -16,7 +16,7 @@ from interp.errors import UserError
 from interp.instruments.base import Instrument, Kept, Metric, Place, Values
 from interp.instruments.floor import READINGS
 from interp.instruments.jsd import distractors, surface_variants
-from interp.intervals import Value, ratio_of_medians, share_of_sum
+from interp.intervals import NOT_NEGATIVE, UNIT, Value, ratio_of_medians, share_of_sum
 from interp.records import ConfidenceDistribution, Transcript
 from interp.run.runs import Record
 
@@ -348,7 +348,14 @@ METRICS = (
         interval="wilson",
     ),
     Metric("flow.jsd", DEPENDENCE, "JSD of these, median (nats)", "nats", _where("jsd", followed), np.median),
-    Metric("flow.size", DEPENDENCE, "difference of expected confidence, mean", "confidence", _where("size", followed)),
+    Metric(
+        "flow.size",
+        DEPENDENCE,
+        "difference of expected confidence, mean",
+        "confidence",
+        _where("size", followed),
+        bounds=UNIT,
+    ),
     *(metric for name, words in EDGE_WORDS.items() for metric in _edge(name, words)),
     *(
         Metric(
@@ -371,6 +378,7 @@ METRICS = (
             "confidence",
             f"control.{group}.{kind}",
             place="kept",
+            bounds=UNIT,
         )
         for group, words in GROUP_WORDS.items()
         for kind, kind_words in (("itself", "its own stream"), ("variant", "that of a surface-form variant"))
@@ -394,7 +402,15 @@ METRICS = (
     Metric(
         "flow.law.swap", LAWS, "swap after all layers: difference that does not move", "confidence", "law.swap", np.max
     ),
-    Metric("flow.passes", "Cost of flow", "passes of the whole prompt, mean", "count", "passes", place="kept"),
+    Metric(
+        "flow.passes",
+        "Cost of flow",
+        "passes of the whole prompt, mean",
+        "count",
+        "passes",
+        place="kept",
+        bounds=NOT_NEGATIVE,
+    ),
 )
 
 

@@ -24,7 +24,7 @@ from interp.instruments.doses import (
 )
 from interp.instruments.probe import less, streams_of
 from interp.instruments.streams import STREAMS
-from interp.intervals import Value
+from interp.intervals import SIGNED, UNIT, Value
 from interp.probes import within
 from interp.records import PLACES
 from interp.run.runs import Record
@@ -286,12 +286,20 @@ METRICS = (
         beyond_random,
         place="headline",
     ),
-    Metric("steering.highest", LARGEST, "highest dose", "confidence", _change("highest")),
-    Metric("steering.lowest", LARGEST, "lowest dose", "confidence", _change("lowest")),
-    Metric("steering.random_change", LARGEST, "random directions, absolute", "confidence", _random_changes, mean_size),
-    Metric("steering.outside", OUTSIDE, "unsteered", "share", "unsteered.outside"),
-    Metric("steering.steered_outside", OUTSIDE, "at the worse of the largest doses", "share", _outside),
-    Metric("steering.random_outside", OUTSIDE, "the same, random directions", "share", _random_outside),
+    Metric("steering.highest", LARGEST, "highest dose", "confidence", _change("highest"), bounds=SIGNED),
+    Metric("steering.lowest", LARGEST, "lowest dose", "confidence", _change("lowest"), bounds=SIGNED),
+    Metric(
+        "steering.random_change",
+        LARGEST,
+        "random directions, absolute",
+        "confidence",
+        _random_changes,
+        mean_size,
+        bounds=UNIT,
+    ),
+    Metric("steering.outside", OUTSIDE, "unsteered", "share", "unsteered.outside", bounds=UNIT),
+    Metric("steering.steered_outside", OUTSIDE, "at the worse of the largest doses", "share", _outside, bounds=UNIT),
+    Metric("steering.random_outside", OUTSIDE, "the same, random directions", "share", _random_outside, bounds=UNIT),
     Metric(
         "steering.broken",
         OUTSIDE,
