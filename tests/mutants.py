@@ -737,6 +737,34 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
+        "interp/instruments/pathways.py",
+        ["test_flow.py"],
+        ("levels-see-what-is-cut", "Pathways._nodes", "(*nodes, *standing.levels)", "nodes"),
+        (
+            "a-swap-takes-its-own-stream",
+            "Pathways._swap",
+            "self._nodes(condition.source, source, condition.group)",
+            "self._nodes(condition.side, copied, condition.group)",
+        ),
+        ("windows-overlap", "windows", "range(0, depth, width)", "range(0, depth, max(1, width - 1))"),
+    ),
+    *_of(
+        "interp/instruments/flow.py",
+        ["test_flow.py"],
+        (
+            "questions-within-their-noise-are-followed",
+            "followed",
+            "values['jsd'] > values['noise_floor']",
+            "values['jsd'] > 0",
+        ),
+        (
+            "one-direction-counts-twice",
+            "moved",
+            "swapped['wrong'] - whole['wrong']",
+            "whole['right'] - swapped['right']",
+        ),
+    ),
+    *_of(
         "interp/instruments/gradients.py",
         [
             "test_attribution.py::test_a_value_worked_by_hand",
