@@ -166,12 +166,14 @@ def test_flow_in_bfloat16_is_that_of_float32_within_its_precision(tiny_setting, 
 
 
 def test_windows_as_wide_as_the_model_are_all_layers(tiny_setting, open_questions):
-@pytest.mark.slow
     pathways = pathways_of(tiny_setting("llama"), open_questions[0])
     pathways.as_they_are()
     every, window = (Knockout("right", "answer", layers=layers) for layers in (None, (0, 1, 2)))
     results = pathways.under([every, window])
     assert divergence(results[every], results[window]) < 1e-12
+
+
+@pytest.mark.slow
 def test_the_control_cuts_tokens_of_the_instruction_alone(tiny_setting, open_questions):
     setting = tiny_setting("llama")
     pathways = pathways_of(setting, open_questions[0])
@@ -186,10 +188,12 @@ def test_the_control_cuts_tokens_of_the_instruction_alone(tiny_setting, open_que
         with hooked.attention_knocked_out(looking, before):
             return hooked.logits(ids)
 
-@pytest.mark.slow
     results = pathways.under([control])
     assert apart(results[control], said_after(setting, transcript, forward)) < 1e-5
     assert divergence(results["right"], whole["right"]) < 1e-9
+
+
+@pytest.mark.slow
 def test_cases_alone_equal_cases_together_and_the_hooks_are_gone(tiny_setting, open_questions):
     setting = tiny_setting("llama")
     cases = [Case(question, "Kid", ("Ice",)) for question in open_questions[:2]]
@@ -278,7 +282,6 @@ def test_only_questions_beyond_their_noise_are_followed():
 
 
 def run_of(count: int, jsd: float = 0.2) -> RunData:
-@pytest.mark.slow
     """A run of questions of which what is read moves everything from half of the depth on."""
     records = []
     for row in rows(count, jsd):
@@ -308,6 +311,9 @@ def run_of(count: int, jsd: float = 0.2) -> RunData:
     for record in records:
         record.pop("relation")
     return RunData(records, estimates(METRICS, rows(count, jsd)), SUBJECT)
+
+
+@pytest.mark.slow
 def test_the_figure_shows_shares_or_says_that_there_is_nothing():
     run, nothing = run_of(12), run_of(12, jsd=0.005)
     found = ways(run, list(EDGES))

@@ -215,10 +215,12 @@ def test_labels_are_shuffled_within_relations_alone():
 
 
 def test_scores_below_zero_are_ranked_within_relations_too():
-@pytest.mark.slow
     score, right = np.array([-5.0, 5.0, -3.0, 4.0]), np.array([True, False, False, True])
     assert within(score, right, np.array([0, 0, 1, 1])) == pytest.approx(0.5)
     assert within(score, right, np.zeros(4, dtype=int)) == pytest.approx(1 / 4)
+
+
+@pytest.mark.slow
 def test_the_largest_of_many_scores_lies_above_one_half_by_chance_alone():
     right, groups = labels(120), named(120, 4)
     cell = cells(groups, together(120))

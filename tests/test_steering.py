@@ -98,7 +98,6 @@ def test_an_added_vector_is_that_of_a_hook_by_hand(tiny_setting, open_questions,
 
 @pytest.mark.parametrize(("family", "adapter"), [("llama", False), ("gemma2", True)])
 def test_a_reader_that_steers_reads_what_one_vector_at_a_time_gives(tiny_setting, open_questions, family, adapter):
-@pytest.mark.slow
     setting = tiny_setting(family, adapter)
     transcripts = [setting.prompter.transcript(open_questions[0], answer) for answer in ("Kitten", "Kid", "Kitten")]
     steered = with_steering(setting, Steering(2, VECTORS[0]))
@@ -114,6 +113,9 @@ def test_a_reader_that_steers_reads_what_one_vector_at_a_time_gives(tiny_setting
     ), "what an instrument adds comes on top"
     with pytest.raises(ValueError, match="steering begins at token"):
         steered.reader.plan(transcripts[0], len(transcripts[0].ids) - 1)
+
+
+@pytest.mark.slow
 def test_a_steered_answer_read_below_its_prompt_is_the_same(taught_setting, open_questions):
     from interp.methods.default import answered_and_read, spoken
 
