@@ -346,8 +346,10 @@ class FlowRecord(QuestionRecord):
     """By the group whose stream is swapped and by how many layers it has passed: the expected confidence after the
     "right" and the "wrong" answer."""
     swap_controls: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By group, the change of the expected confidence after the right answer with its own stream ("itself") and with
-    that of a surface-form variant ("variant")."""
+    """By group, the change of the expected confidence after the right answer with its own stream ("itself"), with that
+    of a surface-form variant ("variant") and with that of another question whose answer is as long ("other")."""
+    other_question: str | None = None
+    """The id of that other question; None where the data have none."""
     values: Numbers
     """What is left and what moves, as in "answer_to_read.jsd" and "swap.read.half"; see `interp.instruments.flow`."""
 

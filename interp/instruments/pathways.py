@@ -110,18 +110,20 @@ class Pathways:
         """How many tokens all prompts begin with."""
         begun = every[0].ids[: self.length]
         self.prefix: SharedPrefix = setting.prefix
+        self.fed = 0
+        """How many tokens the model has been fed; what all prompts of the setting begin with was read before."""
         if begun[: len(setting.prefix.shared_prefix)] == setting.prefix.shared_prefix:
             self.prefix = setting.prefix.extended(begun)
+            self.fed = self.length - len(setting.prefix.shared_prefix)
         else:
             self.length = self.prefix.shared_length([transcript.ids for transcript in every])
         self.reader: ConfidenceReader = copy.copy(setting.reader)
-        self.fed = 0
-        """How many tokens the model has been fed, what the prompts begin with left out."""
 
     def as_they_are(self) -> dict[str, ConfidenceDistribution]:
         """The confidence after each prompt, by its name.
 
-        From then on tokens between a level and its end are left out that add next to nothing after either answer."""
+        Tokens between a level and its end that add next to nothing after either answer are left out, here and from then
+        on, so that no difference between a condition and this comes from what is left out."""
         grown = _Grown()
         for name in self.prompts:
             grown.plans[name] = self._stands(grown, name).plan
@@ -129,9 +131,10 @@ class Pathways:
         used: set[int] = set()
         for side in SIDES:
             used |= set(grown.plans[side].fillers_used(after, self.reader.stops, RARE))
-        distributions = self._distributions(grown, after)
         self.reader.only_fillers = frozenset(used)
-        return {str(name): distribution for name, distribution in distributions.items()}
+        for name, standing in grown.prompts.items():  # their nodes stand in the tree, so that none is added
+            grown.plans[name] = self.reader.plan_at(grown.tree, standing.path, self.prompts[name], grown.reads)
+        return {str(name): distribution for name, distribution in self._distributions(grown, after).items()}
 
     def under(self, conditions: Sequence[Condition]) -> dict[Condition | str, ConfidenceDistribution]:
         """The confidence under each condition, and after the prompts as they are by their names."""
