@@ -2,6 +2,7 @@
 
 It draws a run's records and estimates; what is cut and swapped is the instrument's business."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,15 @@ from interp.measures import FlowRecord
 
 Edges = Mapping[str, tuple[str, Sequence[str]]]
 """By the name of an edge the group that is looked at, and the groups that look."""
+SOURCES = {"sampled": "sampled", "branched": "branched", "same_relation": "of the same relation"}
+"""Where wrong answers come from, in words."""
+WHEN = {
+    "half": "after half of the layers",
+    "late": "after five sixths",
+    "variant": "after half, with a surface-form variant's stream (control)",
+    "other": "after half, with another question's stream (control)",
+}
+"""The swaps that stand in the caption, by the last part of their keys."""
 GROUPS = ("answer", "first", "rest", "read")
 SHORT = {"answer": "answer", "first": "first\ntoken", "rest": "“Confi-\ndence:”", "read": "what\nis read"}
 """The groups under their nodes."""
@@ -66,11 +76,17 @@ def ways(run: RunData, names: Sequence[str]) -> Ways:
         if record.whole and (record.values["jsd"] or 0) > (record.values["noise_floor"] or 0)
     ]
     edges = {name: run.estimate(f"flow.{name}.share_left") for name in (*names, CONTROL)}
-    windows = tuple(records[0].windows.get(names[0], {})) if records else ()
-    by_window = {name: _left(records, name, windows) for name in names if records and name in records[0].windows}
-    groups = tuple(group for group in GROUPS if records and group in records[0].swaps)
-    layers = tuple(int(layer) for layer in records[0].swaps[groups[0]]) if groups else ()
-    moved, sizes = _moved(records, layers, groups)
+    windows = tuple(next((record.windows[names[0]] for record in records if names[0] in record.windows), ()))
+    by_window = {
+        name: _left([record for record in records if name in record.windows], name, windows)
+        for name in names
+        if any(name in record.windows for record in records)
+    }
+    # levels may be other tokens after the wrong answer: then nothing was swapped
+    exchanged = [record for record in records if record.swaps]
+    groups = tuple(group for group in GROUPS if exchanged and group in exchanged[0].swaps)
+    layers = tuple(int(layer) for layer in exchanged[0].swaps[groups[0]]) if groups else ()
+    moved, sizes = _moved(exchanged, layers, groups)
     total = sizes.sum() or np.nan
     return Ways(
         run.estimate("flow.followed"),
@@ -79,7 +95,7 @@ def ways(run: RunData, names: Sequence[str]) -> Ways:
         by_window,
         layers,
         groups,
-        moved.sum(0) / total if records else np.zeros((0, 0)),
+        moved.sum(0) / total if exchanged else np.zeros((0, 0)),
         _band(moved[:, :-1], total),  # after all layers all of it moves by construction
     )
 
@@ -103,7 +119,7 @@ def _moved(
         sizes[i] = abs(difference)
         for column, group in enumerate(groups):
             for row, layer in enumerate(layers):
-                if swapped := record.swaps[group].get(str(layer)):
+                if swapped := record.swaps.get(group, {}).get(str(layer)):
                     both = (whole["right"] - swapped["right"]) + (swapped["wrong"] - whole["wrong"])
                     moved[i, row, column] = np.sign(difference) * both / 2
     return moved, sizes
@@ -113,7 +129,7 @@ def _band(moved: np.ndarray, total: float) -> float:
     """The largest share of any cell by chance: signs are drawn for each question, the same in all its cells.
 
     moved: [questions, layers, groups]."""
-    if not len(moved) or not np.isfinite(total):
+    if not moved.size or not np.isfinite(total):
         return np.nan
     signs = np.random.default_rng(0).choice((-1.0, 1.0), (FLIPS, len(moved)))
     cells = np.nan_to_num(moved.reshape(len(moved), -1))
@@ -129,8 +145,8 @@ def draw_edges(found: Ways, edges: Edges, ax: Axes) -> Axes:
     for name, (looked_at, looking) in edges.items():
         left = found.edges[name].value
         start, end = at[looked_at], at[looking[-1]]
-        if left is None or len(looking) == len(GROUPS) - 1:
-            continue  # the answer cut from all that is later is the caption's
+        if left is None or len(looking) > 1:
+            continue  # what is cut from all that is later has no one arc: it stands in (b) and in the caption
         ax.add_patch(
             FancyArrowPatch(
                 (start, 0.14),
@@ -174,6 +190,10 @@ def draw_windows(found: Ways, edges: Edges, words: Mapping[str, str], ax: Axes) 
 
 def draw_swaps(found: Ways, ax: Axes) -> Axes:
     """What moves with a swapped stream by group and layer; framed where chance does not reach it."""
+    if not found.groups:
+        ax.text(0.5, 0.5, "not swapped: levels are other\ntokens after the other answer", ha="center", va="center")
+        ax.set_axis_off()
+        return ax
     ax.imshow(np.nan_to_num(found.swaps), cmap=MOVES, vmin=0, vmax=1, aspect="auto", origin="lower")
     for (row, column), share in np.ndenumerate(found.swaps):
         if np.isnan(share):
@@ -210,6 +230,9 @@ sum: what is cut on one way may go another. Grey: not below the control, which c
 swapped between both prompts after so many layers: the share of the difference of expected confidence that moves along,
 in per cent, large differences weighing more; framed beyond what the largest cell reaches by chance (95 % of random
 signs). After all layers what is read moves everything by construction."""
+BROKEN = """
+A LAW IS BROKEN beyond rounding on {count} of {n} questions: with the answer cut from all that is later something is
+left, or the last swap does not move everything. Do not trust this run's numbers, and report it."""
 NOTHING = """
 Fewer than six questions depend on their answer by more than their noise floor: there is nothing to follow, and shares
 would mean nothing."""
@@ -228,22 +251,30 @@ def flow_page(run: RunData, edges: Edges, words: Mapping[str, str], groups: Mapp
     else:
         _nothing(found, figure.subplots())
     how = HOW_TO_READ if found.something else HOW_TO_READ + NOTHING
+    if (broken := run.estimate("flow.law.violated")).value:
+        how += BROKEN.format(count=round(broken.value * broken.n), n=broken.n)
     return Page("flow", figure, caption(how, _numbers(run, found, words, groups), run.subject))
 
 
 def _numbers(run: RunData, found: Ways, words: Mapping[str, str], groups: Mapping[str, str]) -> dict[str, str]:
+    sources = Counter(record.source for record in run.first_set(FlowRecord).values() if record.whole)
     numbers = {"questions that are followed": in_words(found.followed, percent)}
-    numbers |= {f"left without: {words[name]}": in_words(edge, percent) for name, edge in found.edges.items()}
+    numbers["wrong answers"] = ", ".join(f"{count} {SOURCES.get(name, name)}" for name, count in sources.items())
+    numbers |= {
+        f"left without: {words[name]}": in_words(edge, percent)
+        for name, edge in found.edges.items()
+        if edge.n or edge.left_out
+    }
     for group, name in groups.items():
-        for layer in ("half", "late"):
+        for layer, when in WHEN.items():
             if (share := run.estimate(f"flow.swap.{group}.{layer}")).value is not None:
-                numbers[f"moves, {name}, {layer}"] = in_words(share, percent)
+                numbers[f"moves, {name}, {when}"] = in_words(share, percent)
     if np.isfinite(found.band):
         numbers["what the largest cell of (c) reaches by chance"] = digits(found.band)
     for key, name in (
         ("flow.law.knockout", "law: JSD left with all cut"),
         ("flow.law.knockout_padded", "law: the same, padded"),
-        ("flow.law.swap", "law: difference that does not move after all layers"),
+        ("flow.law.swap", "law: largest gap after the swap after all layers"),
     ):
         numbers[name] = in_words(run.estimate(key))
     return numbers
