@@ -18,6 +18,7 @@ from interp.intervals import (
     difference,
     estimated,
     rank_correlation,
+    ratio_of_medians,
     share_of_sum,
 )
 
@@ -177,6 +178,17 @@ def few(n: int) -> list[Cell]:
     ]
 
 
+def ratio(n: int) -> Cell:
+    """A part and its whole, skewed and correlated: medians 0.3 and 1."""
+    together = np.array([[1, 0.5], [0.5, 1]])
+
+    def pairs(g: np.random.Generator) -> list[Value]:
+        part, whole = np.exp(g.multivariate_normal([math.log(0.3), 0], together, n)).T
+        return list(zip(part.tolist(), whole.tolist(), strict=True))
+
+    return Cell("ratio of medians", f"{n} questions", 0.3, of_values(pairs, ratio_of_medians, "bootstrap"), most=1.0)
+
+
 EVEN, RARE = np.ones(10), np.array([1.0] * 9 + [81.0])
 """How often levels are stated: all equally often, or nine of them in one answer in ninety each."""
 
@@ -219,6 +231,7 @@ CELLS = (
     ),
     *(calibration(n, "squared_ce", shift) for n in (50, 300) for shift in (0.0, 0.1, 0.3, 0.6)),
     *(calibration(n, "ece", shift) for n, shift in ((50, 0.0), (50, 0.3), (300, 0.0))),
+    *(ratio(n) for n in (6, 50)),
     *(resolved(n, "all levels alike", np.full(10, 0.5), EVEN) for n in (50, 300)),
     *(resolved(n, "calibrated", LEVELS, EVEN) for n in (50, 300)),
     # of 50 answers too few have a rare level for its accuracy to be known
