@@ -765,6 +765,24 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_of(
+        "interp/instruments/flow.py",
+        [
+            "test_flow_plain.py::test_a_broken_law_is_counted_and_said",
+            "test_flow_plain.py::test_laws_allow_what_two_readings_of_one_text_differ_by",
+        ],
+        ("broken-laws-are-kept-quiet", "_of_case", "float(violated)", "0.0"),
+        ("laws-are-never-looser", "allowed_by", "max(least, LOOSER * largest[name])", "least"),
+    ),
+    *_of(
+        "interp/instruments/dependence.py",
+        [
+            "test_flow_plain.py::test_the_control_swaps_with_another_question_of_the_same_answer_length",
+            "test_flow_plain.py::test_a_tail_of_one_token_has_no_edges_to_and_from_what_it_lacks",
+        ],
+        ("answers-of-any-length", "another_of_this_length", "len(other.positions('answer')) == count", "True"),
+        ("edges-that-nobody-looks-along", "edges_between", "looking and standing[looked_at]", "standing[looked_at]"),
+    ),
+    *_of(
         "interp/instruments/gradients.py",
         [
             "test_attribution.py::test_a_value_worked_by_hand",
