@@ -155,7 +155,7 @@ def digits(value: float) -> str:
 
 def percent(value: float) -> str:
     """A fraction in per cent."""
-    return f"{100 * value:.0f} %"
+    return f"{100 * value:z.0f} %"  # z: a small negative one is no "-0 %"
 
 
 def relations(estimate: Estimate, number: Number = digits) -> str:

@@ -181,7 +181,7 @@ def draw_windows(found: Ways, edges: Edges, words: Mapping[str, str], ax: Axes) 
     shares = np.array([found.by_window[name] for name in names])  # [edges, windows]
     ax.imshow(shares, cmap=STAYS, vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
-        ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", size=5.5, color=INK)
+        ax.text(column, row, f"{round(100 * share)}", ha="center", va="center", size=5.5, color=INK)
     ax.set_yticks(range(len(names)), [words[name] for name in names], size=5.5)
     ax.set_xticks(range(len(found.windows)), found.windows)
     ax.set_xlabel("layers in which it is cut")
@@ -198,7 +198,7 @@ def draw_swaps(found: Ways, ax: Axes) -> Axes:
     for (row, column), share in np.ndenumerate(found.swaps):
         if np.isnan(share):
             continue
-        ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", size=5.5, color=INK)
+        ax.text(column, row, f"{round(100 * share)}", ha="center", va="center", size=5.5, color=INK)
         if abs(share) > found.band:
             ax.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=INK, lw=0.8))
     ax.set_xticks(range(len(found.groups)), [SHORT[group] for group in found.groups], size=5.5)
@@ -269,6 +269,12 @@ def _numbers(run: RunData, found: Ways, words: Mapping[str, str], groups: Mappin
         for layer, when in WHEN.items():
             if (share := run.estimate(f"flow.swap.{group}.{layer}")).value is not None:
                 numbers[f"moves, {name}, {when}"] = in_words(share, percent)
+    if found.something and (outside := run.estimate("flow.outside")).value is not None:
+        numbers["off-scale mass as it is"] = in_words(outside, percent)
+        name = max(found.edges, key=lambda edge: run.estimate(f"flow.{edge}.outside").value or 0.0)
+        numbers[f"off-scale mass, largest, without: {words[name]}"] = in_words(
+            run.estimate(f"flow.{name}.outside"), percent
+        )
     if np.isfinite(found.band):
         numbers["what the largest cell of (c) reaches by chance"] = digits(found.band)
     for key, name in (

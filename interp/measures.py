@@ -325,6 +325,8 @@ class Dependence:
     """The expected confidence after the right answer."""
     wrong: float
     """The same after the wrong one."""
+    outside: float | None = None
+    """The off-scale mass, the mean of both prompts; None in runs that did not keep it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from test_flow import KINDS, SUBJECT, apart, pathways_of, positions_of, rows, ru
 from test_masking import said_after
 
 from benchmarks.__main__ import tokens_fed
-from figures.captions import RunData
+from figures.captions import RunData, percent
 from figures.flow import flow_page, ways
 from interp.instruments import pathways as pathways_module
 from interp.instruments.base import Kept, estimates
@@ -33,7 +33,7 @@ from interp.instruments.flow import (
     allowed_by,
     measured,
 )
-from interp.instruments.pathways import Knockout, Pathways, Swap
+from interp.instruments.pathways import SIDES, Knockout, Pathways, Swap
 from interp.models.residual import decoder_layers
 from interp.models.setting import Case
 
@@ -224,3 +224,28 @@ def test_the_figure_holds_questions_after_which_nothing_could_be_swapped():
     assert ways(some, list(EDGES)).swaps == pytest.approx(ways(run_of(12), list(EDGES)).swaps)
     assert ways(none, list(EDGES)).groups == () and np.isnan(ways(none, list(EDGES)).band)
     assert "12 sampled" in flow_page(none, EDGES, EDGE_WORDS, GROUP_WORDS).caption
+
+
+@pytest.mark.slow
+def test_the_off_scale_mass_under_a_knockout_is_kept_and_said(tiny_setting, open_questions):
+    setting = tiny_setting("llama")
+    (record,) = measured(setting, [Case(open_questions[0], "Kid", ("Kitten",))], FlowOptions(), KEPT)
+    pathways = Pathways(
+        setting, {s: setting.prompter.transcript(open_questions[0], record["answers"][s]) for s in SIDES}
+    )
+    pathways.as_they_are()
+    both = [Knockout(side, *EDGES["rest_to_read"]) for side in SIDES]
+    results = pathways.under(both)
+    expected = np.mean([results[each].off_scale for each in both])
+    assert record["knockouts"]["rest_to_read"]["outside"] == pytest.approx(expected, abs=1e-5)
+    assert record["values"]["rest_to_read.outside"] == record["knockouts"]["rest_to_read"]["outside"]
+    questions = rows(12)
+    for question in questions:
+        question["values"] |= {"outside": 0.1} | {f"{name}.outside": 0.2 for name in EDGE_WORDS}
+        question["values"]["rest_to_read.outside"] = 0.75
+    told = flow_page(
+        RunData(run_of(12).records, estimates(METRICS, questions), SUBJECT), EDGES, EDGE_WORDS, GROUP_WORDS
+    ).caption
+    assert "off-scale mass as it is: 10 %" in told
+    assert f"largest, without: {EDGE_WORDS['rest_to_read']}: 75 %" in " ".join(told.split())
+    assert percent(-0.001) == "0 %" and percent(-0.01) == "-1 %"

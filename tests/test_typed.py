@@ -52,8 +52,8 @@ STEERING = {"measure": "steering", "set": 0, "id": "fact-0", "layer": 3, "place"
 FLOW = {"measure": "flow", "set": 0, "id": "fact-0", "source": "sampled"} | {
     "answers": {"right": "Kid", "wrong": None},
     "whole": {"right": 0.75, "wrong": 0.25},
-    "knockouts": {"answer_to_read": {"jsd": 0.125, "right": 0.5, "wrong": 0.25}},
-    "windows": {"answer_to_read": {"0-4": {"jsd": 0.25, "right": 0.5, "wrong": 0.25}}},
+    "knockouts": {"answer_to_read": {"jsd": 0.125, "right": 0.5, "wrong": 0.25, "outside": 0.125}},
+    "windows": {"answer_to_read": {"0-4": {"jsd": 0.25, "right": 0.5, "wrong": 0.25, "outside": 0.125}}},
     "swaps": {"read": {"30": {"right": 0.25, "wrong": 0.75}}},
     "swap_controls": {"read": {"itself": 0.0}},
     "values": {"jsd": 0.25, "answer_to_read.jsd": None},

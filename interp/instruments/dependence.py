@@ -87,7 +87,8 @@ def knocked_out(setting: "Setting", pathways: "Pathways", control: Sequence[int]
 
 
 def _dependence(right: ConfidenceDistribution, wrong: ConfidenceDistribution) -> Record:
-    return {"jsd": divergence(right, wrong), "right": right.expected, "wrong": wrong.expected}
+    outside = (right.off_scale + wrong.off_scale) / 2
+    return {"jsd": divergence(right, wrong), "right": right.expected, "wrong": wrong.expected, "outside": outside}
 
 
 def instruction_positions(question: "Question", setting: "Setting", pathways: "Pathways") -> tuple[int, ...]:

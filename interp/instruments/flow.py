@@ -97,6 +97,7 @@ def _of_case(setting: "Setting", case: "Case", options: FlowOptions, allowed: Ma
         "jsd": divergence(whole["right"], whole["wrong"]),
         "difference": whole["right"].expected - whole["wrong"].expected,
         "noise_floor": float(np.mean(noise)) if noise else 0.0,
+        "outside": (whole["right"].off_scale + whole["wrong"].off_scale) / 2,
         "equal_length": float(len(set(answer_lengths(prompts))) == 1),
         "law.knockout": left,
         "passes": (pathways.fed + fed) / _prompt_tokens(setting, prompts["right"]),
@@ -135,7 +136,7 @@ def _values(record: Record, whole: Mapping[str, float]) -> dict[str, float]:
     sign = float(np.sign(whole["difference"]))
     values = {"size": abs(whole["difference"])}
     for name, left in record["knockouts"].items():
-        values[f"{name}.jsd"] = left["jsd"]
+        values |= {f"{name}.jsd": left["jsd"], f"{name}.outside": left["outside"]}
         values[f"{name}.difference"] = sign * (left["right"] - left["wrong"])
     for group, by_layer in record["swaps"].items():
         layers = [int(layer) for layer in by_layer]
@@ -236,6 +237,7 @@ CONTROL_WORDS = {
 LEFT, LEFT_DIFFERENCE = "Dependence left without this attention, JSD", "The same, difference of expected confidence"
 SWAPS, LAWS = "Difference that moves with a swapped stream", "Laws of flow, largest violation"
 DEPENDENCE = "Dependence on the answer that is followed"
+OUTSIDE = "Off-scale mass, mean of both prompts"
 
 
 def _edge(name: str, words: str) -> tuple[Metric, ...]:
@@ -260,6 +262,15 @@ def _edge(name: str, words: str) -> tuple[Metric, ...]:
             share_left,
             interval="bootstrap",
         ),
+        Metric(
+            f"flow.{name}.outside",
+            OUTSIDE,
+            f"without {words}",
+            "share",
+            _where(f"{name}.outside", followed),
+            place="kept",
+            bounds=UNIT,
+        ),
     )
 
 
@@ -282,6 +293,7 @@ METRICS = (
         _where("size", followed),
         bounds=UNIT,
     ),
+    Metric("flow.outside", OUTSIDE, "as it is", "share", _where("outside", followed), place="kept", bounds=UNIT),
     *(metric for name, words in EDGE_WORDS.items() for metric in _edge(name, words)),
     *(
         Metric(
