@@ -60,7 +60,7 @@ def edges_between(standing: "Mapping[Group, Sequence[int]]") -> "dict[str, tuple
     return edges
 
 
-def knocked_out(setting: "Setting", pathways: "Pathways", control: Sequence[int], width: int) -> Record:
+def knocked_out(setting: "Setting", pathways: "Pathways", control: tuple[int, ...], width: int) -> Record:
     """What is left under each knockout, in all layers ("knockouts") and by window of layers ("windows")."""
     from interp.instruments.pathways import SIDES, Knockout, windows
     from interp.models.residual import depth_of

@@ -278,7 +278,7 @@ METRICS = (
     Metric(
         "flow.followed",
         DEPENDENCE,
-        "questions whose JSD exceeds their own noise floor",
+        f"questions whose JSD exceeds their own noise floor (fewer than {FEWEST}: nothing to follow)",
         "share",
         lambda values: None if values.get("jsd") is None else float(followed(values)),
         place="headline",
