@@ -271,7 +271,7 @@ import interp
 from types import SimpleNamespace
 from interp.errors import UserError
 model = interp.Model(SimpleNamespace(fingerprint="x", shots=0, name="m"), "ScoreNumber", None)
-for given in ({"instruments": "jds"}, {"instruments": ("jsd", "probe")}, {"wrong": "branch"}):
+for given in ({"instruments": "jds"}, {"instruments": ("jsd", "probes")}, {"wrong": "branch"}):
     try:
         model.diagnose([], **given)
     except UserError as error:
@@ -284,7 +284,7 @@ except UserError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     starts = (
         "instrument 'jds' is none of jsd,",
-        "instrument 'probe'",
+        "instrument 'probes'",
         "wrong 'branch' is none of",
         "format 'scorenumber'",
     )

@@ -205,25 +205,24 @@ SHAPES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_long_reply_takes_time_in_proportion(shape):
-    """What is quadratic takes minutes here."""
     text = SHAPES[shape]
-    begin = time.perf_counter()
+    begin = time.process_time()
     normalised(text), choice_index(text, ("x", "y"))
     FORMATS["ScoreText"].level_of(text), FORMATS["ScoreFloat"].level_of(f"0.9{'0' * LONG}{text}")
     answer_in(text), official(text)
     parsed_reply(text, FORMATS["ScoreText"]), parsed_reply(f"Answer: {text}\nConfidence: {text}", FORMATS["ScoreText"])
     may_be_right(Question("q", "?", ("Paris",)), text), may_be_right(Question("q", "?", (text,)), "Paris")
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 20, "of processor time; what is quadratic takes minutes"
 
 
 @pytest.mark.slow
 def test_an_id_that_stands_twice_is_found_in_a_long_file(tmp_path):
     path = tmp_path / "long.jsonl"
     path.write_text("".join(f'{{"id": {i}, "question": "Q?", "answers": ["x"]}}\n' for i in [*range(30_000), 29_999]))
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(UserError, match="the id '29999' stands there twice"):
         loaded_questions(str(path))
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 20, "of processor time; what is quadratic takes minutes"
 
 
 # Options
