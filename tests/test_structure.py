@@ -116,7 +116,8 @@ def test_below_the_commands_only_instruments_draw_and_only_when_they_are_asked_t
         and any(imported.startswith("figures") for imported in names)
     }
     assert drawing == {
-        f"interp.instruments.{name}" for name in ("jsd", "rollout", "masking", "attribution", "flow", "probe", "steering")
+        f"interp.instruments.{name}"
+        for name in ("jsd", "rollout", "masking", "attribution", "flow", "probe", "steering")
     }
     code = "import sys, interp.instruments.registry; print([n for n in sys.modules if n.partition('.')[0] in HEAVY])"
     heavy = ("figures", "matplotlib", "torch")
