@@ -514,6 +514,7 @@ def test_nodes_are_doubled_up_to_the_steps_that_are_asked_for():
             AttributionOptions(**options)
 
 
+@pytest.mark.slow
 def test_the_papers_path_begins_at_the_filler_that_is_named(llama, open_questions, transcript, monkeypatch):
     monkeypatch.setattr(attribution, "MOST_PROMPT_NODES", 1)
     token = named_token(llama.checkpoint, "x")

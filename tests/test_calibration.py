@@ -446,6 +446,7 @@ def test_resolution_is_told_from_chance_and_is_all_chance_where_each_confidence_
 
 @given(st.lists(st.tuples(anything, st.booleans(), st.integers(0, 6)), min_size=1, max_size=12))
 @examples(40)
+@pytest.mark.slow
 def test_no_interval_leaves_the_range_of_its_measure_or_loses_its_value(rows):
     confidence, right, group = columns(rows)
     scored = Scored(tuple(confidence.tolist()), tuple(right.tolist()), tuple(map(str, group)))
@@ -476,6 +477,7 @@ def test_an_auroc_of_fewer_than_ten_of_a_class_has_no_interval():
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=30, max_size=60))
 @examples(20)
+@pytest.mark.slow
 def test_an_auroc_has_the_error_of_delong(rows):
     level, right = (np.array(column) for column in zip(*rows, strict=True))
     if not 10 <= right.sum() <= len(rows) - 10:

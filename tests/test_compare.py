@@ -109,6 +109,7 @@ def test_both_sides_put_the_same_answers_to_the_same_questions(options, summary)
     assert summary["models"]["before"]["name"] != summary["models"]["after"]["name"]
 
 
+@pytest.mark.slow
 def test_every_number_is_the_runs_own_and_its_difference_that_of_the_pairs(options, summary):
     for side in ("before", "after"):
         run = json.loads((options.folder / side / "summary.json").read_text())
@@ -125,6 +126,7 @@ def test_every_number_is_the_runs_own_and_its_difference_that_of_the_pairs(optio
     assert {key.partition(".")[0] for key in summary["comparison"]} == set(INSTRUMENTS)
 
 
+@pytest.mark.slow
 def test_calibration_stands_beside_it_with_its_question_only_control(summary):
     (by_method,) = summary["calibration"].values()
     assert {"default", "question_only"} <= set(by_method)
@@ -264,6 +266,7 @@ def test_questions_that_the_evaluation_did_not_ask_are_in_neither_part_and_are_c
     assert all("(2 more were not asked: --n-calibration)" in part.title for part in parts(told))
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_the_questions_of_the_other_checkpoint(options, summary):
     with pytest.raises(UserError, match="answered_by: 'before' there, 'after' now"):
         compared(changed(options, answered_by="after"))
@@ -387,6 +390,7 @@ def test_what_the_second_checkpoint_cannot_do_is_said_before_the_first_is_measur
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_cases_of_another_configuration_are_refused(options, summary):
     shared = {
         "data": options.asked.data,

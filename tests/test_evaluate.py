@@ -336,6 +336,7 @@ def test_questions_that_share_an_answer_with_the_training_data_are_reported_apar
     assert found["open"]["ece"] == table(whole)["llama"]["open"]["default"]["ScoreNumber"]["ece"]
 
 
+@pytest.mark.slow
 def test_a_third_of_the_triviaqa_test_questions_shares_an_answer_with_the_training_file(real_data):
     names = [str(real_data / f"triviaqa_{part}.jsonl") for part in ("test", "train")]
     test, train = map(loaded_questions, names)

@@ -246,6 +246,7 @@ def test_a_sentence_below_the_table_says_so(pilot, capsys, dropped, word):
     assert expected in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_selection_where_every_question_is_kept_or_none(tmp_path, capsys):
     folder = made_run(tmp_path / "run", questions=3)  # the fourth is the first without a wrong answer
     summary = json.loads((folder / "summary.json").read_text())

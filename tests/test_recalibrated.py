@@ -219,6 +219,7 @@ def test_the_recalibrated_rows_follow_from_the_records_of_the_default_method(run
         assert (rows[key]["n"], rows[key]["tokens"]) == (12, rows["default"]["tokens"]), "nothing more is asked"
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_table_have_the_confidences_that_were_fitted_on_all_questions(run, options, tmp_path):
     (tmp_path / "trained.jsonl").write_text('{"question": "A large dog?", "answers": ["the puppy!", "Asunción"]}')
     apart = evaluated(options("apart", methods=("recalibrated",), trained_on=str(tmp_path / "trained.jsonl")))

@@ -488,6 +488,7 @@ def test_conftuner_trains_on_graded_answers_and_on_top_of_an_adapter(options, tm
         advice.trained(options(ckpt=str(first), out=tmp_path / "no"))
 
 
+@pytest.mark.slow
 def test_conftuner_trains_on_the_percents_of_its_own_paper_from_the_same_file_of_answers(options, triplet_file):
     given = options(conftuner.ConfTuner, train_formats=("ScorePercent",), updates=1, batch=2, accumulation=1, every=1)
     out = conftuner.trained(given)
@@ -624,6 +625,7 @@ def test_training_refuses_a_second_wording_in_one_sentence(kind, given):
     assert composed(kind, **given, wordings=1).prompt.wordings == 1
 
 
+@pytest.mark.slow
 def test_another_models_triplets_are_trained_on_with_a_warning_that_names_it(options, triplet_file, capsys):
     lines = [json.loads(line) | {"model": "other-model 0123456789ab"} for line in triplet_file.read_text().splitlines()]
     triplet_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
