@@ -181,7 +181,7 @@ def draw_windows(found: Ways, edges: Edges, words: Mapping[str, str], ax: Axes) 
     shares = np.array([found.by_window[name] for name in names])  # [edges, windows]
     ax.imshow(shares, cmap=STAYS, vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
-        ax.text(column, row, f"{round(100 * share)}", ha="center", va="center", size=5.5, color=INK)
+        _number(ax, column, row, share, dark=bool(share < 0.35))
     ax.set_yticks(range(len(names)), [words[name] for name in names], size=5.5)
     ax.set_xticks(range(len(found.windows)), found.windows)
     ax.set_xlabel("layers in which it is cut")
@@ -198,13 +198,19 @@ def draw_swaps(found: Ways, ax: Axes) -> Axes:
     for (row, column), share in np.ndenumerate(found.swaps):
         if np.isnan(share):
             continue
-        ax.text(column, row, f"{round(100 * share)}", ha="center", va="center", size=5.5, color=INK)
+        _number(ax, column, row, share, dark=bool(share > 0.65))
         if abs(share) > found.band:
             ax.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=INK, lw=0.8))
     ax.set_xticks(range(len(found.groups)), [SHORT[group] for group in found.groups], size=5.5)
     ax.set_yticks(range(len(found.layers)), [str(layer) for layer in found.layers])
     ax.set_ylabel("layers passed")
     return _plain(ax)
+
+
+def _number(ax: Axes, column: int, row: int, share: float, *, dark: bool) -> None:
+    """A cell's share in per cent; in white on a dark cell."""
+    colour = "white" if dark else INK
+    ax.text(column, row, f"{round(100 * share)}", ha="center", va="center", size=5.5, color=colour)
 
 
 def _plain(ax: Axes) -> Axes:
