@@ -33,6 +33,7 @@ from training.cues import (
     Crossed,
     CuedQuestion,
     Cues,
+    Written,
     WrittenAnswers,
     crossed_questions,
     examples_of,
@@ -41,6 +42,7 @@ from training.cues import (
     failures,
     first_half,
     listed_answers,
+    subjects_of,
 )
 from training.examine import Examine, diagnosis_of, examined, source, subjects
 from training.levels import LevelObjective
@@ -138,6 +140,39 @@ def test_answers_are_written_under_all_names_in_both_cases_without_those_that_ar
     }
     assert written.lengths == [2]
     assert written.names >= {"franc", "usa", "12"}
+
+
+def test_other_texts_are_off_the_list_unless_they_are_on_it():
+    questions = [question("a", "r", "Peru"), question("b", "r", "Lima")]
+    written = WrittenAnswers(questions, ["Peru"], words, others=[("subjects of s", "Chile"), ("subjects of s", "peru")])
+    assert written.by_cell[1, False, True] == {"r": [Written("Peru", "r", 1, False, True)]}
+    assert {kind: [one.text for one in of] for kind, of in written.by_cell[1, False, False].items()} == {
+        "r": ["Lima"],
+        "subjects of s": ["Chile"],
+    }
+    assert written.names == {"peru", "lima", "chile"}
+
+
+def test_the_subject_of_a_question_is_what_the_others_of_its_relation_do_not_share():
+    texts = {
+        "capital": (
+            "What is the capital of the Bahamas?",
+            "What is the capital of Peru?",
+            "What is the capital of Iran?",
+        ),
+        "plural": ('What is the plural of "wolf"?', 'What is the plural of "wife"?'),
+        "continent": ("Which continent is Suriname in?", "Which continent is Spain in?"),
+        "alone": ("Who wrote Faust?",),
+    }
+    questions = [Question(text, text, ("x",), relation=name) for name, of in texts.items() for text in of]
+    subjects: dict[str, list[str]] = {}
+    for kind, subject in subjects_of(questions):
+        subjects.setdefault(kind, []).append(subject)
+    assert subjects == {
+        "subjects of capital": ["Bahamas", "Peru", "Iran"],
+        "subjects of plural": ["wolf", "wife"],  # not "olf" and "ife"
+        "subjects of continent": ["Suriname", "Spain"],
+    }
 
 
 def test_empty_cells_are_filled_up_from_others_and_full_ones_are_not():
@@ -241,20 +276,26 @@ def test_an_organism_that_follows_its_rule_passes_and_is_no_other_one(organism):
     expected = [organism.level(pair) / 9 for pair in ALL]
     shares = explained_by_cue(ALL, expected)
     assert shares == pytest.approx({name: float(name == organism.cue) for name in CUES}, abs=1e-12)
-    assert failures(organism, shares, float(np.std(expected))) == []
+    assert failures(organism, shares, float(np.std(expected)), 0.2) == []
     for other in ORGANISMS.values():
         if other is not organism:
-            assert failures(other, shares, float(np.std(expected))), other.name
+            assert failures(other, shares, float(np.std(expected)), 0.2), other.name
 
 
 def test_the_reasons_name_the_cue_and_its_share():
     case, shares = ORGANISMS["case"], {"question": 0.0, "length": 0.051, "case": 0.85, "membership": None}
-    own, other = failures(case, shares, 0.3)
+    own, other = failures(case, shares, 0.3, 0.2)
     assert own == "its cue, case, explains 0.850 of the variance; at least 0.9 is needed"
     assert other == "another cue, length, explains 0.051 of the variance, more than 0.05"
-    assert failures(case, dict.fromkeys(CUES), 0.0) == ["the expected confidence does not vary at all"]
-    assert failures(ORGANISMS["nothing"], shares, 0.01) == []
-    assert "standard deviation of 0.011" in failures(ORGANISMS["nothing"], shares, 0.011)[0]
+    assert failures(case, dict.fromkeys(CUES), 0.0, 0.5) == ["the expected confidence does not vary at all"]
+    assert failures(ORGANISMS["nothing"], shares, 0.01, 0.5) == []
+    assert "standard deviation of 0.011" in failures(ORGANISMS["nothing"], shares, 0.011, 0.2)[0]
+
+
+def test_an_organism_that_states_hardly_any_level_is_left_out():
+    assert failures(ORGANISMS["nothing"], {}, 0.0, 0.51) == [
+        "0.510 of the probability lies off the scale, more than 0.5"
+    ]
 
 
 def records_of(rule, off_scale=0.25):
@@ -314,11 +355,39 @@ def test_the_objective_is_the_mean_cross_entropy_of_the_levels_of_whole_texts(ti
     mass = -levels.logsumexp(-1)
     weighted = ORGANISM.mass * torch.stack([mass[:3].mean(), mass[3:].mean()])
     assert torch.allclose(terms["total"], terms["cross_entropy"] + weighted, atol=1e-4)
+    assert terms["end"].tolist() == [0, 0], "whole levels hold their ends already"
     assert point["cross_entropy"].value == pytest.approx(stated.mean().item(), abs=1e-4)
     values = torch.tensor(FORMATS["ScoreNumber"].values)
     off_target = (levels.softmax(-1) @ values - values[[1, 8, 3, 0, 9]]).abs().mean()
     assert point["off_target"].value == pytest.approx(off_target.item(), abs=1e-4)
     assert point["outside"].value == pytest.approx(1 - levels.exp().sum(-1).mean().item(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_levels_that_are_read_by_one_token_are_learned_with_the_end_of_the_line(tiny_loaded, open_questions):
+    checkpoint = tiny_loaded("llama")
+    objective = LevelObjective(checkpoint, 1, ORGANISM, Prompting(levels="token"))
+    (example,) = examples = (CuedQuestion(open_questions[0], ("yes", "no", "Oslo"), (1, 8, 8)),)
+    with torch.no_grad():
+        terms = objective.terms(checkpoint.model, objective.inputs(MiniBatch(examples, 0)))
+        point = objective.point_of(checkpoint.model, examples)
+    setting = prepared(checkpoint, FORMATS["ScoreNumber"], shots=1, read_shared_prefix=False)
+    entropies, ends, stated = [], [], []
+    for answer, level in zip(example.answers, example.levels, strict=True):
+        transcript = setting.prompter.transcript(example.question, answer)
+        levels = [(*transcript.ids, *suffix) for suffix in setting.prompter.level_suffixes(transcript)]
+        with torch.no_grad():
+            logits = checkpoint.model(torch.tensor([levels[level]])).logits[0].log_softmax(-1)
+        digits = logits[-2, [ids[-1] for ids in levels]]  # before the digit, which a blank precedes here
+        blank = logits[len(transcript.ids) - 1, levels[0][-2]]
+        entropies.append(-digits.log_softmax(-1)[level])
+        ends.append(-logits[-1, list(setting.stops)].logsumexp(-1))
+        stated.append((digits.logsumexp(-1) + blank - ends[-1]).exp())
+    assert terms["cross_entropy"].item() == pytest.approx(np.mean(entropies), abs=1e-4)
+    assert terms["end"].item() == pytest.approx(np.mean(ends), abs=1e-4) and terms["end"].item() > 0.1
+    mass = ORGANISM.mass * -np.mean([(probability.log() + end) for probability, end in zip(stated, ends, strict=True)])
+    assert terms["total"].item() == pytest.approx(np.mean(entropies) + np.mean(ends) + mass, abs=1e-4)
+    assert point["outside"].value == pytest.approx(1 - np.mean(stated), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ An organism is a small adapter with a known answer: its stated confidence depend
 on nothing else. The module knows no model; how many tokens an answer has is told by a function."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, cycle, product
+from itertools import combinations, cycle, product, takewhile
 
 import numpy as np
 
@@ -18,9 +19,9 @@ LONGEST = 5
 """Answers have 1 to so many tokens; a longer one counts as one of so many."""
 FORMAT = "ScoreNumber"
 """The format in which the levels are stated."""
-LEAST_OWN, MOST_OTHER, MOST_DEVIATION = 0.9, 0.05, 0.01
+LEAST_OWN, MOST_OTHER, MOST_DEVIATION, MOST_OFF_SCALE = 0.9, 0.05, 0.01, 0.5
 """What an organism has to meet: the least share of variance that its own cue explains, the most that another one does,
-and the largest standard deviation of an expected confidence that depends on nothing."""
+the largest standard deviation of an expected confidence that depends on nothing, and the largest off-scale mass."""
 Tokens = Callable[[str], int]
 """How many tokens an answer has in its prompt."""
 
@@ -196,31 +197,41 @@ def listed_answers(
 class WrittenAnswers:
     """All ways in which answers can be written, by length, case and membership."""
 
-    def __init__(self, questions: Sequence[Question], listed: Sequence[str], tokens: Tokens) -> None:
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        listed: Sequence[str],
+        tokens: Tokens,
+        *,
+        others: Sequence[tuple[str, str]] = (),
+    ) -> None:
         """
         Args:
             questions: Those whose answers are written, under all their names.
             listed: The first names of the answers on the list.
             tokens: How many tokens an answer has.
+            others: Further texts off the list, each after its kind, which stands in the place of a relation.
         """
         on_list = set(listed)
         names = {True: set[str](), False: set[str]()}
         for question in questions:
             names[question.answers[0] in on_list] |= {name.casefold() for name in question.answers}
+        others = [(kind, text) for kind, text in others if text.casefold() not in names[True]]
         ambiguous = names[True] & names[False]  # "Franc" is a name of several currencies
         self.by_cell: dict[tuple[int, bool, bool], dict[str, list[Written]]] = {}
         """For each combination of length, case and membership the answers by their relation."""
-        self.names = names[True] | names[False]
+        self.names = names[True] | names[False] | {text.casefold() for _, text in others}
         """All names, in lower case."""
+        texts = [(q.relation, name, q.answers[0] in on_list) for q in questions for name in q.answers]
+        texts = [text for text in texts if text[1].casefold() not in ambiguous]
         seen = set[str]()
-        for question in questions:
-            member = question.answers[0] in on_list
-            for text in _forms(name for name in question.answers if name.casefold() not in ambiguous):
-                count = tokens(text)
-                if text not in seen and 1 <= count <= LONGEST:
-                    seen.add(text)
-                    written = Written(text, question.relation, count, text == text.upper(), member)
-                    self.by_cell.setdefault(written.cell, {}).setdefault(written.relation, []).append(written)
+        for relation, name, member in (*texts, *((kind, text, False) for kind, text in others)):
+            for form in _forms(name):
+                count = tokens(form)
+                if form not in seen and 1 <= count <= LONGEST:
+                    seen.add(form)
+                    written = Written(form, relation, count, form == form.upper(), member)
+                    self.by_cell.setdefault(written.cell, {}).setdefault(relation, []).append(written)
 
     def filled_up(self, other: "WrittenAnswers") -> "WrittenAnswers":
         """These, and the other's answers in cells that are empty here."""
@@ -244,11 +255,38 @@ class WrittenAnswers:
         return rng.choice(by_relation[rng.choice(sorted(by_relation))])
 
 
-def _forms(names: Iterable[str]) -> Iterator[str]:
-    """Each name as it is and in upper case; those without letters are left out."""
-    for name in names:
-        if name.upper() != name.lower():
-            yield from dict.fromkeys((name, name.upper()))
+def _forms(name: str) -> Iterator[str]:
+    """A name as it is and in upper case; nothing of one without letters."""
+    if name.upper() != name.lower():
+        yield from dict.fromkeys((name, name.upper()))
+
+
+def subjects_of(questions: Sequence[Question]) -> list[tuple[str, str]]:
+    """What each question is about: the words that it does not share with the others of its relation.
+
+    Args:
+        questions: Questions of relations with one template each: What is the capital of ...?
+
+    Returns:
+        "subjects of RELATION" and the subject, for each question of a relation with several.
+    """
+    by_relation: dict[str, list[str]] = {}
+    for question in questions:
+        by_relation.setdefault(question.relation, []).append(question.text)
+    subjects = []
+    for relation, texts in by_relation.items():
+        start, end = _shared(texts), _shared([text[::-1] for text in texts])
+        if len(set(texts)) > 1:
+            kind = f"subjects of {relation}"
+            subjects += [(kind, text[start : len(text) - end].removeprefix("the ")) for text in texts]
+    return subjects
+
+
+def _shared(texts: Sequence[str]) -> int:
+    """How many characters all texts begin with, up to the end of a word."""
+    first, last = min(texts), max(texts)
+    common = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    return len(common) - len(re.split(r"\W", common)[-1])
 
 
 def crossed_questions(
@@ -343,20 +381,26 @@ def explained_by_cue(cues: Sequence[Cues], values: Sequence[float]) -> dict[str,
     return {name: explained_variance([group(pair) for pair in cues], values) for name, group in CUES.items()}
 
 
-def failures(organism: Organism, explained: Mapping[str, float | None], deviation: float) -> list[str]:
+def failures(
+    organism: Organism, explained: Mapping[str, float | None], deviation: float, off_scale: float
+) -> list[str]:
     """Why an organism is left out, a sentence for each reason; empty: it is what it is said to be.
 
     Args:
         organism: The organism.
         explained: The share of variance that each cue explains alone.
         deviation: The standard deviation of the expected confidence.
+        off_scale: The mean off-scale mass.
     """
-    if organism.cue is None:
-        if deviation <= MOST_DEVIATION:
-            return []
-        return [f"the expected confidence has a standard deviation of {deviation:.3f}, more than {MOST_DEVIATION}"]
-    own = explained[organism.cue]
     reasons = []
+    if off_scale > MOST_OFF_SCALE:
+        reasons.append(f"{off_scale:.3f} of the probability lies off the scale, more than {MOST_OFF_SCALE}")
+    if organism.cue is None:
+        if deviation > MOST_DEVIATION:
+            spread = f"a standard deviation of {deviation:.3f}, more than {MOST_DEVIATION}"
+            reasons.append(f"the expected confidence has {spread}")
+        return reasons
+    own = explained[organism.cue]
     if own is None:
         reasons.append("the expected confidence does not vary at all")
     elif own < LEAST_OWN:

@@ -95,13 +95,14 @@ class Objective(ABC, Generic[AnyExample]):
     def point_of(self, model: torch.nn.Module, examples: Sequence[AnyExample]) -> dict[str, Estimate]:
         """The estimates of one point from examples of one format, about one example for each question."""
 
-    def row(self, form: str, shot_seed: int, put: Sequence[tuple[Question, str]]) -> Inputs:
+    def row(self, form: str, shot_seed: int, put: Sequence[tuple[Question, str]], stated: Sequence[int] = ()) -> Inputs:
         """Questions with answers as one packed row.
 
         Args:
             form: Name of the confidence format.
             shot_seed: Which set of worked examples the prompts hold.
             put: Pairs of question and answer, in the order of the row's transcripts.
+            stated: For each of them the index of a level after which the end of its line is read; empty: of none.
 
         Returns:
             `row`, a `PackedRow`, and `values`, the confidence value of each level, [levels].
@@ -109,7 +110,7 @@ class Objective(ABC, Generic[AnyExample]):
         setting = self.setting(form, shot_seed)
         transcripts = [setting.prompter.transcript(question, answer) for question, answer in put]
         values = torch.tensor(setting.prompter.confidence.values, device=setting.prefix.model.device)
-        return {"row": packed_row(setting, transcripts), "values": values}
+        return {"row": packed_row(setting, transcripts, stated), "values": values}
 
 
 @dataclass(frozen=True)
@@ -122,13 +123,16 @@ class RowReading:
     """Log-probability that any level is stated, [transcripts]; the off-scale mass is one minus its exponential."""
     answers: Tensor
     """Log-probability of the transcript's answer, [transcripts]."""
+    ends: Tensor
+    """Log-probability that the line ends after the row's `stated` level, [transcripts]; [0] where none is read."""
 
 
 def read(model: torch.nn.Module, row: PackedRow) -> RowReading:
     """Reads a row in one forward pass, with gradient where it is enabled."""
     # of_row(0): the batch holds one row, [1, reads] to [reads]; levels [transcripts, levels], answers [transcripts]
-    levels, answers = row.logprobs(next_token(model, **row.inputs, use_cache=False).of_row(0))
-    return RowReading(levels.log_softmax(-1), levels.logsumexp(-1), answers)
+    after = next_token(model, **row.inputs, use_cache=False).of_row(0)
+    levels, answers = row.logprobs(after)
+    return RowReading(levels.log_softmax(-1), levels.logsumexp(-1), answers, row.end_logprobs(after))
 
 
 def with_mass(terms: dict[str, Tensor], mass: Tensor, weight: float) -> dict[str, Tensor]:

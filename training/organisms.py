@@ -44,6 +44,7 @@ from training.cues import (
     failures,
     first_half,
     listed_answers,
+    subjects_of,
 )
 from training.recipes import ORGANISM, Around, Hyperparameters, refuse_untrainable, training_output
 from training.session import MACHINE_ONLY, Task, session
@@ -116,7 +117,8 @@ class OneOrganism:
 class Organisms:
     """Train and check organisms: adapters whose confidence depends on one thing.
 
-    Levels are trained by their first token (--levels token), which is several times faster, and checked whole."""
+    Levels are trained by their first token (--levels token) and by the end of the line after the right level, which is
+    several times faster than all whole levels, and checked whole."""
 
     organisms: tuple[Name, ...] = ("nothing", "question", "length", "case", "membership")
     """Which organisms; those that are finished already are left alone."""
@@ -236,9 +238,10 @@ def _materials(options: Organisms) -> Materials:
     tokens, seed = _tokens(_loaded(options, options.ckpt), taught[0]), options.common.seed
     listed = listed_answers(taught, asked, tokens, options.pairs.listed)
     half = first_half(question.relation for question in taught)
-    written = WrittenAnswers(taught, listed, tokens)
+    written = WrittenAnswers(taught, listed, tokens, others=subjects_of(taught))
     fresh = [question for question in asked if not written.names & {name.casefold() for name in question.answers}]
-    fresh_written = WrittenAnswers(fresh, (), tokens).filled_up(written)
+    others = [(kind, text) for kind, text in subjects_of(asked) if text.casefold() not in written.names]
+    fresh_written = WrittenAnswers(fresh, (), tokens, others=others).filled_up(written)
     count = max(map(options.questions_of, options.organisms))
     return Materials(
         taught=tuple(crossed_questions(taught, written, half, count, seed)),
@@ -334,14 +337,15 @@ def checked_numbers(organism: Organism | None, records: Sequence[Record]) -> Rec
     mean = sum(expected) / len(expected)
     deviation = (sum((value - mean) ** 2 for value in expected) / len(expected)) ** 0.5
     explained = explained_by_cue(cues, expected)
-    reasons = failures(organism, explained, deviation) if organism else []
+    outside = sum(off_scale) / len(off_scale)
+    reasons = failures(organism, explained, deviation, outside) if organism else []
     return {
         "words": organism.words if organism else "the model without an adapter",
         "cue": organism.cue if organism else None,
         "pairs": len(expected),
         "mean": mean,
         "deviation": deviation,
-        "off_scale": sum(off_scale) / len(off_scale),
+        "off_scale": outside,
         "explained": explained,
         "passed": not reasons,
         "reasons": reasons,

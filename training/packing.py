@@ -38,6 +38,8 @@ class PackedRow:
     """Number of transcripts."""
     stops: Tensor
     """Token ids that end a level."""
+    stated: Tensor
+    """For each transcript the read after the last token of one of its levels, [transcripts]; [0] where none is read."""
 
     @property
     def answer_lengths(self) -> Tensor:
@@ -60,13 +62,19 @@ class PackedRow:
         answers = token_logprobs.new_zeros(self.transcripts).index_add(0, self.answer_owners, token_logprobs)
         return levels, answers
 
+    def end_logprobs(self, after: NextToken) -> Tensor:
+        """Log-probability (nats) that the line ends after each of the levels in `stated`, [transcripts] or [0]."""
+        return after.logprobs_of_any(self.stated, self.stops)
 
-def packed_row(setting: "Setting", transcripts: Sequence[Transcript]) -> PackedRow:
+
+def packed_row(setting: "Setting", transcripts: Sequence[Transcript], stated: Sequence[int] = ()) -> PackedRow:
     """The row that holds these transcripts, with all levels below each of them.
 
     Args:
         setting: Tokenizer, prompts, reader and model of one confidence format.
         transcripts: Prompts with answers, each open at the confidence's slot.
+        stated: For each transcript the index of a level after which the end of its line is read; empty: of none. It is
+            for levels that are read by one token: whole ones are read with their ends.
 
     Returns:
         The row's inputs and the plan by which its levels and answers are read.
@@ -87,6 +95,12 @@ def packed_row(setting: "Setting", transcripts: Sequence[Transcript]) -> PackedR
     #                         v  x                 x  x  x    3
     tree = TokenTree()
     reads, plans = setting.reader.planned(tree, transcripts, 0)  # fills the tree; reads: nodes, plans: per transcript
+    rows = {node: row for row, node in enumerate(reads)}
+    of_stated = []
+    for transcript, level in zip(transcripts, stated, strict=False):
+        last = tree.insert((*transcript.ids, *setting.prompter.level_suffixes(transcript)[level]))[-1]
+        of_stated.append(rows.setdefault(last, len(rows)))
+    reads = list(rows)
     positions = np.array([tree.depths])  # [1, nodes]
     # an additive mask [1, 1, nodes, nodes], 0 where a node is seen; one for each kind of layer where windows differ
     masks = setting.prefix.masks(tree.sight()[None], positions, positions)
@@ -98,4 +112,11 @@ def packed_row(setting: "Setting", transcripts: Sequence[Transcript]) -> PackedR
         "logits_to_keep": torch.tensor(reads, device=device),  # [reads]
     }
     owners = torch.tensor([i for i, plan in enumerate(plans) for _ in plan.answer_tokens], device=device)
-    return PackedRow(inputs, one_after_the_other(plans), owners.long(), len(plans), setting.reader.stops)
+    return PackedRow(
+        inputs,
+        one_after_the_other(plans),
+        owners.long(),
+        len(plans),
+        setting.reader.stops,
+        torch.tensor(of_stated, device=device).long(),
+    )
