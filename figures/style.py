@@ -171,6 +171,13 @@ def logarithmic(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def with_fixed_layout(figure: Figure) -> Figure:
+    """The figure with its layout computed once; an engine would compute it again for each file that is written."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+    return figure
+
+
 def saved(figure: Figure, folder: Path, name: str, caption: str) -> None:
     """Writes `name`.png, `name`.pdf and the caption as `name`.txt.
 
@@ -184,8 +191,7 @@ def saved(figure: Figure, folder: Path, name: str, caption: str) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with paper():
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # the layout is now fixed; an engine would compute it again for each file
+        with_fixed_layout(figure)
         figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")
