@@ -22,6 +22,9 @@ NEEDED = (
     "interp/data/advice/adapter_config.json",
     "interp/data/advice/adapter_model.safetensors",
     "interp/data/advice/README.md",
+    "figures/page/report.html.j2",
+    "figures/page/report.css",
+    "figures/page/report.js",
     "licenses/LICENSE",
 )
 """The ends of names that a wheel must hold."""

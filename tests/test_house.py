@@ -129,6 +129,9 @@ WHEEL = [
     "interp/data/advice/adapter_model.safetensors",
     "interp/data/advice/README.md",
     "figures/style.py",
+    "figures/page/report.html.j2",
+    "figures/page/report.css",
+    "figures/page/report.js",
     "advice_calibration-0.2.0.dist-info/licenses/LICENSE",
 ]
 

@@ -282,6 +282,9 @@ function tablePart(table, level) {
 
 // --------------------------------------------------------------------------------------------- one opened question
 
+/** Classes of marks that have a colour; words that other marks use mean nothing here. */
+const MARK_COLOURS = Object.freeze({ __proto__: null, right: "right", wrong: "wrong" });
+
 const mark = (right) => made("span", { class: `mark ${right ? "right" : "wrong"}` }, right ? "✓ right" : "✗ wrong");
 
 function sideHead(side, level) {
@@ -335,8 +338,8 @@ class Questions {
   }
 
   option(question, index) {
-    const replied = made("span", { class: "replied" }, foreign(question.answer), " ");
-    replied.append(made("span", { class: "marked" }, question.marks.join(", ")));
+    const replied = made("span", { class: "replied" }, foreign(question.answer));
+    for (const name of question.marks) replied.append(" · ", made("span", { class: MARK_COLOURS[name] ?? "" }, foreign(name)));
     const attributes = { role: "option", id: `${this.run}-o${index}`, "aria-selected": "false" };
     const option = made("div", attributes, made("span", { class: "asked" }, foreign(question.text)), replied);
     option.append(made("span", { class: "value" }));
@@ -354,7 +357,7 @@ class Questions {
     for (const name of marks) {
       const count = this.asked.filter((question) => question.marks.includes(name)).length;
       const box = made("input", { type: "checkbox", value: name });
-      this.part.querySelector(".marks").append(made("label", {}, box, ` ${name} (${count})`));
+      this.part.querySelector(".marks").append(made("label", {}, box, " ", foreign(name), ` (${count})`));
     }
     this.part.querySelector(".marks").hidden = marks.length === 0;
     this.part.querySelector(".controls").addEventListener("input", () => this.narrow());
@@ -467,7 +470,7 @@ class Questions {
     const scale = scaleOf(detail.sides);
     this.prompts = [];
     const sides = detail.sides.map((side) => this.side(side, scale, this.level + 1));
-    if (this.prompts.length) parts.push(this.shadings(detail.sides));
+    if (this.prompts.length) this.prompts[0][1].before(this.shadings(detail.sides));
     this.shade();
     return [...parts, made("div", { class: "sides" }, ...sides)];
   }
