@@ -470,7 +470,11 @@ class Questions {
     const scale = scaleOf(detail.sides);
     this.prompts = [];
     const sides = detail.sides.map((side) => this.side(side, scale, this.level + 1));
-    if (this.prompts.length) this.prompts[0][1].before(this.shadings(detail.sides));
+    if (this.prompts.length) {
+      const shadings = this.shadings(detail.sides);
+      if (sides.length > 1) parts.push(shadings); // one choice for both
+      else this.prompts[0][1].before(shadings);
+    }
     this.shade();
     return [...parts, made("div", { class: "sides" }, ...sides)];
   }
