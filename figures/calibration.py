@@ -1,4 +1,4 @@
-"""Figures 1 and 5: the confidence of right and wrong answers, reliability, and what calibration costs in tokens.
+"""Figures 1 and 5: the confidence of right and wrong answers, reliability, risk, and what calibration costs.
 
 Tables and figures come from the summary and records of `interp.evaluate`; no calibration measure is computed here."""
 
@@ -15,9 +15,9 @@ from matplotlib.patches import Patch
 from figures.captions import Page, digits, percent, written_caption
 from figures.grid import Column, Grid
 from figures.style import DOUBLE, INK, RIGHT, WRONG, nth_style, printable
-from interp.calibration import MEASURES
+from interp.calibration import MEASURES, risk_by_coverage
 from interp.formats import FORMATS
-from interp.intervals import Estimate, of_record
+from interp.intervals import LEVEL, Estimate, of_record
 from interp.methods.registry import scores
 from interp.run.runs import Record
 
@@ -189,23 +189,64 @@ def reliabilities(records: Sequence[Record], checkpoint: str) -> list[Reliabilit
     Returns:
         One for each data set and format, in the order of the records.
     """
+    measured = []
+    for (data, form), pairs in stated_levels(records, checkpoint).items():
+        counts: dict[int, list[int]] = {}  # by level: right and wrong answers
+        for level, right in pairs:
+            counts.setdefault(level, [0, 0])[0 if right else 1] += 1
+        values = FORMATS[form].values
+        levels = tuple(Level(values[index], *counts[index]) for index in sorted(counts))
+        measured.append(Reliability(data, form, levels, values))
+    return measured
+
+
+def stated_levels(records: Sequence[Record], checkpoint: str) -> dict[tuple[str, str], list[tuple[int, bool]]]:
+    """By data set and format, the index of the level that is stated with each answer, and whether that is right.
+
+    Only the first set of worked examples and wording is counted, and no reply that states no level."""
     by_measure: dict[str, list[Record]] = {}
     for record in records:
         by_measure.setdefault(record["measure"], []).append(record)
-    measured = []
+    stated: dict[tuple[str, str], list[tuple[int, bool]]] = {}
     for measure, replies in by_measure.items():
         if not (measure.startswith(f"{checkpoint}|") and measure.endswith("|read")):
             continue
         data, form, _ = measure.removeprefix(f"{checkpoint}|").rsplit("|", 2)  # either name may hold a bar itself
         right = {r["id"]: r["right"] for r in by_measure[f"{checkpoint}|{data}|{form}|answer"] if not r["set"]}
-        counts: dict[int, list[int]] = {}  # by level: right and wrong answers
-        for record in replies:
-            if record["stated"] is not None and not record["set"]:
-                counts.setdefault(record["stated"], [0, 0])[0 if right[record["id"]] else 1] += 1
-        values = FORMATS[form].values
-        levels = tuple(Level(values[index], *counts[index]) for index in sorted(counts))
-        measured.append(Reliability(data, form, levels, values))
-    return measured
+        first = [reply for reply in replies if reply["stated"] is not None and not reply["set"]]
+        stated[data, form] = [(reply["stated"], right[reply["id"]]) for reply in first]
+    return stated
+
+
+@dataclass(frozen=True)
+class Risks:
+    """The error rate among the most confident answers, of one checkpoint, data set and format."""
+
+    coverage: np.ndarray
+    """The share of answers that are kept, [counts], in (0, 1]."""
+    risk: np.ndarray
+    """The error rate among them, [counts]."""
+    low: np.ndarray
+    """Lower end of the band that holds 95 % of resamples of the questions, [counts]."""
+    high: np.ndarray
+    """Upper end of the band, [counts]."""
+
+
+def risks_of(pairs: Sequence[tuple[int, bool]]) -> Risks | None:
+    """The error rate by coverage, from `LEAST_COVERED` answers on; None where there are not so many.
+
+    Args:
+        pairs: The index of each stated level, and whether its answer is right.
+    """
+    count = len(pairs)
+    if count < LEAST_COVERED:
+        return None
+    level, right = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs], dtype=bool)
+    drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+    kept = slice(LEAST_COVERED - 1, None)
+    low, high = np.quantile(risk_by_coverage(level[drawn], right[drawn]), (1 - LEVEL, LEVEL), axis=0)
+    risk = risk_by_coverage(level, right)[0]
+    return Risks(np.arange(1, count + 1)[kept] / count, risk[kept], low[kept], high[kept])
 
 
 def draw_confidence(measurement: Reliability, ax: Axes) -> Axes:
@@ -286,6 +327,24 @@ For each data set (rows) and format (columns): the accuracy of the answers given
 The area of a dot is the share of answers at that level, so look at the large ones. Grey bars: where 95 of 100 dots
 would lie if the level meant what it says, given how many answers it has. Below the diagonal: overconfident. Levels,
 not bins: nothing here depends on a choice of bins."""
+TITLES = {
+    "figure_1_confidence": "Confidence of right and of wrong answers",
+    "figure_5_reliability": "Reliability: accuracy at each stated level",
+    "risk_coverage": "Risk and coverage",
+    "ece_tokens": "Calibration error and tokens written",
+}
+"""The headings of the figures in a page, by what their names begin with."""
+OF_A_CHECKPOINT = ("figure_1_confidence", "figure_5_reliability")
+"""The figures that there are one of for each checkpoint."""
+LEAST_COVERED = 10
+"""The fewest answers whose error rate is drawn."""
+RESAMPLES = 400
+"""How often questions are drawn again for a band."""
+RISK = """\
+For each data set and format: the error rate among the answers with the highest stated confidence, against the share of
+answers that is kept, a line for each checkpoint; from ten answers on. A confidence that ranks its answers rises from
+the lower left; one that does not is flat, at the error rate of all answers. Answers at one level stand in no order, so
+lines between levels are expectations. Bands hold 95 % of 400 resamples of the questions at each share."""
 COSTS = """\
 Expected calibration error, with 95 % intervals for these relations, against the tokens that the model writes for a
 question, answer and confidence together. Lower left is better. Marks at one cost are set a little apart. A stated
@@ -294,7 +353,8 @@ or ranks answers better than they do (AUROC, in the table)."""
 
 
 def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
-    """Figures 1 and 5 for each checkpoint, and calibration error against tokens where several methods were run."""
+    """Figures 1 and 5 for each checkpoint, the error rate by coverage of all, and calibration error against tokens
+    where several methods were run."""
     checkpoints = [name for name in summary["calibration"] if name in summary["models"]]
     stems = [re.sub(r"[^\w.-]+", "-", checkpoint)[:100] for checkpoint in checkpoints]
     for number, checkpoint in enumerate(checkpoints, 1):
@@ -311,8 +371,9 @@ def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
                     handles = [Patch(color=RIGHT, label="right answers"), Patch(color=WRONG, label="wrong answers")]
                     figure.legend(handles=handles, loc="outside upper left", ncols=2)
                 yield Page(name + suffix, figure, _caption(words, summary, checkpoint, ("default",)))
-    if page := _costs_page(summary):
-        yield page
+    for page in (_risk_page(records, summary, checkpoints), _costs_page(summary)):
+        if page:
+            yield page
 
 
 def _panels(measured: Sequence[Reliability], draw: Callable[[Reliability, Axes], Axes], up: str) -> Figure:
@@ -339,6 +400,48 @@ def _panels(measured: Sequence[Reliability], draw: Callable[[Reliability, Axes],
     return figure
 
 
+def _risk_page(records: Sequence[Record], summary: Record, checkpoints: Sequence[str]) -> Page | None:
+    """Error rate by coverage, a panel for each data set and format; None where too few answers state a level."""
+    panels: dict[tuple[str, str], dict[int, Risks]] = {}
+    for number, checkpoint in enumerate(checkpoints):
+        for setting, pairs in stated_levels(records, checkpoint).items():
+            if risks := risks_of(pairs):
+                panels.setdefault(setting, {})[number] = risks
+    if not panels:
+        return None
+    figure, axes = _grid_of(len(panels))
+    for ax, (setting, lines) in zip(axes.flat, panels.items(), strict=False):
+        for number, risks in lines.items():
+            draw_risks(risks, number, ax)
+        ax.set_title(printable(", ".join(setting)), fontsize=6.5)
+        ax.set(xlim=(0, 1), ylim=(0, None))
+    figure.supxlabel("share of answers that is kept", fontsize=7)
+    figure.supylabel("error rate among them", fontsize=7)
+    if len(checkpoints) > 1:
+        handles = [Line2D([], [], color=nth_style(n)[0], label=printable(name)) for n, name in enumerate(checkpoints)]
+        figure.legend(handles=handles, loc="outside upper left", ncols=4, columnspacing=1.2)
+    return Page("risk_coverage", figure, _caption(RISK, summary, None, ("default",)))
+
+
+def draw_risks(risks: Risks, number: int, ax: Axes) -> Axes:
+    """One checkpoint's line and band. number: that of the checkpoint, by which a page switches it on and off."""
+    colour = nth_style(number)[0]
+    ax.plot(risks.coverage, risks.risk, color=colour, gid=f"series-{number}")
+    ax.fill_between(risks.coverage, risks.low, risks.high, color=colour, alpha=0.15, lw=0, gid=f"series-{number}")
+    return ax
+
+
+def _grid_of(panels: int) -> tuple[Figure, np.ndarray]:
+    """A figure with so many axes, at most three beside each other; those that are too many are hidden."""
+    wide = min(3, panels)
+    high = -(-panels // wide)
+    figure = Figure((DOUBLE, 0.7 + 1.9 * high), layout="constrained")
+    axes: np.ndarray = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
+    for ax in axes.flat[panels:]:
+        ax.set_visible(False)
+    return figure, axes
+
+
 def _costs_page(summary: Record) -> Page | None:
     panels: dict[tuple[str, ...], list[Cost]] = {}
     for (checkpoint, data, method, form), numbers in cells(summary):
@@ -350,12 +453,7 @@ def _costs_page(summary: Record) -> Page | None:
     panels = {title: costs for title, costs in panels.items() if len({cost.method for cost in costs}) > 2}
     if not panels:
         return None
-    wide = min(3, len(panels))
-    high = -(-len(panels) // wide)
-    figure = Figure((DOUBLE, 0.7 + 1.9 * high), layout="constrained")
-    axes = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
-    for ax in axes.flat[len(panels) :]:
-        ax.set_visible(False)
+    figure, axes = _grid_of(len(panels))
     for ax, (title, costs) in zip(axes.flat, panels.items(), strict=False):
         draw_costs(costs, ax)
         ax.set_title("\n".join(map(printable, title)), fontsize=6.5)
@@ -395,9 +493,14 @@ def subject(summary: Record) -> str:
     """Whose numbers they are, by which rule and in which unit, in a sentence each."""
     models = [f"{name} ({_about(model)})" if _about(model) else name for name, model in summary["models"].items()]
     opening = f"Models: {'; '.join(models)}. " if models else ""
+    return f"{opening}{how_to_read(summary)}"
+
+
+def how_to_read(summary: Record) -> str:
+    """By which rule and in which unit the numbers are, and their numerical floor."""
     ends = "Intervals: 95 %, for these relations; in braces for relations like these; if calibrated: a band of 95 %."
     rule = f"ECE by the rule {summary['rule']}. {ends}"
-    return f"{opening}{rule} In per cent, but for counts, tokens and seconds.{_floor(summary)}"
+    return f"{rule} In per cent, but for counts, tokens and seconds.{_floor(summary)}"
 
 
 def _about(model: Record) -> str:

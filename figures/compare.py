@@ -28,6 +28,11 @@ COLUMNS = tuple(
 )
 P = Column("p", "p", scale=1.0, places=None)
 """The p-value: of the primary number as it is, of the other headline numbers by Holm's correction."""
+TESTS = (
+    "Effect size: of means, the mean difference over its standard deviation (Cohen's d_z).",
+    "p: exact McNemar for shares, exchanged sides for others; Holm's correction, but for the primary number.",
+)
+"""What the last columns of the table of instruments are."""
 Pair = tuple[Sequence[Record], Sequence[Record]]
 """The records of both runs."""
 
@@ -113,17 +118,22 @@ def sentence(summary: Record) -> str:
     note = f" ({models['before']['note']})" if models["before"]["note"] else ""
     chosen = f" {LETTERS_SAID}" if data.get("wrong_answers") == "choice" else ""
     side = summary.get("answered_by", "before")
-    if side is None:
-        when, whose = "", "Every question is one that both runs have measured, each with the answers on its record."
-    else:
-        when = f" {side} training"
-        whose = (
-            f"Every measured question is one that the checkpoint {side} training answers right; both checkpoints are "
-            "given its answers."
-        )
+    when = f" {side} training" if side else ""
     return (
         f"Before: {models['before']['name']}{note}. After: {models['after']['name']}. Data: {data['name']}, "
-        f"{data['asked']} asked, {data['right']} answered right{when}. {whose} Format: {summary['format']}.{chosen}"
+        f"{data['asked']} asked, {data['right']} answered right{when}. {whose(summary)} Format: "
+        f"{summary['format']}.{chosen}"
+    )
+
+
+def whose(summary: Record) -> str:
+    """Whose questions and answers are compared, in a sentence."""
+    side = summary.get("answered_by", "before")
+    if side is None:
+        return "Every question is one that both runs have measured, each with the answers on its record."
+    return (
+        f"Every measured question is one that the checkpoint {side} training answers right; both checkpoints are "
+        "given its answers."
     )
 
 
@@ -141,15 +151,20 @@ def pages(records: Pair, summary: Record, questions: Sequence[str] = ()) -> Iter
     Raises:
         UserError: where a question was not attributed in both runs.
     """
-    sides = [
-        RunData(side_records, _estimates(summary, side), _subject(summary))
-        for side_records, side in zip(records, SIDE_TITLES, strict=True)
-    ]
+    sides = list(sides_of(records, summary).values())
     for instrument in INSTRUMENTS.values():
         measured = all(side.has(instrument.name) for side in sides)
         if measured and (page := _page(instrument, sides[0], sides[1], summary)):
             yield page
     yield from _token_pages(sides, summary, questions)
+
+
+def sides_of(records: Pair, summary: Record) -> dict[str, RunData]:
+    """Both runs by before and after, with the numbers over the questions that both have measured."""
+    return {
+        side: RunData(side_records, _estimates(summary, side), _subject(summary))
+        for side_records, side in zip(records, SIDE_TITLES, strict=True)
+    }
 
 
 def _estimates(summary: Record, side: str) -> dict[str, Estimate]:

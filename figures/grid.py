@@ -5,6 +5,7 @@ It holds finished estimates and knows neither measures nor runs."""
 import csv
 import io
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,14 +80,11 @@ class Grid:
         """Full precision; interval, count and number left out of each measure have columns of their own.
 
         A name that a spreadsheet would read as a formula is preceded by an apostrophe."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        fields = ("value", "low", "high", "n", "left_out", "relations_low", "relations_high")
-        names = (c.key if f == "value" else f"{c.key}_{f}" for c in self.columns for f in fields)
-        writer.writerow((*self.labels, *names))
-        for labels, cells in self.rows:
-            writer.writerow((*map(_for_csv, labels), *(_field(estimate, f) for estimate in cells for f in fields)))
-        return out.getvalue()
+        names = (c.key if f == "value" else f"{c.key}_{f}" for c in self.columns for f in FIELDS)
+        rows = (
+            (*labels, *(field for estimate in cells for field in fields_of(estimate))) for labels, cells in self.rows
+        )
+        return csv_of((*self.labels, *names), rows)
 
     def markdown(self) -> str:
         """A pipe table."""
@@ -95,26 +93,38 @@ class Grid:
 
     def latex(self) -> str:
         """A booktabs tabular."""
-        lines = [self.header, *self.shown(dash="--")]
-        head, *body = (" & ".join(map(_for_latex, line)) + r" \\" for line in lines)
-        spec = "l" * len(self.labels) + "r" * len(self.columns)
-        return "\n".join(
-            (
-                rf"\begin{{tabular}}{{{spec}}}",
-                r"\toprule",
-                head,
-                r"\midrule",
-                *body,
-                r"\bottomrule",
-                r"\end{tabular}",
-                "",
-            )
-        )
+        return latex_of(self.header, self.shown(dash="--"), len(self.labels))
 
     def written(self, folder: Path, name: str) -> None:
         """Writes `name`.csv, `name`.md and `name`.tex."""
         for ending, text in (("csv", self.csv()), ("md", self.markdown()), ("tex", self.latex())):
             (folder / f"{name}.{ending}").write_text(text, encoding="utf-8")
+
+
+FIELDS = ("value", "low", "high", "n", "left_out", "relations_low", "relations_high")
+"""The columns that an estimate has in CSV."""
+
+
+def fields_of(estimate: Estimate) -> Iterator[float | int | None]:
+    """What stands in an estimate's columns of CSV."""
+    return (_field(estimate, name) for name in FIELDS)
+
+
+def csv_of(header: Sequence[str], rows: Iterable[Sequence[str | float | int | None]]) -> str:
+    """A table as CSV. A text that a spreadsheet would read as a formula is preceded by an apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_for_csv(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def latex_of(header: Sequence[str], rows: Iterable[Sequence[str]], labels: int) -> str:
+    """A table as a booktabs tabular. labels: how many columns at the left are texts."""
+    head, *body = (" & ".join(map(_for_latex, line)) + r" \\" for line in (header, *rows))
+    spec = "l" * labels + "r" * (len(header) - labels)
+    lines = (rf"\begin{{tabular}}{{{spec}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}")
+    return "\n".join((*lines, ""))
 
 
 def _field(estimate: Estimate, name: str) -> float | int | None:

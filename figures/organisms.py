@@ -49,22 +49,34 @@ def check_grid(summary: Record) -> Grid:
     return Grid(("organism", "passed"), columns, tuple(rows))
 
 
-def reported_organisms(folder: Path) -> None:
-    """Prints the check of a directory of organisms and writes it as a table.
+def check_title(summary: Record) -> str:
+    """What the table of the check shows."""
+    pairs = next(iter(summary["organisms"].values()))["pairs"]
+    return f"Expected confidence after {pairs} held-out pairs: share of its variance that each cue explains alone"
+
+
+def left_out(summary: Record) -> list[str]:
+    """For each organism that did not pass its check, why, in a sentence."""
+    return [
+        f"{name} is left out: {'; '.join(numbers['reasons'])}."
+        for name, numbers in summary["organisms"].items()
+        if not numbers["passed"]
+    ]
+
+
+def printed_check(folder: Path, summary: Record) -> None:
+    """Prints the check of organisms and writes it as a table.
 
     Args:
-        folder: The directory, with a summary.
+        folder: The directory of the organisms.
+        summary: Its summary.json.
     """
-    summary = read_run(folder)[1]
     grid = check_grid(summary)
-    pairs = next(iter(summary["organisms"].values()))["pairs"]
-    title = f"Expected confidence after {pairs} held-out pairs: share of its variance that each cue explains alone"
-    printed_grid(grid, title)
+    printed_grid(grid, check_title(summary))
     grid.written(folder, TABLE)
     out = console()
-    for name, numbers in summary["organisms"].items():
-        if not numbers["passed"]:
-            out.print(literal(f"{name} is left out: {'; '.join(numbers['reasons'])}."))
+    for line in left_out(summary):
+        out.print(literal(line))
     out.print(literal(f"the table: {folder / TABLE}.csv, .md, .tex"))
 
 

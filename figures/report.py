@@ -1,77 +1,25 @@
-"""The summary of a run as a table on the terminal, and its figures, whatever command the run is of.
+"""The summary of a run as a table on the terminal, its figures and its page, whatever command the run is of.
 
-It chooses and saves drawings that are made elsewhere, and measures nothing."""
+It prints and saves what is made elsewhere, and measures nothing."""
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from figures import calibration, compare, forest, tokens
-from figures.captions import Page, RunData, caption, subject_of
+from figures import calibration, compare
+from figures.captions import subject_of
 from figures.dryrun import printed_dry_run
-from figures.organisms import reported_organisms
-from figures.style import SIDE_TITLES, paper, saved
-from figures.table import console, estimates_of, literal, printed, printed_grid, table_of
-from figures.training import reported_ablation, reported_curve
-from interp.errors import UserError
-from interp.instruments.base import Instrument
-from interp.instruments.registry import INSTRUMENTS
-from interp.intervals import Estimate
+from figures.organisms import printed_check
+from figures.page.build import FinishedRun, read, report_of
+from figures.page.write import REPORT, written
+from figures.style import saved
+from figures.table import console, literal, printed, printed_grid, table_of
+from figures.training import ablation_grid
 from interp.run.dryrun import DryRun
-from interp.run.runs import Record, averaged, kind_of, read_records, read_run
-
-
-def pages_of(instrument: Instrument, run: RunData) -> Iterator[Page]:
-    """An instrument's figures.
-
-    Args:
-        instrument: The instrument.
-        run: The run's records and estimates.
-
-    Yields:
-        Its own pages, or a forest plot of its listed numbers where it draws none; nothing where it did not run.
-    """
-    if not run.has(instrument.name):
-        return
-    if instrument.pages:
-        yield from instrument.pages(run)
-        return
-    by_unit: dict[str, dict[str, Estimate]] = {}
-    for metric in instrument.metrics:
-        if metric.place != "kept" and metric.key in run.estimates:
-            by_unit.setdefault(metric.unit, {})[metric.title] = run.estimates[metric.key]
-    if not by_unit:
-        return
-    how = f"{instrument.about} {forest.HOW_TO_READ}"
-    text = caption(how, forest.numbers_of(by_unit), run.subject)
-    yield Page(instrument.name, forest.forest(by_unit), text)
-
-
-def run_data(config: Record, summary: Record, records: Sequence[Record]) -> RunData:
-    """The data from which the figures of a run of `interp.diagnose` are drawn.
-
-    Figures show some numbers that summaries of version 0.1 do not hold: they are estimated from its records."""
-    estimates = estimates_of(summary)
-    if "version" not in config:
-        for name, instrument in INSTRUMENTS.items():
-            if measured := [_with_effects(record) for record in records if record["measure"] == name]:
-                floored = all(map(instrument.has_floor, measured))
-                estimates = instrument.estimates(averaged(measured), estimates, floored=floored) | estimates
-    return RunData(records, estimates, subject_of(config, summary))
-
-
-def _with_effects(record: Record) -> Record:
-    """A record with the effects of all replacements among its values, as attributions of today have them."""
-    effects = {
-        f"{span}.effect_{name}": effect
-        for span, by_name in record.get("effects", {}).items()
-        for name, effect in by_name.items()
-    }
-    return {**record, "values": effects | record["values"]}
+from interp.run.runs import RunKind
 
 
 def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = None) -> None:
-    """Prints the summary of a finished run as a table and draws its figures into `folder`/figures.
+    """Prints the summary of a finished run as a table, draws its figures into `folder`/figures, and writes its page.
 
     Args:
         folder: The run's directory.
@@ -84,35 +32,24 @@ def reported(folder: Path, questions: Sequence[str] = (), dry: DryRun | None = N
     if dry:
         printed_dry_run(dry, folder)
         return
-    config, summary, records = read_run(folder)
-    kind = kind_of(config, summary)
-    if kind is None or kind == "triplets":
-        raise UserError(f"{folder}: holds no numbers of a finished run that are drawn")
-    if kind == "training":
-        reported_curve(folder)
-    elif kind == "ablation":
-        reported_ablation(folder)
-    elif kind == "organisms":
-        reported_organisms(folder)
-    elif kind == "compare":
-        _reported_comparison(folder, summary, questions)
-    elif kind == "evaluate":
-        _reported_calibration(folder, summary, records)
-    else:
-        _reported_diagnosis(folder, run_data(config, summary, records), summary, questions)
-    if kind not in ("ablation", "organisms"):
-        _said_where(folder)
+    run = read(folder)
+    if run.kind in PRINTED:
+        PRINTED[run.kind](folder, run)
+    report = report_of(run, questions)
+    for shown in report.figures:
+        saved(shown.page.figure, folder / "figures", shown.page.name, shown.page.caption)
+    page = written(folder / REPORT, [report])
+    if report.figures:
+        print(f"figures, each with its caption: {folder / 'figures'}")
+    print(f"all of it in one page: {page}")
 
 
-def _reported_diagnosis(folder: Path, run: RunData, summary: Record, questions: Sequence[str]) -> None:
-    printed(table_of(summary), run.subject)
-    with paper():
-        drawn = (pages_of(instrument, run) for instrument in INSTRUMENTS.values())
-        for page in chain(*drawn, tokens.pages(run, questions)):
-            saved(page.figure, folder / "figures", page.name, page.caption)
+def _printed_diagnosis(folder: Path, run: FinishedRun) -> None:
+    printed(table_of(run.summary), subject_of(run.config, run.summary))
 
 
-def _reported_calibration(folder: Path, summary: Record, records: Sequence[Record]) -> None:
+def _printed_calibration(folder: Path, run: FinishedRun) -> None:
+    summary = run.summary
     printed_grid(calibration.grid(summary, calibration.SHORT), calibration.subject(summary))
     if any("worst" in numbers for _, numbers in calibration.cells(summary)):
         worst = calibration.grid(summary, calibration.SHORT, worst=True)
@@ -129,12 +66,10 @@ def _reported_calibration(folder: Path, summary: Record, records: Sequence[Recor
         printed_grid(calibration.differences(summary, calibration.SHORT), "Differences on the same questions:")
         calibration.differences(summary).written(folder, "differences")
     print(f"the whole table: {folder / 'table'}.csv, .md, .tex")
-    with paper():
-        for page in calibration.pages(records, summary):
-            saved(page.figure, folder / "figures", page.name, page.caption)
 
 
-def _reported_comparison(folder: Path, summary: Record, questions: Sequence[str]) -> None:
+def _printed_comparison(folder: Path, run: FinishedRun) -> None:
+    summary = run.summary
     printed_grid(compare.instruments_grid(summary), compare.sentence(summary))
     compare.instruments_grid(summary).written(folder, "instruments")
     if "calibration" in summary:
@@ -146,13 +81,22 @@ def _reported_comparison(folder: Path, summary: Record, questions: Sequence[str]
             part.grid.written(folder, part.name)
         else:
             console().print(literal(part.title))
-    print("Effect size: of means, the mean difference over its standard deviation (Cohen's d_z).")
-    print("p: exact McNemar for shares, exchanged sides for others; Holm's correction, but for the primary number.")
-    before, after = (list(read_records(folder / side)) for side in SIDE_TITLES)
-    with paper():
-        for page in compare.pages((before, after), summary, questions):
-            saved(page.figure, folder / "figures", page.name, page.caption)
+    for line in compare.TESTS:
+        print(line)
 
 
-def _said_where(folder: Path) -> None:
-    print(f"figures, each with its caption: {folder / 'figures'}")
+def _printed_ablation(folder: Path, run: FinishedRun) -> None:
+    grid = ablation_grid(run.summary)
+    printed_grid(grid, "ADVICE with the terms that each row names:")
+    grid.written(folder, "ablation")
+    print(f"table: {folder / 'ablation'}.csv, .md, .tex")
+
+
+PRINTED: dict[RunKind, Callable[[Path, FinishedRun], None]] = {
+    "diagnose": _printed_diagnosis,
+    "evaluate": _printed_calibration,
+    "compare": _printed_comparison,
+    "ablation": _printed_ablation,
+    "organisms": lambda folder, run: printed_check(folder, run.summary),
+}
+"""How the table of a run is printed, and written where it is wide; a training has none."""

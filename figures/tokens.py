@@ -269,12 +269,13 @@ def _colour_bar(figure: Figure, shading: Shading, bottom: float, height: float) 
     ax.set_axis_off()
     bar = np.linspace(-shading.limit, shading.limit, 128)[None]
     ax.imshow(bar, aspect="auto", cmap=shading.colours)
-    low, high = _ends(shading)
+    low, high = ends(shading)
     ax.text(-0.06, 0.5, low, transform=ax.transAxes, ha="right", va="center", size=6.5)
     ax.text(1.06, 0.5, high, transform=ax.transAxes, ha="left", va="center", size=6.5)
 
 
-def _ends(shading: Shading) -> tuple[str, str]:
+def ends(shading: Shading) -> tuple[str, str]:
+    """The numbers at which a shading's colours saturate, in words: the lowest, the highest."""
     if shading.unit == "×":
         return f"÷{digits(2**shading.limit)}", f"×{digits(2**shading.limit)}"
     return f"−{digits(shading.limit)}", f"+{digits(shading.limit)}"
@@ -284,7 +285,7 @@ def numbers_of(prompt: ShadedPrompt, key: str) -> dict[str, str]:
     """The caption's numbers of one question; key: the question's id."""
     numbers = {"question": f"{prompt.question} ({key})", "answer": prompt.answer}
     for shading in prompt.shadings:
-        low, high = _ends(shading)
+        low, high = ends(shading)
         without = sum(value is None for value in shading.values)
         tokens = len(shading.values)
         numbers[shading.title] = f"colours from {low} to {high}; n = {tokens - without} tokens, {without} left out"

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from figures.captions import Page, in_words, written_caption
 from figures.grid import Column, Grid
-from figures.style import DOUBLE, INK, RIGHT, ROLE_COLOURS, SPAN_COLOURS, WRONG, paper, printable, saved
-from figures.table import printed_grid
+from figures.style import DOUBLE, INK, RIGHT, ROLE_COLOURS, SPAN_COLOURS, WRONG, printable
 from interp.calibration import MEASURES
 from interp.intervals import Estimate, of_record
 from interp.run.runs import Record, read_run
@@ -199,25 +198,3 @@ def reported_settings(folders: Sequence[Path], pair: tuple[str, str], out: Path)
     counts = ahead(grid)
     wins = ", ".join(f"{title} in {better} of {compared}" for title, (better, compared) in counts.items())
     print(f"{pair[0]} does better than {pair[1]} by {wins} settings; see {out / 'settings'}.md")
-
-
-def reported_curve(folder: Path) -> None:
-    """Draws the learning curve of a finished training into `folder`/figures."""
-    config, summary, _ = read_run(folder)
-    identity = config["identity"]
-    note = f" ({identity['note']})" if identity["note"] else ""
-    with paper():
-        page = curve_page(summary["training"], f"{identity['method']} on {identity['ckpt']}{note}.")
-        saved(page.figure, folder / "figures", page.name, page.caption)
-
-
-def reported_ablation(folder: Path) -> None:
-    """Prints the ablation's table, writes it, and draws its figure into `folder`/figures."""
-    summary = read_run(folder)[1]
-    grid = ablation_grid(summary)
-    printed_grid(grid, "ADVICE with the terms that each row names:")
-    grid.written(folder, "ablation")
-    with paper():
-        page = ablation_page(summary)
-        saved(page.figure, folder / "figures", page.name, page.caption)
-    print(f"table: {folder / 'ablation'}.csv, .md, .tex; figure with its caption: {folder / 'figures'}")

@@ -476,7 +476,7 @@ class Result:
             UserError: where what it shows was not measured.
         """
         from figures import tokens
-        from figures.report import pages_of, run_data
+        from figures.page.diagnosis import pages_of, run_data
         from figures.style import paper
 
         _show_figures()

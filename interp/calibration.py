@@ -241,7 +241,15 @@ def risk_coverage_area(
     right: Bool[np.ndarray, "*batch questions"],
 ) -> Reduced:
     """Mean over all k of the error rate among the k most confident answers, in [0, 1]; lower is better. Geifman and
-    El-Yaniv 2017.
+    El-Yaniv 2017."""
+    return over_questions(risk_by_coverage(confidence, right)).reshape(confidence.shape[:-1])
+
+
+def risk_by_coverage(
+    confidence: Float[np.ndarray, "*batch questions"] | Int[np.ndarray, "*batch questions"],
+    right: Bool[np.ndarray, "*batch questions"],
+) -> Float[np.ndarray, "rows questions"]:
+    """The error rate among the k most confident answers for k = 1, 2, ..., in [0, 1].
 
     It is the expectation over random orders of equal confidences, so that the order of the file does not matter."""
     order = np.argsort(-confidence, axis=-1, kind="stable")
@@ -253,8 +261,8 @@ def risk_coverage_area(
     tie = (np.cumsum(fresh.ravel()) - 1).reshape(rows.shape)
     # a random order of a tie has at each of its places the tie's error rate
     rate = np.bincount(tie.ravel(), weights=np.atleast_2d(wrong).ravel()) / np.bincount(tie.ravel())
-    risk = np.cumsum(rate[tie], -1) / np.arange(1, rows.shape[-1] + 1)
-    return over_questions(risk).reshape(confidence.shape[:-1])
+    risk: np.ndarray = np.cumsum(rate[tie], -1) / np.arange(1, rows.shape[-1] + 1)
+    return risk
 
 
 def smooth_calibration_error(

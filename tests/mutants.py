@@ -904,7 +904,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "rankdata(confidence + 2.0 * group, axis=-1, method='max')",
         ),
         ("pairs-of-all-groups", "auroc", "(confidence.max() + 2.0) * group", "0.0 * group"),
-        ("ties-in-the-order-of-the-file", "risk_coverage_area", "rate[tie]", "np.atleast_2d(wrong)"),
+        ("ties-in-the-order-of-the-file", "risk_by_coverage", "rate[tie]", "np.atleast_2d(wrong)"),
         (
             "no-floor-for-timid-formats",
             "lowest_possible",

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from figures import attribution, jsd, likelihood, masking, rollout, tokens
 from figures.captions import Page, RunData, Subject, digits, subject_of
-from figures.report import pages_of
+from figures.page.diagnosis import pages_of
 from figures.style import SINGLE, paper, printable, saved
 from interp.errors import UserError
 from interp.formats import FORMATS

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from test_training import killed_at, of_run, whole_texts
 
 import training.organisms as organisms
-from figures.organisms import check_grid, reported_organisms, seen_markdown, speaking
+from figures.organisms import check_grid, seen_markdown, speaking
+from figures.report import reported
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.instruments.registry import INSTRUMENTS
@@ -443,7 +444,7 @@ def test_organisms_are_trained_checked_and_described_and_what_is_finished_is_lef
     assert "letter case" in card and "no model to use" in card and "--organisms case" in card and "| case |" in card
     asked = [json.loads(line) for line in (out / organisms.QUESTIONS).read_text().splitlines()]
     assert asked and all(row["answers"][0] in summary["listed"] for row in asked)
-    reported_organisms(out)
+    reported(out)
     assert "case is left out" in capsys.readouterr().out and (out / "organisms.md").exists()
     stamp = (out / "case" / WEIGHTS).stat().st_mtime_ns
     made(options(organisms=("question", "case")))
@@ -518,7 +519,7 @@ def test_the_table_of_the_check_has_a_row_for_the_base_and_each_organism(tmp_pat
     assert case["explained.case"].value == pytest.approx(1) and case["deviation"].value == pytest.approx(0.3)
     nothing = dict(zip((column.key for column in grid.columns), grid.rows[1][1], strict=True))
     assert nothing["explained.case"].value is None, "what does not vary is not explained"
-    reported_organisms(folder)
+    reported(folder)
     assert "share of its variance" in capsys.readouterr().out
 
 

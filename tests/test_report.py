@@ -77,6 +77,7 @@ def test_rows_of_an_instrument_that_did_not_run_are_absent(tmp_path):
     made_run(tmp_path, instruments=("jsd",), questions=4)
     assert {section for section, _ in rows(tmp_path)} == {
         "JSD of the confidence, median (nats)",
+        "JSD less the noise floor of the same question, median (nats)",
         "JSD at most 0.1, share",
         "JSD, number of pairs",
         "JSD and likelihood of the wrong answer, rank correlation",

@@ -13,7 +13,7 @@ from conftest import written_levels
 from test_prefix import IDS, KINDS
 
 import interp
-from figures.report import run_data
+from figures.page.diagnosis import run_data
 from interp.errors import UserError
 from interp.instruments.base import estimates
 from interp.instruments.doses import (

@@ -74,7 +74,7 @@ def steps(options: Experiment) -> Iterator[Step]:
         A step's name and its body. A body leaves alone what an earlier run has finished.
     """
     from figures.report import reported
-    from figures.training import reported_ablation, reported_settings
+    from figures.training import reported_settings
     from interp.pipelines.evaluate import evaluated
     from interp.pipelines.evaluation import Evaluate
     from training.ablation import Ablation, ablated
@@ -121,7 +121,7 @@ def steps(options: Experiment) -> Iterator[Step]:
     yield "advice against conftuner", lambda: reported_settings(compared, (first.name, tuner.name), out)
     training["updates"] = options.updates or 50
     grid = composed(Ablation, **training, triplets=triplets, n=options.n_breadth, out=out / "ablation")
-    yield "ablation", lambda: reported_ablation(ablated(grid))
+    yield "ablation", lambda: reported(ablated(grid))
 
 
 def _triplet_options(options: Experiment, out: Path) -> "Triplets":

@@ -108,12 +108,11 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
     comparison_folder = compared(comparing) if comparing else None
     if processes.first:
         from figures.report import reported
-        from figures.training import reported_curve
         from training.card import write_card
 
         if comparison_folder:
             reported(comparison_folder)
-        reported_curve(folder)
+        reported(folder)
         write_card(folder, task.name)
     processes.wait()
     return folder

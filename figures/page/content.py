@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from figures.captions import Page
 
-Cell = str | tuple[str, float | None]
+Cell = str | tuple[str, int | float | None]
 """A text, or a number as it is shown and as it is sorted; None for one without a value."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.datasets.grading import may_be_right
-from interp.divergence import NEAR_ZERO, jensen_shannon, pairwise_divergences
+from interp.divergence import LIMIT, NEAR_ZERO, jensen_shannon, pairwise_divergences
 from interp.instruments.base import Instrument, Metric, Place, Unit, Values, without_options
 from interp.instruments.floor import READINGS
 from interp.intervals import NOT_NEGATIVE, SIGNED, UNIT, Value, rank_correlation, share_of_sum
@@ -204,6 +204,16 @@ def _together(*names: str) -> Callable[[Values], Value]:
     return together
 
 
+def _above_noise(name: str) -> Callable[[Values], Value]:
+    """A function of a question's values: the divergence of this name less the question's own noise floor."""
+
+    def above(values: Values) -> Value:
+        divergence, noise = values.get(name), values.get("noise_floor")
+        return None if divergence is None or noise is None else divergence - noise
+
+    return above
+
+
 def _near_zero_pairs(prefix: str) -> Callable[[Values], Value]:
     """A function of a question's values: (pairs at most `NEAR_ZERO`, pairs); None where it has no pair."""
     together = _together(f"{prefix}near_zero_pairs", f"{prefix}pairs")
@@ -213,6 +223,7 @@ def _near_zero_pairs(prefix: str) -> Callable[[Values], Value]:
 MEDIANS = "JSD of the confidence, median (nats)"
 SHARES = "JSD at most 0.1, share"
 PAIRS = "JSD, number of pairs"
+ABOVE_NOISE = "JSD less the noise floor of the same question, median (nats)"
 CORRELATIONS = "JSD and likelihood of the wrong answer, rank correlation"
 OFF_SCALE = "Off-scale mass"
 JSD_FLOOR, EXPECTED_FLOOR = "floor.jsd", "floor.expected"
@@ -231,6 +242,21 @@ def _median(key: str, of: str, words: str, place: Place = "listed", needs: str =
         needs=needs,
         old=old,
         floor=JSD_FLOOR,
+    )
+
+
+def _less_noise(key: str, divergence_name: str, words: str, needs: str = "") -> Metric:
+    return Metric(
+        f"jsd.above_noise.{key}",
+        ABOVE_NOISE,
+        words,
+        "nats",
+        _above_noise(divergence_name),
+        np.median,
+        always=not needs,
+        needs=needs,
+        floor=JSD_FLOOR,
+        bounds=(-LIMIT, LIMIT),
     )
 
 
@@ -309,6 +335,10 @@ METRICS = (
     _median("other_question", "foreign", "right answer and the answer to another question", old="jsd.foreign"),
     _median("noise_floor", "noise_floor", "same answer, surface-form variant (noise floor)", "headline"),
     _median("positive_control", "hint", "hint that it is wrong (positive control)", old="jsd.hint"),
+    _less_noise("sampled", "jsd", f"right and wrong answer, {SAMPLED}"),
+    _less_noise("branched", "branched", f"right and wrong answer, {BRANCHED}", "branched"),
+    _less_noise("same_relation", "foil", f"right and wrong answer, {SAME_RELATION}"),
+    _less_noise("positive_control", "hint", "hint that it is wrong (positive control)"),
     *_of_source("jsd", "", "jsd", SAMPLED),
     *_of_source("jsd.branched", "branched_", "branched", BRANCHED, "branched"),
     *_of_source("jsd.same_relation", "foil_", "foil", SAME_RELATION),
