@@ -1,4 +1,4 @@
-"""`python -m figures RUN`: the table and all figures of a run again, from its records alone."""
+"""`python -m figures RUN`: the table, all figures and the page of a run again, from its records alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from interp.options import Positional
 
 @dataclass(frozen=True)
 class Redraw:
-    """Redraw all figures of a run."""
+    """Redraw all figures of a run, and write its page again."""
 
     run: Positional[Path]
     """The run's directory, as written by interp.diagnose."""
@@ -18,7 +18,7 @@ class Redraw:
 
 
 def body(options: Redraw) -> None:
-    """Prints the table and draws the figures; matplotlib is imported only here, so that --help is quick."""
+    """Prints, draws and writes; matplotlib is imported only here, so that --help is quick."""
     from figures.report import reported
 
     reported(options.run, options.questions)

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from interp.models.setting import Setting
 
 SHORT = "{:.3g}".format
+REPORT = "report.html"
+"""What the page of a run is called."""
 _NOTHING_ADDED = Added()
 IN_MEMORY = "in memory"
 """What the data of a run are called that came as a list."""
@@ -493,6 +495,20 @@ class Result:
             raise UserError(f"{name} was not measured in this run, or is no figure of one")
         return page.figure
 
+    def report(self, path: str | Path = REPORT) -> Path:
+        """Writes the run as one page, which needs no server and no network: verdict, figures, tables, every question.
+
+        Args:
+            path: the file; one that is there is replaced.
+
+        Returns:
+            The file.
+
+        Raises:
+            UserError: where it cannot be written.
+        """
+        return _reported(path, "diagnose", self.config, self.summary, self.all_records)
+
     def compare(self, after: "Result", primary: str = PRIMARY) -> "Comparison":
         """This run and another: each number before and after, and the paired difference on the questions of both.
 
@@ -602,6 +618,10 @@ class Comparison:
                     return page.figure
         raise UserError(f"{name} was not measured in both runs, or is no figure of a comparison")
 
+    def report(self, path: str | Path = REPORT) -> Path:
+        """Writes the comparison as one page, every question side by side; as `Result.report`."""
+        return _reported(path, "compare", {}, self.summary, sides=self.records)
+
     def __repr__(self) -> str:
         before, after = (self.summary["models"][side]["name"] for side in ("before", "after"))
         return f"Comparison({before!r}, {after!r})\n{self._rows.drop(columns='key').to_string(float_format=SHORT)}"
@@ -619,6 +639,8 @@ class Calibration:
     """Every number, as in summary.json."""
     all_records: tuple[Record, ...] = field(repr=False)
     """One for each question and asking."""
+    config: Record = field(repr=False, default_factory=dict)
+    """What was run."""
 
     def table(self) -> "DataFrame":
         """A row for each measure of each checkpoint, data set, method and format: value, 95 % interval, count."""
@@ -654,6 +676,10 @@ class Calibration:
                     return page.figure
         raise UserError(f"{name}: this run does not have what it shows")
 
+    def report(self, path: str | Path = REPORT) -> Path:
+        """Writes the evaluation as one page: reliability, risk and coverage, tables, replies; as `Result.report`."""
+        return _reported(path, "evaluate", self.config, self.summary, self.all_records)
+
     @cached_property
     def _shown(self) -> "DataFrame":
         from pandas import DataFrame
@@ -671,9 +697,24 @@ class Calibration:
         return f"<p>In per cent, with 95 % intervals.</p>{self._shown.to_html(index=False)}"
 
 
+def _reported(
+    path: str | Path,
+    kind: runs.RunKind,
+    config: Record,
+    summary: Record,
+    records: Sequence[Record] = (),
+    sides: tuple[Sequence[Record], Sequence[Record]] = ((), ()),
+) -> Path:
+    """Writes a run in memory as one page. The parameters are those of `figures.page.build.FinishedRun`."""
+    from figures.page.build import FinishedRun, report_of
+    from figures.page.write import written
+
+    return written(Path(path), [report_of(FinishedRun(kind, "", config, summary, records, sides))])
+
+
 def _calibration(folder: Path) -> Calibration:
-    _, summary, records = runs.read_run(folder)
-    return Calibration(summary, tuple(records))
+    config, summary, records = runs.read_run(folder)
+    return Calibration(summary, tuple(records), config)
 
 
 def read_run(folder: str | Path) -> Result | Comparison | Calibration:
@@ -689,7 +730,7 @@ def read_run(folder: str | Path) -> Result | Comparison | Calibration:
         before, after = (tuple(runs.read_records(path / side)) for side in ("before", "after"))
         return Comparison(summary, (before, after))
     if kind == "evaluate":
-        return Calibration(summary, tuple(records))
+        return Calibration(summary, tuple(records), config)
     if kind != "diagnose":
         raise UserError(f"{folder}: no run of interp.diagnose, interp.compare or interp.evaluate")
     return Result(config, summary, tuple(records))

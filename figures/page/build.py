@@ -24,10 +24,10 @@ class FinishedRun:
 
     kind: RunKind
     """The command that it is of."""
-    title: str
-    """What it is called in a page."""
+    name: str
+    """The name of its directory; empty for one in memory."""
     config: Record
-    """Its config.json; empty for a comparison of two results in memory."""
+    """Its config.json; that of a comparison is not looked at."""
     summary: Record
     """Its summary.json."""
     records: Sequence[Record]
@@ -46,11 +46,11 @@ def read(folder: Path) -> FinishedRun:
     kind = kind_of(config, summary)
     if kind is None or kind == "triplets":
         raise UserError(f"{folder}: holds no numbers of a finished run that are drawn")
-    title = folder.resolve().name
+    name = folder.resolve().name
     if kind != "compare":
-        return FinishedRun(kind, title, config, summary, records)
+        return FinishedRun(kind, name, config, summary, records)
     before, after = (list(read_records(folder / side)) for side in SIDE_TITLES)
-    return FinishedRun(kind, title, config, summary, records, (before, after))
+    return FinishedRun(kind, name, config, summary, records, (before, after))
 
 
 def report_of(run: FinishedRun, questions: Sequence[str] = ()) -> Report:
@@ -63,7 +63,7 @@ def report_of(run: FinishedRun, questions: Sequence[str] = ()) -> Report:
     Raises:
         UserError: where a question was not measured.
     """
-    summary, title = run.summary, run.title
+    summary, title = run.summary, title_of(run)
     with paper():
         if run.kind == "training":
             return training_report(run.config, summary, [_curve(run)], title)
@@ -79,6 +79,22 @@ def report_of(run: FinishedRun, questions: Sequence[str] = ()) -> Report:
             return evaluation_report(run.config, summary, run.records, figures, title)
         data = run_data(run.config, summary, run.records)
         return diagnosis_report(data, run.config, summary, list(_drawn(data, questions)), title)
+
+
+def title_of(run: FinishedRun) -> str:
+    """What a run is called in a page: what it is about, and its directory's name in parentheses."""
+    summary, identity = run.summary, run.config.get("identity", {})
+    if run.kind == "compare":
+        about = " and ".join(summary["models"][side]["name"] for side in SIDE_TITLES) + f" on {summary['data']['name']}"
+    elif run.kind == "diagnose":
+        about = f"{summary['model']['name']} on {summary['data']['name']}"
+    elif run.kind == "evaluate":
+        about = "Calibration on " + ", ".join({data: "" for by in summary["calibration"].values() for data in by})
+    elif run.kind == "training":
+        about = f"{identity['method']} on {identity['ckpt']}"
+    else:
+        about = f"{run.kind.capitalize()} on {summary.get('base') or summary['ckpt']}"
+    return f"{about} ({run.name})" if run.name else about
 
 
 def _curve(run: FinishedRun) -> Page:
