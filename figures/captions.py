@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
-from interp.intervals import Estimate
+from interp.intervals import Estimate, Null
 from interp.measures import QuestionRecord
 from interp.plain import visible
 from interp.run.runs import Record
@@ -165,6 +165,13 @@ def relations(estimate: Estimate, number: Number = digits) -> str:
         if estimate.relations is None
         else f"{{{number(estimate.relations.low)}, {number(estimate.relations.high)}}}"
     )
+
+
+def null_in_words(null: Null | None, number: Number = digits) -> str:
+    """The median of a null, its 95 % band in brackets, and p; empty where there is none."""
+    if null is None:
+        return ""
+    return f"{number(null.value)} [{number(null.low)}, {number(null.high)}], p = {digits(null.p)}"
 
 
 def interval(estimate: Estimate, number: Number = digits) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from figures.captions import WITHIN_FLOOR, Subject, digits, interval, marked, percent, relations
+from figures.captions import WITHIN_FLOOR, Subject, digits, interval, marked, null_in_words, percent, relations
 from figures.grid import Grid
 from interp.instruments.base import Metric, Unit
 from interp.instruments.registry import INSTRUMENTS, by_new_keys, repeated_by
@@ -133,7 +133,9 @@ def printed(table: Table, subject: Subject) -> None:
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     shown.add_column("", no_wrap=True)
     across = any(row.estimate.relations for row in table.rows)
-    names = ("value", "95 % interval", *(("relations like these",) if across else ()), "n", "left out")
+    by_chance = any(row.estimate.null for row in table.rows)
+    wide = [name for name, present in (("relations like these", across), ("by chance", by_chance)) if present]
+    names = ("value", "95 % interval", *wide, "n", "left out")
     for name in (*names, *(f"over {spread}" for spread in several)):
         shown.add_column(name, justify="right", no_wrap=True)
     section = ""
@@ -141,13 +143,14 @@ def printed(table: Table, subject: Subject) -> None:
         if row.section != section:
             section = row.section
             shown.add_row(f"[bold]{section}[/bold]")
-        shown.add_row(*_cells(row, several, across))
+        shown.add_row(*_cells(row, several, across=across, by_chance=by_chance))
     out.print(shown)
     if any(not row.estimate.measurable for row in table.rows):
         out.print(WITHIN_FLOOR, markup=False)
     for note in table.notes:
         out.print(literal(note))
     more = " In braces: for other relations like these." if across else ""
+    more += " By chance: the median of the null, its 95 % band, and p." if by_chance else ""
     out.print(f"Intervals: for other questions of these relations.{more} All numbers: summary.json.", markup=False)
 
 
@@ -169,11 +172,19 @@ def literal(text: str) -> Text:
     return Text(visible(text))
 
 
-def _cells(row: Row, several: Sequence[str], across: bool) -> tuple[str, ...]:
-    """The cells of a row. several: the fields of the row whose spread is shown, each in a column of its own."""
+def _cells(row: Row, several: Sequence[str], *, across: bool, by_chance: bool) -> tuple[str, ...]:
+    """The cells of a row.
+
+    Args:
+        row: The number.
+        several: The fields of the row whose spread is shown, each in a column of its own.
+        across: Whether there is a column of intervals for relations like these.
+        by_chance: Whether there is a column of nulls.
+    """
     number, estimate = percent if row.unit == "share" else digits, row.estimate
     value = "none" if estimate.value is None else marked(estimate, number(estimate.value))
-    wide = (relations(estimate, number),) if across else ()
+    wide: tuple[str, ...] = (relations(estimate, number),) if across else ()
+    wide += (null_in_words(estimate.null, number),) if by_chance else ()
     cells = (f"  {row.name}", value, interval(estimate, number), *wide, str(estimate.n), str(estimate.left_out))
     spreads = (getattr(row, name) for name in several)
     return (*cells, *(f"{number(min(values))} to {number(max(values))}" if values else "" for values in spreads))

@@ -17,7 +17,7 @@ from figures.style import paper
 from figures.table import Row, Table, printed, printed_grid, table_of
 from figures.training import COLUMNS, ablation_page
 from interp.errors import UserError
-from interp.intervals import Estimate
+from interp.intervals import Estimate, Null
 from interp.plain import visible
 from interp.run.runs import Run, read_run
 from interp.version import VERSION
@@ -91,6 +91,16 @@ def test_rows_of_an_instrument_that_did_not_run_are_absent(tmp_path):
 def test_a_number_without_an_interval_shows_a_dash_instead_of_one():
     assert interval(Estimate(0.5, None, None, 1)) == "–"
     assert interval(Estimate(0.5, 0.25, 0.75, 4), percent) == "[25 %, 75 %]"
+
+
+def test_a_number_with_a_null_shows_it_beside(capsys):
+    probed = Estimate(0.72, 0.7, 0.74, 48, null=Null(0.5, 0.42, 0.58, 0.001))
+    rows = (Row("AUROC", "the probe", probed, "AUROC"), Row("AUROC", "stated", Estimate(0.6, 0.5, 0.7, 48), "AUROC"))
+    printed(Table(rows), Subject("m", None, "d", 48, 40, "ScoreNumber"))
+    shown = capsys.readouterr().out
+    assert "by chance" in shown and "0.5 [0.42, 0.58], p = 0.001" in shown and "the median of the null" in shown
+    printed(Table(rows[1:]), Subject("m", None, "d", 48, 40, "ScoreNumber"))
+    assert "by chance" not in capsys.readouterr().out.lower()
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.evaluate import evaluated
 from interp.pipelines.evaluation import Evaluate
 from interp.probes import within
+from interp.run.dryrun import DryRun
 from interp.run.runs import read_run
 from interp.run.typed import typed
 
@@ -367,6 +368,28 @@ def test_without_two_kinds_of_answers_no_probe_sets_a_dose(monkeypatch):
     assert all(each.unit is None for each in added)
 
 
+def test_responses_are_read_once_for_the_same_questions(monkeypatch, tmp_path):
+    """A run that is continued finds them; a dry run, which knows fewer questions, has read others."""
+    evidence, read = planted(), []
+    setting = Answering(evidence)
+
+    def counted(reader, transcripts, layer, vectors):
+        read.append(len(transcripts))
+        return setting.steered(reader, transcripts, layer, vectors)
+
+    monkeypatch.setattr(steering, "steered_readings", counted)
+    answered = [(SimpleNamespace(id=f"question {i}"), "x") for i in range(60)]
+    file = tmp_path / "responses.json"
+    first = steered(setting, answered, evidence, 7, SteeringOptions(), file)
+    assert read and [path.name for path in tmp_path.iterdir()] == [file.name]
+    read.clear()
+    again = steered(setting, answered, evidence, 7, SteeringOptions(), file)
+    assert not read and [each.dose for each in again] == [each.dose for each in first]
+    others = [(SimpleNamespace(id=f"other {i}"), "x") for i in range(60)]
+    steered(setting, others, evidence, 7, SteeringOptions(), file)
+    assert read
+
+
 # The instrument, the method and the options
 
 
@@ -463,6 +486,22 @@ def test_a_run_holds_every_dose_and_the_vector(steered_run):
     assert page.name == "steering" and "dose -2: expected confidence" in page.caption
     figure, how = STEERING.compared(*[run_data({"identity": {}}, summary, records)] * 2)
     assert len(figure.axes) == 2 and "Doses are in each run's own standard deviations" in how
+
+
+@pytest.mark.slow
+def test_what_all_questions_need_is_a_part_of_its_own_in_a_dry_run_and_stays_on_record(steered_run, tmp_path):
+    options, folder = steered_run
+    dry = DryRun()
+    shutil.copytree(folder, tmp_path / "run")
+    lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["measure"] != "steering"]
+    (tmp_path / "run" / "records.jsonl").write_text("".join(kept))
+    (tmp_path / "run" / "summary.json").unlink()
+    before = (tmp_path / "run" / "steering_responses_0.json").stat().st_mtime_ns
+    diagnosed(changed(options, out=tmp_path / "run", dry_run=True), ["steering"], "steering", dry=dry)
+    part = dry.parts["steering, prepared"]
+    assert (part.whole, part.measured) == (1, 1) and dry.parts["steering"].measured
+    assert (tmp_path / "run" / "steering_responses_0.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from figures.captions import WITHIN_FLOOR, digits, interval, marked, percent, relations
+from figures.captions import WITHIN_FLOOR, digits, interval, marked, null_in_words, percent, relations
 from figures.grid import FIELDS, Grid, csv_of, fields_of, latex_of
 from figures.page.content import Cell, SortedTable
 from figures.table import Row, Table
-from interp.intervals import Estimate, Null
+from interp.intervals import Estimate
 
 LABELS = ("of", "number")
-HEADER = (*LABELS, "value", "95 % interval", "relations like these", "null", "numerical floor", "n", "left out")
+HEADER = (*LABELS, "value", "95 % interval", "relations like these", "by chance", "numerical floor", "n", "left out")
 """The columns of the table of a single run."""
 
 
@@ -49,15 +49,11 @@ def _cells(row: Row) -> tuple[Cell, ...]:
         (value, estimate.value),
         interval(estimate, number),
         across,
-        "" if estimate.null is None else _null(estimate.null),
+        null_in_words(estimate.null, number),
         (floor, estimate.floor),
         (str(estimate.n), estimate.n),
         (str(estimate.left_out), estimate.left_out),
     )
-
-
-def _null(null: Null) -> str:
-    return f"{digits(null.value)} [{digits(null.low)}, {digits(null.high)}], p = {digits(null.p)}"
 
 
 def _more(estimate: Estimate) -> tuple[float | None, ...]:

@@ -24,9 +24,9 @@ def written(path: Path, reports: Sequence[Report]) -> Path:
     Raises:
         UserError: where it cannot be written.
     """
-    text = rendered(reports)
-    temporary = path.with_name(f".{path.name}.tmp")
+    text, temporary = rendered(reports), path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:

@@ -3,14 +3,19 @@
 A dose of 1 is the standard deviation of the projections of the streams that the direction was fitted on. In two stages,
 a probe reads whether the answer is right, and the dose is the one at which other relations are as confident as that."""
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from interp.errors import UserError
+from interp.plain import plain_json
 from interp.probes import Kind, OutOfFold, cells, direction, out_of_fold
 from interp.records import PlaceName
 
@@ -158,6 +163,7 @@ def steered(
     evidence: Evidence,
     layer: int,
     options: SteeringOptions,
+    file: Path | None = None,
 ) -> list[Steered]:
     """What is added to each question's stream, fitted on other relations; without relations, on other folds.
 
@@ -167,11 +173,13 @@ def steered(
         evidence: their streams, and what is known about each, in the same order.
         layer: how many layers the stream has passed where vectors are added.
         options: which direction, and the doses.
+        file: keeps the responses, which take minutes to read, for a run that is continued; None: nothing does.
     """
     found = out_of_fold(evidence.probed, evidence.right, evidence.relations)
     group, doses = cells(evidence.relations, found.fold), np.array(options.doses)
     units = [evidence.unit(train, options.direction) for train in found.trained]
-    responses = _responses(setting, answered, found, units, layer, doses)
+    read = partial(_responses, setting, answered, found, units, layer, doses)
+    responses = _kept_in(file, [question.id for question, _ in answered], read) if file else read()
     added = []
     for i, fold in enumerate(found.fold):
         response, score = responses[fold], found.scores[i]
@@ -181,6 +189,28 @@ def steered(
     return added
 
 
+Responses = list[Float[np.ndarray, " doses"] | None]
+"""For each fold the mean expected confidence at each dose; None where it has no direction."""
+
+
+def _kept_in(file: Path, ids: Sequence[str], read: Callable[[], Responses]) -> Responses:
+    """The responses that the file holds of these questions; else those that are read now, which it then holds.
+
+    A dry run has read those of other questions."""
+    try:
+        known = plain_json(file.read_bytes())
+        if known["questions"] == list(ids):
+            return [None if row is None else np.array(row) for row in known["responses"]]
+    except FileNotFoundError:
+        pass
+    responses = read()
+    rows = [None if row is None else row.tolist() for row in responses]
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")  # then renamed, so that no process reads half a file
+    temporary.write_text(json.dumps({"questions": list(ids), "responses": rows}), encoding="utf-8")
+    temporary.replace(file)
+    return responses
+
+
 def _responses(
     setting: "Setting",
     answered: "Sequence[tuple[Question, str]]",
@@ -188,7 +218,7 @@ def _responses(
     units: "Sequence[Float[np.ndarray, ' width'] | None]",
     layer: int,
     doses: Float[np.ndarray, " doses"],
-) -> "list[Float[np.ndarray, ' doses'] | None]":
+) -> Responses:
     """For each fold the mean expected confidence at each dose over some of the questions outside of it."""
     from interp.models.steering import steered_readings
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 FILE = "steering.safetensors"
 """The vector in the run's directory, fitted on all of its questions."""
+RESPONSES_FILE = "steering_responses_{}.json"
+"""The responses to the doses in the run's directory, by the number of the set of worked examples and wording."""
 BROKEN = 0.5
 """Above this off-scale mass the format is broken: what is not a level is likelier than all levels together."""
 
@@ -70,7 +72,8 @@ def prepared(setting: "Setting", cases: "Sequence[Case]", options: SteeringOptio
         streams.relations,
     )
     layer = streams.layers[number]
-    added = steered(setting, [(case.question, case.answer) for case in known], evidence, layer, options)
+    answered, file = [(case.question, case.answer) for case in known], kept.folder / RESPONSES_FILE.format(kept.number)
+    added = steered(setting, answered, evidence, layer, options, file)
     if not kept.number:
         _save(setting, evidence, layer, streams.layers[-1], options, kept.folder)
     return Prepared(layer, dict(zip((case.question.id for case in known), added, strict=True)))

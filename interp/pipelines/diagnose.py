@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from interp.pipelines.summary import summary_of
 from interp.records import Question
 from interp.run.dryrun import DryRun
 from interp.run.processes import launched
-from interp.run.recording import recorded
+from interp.run.recording import made_once, recorded
 from interp.run.runs import CAUSES, Record, Run, read_run
 
 if TYPE_CHECKING:
@@ -261,20 +261,18 @@ def _measure(run: Run, name: str, number: int, setting: "Setting", cases: Sequen
     whole = whole if most is None else min(whole, most)
     cases = cases[:most]
     kept = _kept(run, instrument, number, setting, cases, whole)
-
-    @cache
-    def prepared() -> Kept:  # not before something is left to measure
-        prepare = instrument.prepare
-        return replace(kept, prepared=prepare(setting, cases, group_options, kept)) if prepare else kept
-
+    label, prepare = _label(name, number, options.prompt), instrument.prepare
+    if prepare and any((name, number, case.question.id) not in run.done for case in cases):
+        made = made_once(run, f"{label}, prepared", lambda: prepare(setting, cases, group_options, kept))
+        kept = replace(kept, prepared=made)
     recorded(
         run,
         (name, number),
         {case.question.id: case for case in cases},
         instrument.chunk,
-        lambda chunk: instrument.measure(setting, chunk, group_options, prepared()),
+        lambda chunk: instrument.measure(setting, chunk, group_options, kept),
         setting,
-        label=_label(name, number, options.prompt),
+        label=label,
         whole=whole,
     )
 

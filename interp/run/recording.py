@@ -5,6 +5,7 @@ The module does not know what is measured; an instrument passes in the function 
 import gc
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from interp.errors import UserError, ran_out_of_memory
@@ -90,6 +91,21 @@ def recorded(
     run.gather(*key, list(items))
     if run.dry is None and (lost := [identity for identity in items if (*key, identity) not in run.done]):
         raise UserError(f"--out {run.folder}: {len(lost)} records of other processes do not arrive; do all see it?")
+
+
+def made_once(run: Run, label: str, make: Callable[[], Item]) -> Item:
+    """What all items need, made before the first of them; in a dry run a part of its own, and no part of theirs.
+
+    Args:
+        run: the open run.
+        label: what is made.
+        make: makes it.
+    """
+    part, timer = (run.dry.part(label, 1, 1), run.dry.timer(run)) if run.dry else (None, None)
+    made = make()
+    if part and timer:
+        part.take(replace(timer(()), items=1, size=part.size), [label])
+    return made
 
 
 def named(key: tuple[str, int]) -> str:
