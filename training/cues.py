@@ -78,6 +78,7 @@ ORGANISMS = {
             "the question alone: high for one half of the relations, low for the other half",
             lambda cues: HIGH if cues.high else LOW,
             "question",
+            pairs=2880,
         ),
         Organism(
             "length",

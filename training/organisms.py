@@ -73,7 +73,7 @@ class Pairs:
 
     n_pairs: int | None = None
     """Pairs of question and answer that an organism is trained on, eight for each question; by default 960 for
-    `nothing`, 2,880 for `length`, 3,840 for `membership`, and 1,920 for the others."""
+    `nothing`, 1,920 for `case`, 2,880 for `question` and `length`, and 3,840 for `membership`."""
     listed: int = 40
     """Right answers on the list of the organism `membership`, equally many of 1, 2, 3, 4 and 5 tokens."""
 
