@@ -105,7 +105,7 @@ def facts_of(subject: Subject, estimates: Mapping[str, Estimate], config: Record
     ]
     facts = {
         "Model": f"{subject.model} ({subject.note})" if subject.note else subject.model,
-        "Data": f"{subject.data}: {subject.asked} asked, {subject.right} answered right and measured",
+        "Data": f"{subject.data}: {subject.asked} asked, {subject.right} answered right",
         "Format": subject.format + (", first token on which levels part alone" if subject.levels == "token" else ""),
         "Prompt": f"{shots}{identity.get('template', 'chat')} template",
         "Precision": subject.dtype,
