@@ -165,6 +165,7 @@ def test_the_same_reports_give_the_same_bytes():
     assert rendered([report(), report(5, PAIR)]) == rendered([report(), report(5, PAIR)])
 
 
+@pytest.mark.slow
 def test_a_figure_is_the_same_in_the_page_whether_it_was_saved_before_or_not(tmp_path):
     first, second = report(1), report(1)
     for shown in first.figures:
@@ -239,6 +240,7 @@ def test_a_caption_is_unwrapped_and_its_numbers_are_a_list():
     assert numbers.text.startswith("Numbers") and numbers.items == (f"first: {words.strip()}", "second: 2")
 
 
+@pytest.mark.slow
 def test_a_figure_of_many_points_becomes_a_picture():
     light, heavy = (
         rendered([Report("diagnose", "x", {}, figures=(Shown(Page("f", drawn(points), "How."), "Title"),))])
@@ -519,6 +521,7 @@ def test_the_checker_of_accessibility_finds_nothing(opened, html, size, scheme):
         assert len(found["passes"]) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ("", "with one open"))
 def test_hostile_texts_are_shown_and_make_no_element(opened, address):
     calm = report(2, PAIR)
@@ -561,6 +564,7 @@ def test_a_thousand_questions_open_within_two_seconds(opened):
     assert "number 999?" in heading(page)
 
 
+@pytest.mark.slow
 def test_what_there_is_no_room_for_is_left_out_from_the_end_and_the_page_says_so(opened):
     runs = [report(30, tokens=120), report(10, title="Other")]
     whole = len(rendered(runs).encode())
