@@ -357,6 +357,11 @@ def test_an_opened_question_shows_all_that_is_on_record(opened):
         panel.locator(".chart").first.locator("span > span").evaluate_all("bars => bars.map((b) => b.clientHeight)")
     )
     assert heights[1] == pytest.approx(2 * heights[0], abs=1) and heights[2] == pytest.approx(5 * heights[0], abs=3)
+    numbers = panel.locator("details", has_text="All numbers of this question")
+    assert numbers.locator("tr").count() == 0, "made when they are asked for"
+    numbers.locator("summary").click()
+    numbers.locator("tbody tr").wait_for()
+    assert numbers.locator("tbody tr").all_inner_texts() == ["JSD\t-0.654"], "the other one has no value"
 
 
 def test_tokens_are_shaded_by_span_and_by_number_and_the_choice_stays(opened):

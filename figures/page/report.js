@@ -476,7 +476,15 @@ class Questions {
       else this.prompts[0][1].before(shadings);
     }
     this.shade();
-    return [...parts, made("div", { class: "sides" }, ...sides)];
+    return [...parts, made("div", { class: "sides" }, ...sides), ...this.numbers(question)];
+  }
+
+  /** The numbers that the list is sorted by, of one question. */
+  numbers(question) {
+    const title = "All numbers of this question";
+    const known = [...this.measures.keys()].filter((index) => question.values[index] !== null);
+    const rows = known.map((index) => [this.measures[index], digits(question.values[index])]);
+    return rows.length ? [unfolding(title, () => smallTable(["number", "value"], rows, title))] : [];
   }
 
   /** The panel's buttons: the question before, the one after, close; and the link to this one. */
