@@ -1443,8 +1443,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "right-bars-are-wrong-ones",
             "reliabilities",
-            "0 if right[record['id']] else 1",
-            "1 if right[record['id']] else 0",
+            "0 if right else 1",
+            "1 if right else 0",
         ),
     ),
     *_of(
@@ -1484,6 +1484,39 @@ MUTANTS: tuple[Mutant, ...] = (
             "{*path[start - before_path:]}",
             "{path[-1]}",
         ),
+    ),
+    *_of(
+        "figures/page/verdict.py",
+        ["test_verdict.py"],
+        ("an-interval-that-reaches-zero", "_above_zero", "estimate.low > 0", "estimate.low >= 0"),
+        ("a-value-within-rounding", "_above_zero", "estimate.measurable", "True"),
+        ("too-few-are-enough", "cannot_be_told", "evidence.above_noise.n < FEWEST", "evidence.above_noise.n <= FEWEST"),
+        ("a-value-for-an-upper-end", "answer_independent", "evidence.above_noise.high", "evidence.above_noise.value"),
+        ("direction-is-not-asked-for", "depends_on_the_answer", "_above_zero(evidence.direction)", "True"),
+        ("the-last-rule-that-holds", "verdict_of", "RULES", "RULES[::-1]"),
+        ("the-papers-answers-at-any-count", "evidence_of", "count >= FEWEST", "count"),
+    ),
+    *_of(
+        "figures/page/questions.py",
+        ["test_page_content.py"],
+        ("the-difference-the-other-way", "_with_difference", "after - before", "before - after"),
+        ("refusals-are-not-marked", "marks_of", "spread.refused", "False"),
+        ("numbers-of-all-runs-by-the-first", "questions_of", "_differences(*by_side)", "by_side[0]"),
+    ),
+    *_of(
+        "figures/page/blocks.py",
+        ["test_page.py::test_data_is_json_that_ends_no_script_and_holds_no_control_character"],
+        (
+            "markup-within-data",
+            "json_block",
+            "json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(',', ':')).translate(_ESCAPES)",
+            "json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(',', ':'))",
+        ),
+    ),
+    *_of(
+        "figures/calibration.py",
+        ["test_page_content.py"],
+        ("the-risk-of-few", "risks_of", "slice(LEAST_COVERED - 1, None)", "slice(LEAST_COVERED, None)"),
     ),
 )
 
