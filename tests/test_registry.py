@@ -125,7 +125,7 @@ def test_their_instrument_option_and_format_stand_in_the_help(site, tmp_path):
 
 
 @pytest.mark.slow
-def test_their_instrument_is_a_command_with_its_option_summary_table_caption_and_figure(alone):
+def test_their_instrument_is_a_command_with_its_option_summary_table_caption_figure_and_page(alone):
     run, printed = alone
     summary = json.loads((run / "summary.json").read_text())
     records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
@@ -136,6 +136,8 @@ def test_their_instrument_is_a_command_with_its_option_summary_table_caption_and
     caption = (run / "figures" / "length.txt").read_text()
     assert (run / "figures" / "length.png").exists()
     assert "How many letters an answer has." in caption and "Length of the answer: letters, mean" in caption
+    page = (run / "report.html").read_text()
+    assert "How many letters an answer has" in page and '"marks":["right","measured"]' in page
 
 
 @pytest.mark.slow

@@ -55,6 +55,8 @@ class SideRecords:
         """run: its records and estimates."""
         self.run = run
         self.answers = run.first_set(AnswerRecord)
+        of_right_ones = {name for name, instrument in INSTRUMENTS.items() if not instrument.of_all_answers}
+        self.measured = {record["id"] for record in run.records if record["measure"] in of_right_ones}
         self._of: dict[type[QuestionRecord], dict[str, QuestionRecord]] = {}
 
     def of(self, kind: type[R], identity: str) -> R | None:
@@ -148,7 +150,7 @@ def marks_of(answer: AnswerRecord, side: SideRecords) -> Iterator[str]:
         yield "unparsed"
     if answer.answer is None:
         yield "unanswered"
-    if side.of(DivergenceRecord, answer.id) or side.of(RolloutRecord, answer.id) or side.of(MaskingRecord, answer.id):
+    if answer.id in side.measured:
         yield "measured"
     attribution = side.of(AttributionRecord, answer.id)
     if attribution and any(spread.refused for spread in attribution.answer.values()):
