@@ -14,7 +14,7 @@ from test_report import evaluation
 from figures.calibration import pages, risks_of
 from figures.captions import digits
 from figures.page.build import read, report_of
-from figures.page.content import Report
+from figures.page.content import Questions, Report
 from figures.page.diagnosis import run_data
 from figures.page.evaluation import evaluation_report
 from figures.page.questions import SPAN_ORDER, questions_of
@@ -122,6 +122,29 @@ def test_knockouts_of_a_question_stand_in_words():
         (f"without {EDGE_WORDS['answer_to_read']}", "0.05", "0.7", "0.6"),
     )
     assert "right: a, wrong: b" in table.title
+
+
+def test_what_of_a_followed_question_has_no_value_is_no_number():
+    flow = {"measure": "flow", "set": 0, "id": "fact-0", "source": "branched", "answers": {"right": "a", "wrong": "b"}}
+    flow |= {"whole": {"right": 0.8, "wrong": 0.5}, "values": {"jsd": None}}
+    question = next(q for q in questions_of({"": run_of([*made_records(2), flow])}).asked if q.id == "fact-0")
+    assert question.sides[0].tables[0].rows == (("as it is", "–", "0.8", "0.5"),)
+
+
+def test_questions_are_sorted_by_numbers_that_some_question_has(report):
+    columns = zip(*(question.values for question in report.questions.asked), strict=True)
+    assert all(any(value is not None for value in column) for column in columns)
+    assert not any("pad token" in title for title in report.questions.measures), "no record has it"
+
+
+def test_no_number_of_one_question_is_called_a_median_or_a_mean(report):
+    assert "Off-scale mass" in report.questions.measures
+    assert not any(re.search(r"[,:] (median|mean)$", title) for title in report.questions.measures)
+    assert "Expected confidence: answer hidden: mean embedding" in report.questions.measures
+
+
+def test_a_comparison_without_any_record_of_answers_lists_no_question():
+    assert questions_of({}) == Questions((), ())
 
 
 def run_of(records):

@@ -1,5 +1,6 @@
 """Every question of a diagnosis, or of two side by side, from the records of the first set of worked examples."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -41,6 +42,8 @@ CANDIDATES = {"candidate": "sampled", "filled": "branched"}
 """Further answers whose pairs are compared."""
 SPAN_ORDER = tuple(SPAN_COLOURS)
 """The spans in the order in which `Side.spans` counts them."""
+STATISTIC = re.compile(r"[,:] (?:median|mean)(?=$|:| \()")
+"""What a title says of many questions, and not of one."""
 STEPS = 33
 """Colours of a scale."""
 Values = dict[str, list[float | None]]
@@ -73,6 +76,8 @@ def questions_of(runs: Mapping[str, RunData]) -> Questions:
     Args:
         runs: The only run under "", or two under before and after; the list shows the answers of the first.
     """
+    if not runs:
+        return Questions((), ())
     sides = {title: SideRecords(run) for title, run in runs.items()}
     first, *others = sides.values()
     measures = measured_by(list(runs.values()))
@@ -82,6 +87,8 @@ def questions_of(runs: Mapping[str, RunData]) -> Questions:
     if others:
         titles = [f"{title}, {side}" for title in titles for side in (*SIDE_TITLES, "after less before")]
     nothing: list[float | None] = [None] * len(titles)
+    rows = {identity: values.get(identity, nothing) for identity in first.answers}
+    kept = [number for number in range(len(titles)) if any(row[number] is not None for row in rows.values())]
     asked = [
         AskedQuestion(
             answer.id,
@@ -90,14 +97,14 @@ def questions_of(runs: Mapping[str, RunData]) -> Questions:
             answer.accepted,
             answer.answer or "",
             tuple(marks_of(answer, first)),
-            tuple(values.get(answer.id, nothing)),
+            tuple(rows[answer.id][number] for number in kept),
             tuple(
                 side_of(title, records, answer.id) for title, records in sides.items() if answer.id in records.answers
             ),
         )
         for answer in first.answers.values()
     ]
-    return Questions(tuple(titles), tuple(asked))
+    return Questions(tuple(titles[number] for number in kept), tuple(asked))
 
 
 def measured_by(runs: Sequence[RunData]) -> list[Metric]:
@@ -113,7 +120,7 @@ def measured_by(runs: Sequence[RunData]) -> list[Metric]:
 
 def question_title(metric: Metric) -> str:
     """What a number is called where it is that of one question."""
-    return metric.title.replace(", median", "")
+    return STATISTIC.sub("", metric.title)
 
 
 def values_of(run: RunData, measures: Sequence[Metric]) -> Values:
@@ -211,7 +218,7 @@ def _tables(records: SideRecords, identity: str) -> Iterator[SmallTable]:
     flow = records.of(FlowRecord, identity)
     if flow is None or not flow.whole:
         return
-    whole = ("as it is", digits(flow.values["jsd"] or 0.0), digits(flow.whole["right"]), digits(flow.whole["wrong"]))
+    whole = ("as it is", _shown(flow.values["jsd"]), digits(flow.whole["right"]), digits(flow.whole["wrong"]))
     rows = [
         (f"without {EDGE_WORDS.get(name, name)}", digits(left.jsd), digits(left.right), digits(left.wrong))
         for name, left in flow.knockouts.items()
@@ -219,3 +226,7 @@ def _tables(records: SideRecords, identity: str) -> Iterator[SmallTable]:
     answers = f"right: {flow.answers['right']}, wrong: {flow.answers['wrong']}"
     header = ("attention", "JSD (nats)", "expected, right", "expected, wrong")
     yield SmallTable(f"Knockouts in both prompts ({answers})", header, (whole, *rows))
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else digits(value)
