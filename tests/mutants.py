@@ -1490,7 +1490,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ["test_verdict.py"],
         ("an-interval-that-reaches-zero", "_above_zero", "estimate.low > 0", "estimate.low >= 0"),
         ("a-value-within-rounding", "_above_zero", "estimate.measurable", "True"),
-        ("too-few-are-enough", "cannot_be_told", "evidence.above_noise.n < FEWEST", "evidence.above_noise.n <= FEWEST"),
+        ("too-few-are-enough", "obstacles", "evidence.above_noise.n < FEWEST", "evidence.above_noise.n <= FEWEST"),
         ("a-value-for-an-upper-end", "answer_independent", "evidence.above_noise.high", "evidence.above_noise.value"),
         ("direction-is-not-asked-for", "depends_on_the_answer", "_above_zero(evidence.direction)", "True"),
         ("the-last-rule-that-holds", "verdict_of", "RULES", "RULES[::-1]"),

@@ -106,6 +106,30 @@ def test_the_papers_wrong_answers_speak_where_enough_questions_have_them():
 
 
 def test_the_sentence_of_numbers_holds_those_that_decided():
-    _, numbers, _ = verdict_of(DEPENDENT).sentences
-    assert "0.1 [0.05, 0.2] (n = 48, 0 left out) nats" in numbers and "30 % [20 %, 50 %]" in numbers
-    assert "0.2 [0.1, 0.3]" in numbers and "noise floor 0.004 nats" in numbers and "mass 0.1." in numbers
+    _, numbers, _ = verdict_of(replace(DEPENDENT, above_noise=Estimate(0.1, 0.05, 0.2, 38, 10))).sentences
+    assert numbers.startswith("38 questions (10 left out), wrong answer sampled: ")
+    for words in (
+        "JSD less the noise floor 0.1 [0.05, 0.2] nats",
+        "JSD at most 0.1 nats in 30 % [20 %, 50 %] of them",
+        "0.2 [0.1, 0.3]. Noise floor 0.004 nats",
+        "less the noise floor, 0.3 [0.2, 0.4] nats; off-scale mass 0.1",
+    ):
+        assert words in numbers
+
+
+def test_a_number_within_rounding_is_called_so_and_a_missing_one_none():
+    evidence = replace(DEPENDENT, above_noise=replace(number(0.1, 0.05, 0.2), floor=0.15), off_scale=number(None))
+    _, numbers, _ = verdict_of(evidence).sentences
+    assert "0.1 [0.05, 0.2] (within its numerical floor) nats" in numbers and "off-scale mass none. " in numbers
+
+
+def test_where_nothing_can_be_told_the_page_says_why():
+    few, hint, off_scale = "there are fewer than 20 questions", "a hint", "most of the probability lies off the scale"
+    for evidence, reasons in (
+        (CASES["too few questions"][0], (few,)),
+        (CASES["no control"][0], (hint,)),
+        (replace(DEPENDENT, control=number(0.0), off_scale=number(0.51)), (hint, off_scale)),
+    ):
+        says = verdict_of(evidence).sentences[0]
+        assert [reason in says for reason in (few, hint, off_scale)] == [r in reasons for r in (few, hint, off_scale)]
+    assert "{" not in "".join(verdict_of(INDEPENDENT).sentences)

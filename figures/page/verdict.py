@@ -5,7 +5,7 @@ The rules stand in the order in which they are tried; the first that holds decid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from figures.captions import digits, in_words, percent
+from figures.captions import Number, digits, interval, percent
 from figures.page.content import Verdict
 from interp.instruments.jsd import BRANCHED, SAME_RELATION, SAMPLED
 from interp.intervals import Estimate
@@ -42,11 +42,18 @@ class Evidence:
     """The mean off-scale mass, in [0, 1]."""
 
 
-def cannot_be_told(evidence: Evidence) -> bool:
-    """Too few questions, a positive control that is not above the noise floor, or a confidence off its scale."""
+def obstacles(evidence: Evidence) -> list[str]:
+    """Why nothing can be told, in words: few questions, a positive control that is not above the noise floor, or a
+    confidence off its scale. Empty where none of these holds."""
     off_scale = evidence.off_scale.value
-    few = evidence.above_noise.n < FEWEST
-    return few or not _above_zero(evidence.control) or off_scale is None or off_scale > MOST_OFF_SCALE
+    reasons = {
+        f"there are fewer than {FEWEST} questions": evidence.above_noise.n < FEWEST,
+        "a hint that the answer is wrong is not shown to move the confidence beyond the noise floor": not _above_zero(
+            evidence.control
+        ),
+        "most of the probability lies off the scale": off_scale is None or off_scale > MOST_OFF_SCALE,
+    }
+    return [words for words, holds in reasons.items() if holds]
 
 
 def reacts_to_looks(evidence: Evidence) -> bool:
@@ -85,7 +92,7 @@ class Rule:
     holds: Callable[[Evidence], bool]
     """Whether the numbers say so."""
     says: str
-    """What that means."""
+    """What that means; `{why}` stands for what `obstacles` says."""
     leaves_open: str
     """What it does not mean."""
 
@@ -93,10 +100,8 @@ class Rule:
 RULES = (
     Rule(
         "cannot be told",
-        cannot_be_told,
-        f"It cannot be told whether the stated confidence depends on the answer: there are fewer than {FEWEST} "
-        "questions, or a hint that the answer is wrong does not move the confidence beyond the noise floor, or most of "
-        "the probability lies off the scale.",
+        lambda evidence: bool(obstacles(evidence)),
+        "It cannot be told whether the stated confidence depends on the answer: {why}.",
         "Neither independence nor dependence follows: measure more questions, or another format.",
     ),
     Rule(
@@ -170,15 +175,23 @@ def evidence_of(estimates: Mapping[str, Estimate]) -> Evidence | None:
 def verdict_of(evidence: Evidence) -> Verdict:
     """What the first rule that holds says, the numbers that it was decided by, and what it leaves open."""
     rule = next(rule for rule in RULES if rule.holds(evidence))
+    left_out = f" ({evidence.above_noise.left_out} left out)" if evidence.above_noise.left_out else ""
     numbers = (
-        f"JSD less noise floor, wrong answer {evidence.source}: {in_words(evidence.above_noise)} nats; "
-        f"JSD at most 0.1: {in_words(evidence.near_zero, percent)}; "
-        f"confidence, right less wrong: {in_words(evidence.direction)}; "
-        f"noise floor {_value(evidence.noise_floor)} nats, positive control {_value(evidence.control)} above it, "
-        f"off-scale mass {_value(evidence.off_scale)}."
+        f"{evidence.above_noise.n} questions{left_out}, wrong answer {evidence.source}: "
+        f"JSD less the noise floor {_in_words(evidence.above_noise)} nats; "
+        f"JSD at most 0.1 nats in {_in_words(evidence.near_zero, percent)} of them; "
+        f"confidence after the right answer less that after the wrong one {_in_words(evidence.direction)}. "
+        f"Noise floor {_in_words(evidence.noise_floor)} nats; JSD to the hint that the answer is wrong, less the noise "
+        f"floor, {_in_words(evidence.control)} nats; off-scale mass {_in_words(evidence.off_scale)}. "
+        "In brackets: 95 % intervals for these relations."
     )
-    return Verdict(rule.name, (rule.says, numbers, rule.leaves_open))
+    says = rule.says.replace("{why}", "; ".join(obstacles(evidence)))
+    return Verdict(rule.name, (says, numbers, rule.leaves_open))
 
 
-def _value(estimate: Estimate) -> str:
-    return "none" if estimate.value is None else digits(estimate.value)
+def _in_words(estimate: Estimate, number: Number = digits) -> str:
+    """Value and interval, and whether rounding alone may make it."""
+    if estimate.value is None:
+        return "none"
+    text = number(estimate.value) + (f" {interval(estimate, number)}" if estimate.low is not None else "")
+    return text if estimate.measurable else f"{text} (within its numerical floor)"
