@@ -37,8 +37,8 @@ def name_of(registry: Registry[Any], *, several: bool = False) -> Any:
     """The annotation of an option that takes a name of the registry, or several, other packages' among them."""
 
     def choices() -> Any:
-        one: Any = Literal[tuple(registry)]
-        return tuple[one, ...] if several else one
+        name: Any = Literal[tuple(registry)]
+        return tuple[name, ...] if several else name
 
     return tyro.conf.arg(constructor_factory=choices, help_behavior_hint=_default_shown)
 
@@ -166,8 +166,8 @@ class Prompt:
         "shot_sets" a list for each set of worked examples, its wordings in it. One member alone has no spread."""
         numbered = list(enumerate(self.sets))
         groups = {
-            "shot_sets": [[i for i, one in numbered if one.examples == k] for k in range(self.shot_sets)],
-            "wordings": [[i for i, one in numbered if one.wording == k] for k in range(self.wordings)],
+            "shot_sets": [[i for i, prompt_set in numbered if prompt_set.examples == k] for k in range(self.shot_sets)],
+            "wordings": [[i for i, prompt_set in numbered if prompt_set.wording == k] for k in range(self.wordings)],
         }
         return {name: members for name, members in groups.items() if len(members) > 1}
 
@@ -324,9 +324,9 @@ MACHINE_ONLY = ("out", "check", "device", "device_map", "batch_tokens", "trust_r
 def flat(options: object) -> dict[str, Any]:
     """A command's options by their names on the command line, those of its groups among them."""
     found: dict[str, Any] = {}
-    for one in fields(options):  # type: ignore[arg-type]
-        value = getattr(options, one.name)
-        found |= flat(value) if is_dataclass(value) else {one.name: value}
+    for option in fields(options):  # type: ignore[arg-type]
+        value = getattr(options, option.name)
+        found |= flat(value) if is_dataclass(value) else {option.name: value}
     return found
 
 
@@ -334,7 +334,7 @@ def composed(kind: type[T], **given: Any) -> T:
     """A command's options from their names on the command line, those that are not given as they are by default.
 
     Errors: TypeError for a name that is no option of the command."""
-    needed = {one.name: given[one.name] for one in fields(kind) if one.name in given}  # type: ignore[arg-type]
+    needed = {option.name: given[option.name] for option in fields(kind) if option.name in given}  # type: ignore[arg-type]
     options, used = _with_given(kind(**needed), given)
     if unknown := given.keys() - used:
         raise TypeError(f"{kind.__name__} has no option {sorted(unknown)[0]!r}")
@@ -348,15 +348,15 @@ def changed(options: T, **given: Any) -> T:
 
 def _with_given(options: T, given: Mapping[str, Any]) -> tuple[T, set[str]]:
     values, used = {}, set()
-    for one in fields(options):  # type: ignore[arg-type]
-        value = getattr(options, one.name)
+    for option in fields(options):  # type: ignore[arg-type]
+        value = getattr(options, option.name)
         if is_dataclass(value):
             value, inner = _with_given(value, given)
             used |= inner
-        elif one.name in given:
-            value = given[one.name]
-            used.add(one.name)
-        values[one.name] = value
+        elif option.name in given:
+            value = given[option.name]
+            used.add(option.name)
+        values[option.name] = value
     return type(options)(**values), used
 
 

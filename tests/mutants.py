@@ -1191,7 +1191,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "len(ids) * self.mean_size",
         ),
         ("all-are-taken-to-be-right", "DryRun.foresees", "self.cases * asked / right", "self.cases"),
-        ("more-cases-than-there-are", "DryRun.foresees", "min(wanted, right * there / asked)", "wanted"),
+        ("more-cases-than-there-are", "DryRun.foresees", "min(wanted, right * available / asked)", "wanted"),
         ("measured-now-counts-as-kept", "Part.take", "self.known |= set(ids)", ""),
         (
             "one-long-question-is-enough",

@@ -160,9 +160,9 @@ def test_how_many_are_asked_is_foreseen_from_the_share_that_is_right(right, aske
     dry = DryRun(Clock())
     dry.named("answers").chunks.append(Chunk(64, 64, 1.0, 1))
     known = min(wanted, dryrun.ENOUGH_RIGHT)
-    assert dry.foresees(right, asked, 64, enough=known, wanted=wanted, there=there) is enough
+    assert dry.foresees(right, asked, 64, enough=known, wanted=wanted, available=there) is enough
     assert (dry.named("answers").whole, dry.cases) == (whole, pytest.approx(cases))
-    assert not dry.foresees(0, asked, 64, enough=known, wanted=wanted, there=there)
+    assert not dry.foresees(0, asked, 64, enough=known, wanted=wanted, available=there)
 
 
 def test_a_dry_run_measures_first_chunks_which_the_run_takes_up_in_the_same_order(tmp_path):

@@ -288,7 +288,9 @@ def _parts(
 
 def headline_keys() -> set[str]:
     """The keys of the headline numbers."""
-    return {metric.key for one in INSTRUMENTS.values() for metric in one.metrics if metric.place == "headline"}
+    return {
+        metric.key for instrument in INSTRUMENTS.values() for metric in instrument.metrics if metric.place == "headline"
+    }
 
 
 def corrected(rows: Record, primary: str) -> None:

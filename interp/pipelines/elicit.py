@@ -141,7 +141,7 @@ def selected_cases(
             right += fresh
             asked += len(chunk)
             known = len(right), asked, ASKED_AT_ONCE
-            if run.dry and run.dry.foresees(*known, enough=enough, wanted=wanted.n, there=total):
+            if run.dry and run.dry.foresees(*known, enough=enough, wanted=wanted.n, available=total):
                 break  # a dry run stops once it can estimate how many questions the whole run asks
             if len(right) >= wanted.n:
                 break

@@ -204,7 +204,7 @@ class DryRun:
         name = f"{self._within}{name}"
         return self.parts.setdefault(name, Part(name, 0.0, self.mean_size, times=self.times))
 
-    def foresees(self, right: int, asked: int, at_once: int, *, enough: int, wanted: int, there: int) -> bool:
+    def foresees(self, right: int, asked: int, at_once: int, *, enough: int, wanted: int, available: int) -> bool:
         """Whether enough was asked to estimate how many questions must be asked until `wanted` are right.
 
         Sets `cases` and the size of the part "answers" on the way.
@@ -215,14 +215,14 @@ class DryRun:
             at_once: questions in a chunk.
             enough: how many right answers suffice for the estimate.
             wanted: how many right answers the whole run needs.
-            there: how many questions the data has.
+            available: how many questions the data has.
         """
         if not right:
             return False
-        self.cases = min(wanted, right * there / asked)
+        self.cases = min(wanted, right * available / asked)
         part = self.named("answers")
         # `cases` right answers take cases * asked / right questions, in whole chunks; the data may end before
-        part.whole = min(there, max(asked, at_once * math.ceil(self.cases * asked / right / at_once)))
+        part.whole = min(available, max(asked, at_once * math.ceil(self.cases * asked / right / at_once)))
         return right >= wanted or (bool(part.chunks) and (right >= enough or asked >= part.kept + ENOUGH_ASKED))
 
     def enough(self, run: Recording, wanted: int) -> int:
