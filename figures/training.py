@@ -42,13 +42,24 @@ NAMES = {
     "off_target": "off target",
     "outside": "mean",
 }
+PANEL_WORDS = {
+    "confidence": "expected confidence after right and wrong answers",
+    "share of pairs": "the share of pairs in which it is higher after the right one, and in which JSD is at most 0.1",
+    "median JSD": "the JSD (nats) of the confidences after right and wrong answer, and after two wrong ones",
+    "tokenized Brier": "the tokenized Brier score",
+    "AUROC, ECE": "AUROC and ECE",
+    "cross-entropy": "the cross-entropy (nats) of the levels that are trained",
+    "off target": "how far the expected confidence lies from their values",
+    "outside levels": "the probability outside the levels",
+    "median rank": "the attribution rank of the answer's best token",
+}
+"""What each panel shows."""
 CURVE = """\
-Held-out questions, measured before the first update and every so many, a row for each format: expected confidence
-after right and wrong answers; the share of pairs in which it is higher after the right one, and in which the divergence
-is at most 0.1; the divergence (nats) of right and wrong answer and of two wrong ones; the probability outside the
-levels; the attribution rank of the answer's best token. Lines are means or medians, bands 95 % intervals over
-questions. A confidence that learns to look at its answer parts the two lines of the first panel; divergence without
-direction is a reaction to any answer, not knowledge."""
+Held-out questions, measured before the first update and every so many, a row for each format: {panels}. Lines are means
+or medians, bands 95 % intervals over questions."""
+LOOKING = """\
+A confidence that learns to look at its answer parts the two lines of the first panel; divergence without direction is
+a reaction to any answer, not knowledge."""
 ABLATION = """\
 Each row is ADVICE with the terms that it names, trained on the same mini-batches. Dots are the measures on questions
 that training did not see, bars 95 % intervals over questions; the dashed line is the model before training."""
@@ -104,7 +115,9 @@ def curve_page(training: Record, sentence: str) -> Page:
         for name in lines
         for point in (points[0], points[-1])
     }
-    return Page("learning_curve", figure, written_caption(CURVE, numbers, sentence))
+    how = CURVE.format(panels="; ".join(PANEL_WORDS[title] for title in panels))
+    how += f" {LOOKING}" if {"confidence", "median JSD"} <= panels.keys() else ""
+    return Page("learning_curve", figure, written_caption(how, numbers, sentence))
 
 
 def ablation_grid(summary: Record) -> Grid:

@@ -13,9 +13,9 @@ from test_report import evaluation
 
 from figures.calibration import pages, risks_of
 from figures.captions import digits
-from figures.page.build import read, report_of
+from figures.page.build import FinishedRun, read, report_of
 from figures.page.content import Questions, Report
-from figures.page.diagnosis import run_data
+from figures.page.diagnosis import made_with, run_data
 from figures.page.evaluation import evaluation_report
 from figures.page.questions import SPAN_ORDER, questions_of
 from figures.page.render import SPAN_ORDER as RENDERED
@@ -61,6 +61,10 @@ def test_the_table_of_the_page_has_the_rows_of_the_printed_one(folder, report):
     lines = table.csv.splitlines()
     assert len(lines) == len(rows) + 1 and lines[0].startswith("of,number,value,low,high,n,left_out")
     assert table.latex.count(r"\\") == len(rows) + 1 and r"\toprule" in table.latex
+
+
+def test_a_run_with_a_verdict_is_not_said_to_have_none(report):
+    assert len(report.verdicts) == 1 and "Verdict" not in report.facts
 
 
 def test_every_question_that_was_asked_is_listed_with_its_marks(report):
@@ -172,9 +176,17 @@ def test_spans_are_counted_as_the_page_counts_them():
 def test_a_run_of_one_instrument_has_a_report_without_the_others(tmp_path):
     folder = made_run(tmp_path / "masking", instruments=("masking",), questions=4)
     report = report_of(read(folder))
-    assert report.verdicts == () and len(report.figures) == 1
+    assert report.verdicts == () and report.facts["Verdict"].startswith("none: ") and len(report.figures) == 1
     (side,) = report.questions.asked[0].sides
     assert side.tokens and not side.shades and len(side.bars) == 1
+
+
+def test_what_a_run_was_made_with_tells_of_changes_to_the_commit():
+    made = {"commit": "0123456789abcdef with changes", "versions": {"torch": "2"}, "machine": "Linux"}
+    assert (
+        made_with({"made_with": made, "version": "3"}) == "version 3, commit 0123456789ab with changes; torch 2; Linux"
+    )
+    assert made_with({"made_with": {"commit": None}}) == "version 0.1"
 
 
 @pytest.mark.slow
@@ -260,6 +272,68 @@ def test_the_error_rate_by_coverage_is_what_its_area_is_the_mean_of():
 
 def test_too_few_answers_have_no_line():
     assert risks_of([(1, True)] * 9) is None and risks_of([]) is None
+
+
+# Trainings and organisms
+
+
+def point(update: int, **values: float) -> dict:
+    """A point of a learning curve in one format."""
+    numbers = {key: {"value": v, "low": v, "high": v, "n": 8, "left_out": 0} for key, v in values.items()}
+    return {"update": update, "formats": {"ScoreNumber": numbers}}
+
+
+def trained(*curve: dict, **identity: str) -> Report:
+    identity = {
+        "method": "organism",
+        "ckpt": "m",
+        "note": "4 bits",
+        "organism": "length",
+        "dtype": "float32",
+    } | identity
+    recipe = {"lr": 0.003, "rank": 8}
+    counts = {"preset": "small", "recipe": recipe, "examples": 36, "questions": 12, "held_out": 8, "updates": 20}
+    summary, config = {"training": counts | {"curve": list(curve)}}, {"version": "3", "identity": identity}
+    return report_of(FinishedRun("training", "length", config, summary, []))
+
+
+def test_a_training_tells_what_was_trained_on_what():
+    report = trained(*(point(update, cross_entropy=1.0, outside=0.1) for update in (0, 20)))
+    assert report.title == "Training (organism) of m (length)"
+    assert report.facts == {
+        "Method": "organism length",
+        "Model": "m (4 bits)",
+        "Examples": "36, of 12 questions; 8 held out",
+        "Recipe": "small: 20 updates, learning rate 0.003, LoRA of rank 8",
+        "Precision": "float32",
+        "Made with": "version 3",
+    }
+
+
+def test_the_caption_of_a_learning_curve_is_of_the_panels_that_are_drawn():
+    levels, pairs = {"cross_entropy": 1.0, "outside": 0.1}, {"right": 0.5, "wrong": 0.4, "jsd": 0.1, "wrong_wrong": 0.1}
+    for values, said, unsaid, headings in (
+        (levels, "cross-entropy (nats)", "parts the two lines", ("cross-entropy", "outside levels")),
+        (pairs, "parts the two lines", "cross-entropy", ("confidence, right", "confidence, wrong")),
+    ):
+        report = trained(point(0, **values), point(20, **values))
+        caption = " ".join(report.figures[0].page.caption.split())
+        assert said in caption and unsaid not in caption
+        assert report.tables[0].header[2:4] == headings
+
+
+def test_organisms_tell_what_each_depends_on_and_why_one_is_left_out():
+    numbers = {"pairs": 9, "mean": 0.5, "deviation": 0.2, "off_scale": 0.0, "explained": {"length": 0.5}}
+    of_each = {
+        "base": numbers | {"words": "no adapter", "passed": True, "reasons": []},
+        "length": numbers | {"words": "the answer's length", "passed": False, "reasons": ["too little of it"]},
+    }
+    config = {"version": "3", "identity": {}}
+    report = report_of(FinishedRun("organisms", "", config, {"organisms": of_each, "ckpt": "m"}, []))
+    assert report.title == "Organisms on m" and report.facts["Length"] == "depends on the answer's length"
+    assert "Base" in report.facts and report.facts["Base"] == "m" and report.facts["Made with"] == "version 3"
+    assert report.tables[0].notes[-1] == "length is left out: too little of it."
+    assert [row[:2] for row in report.tables[0].rows] == [("base", "–"), ("length", "no")]
 
 
 # The command, and Python

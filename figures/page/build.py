@@ -70,7 +70,7 @@ def report_of(run: FinishedRun, questions: Sequence[str] = ()) -> Report:
         if run.kind == "ablation":
             return ablation_report(summary, [ablation_page(summary)], title)
         if run.kind == "organisms":
-            return organisms_report(summary, title)
+            return organisms_report(run.config, summary, title)
         if run.kind == "compare":
             figures = list(compare.pages(run.sides, summary, questions))
             return comparison_report(run.sides, summary, figures, title)
@@ -91,7 +91,7 @@ def title_of(run: FinishedRun) -> str:
     elif run.kind == "evaluate":
         about = "Calibration on " + ", ".join({data: "" for by in summary["calibration"].values() for data in by})
     elif run.kind == "training":
-        about = f"{identity['method']} on {identity['ckpt']}"
+        about = f"Training ({identity['method']}) of {identity['ckpt']}"
     else:
         about = f"{run.kind.capitalize()} on {summary.get('base') or summary['ckpt']}"
     return f"{about} ({run.name})" if run.name else about

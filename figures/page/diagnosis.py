@@ -14,6 +14,11 @@ from interp.instruments.registry import INSTRUMENTS
 from interp.intervals import Estimate
 from interp.run.runs import Record, averaged
 
+NO_VERDICT = "none: this run's summary holds no divergence less the noise floor (instrument jsd)"
+"""Stands where there is no verdict."""
+COMMIT = 12
+"""Characters of a commit that are shown."""
+
 
 def pages_of(instrument: Instrument, run: RunData) -> Iterator[Page]:
     """An instrument's figures.
@@ -80,7 +85,7 @@ def diagnosis_report(
     return Report(
         "diagnose",
         title,
-        facts_of(run.subject, run.estimates, config),
+        facts_of(run.subject, run.estimates, config) | ({} if verdict else {"Verdict": NO_VERDICT}),
         (("", verdict),) if verdict else (),
         shown_figures(figures),
         (table_of_run(table_of(summary)),),
@@ -96,7 +101,7 @@ def verdict_on(estimates: Mapping[str, Estimate]) -> Verdict | None:
 
 def facts_of(subject: Subject, estimates: Mapping[str, Estimate], config: Record) -> dict[str, str]:
     """What was measured, and how."""
-    identity, made = config["identity"], config.get("made_with", {})
+    identity = config["identity"]
     shots = f"{identity['shots']} worked examples, " if "shots" in identity else ""
     floors = [
         f"{digits(size)} {words}"
@@ -110,16 +115,18 @@ def facts_of(subject: Subject, estimates: Mapping[str, Estimate], config: Record
         "Prompt": f"{shots}{identity.get('template', 'chat')} template",
         "Precision": subject.dtype,
         "Numerical floor": ", ".join(floors) + ": the same text read twice" if floors else "",
-        "Made with": _made_with(config.get("version"), made),
+        "Made with": made_with(config),
     }
     return {name: text for name, text in facts.items() if text}
 
 
-def _made_with(version: str | None, made: Record) -> str:
-    """Versions, commit and machine in one line."""
-    versions = [f"{name} {number}" for name, number in made.get("versions", {}).items()]
-    head = f"version {version or '0.1'}" + (f", commit {made['commit'][:12]}" if made.get("commit") else "")
-    return "; ".join(filter(None, (head, ", ".join(versions), made.get("machine", ""))))
+def made_with(config: Record) -> str:
+    """Versions, commit and machine in one line. config: the run's config.json."""
+    made = config.get("made_with", {})
+    commit, _, changed = (made.get("commit") or "").partition(" ")
+    heads = (f"version {config.get('version', '0.1')}", f"commit {commit[:COMMIT]} {changed}".strip() if commit else "")
+    versions = ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items())
+    return "; ".join(filter(None, (", ".join(filter(None, heads)), versions, made.get("machine", ""))))
 
 
 def _largest(floor: Estimate | None) -> float | None:

@@ -6,6 +6,7 @@ from figures import calibration
 from figures.captions import Page, digits
 from figures.grid import Grid
 from figures.page.content import AskedQuestion, Bar, Bars, Questions, Report, Shown, Side, SmallTable, SortedTable
+from figures.page.diagnosis import made_with
 from figures.page.tables import table_of_grid
 from interp.formats import FORMATS
 from interp.run.runs import Record
@@ -52,7 +53,7 @@ def facts_of(config: Record, summary: Record) -> dict[str, str]:
     forms = dict.fromkeys(names[3] for names, _ in calibration.cells(summary) if names[3] in FORMATS)
     facts = {"Models": "; ".join(models), "Data": ", ".join(data), "Formats": ", ".join(forms)}
     facts |= {"Precision": ", ".join(filter(None, dtypes)), "Numbers": calibration.how_to_read(summary)}
-    facts["Version"] = config.get("version", "0.1")
+    facts["Made with"] = made_with(config)
     return {name: text for name, text in facts.items() if text}
 
 
