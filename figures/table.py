@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from figures.captions import WITHIN_FLOOR, Subject, digits, interval, marked, null_in_words, percent, relations
+from figures.captions import WITHIN_FLOOR, Number, Subject, digits, interval, marked, null_in_words, percent, relations
 from figures.grid import Grid
 from interp.instruments.base import Metric, Unit
 from interp.instruments.registry import INSTRUMENTS, by_new_keys, repeated_by
@@ -186,5 +186,9 @@ def _cells(row: Row, several: Sequence[str], *, across: bool, by_chance: bool) -
     wide: tuple[str, ...] = (relations(estimate, number),) if across else ()
     wide += (null_in_words(estimate.null, number),) if by_chance else ()
     cells = (f"  {row.name}", value, interval(estimate, number), *wide, str(estimate.n), str(estimate.left_out))
-    spreads = (getattr(row, name) for name in several)
-    return (*cells, *(f"{number(min(values))} to {number(max(values))}" if values else "" for values in spreads))
+    return (*cells, *(spread_in_words(getattr(row, name), number) for name in several))
+
+
+def spread_in_words(values: Sequence[float], number: Number) -> str:
+    """The least and the largest of several values; empty where there are none."""
+    return f"{number(min(values))} to {number(max(values))}" if values else ""

@@ -30,7 +30,7 @@ from figures.page.content import (
     Verdict,
 )
 from figures.page.drawing import HEAVY
-from figures.page.render import SPAN_ORDER, rendered, unwrapped
+from figures.page.render import SPAN_ORDER, rendered, unbroken, unwrapped
 from figures.style import SINGLE, SPAN_COLOURS, paper, saved
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -438,6 +438,29 @@ def test_tables_are_sorted_searched_and_copied(opened):
         part.get_by_text("Copied.").wait_for()
         assert page.evaluate("navigator.clipboard.readText()") == text
         part.get_by_label("Search").fill("")  # empties the status
+
+
+def wide_table() -> SortedTable:
+    """Two columns of names, and more numbers than any window has room for."""
+    cells = tuple(("12.5 [10.0, 15.0]", 12.5) for _ in range(30))
+    header = ("checkpoint", "method", *(f"measure {number}" for number in range(30)))
+    return SortedTable("wide", "Wide", header, (("step-100", "default", *cells),), "", "")
+
+
+@pytest.mark.parametrize(("size", "pinned"), ((WIDE, 2), (NARROW, 1)), ids=("wide", "narrow"))
+def test_names_stay_in_sight_where_a_wide_table_scrolls(opened, size, pinned):
+    page = opened(rendered([Report("evaluate", "x", {}, tables=(wide_table(),))]), viewport=size)
+    part = page.locator("#r1-t0 .scroll")
+    part.evaluate("s => { s.scrollLeft = s.scrollWidth; }")
+    cells, left = page.locator("#r1-t0 tbody tr > *"), part.evaluate("s => s.getBoundingClientRect().left")
+    page.locator("#r1-t0 tbody .pinned").first.wait_for()
+    places = [cells.nth(n).evaluate("c => c.getBoundingClientRect().left") for n in range(3)]
+    assert [place >= left for place in places] == [n < pinned for n in range(3)]
+    assert page.locator("#r1-t0 tbody .pinned").count() == pinned
+
+
+def test_intervals_and_percentages_are_not_broken():
+    assert unbroken("≈ 0.1 [0.05, 0.2] {1 %, 2 %}, p = 1") == "≈\xa00.1 [0.05,\xa00.2] {1\xa0%,\xa02\xa0%}, p = 1"
 
 
 def test_where_the_browser_has_no_clipboard_the_text_stands_selected(opened):

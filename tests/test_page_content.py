@@ -19,14 +19,16 @@ from figures.page.diagnosis import made_with, run_data
 from figures.page.evaluation import evaluation_report
 from figures.page.questions import SPAN_ORDER, questions_of
 from figures.page.render import SPAN_ORDER as RENDERED
+from figures.page.tables import table_of_run
 from figures.report import reported
 from figures.style import paper
-from figures.table import table_of
+from figures.table import Row, Table, table_of
 from interp.api import Result, read_run
 from interp.calibration import risk_by_coverage, risk_coverage_area
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.instruments.flow import EDGE_WORDS
+from interp.intervals import Estimate
 from interp.run.runs import Run
 
 
@@ -61,6 +63,25 @@ def test_the_table_of_the_page_has_the_rows_of_the_printed_one(folder, report):
     lines = table.csv.splitlines()
     assert len(lines) == len(rows) + 1 and lines[0].startswith("of,number,value,low,high,n,left_out")
     assert table.latex.count(r"\\") == len(rows) + 1 and r"\toprule" in table.latex
+
+
+def test_the_columns_of_the_table_are_explained_below_it(report):
+    (table,) = report.tables
+    assert {"by chance", "over sets"}.isdisjoint(table.header) and "over sets" not in table.notes[0].lower()
+    assert all(f"{heading}: " in table.notes[0] for heading in ("95 % interval", "n", "Left out"))
+
+
+def test_a_table_without_rows_has_no_note():
+    assert table_of_run(Table(())).rows == () and table_of_run(Table(())).notes == ()
+
+
+def test_several_sets_and_wordings_show_their_spread_in_the_page():
+    row = Row("Heading", "words", Estimate(0.5, 0.4, 0.6, 8), "share", (0.4, 0.6), (0.3, 0.7, 0.5))
+    other = Row("Heading", "others", Estimate(0.5, 0.4, 0.6, 8), "nats")
+    table = table_of_run(Table((row, other)))
+    assert table.header[-2:] == ("over sets", "over wordings") and "Over sets: " in table.notes[0]
+    assert [shown[-2:] for shown in table.rows] == [("40 % to 60 %", "30 % to 70 %"), ("", "")]
+    assert table_of_run(Table((other,))).header[-1] == "left out"
 
 
 def test_a_run_with_a_verdict_is_not_said_to_have_none(report):

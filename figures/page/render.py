@@ -12,6 +12,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from figures.captions import NOT_MEASURABLE
 from figures.page.blocks import Detail, copies_block, details_of, fitting, list_block, plain
 from figures.page.content import Report, Shown
 from figures.page.drawing import inline_drawing
@@ -22,6 +23,8 @@ SPAN_ORDER: tuple[MassSpan, ...] = tuple(SPAN_COLOURS)
 """The spans by the index that tokens have them by; their colours are those of every figure."""
 NOTE = 2_000
 """Bytes that are kept free for the sentences on what is left out."""
+TOGETHER = re.compile(rf"\[[^]]*\]|{{[^}}]*}}|{NOT_MEASURABLE} \S+|\d %")
+"""What stays on one line in a table."""
 INDENT = "  "
 """A line of a caption that begins with it goes on with the item above."""
 
@@ -158,7 +161,7 @@ def policy(style: str, script: str) -> str:
 
 def _environment() -> Environment:
     """Every text that the template shows is escaped, and goes through `plain` before."""
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("figures.page", ""),
         autoescape=True,
         undefined=StrictUndefined,
@@ -167,3 +170,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["unbroken"] = unbroken
+    return environment
+
+
+def unbroken(cell: str) -> str:
+    """A cell's text, whose intervals, percentages and marked numbers stay on one line."""
+    return TOGETHER.sub(lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)

@@ -108,8 +108,25 @@ async function copied(text, status) {
   }
 }
 
+/** Keeps the columns of names in sight while a wide table scrolls: as many as fit into half of what is seen of it. */
+function pinNames(table) {
+  const headings = [...table.tHead.rows[0].cells];
+  const names = headings.slice(0, Math.max(0, headings.findIndex((heading) => heading.classList.contains("number"))));
+  const room = table.parentElement.clientWidth / 2;
+  let left = 0;
+  for (const [column, heading] of names.entries()) {
+    for (const row of table.rows) {
+      row.cells[column].style.left = `${left}px`;
+      row.cells[column].classList.toggle("pinned", left + heading.offsetWidth <= room);
+    }
+    left += heading.offsetWidth;
+  }
+}
+
 function prepareTable(part) {
   const table = part.querySelector("table");
+  const observer = new ResizeObserver(() => pinNames(table));
+  for (const element of [table.parentElement, ...table.tHead.rows[0].cells]) observer.observe(element);
   for (const [column, heading] of [...table.tHead.rows[0].cells].entries()) {
     const button = made("button", { type: "button" }, ...heading.childNodes);
     button.addEventListener("click", () => sortTable(table, column));

@@ -5,12 +5,24 @@ from collections.abc import Sequence
 from figures.captions import WITHIN_FLOOR, digits, interval, marked, null_in_words, percent, relations
 from figures.grid import FIELDS, Grid, csv_of, fields_of, latex_of
 from figures.page.content import Cell, SortedTable
-from figures.table import Row, Table
+from figures.table import Row, Table, spread_in_words
 from interp.intervals import Estimate
 
 LABELS = ("of", "number")
-HEADER = (*LABELS, "value", "95 % interval", "relations like these", "by chance", "numerical floor", "n", "left out")
-"""The columns of the table of a single run."""
+ABOUT = {
+    "value": "",
+    "95 % interval": "95 % interval: for other questions of these relations.",
+    "relations like these": "Relations like these: the 95 % interval for other relations of this kind; empty where "
+    "it is not known.",
+    "by chance": "By chance: the value where there is nothing to be found, its 95 % band, and p.",
+    "numerical floor": "Numerical floor: how far the value moves when the same text is read twice.",
+    "n": "n: questions with a value.",
+    "left out": "Left out: questions that were measured and have none.",
+    "over sets": "Over sets: the least and the largest value under a set of worked examples.",
+    "over wordings": "Over wordings: the least and the largest value under a wording of the instruction.",
+}
+"""The columns of the table of a single run after its labels, and what they hold."""
+HEADER = (*LABELS, *ABOUT)
 
 
 def table_of_grid(
@@ -32,7 +44,9 @@ def table_of_run(table: Table) -> SortedTable:
     shown: list[tuple[Cell, ...]] = [tuple(row[i] for i in used) for row in rows]
     plain = [(row.section, row.name, *fields_of(row.estimate), *_more(row.estimate)) for row in table.rows]
     names = (*LABELS, *FIELDS, "floor", "null", "null_low", "null_high", "null_p")
-    notes = (*table.notes, *((WITHIN_FLOOR,) if any(not row.estimate.measurable for row in table.rows) else ()))
+    about = " ".join(filter(None, (ABOUT[HEADER[i]] for i in used[len(LABELS) :])))
+    within = (WITHIN_FLOOR,) if any(not row.estimate.measurable for row in table.rows) else ()
+    notes = (*filter(None, (about,)), *within, *table.notes)
     latex = latex_of(header, [tuple(map(_text, row)) for row in shown], len(LABELS))
     return SortedTable("numbers", "All numbers", header, tuple(shown), csv_of(names, plain), latex, notes)
 
@@ -53,6 +67,7 @@ def _cells(row: Row) -> tuple[Cell, ...]:
         (floor, estimate.floor),
         (str(estimate.n), estimate.n),
         (str(estimate.left_out), estimate.left_out),
+        *(spread_in_words(values, number) for values in (row.sets, row.wordings)),
     )
 
 
