@@ -356,10 +356,7 @@ def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
     """Figures 1 and 5 for each checkpoint, the error rate by coverage of all, and calibration error against tokens
     where several methods were run."""
     checkpoints = [name for name in summary["calibration"] if name in summary["models"]]
-    stems = [re.sub(r"[^\w.-]+", "-", checkpoint)[:100] for checkpoint in checkpoints]
-    for number, checkpoint in enumerate(checkpoints, 1):
-        suffix = "" if len(checkpoints) == 1 else f"_{stems[number - 1]}"
-        suffix += f"_{number}" if stems.count(stems[number - 1]) > 1 else ""
+    for checkpoint, suffix in zip(checkpoints, suffixes(checkpoints), strict=True):
         measured = reliabilities(records, checkpoint)
         if measured:
             for name, draw, words, up in (
@@ -374,6 +371,14 @@ def pages(records: Sequence[Record], summary: Record) -> Iterator[Page]:
     for page in (_risk_page(records, summary, checkpoints), _costs_page(summary)):
         if page:
             yield page
+
+
+def suffixes(checkpoints: Sequence[str]) -> list[str]:
+    """What the names of each checkpoint's figures end with; empty for a single one."""
+    if len(checkpoints) == 1:
+        return [""]
+    stems = [re.sub(r"[^\w.-]+", "-", checkpoint)[:100] for checkpoint in checkpoints]
+    return [f"_{stem}" + (f"_{n}" if stems.count(stem) > 1 else "") for n, stem in enumerate(stems, 1)]
 
 
 def _panels(measured: Sequence[Reliability], draw: Callable[[Reliability, Axes], Axes], up: str) -> Figure:

@@ -240,6 +240,15 @@ def test_a_caption_is_unwrapped_and_its_numbers_are_a_list():
     assert numbers.text.startswith("Numbers") and numbers.items == (f"first: {words.strip()}", "second: 2")
 
 
+def test_what_all_captions_end_with_is_said_once():
+    assert one_run().count("Model: a-model.") == 1
+    single = Report("training", "x", {}, figures=report(1).figures[:1])
+    assert rendered([single]).count("Model: a-model.") == 1, "a single figure keeps it"
+    caption = written_caption("How.", {}, "Model: another.")
+    other = Report("training", "x", {}, figures=(*single.figures, Shown(Page("f", drawn(), caption), "Other")))
+    assert rendered([other]).count("Model: a") == 2
+
+
 @pytest.mark.slow
 def test_a_figure_of_many_points_becomes_a_picture():
     light, heavy = (

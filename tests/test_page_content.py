@@ -257,6 +257,25 @@ def test_several_checkpoints_can_be_switched_on_and_off():
     assert {line.get_gid() for line in risk.axes[0].lines} == {"series-0", "series-1"}
 
 
+def test_a_checkpoint_that_states_no_level_lends_its_figures_to_no_other():
+    summary = evaluation("first", "second", data="facts") | {"differences": {}}
+    with paper():
+        records = replies("second")
+        report = evaluation_report({}, summary, records, list(pages(records, summary)), "an evaluation")
+    of_each = {shown.title: shown.series for shown in report.figures}
+    assert of_each["Reliability: accuracy at each stated level: second"] == 1
+    assert not any(title.endswith("first") for title in of_each)
+
+
+def test_the_list_says_whose_answers_it_shows_and_what_its_marks_mean(report):
+    two, one = evaluated("first", "second").questions.note, evaluated("only").questions.note
+    assert two.startswith("The list shows what first answers in format ScoreNumber, and its marks. Unparsed: ")
+    assert one.startswith("Unparsed: ") and "Refused" not in one + two
+    assert report.questions.note.startswith("Measured: ") and "Refused: " in report.questions.note
+    both = questions_of({"before": run_of(made_records(2)), "after": run_of(made_records(2))}).note
+    assert both.startswith("The list shows answers and marks before training. Measured: ")
+
+
 def test_one_checkpoint_has_nothing_to_switch():
     report = evaluated("only")
     assert report.series == () and report.tables[0].series == ()

@@ -151,7 +151,7 @@ class AskedQuestion:
     answer: str
     """What the list shows as the model's answer: that of the only run, or of the run before."""
     marks: tuple[str, ...]
-    """What the list is filtered by beside the relation: right, wrong, refused, unparsed, measured."""
+    """What the list is filtered by beside the relation, such as right, wrong and measured."""
     values: tuple[float | None, ...]
     """Its value of each of `Questions.measures`."""
     sides: tuple[Side, ...]
@@ -166,6 +166,8 @@ class Questions:
     """The headings of the values by which the list is sorted."""
     asked: tuple[AskedQuestion, ...]
     """The questions."""
+    note: str = ""
+    """Whose answers the list shows, and what its marks mean."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class Report:
     """One run in the page."""
 
     kind: str
-    """diagnose, evaluate, compare, training or ablation."""
+    """The command: diagnose, evaluate, compare, training, ablation or organisms."""
     title: str
     """What it is called in the page's navigation."""
     facts: Mapping[str, str]

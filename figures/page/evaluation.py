@@ -7,6 +7,7 @@ from figures.captions import Page, digits
 from figures.grid import Grid
 from figures.page.content import AskedQuestion, Bar, Bars, Questions, Report, Shown, Side, SmallTable, SortedTable
 from figures.page.diagnosis import made_with
+from figures.page.questions import marks_in_words
 from figures.page.tables import table_of_grid
 from interp.formats import FORMATS
 from interp.run.runs import Record
@@ -16,6 +17,13 @@ Setting = tuple[str, str, str]
 Answers = dict[Setting, dict[str, tuple[Record, Record | None]]]
 """By setting and the question's id, under the first set of worked examples: the record of the answer, and that of the
 confidence in it; None where none was read."""
+MEASURES = (
+    "ECE: expected calibration error; if calibrated: what so many questions show of it by chance where every level "
+    "means what it says. NCE: accuracy less mean confidence. AUROC: the probability that of a right and a wrong answer "
+    "the right one is the more confident; within: both of one relation. AURC: the mean error rate over all coverages. "
+    "Accuracy and AUROC are better the larger, NCE the nearer to 0, and ECE, Brier and AURC the smaller they are."
+)
+"""What the columns of the table are."""
 HEADLINES = ("figure_5_reliability", "risk_coverage")
 """What the names of the figures at the top begin with."""
 
@@ -52,25 +60,25 @@ def facts_of(config: Record, summary: Record) -> dict[str, str]:
     data = dict.fromkeys(data for by_data in summary["calibration"].values() for data in by_data)
     forms = dict.fromkeys(names[3] for names, _ in calibration.cells(summary) if names[3] in FORMATS)
     facts = {"Models": "; ".join(models), "Data": ", ".join(data), "Formats": ", ".join(forms)}
-    facts |= {"Precision": ", ".join(filter(None, dtypes)), "Numbers": calibration.how_to_read(summary)}
-    facts["Made with"] = made_with(config)
+    facts |= {"Precision": ", ".join(filter(None, dtypes)), "Made with": made_with(config)}
     return {name: text for name, text in facts.items() if text}
 
 
 def _shown(figures: Sequence[Page], series: Sequence[str]) -> Iterator[Shown]:
     """The figures with their headings; those of one checkpoint are in the order of the checkpoints."""
-    seen: dict[str, int] = {}
+    suffixes = calibration.suffixes(series)
     for page in figures:
         kind = next((name for name in calibration.TITLES if page.name.startswith(name)), page.name)
-        number = seen[kind] = seen.get(kind, -1) + 1
         alone = bool(series) and kind in calibration.OF_A_CHECKPOINT
-        title = calibration.TITLES.get(kind, kind) + (f": {series[number]}" if alone else "")
-        yield Shown(page, title, kind in HEADLINES, number if alone else None)
+        number = suffixes.index(page.name.removeprefix(kind)) if alone else None
+        title = calibration.TITLES.get(kind, kind) + ("" if number is None else f": {series[number]}")
+        yield Shown(page, title, kind in HEADLINES, number)
 
 
 def _tables(summary: Record, series: Sequence[str]) -> Iterator[SortedTable]:
     grid = calibration.grid(summary)
-    yield table_of_grid(grid, "calibration", "Calibration", series=_series(grid, series))
+    notes = (calibration.how_to_read(summary), MEASURES)
+    yield table_of_grid(grid, "calibration", "Calibration", notes=notes, series=_series(grid, series))
     if any("worst" in numbers for _, numbers in calibration.cells(summary)):
         worst = calibration.grid(summary, worst=True)
         title = "With unparsed replies as wrong answers of the highest confidence"
@@ -109,7 +117,10 @@ def questions_of(answers: Answers) -> Questions:
     keys = dict.fromkeys((setting[1], identity) for setting, found in answers.items() for identity in found)
     several = len({data for data, _ in keys}) > 1
     measures = tuple(f"expected confidence: {', '.join(setting)}" for setting in answers)
-    return Questions(measures, tuple(_question(answers, data, identity, several) for data, identity in keys))
+    asked = tuple(_question(answers, data, identity, several) for data, identity in keys)
+    checkpoint, _, form = next(iter(answers), ("", "", ""))
+    whose = [f"The list shows what {checkpoint} answers in format {form}, and its marks."] if len(answers) > 1 else []
+    return Questions(measures, asked, " ".join((*whose, *marks_in_words(asked))))
 
 
 def _question(answers: Answers, data: str, identity: str, several: bool) -> AskedQuestion:

@@ -42,6 +42,13 @@ CANDIDATES = {"candidate": "sampled", "filled": "branched"}
 """Further answers whose pairs are compared."""
 SPAN_ORDER = tuple(SPAN_COLOURS)
 """The spans in the order in which `Side.spans` counts them."""
+MARKS = {
+    "measured": "Measured: by an instrument that takes up only questions that are answered right.",
+    "refused": "Refused: an attribution whose completeness gap is too large.",
+    "unparsed": "Unparsed: a reply without an answer or without a level.",
+    "unanswered": "Unanswered: without an answer that the prompt can hold.",
+}
+"""What marks that do not speak for themselves mean."""
 STATISTIC = re.compile(r"[,:] (?:median|mean)(?=$|:| \()")
 """What a title says of many questions, and not of one."""
 STEPS = 33
@@ -104,7 +111,14 @@ def questions_of(runs: Mapping[str, RunData]) -> Questions:
         )
         for answer in first.answers.values()
     ]
-    return Questions(tuple(titles[number] for number in kept), tuple(asked))
+    whose = [f"The list shows answers and marks {next(iter(runs))} training."] if others else []
+    note = " ".join((*whose, *marks_in_words(asked)))
+    return Questions(tuple(titles[number] for number in kept), tuple(asked), note)
+
+
+def marks_in_words(asked: Sequence[AskedQuestion]) -> list[str]:
+    """What the marks of these questions mean, a sentence each."""
+    return [words for mark, words in MARKS.items() if any(mark in question.marks for question in asked)]
 
 
 def measured_by(runs: Sequence[RunData]) -> list[Metric]:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -65,6 +65,8 @@ class Section:
     """The figures at the top."""
     others: tuple[Drawing, ...]
     """The other figures."""
+    subject: str = ""
+    """What all captions end with, which is shown once; empty where they differ, and of a single figure."""
     without_prompt: int = 0
     """How many of its last questions have no prompt in the page, for want of room."""
     without_details: int = 0
@@ -97,8 +99,17 @@ def rendered(reports: Sequence[Report], *, most_bytes: int = 20_000_000) -> str:
 
 def _section(name: str, report: Report) -> Section:
     drawings = [_drawing(f"{name}-f{number}", shown) for number, shown in enumerate(report.figures)]
+    subject = _shared_ending(drawings)
+    if subject:
+        drawings = [replace(one, caption=one.caption[:-1]) for one in drawings]
     first, others = (tuple(one for one in drawings if one.shown.headline is top) for top in (True, False))
-    return Section(name, report, first, others)
+    return Section(name, report, first, others, subject)
+
+
+def _shared_ending(drawings: Sequence[Drawing]) -> str:
+    """The last paragraph of the captions of several figures; empty where they differ, or it is all of a caption."""
+    endings = {one.caption[-1].text if len(one.caption) > 1 else "" for one in drawings}
+    return endings.pop() if len(endings) == 1 and len(drawings) > 1 else ""
 
 
 def _drawing(name: str, shown: Shown) -> Drawing:
@@ -128,7 +139,7 @@ def _noted(number: int, section: Section, details: Sequence[Detail], kept: Seque
     ours = [(detail, text) for detail, text in zip(details, kept, strict=True) if detail.run == number]
     nothing = sum(not text for _, text in ours)
     short = sum(text != detail.whole for detail, text in ours)
-    return Section(section.id, section.report, section.headlines, section.others, short, nothing)
+    return replace(section, without_prompt=short, without_details=nothing)
 
 
 def _page(sections: Sequence[Section], blocks: str) -> str:
