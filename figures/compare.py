@@ -117,13 +117,17 @@ def sentence(summary: Record) -> str:
     models, data = summary["models"], summary["data"]
     note = f" ({models['before']['note']})" if models["before"]["note"] else ""
     chosen = f" {LETTERS_SAID}" if data.get("wrong_answers") == "choice" else ""
-    side = summary.get("answered_by", "before")
-    when = f" {side} training" if side else ""
     return (
         f"Before: {models['before']['name']}{note}. After: {models['after']['name']}. Data: {data['name']}, "
-        f"{data['asked']} asked, {data['right']} answered right{when}. {whose(summary)} Format: "
+        f"{data['asked']} asked, {data['right']} answered right{when(summary)}. {whose(summary)} Format: "
         f"{summary['format']}.{chosen}"
     )
+
+
+def when(summary: Record) -> str:
+    """Before or after training, whichever checkpoint gave the answers; empty where each gave its own."""
+    side = summary.get("answered_by", "before")
+    return f" {side} training" if side else ""
 
 
 def whose(summary: Record) -> str:

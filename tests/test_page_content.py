@@ -210,6 +210,18 @@ def test_what_a_run_was_made_with_tells_of_changes_to_the_commit():
     assert made_with({"made_with": {"commit": None}}) == "version 0.1"
 
 
+def test_a_run_that_measured_no_question_lists_what_was_asked(tmp_path):
+    folder = made_run(tmp_path / "none", instruments=(), questions=3)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["data"]["name"] = "/somewhere/else/own.jsonl"
+    (folder / "summary.json").write_text(json.dumps(summary))
+    report = report_of(read(folder))
+    assert report.title == "a-model on own.jsonl (none)" and report.facts["Data"].startswith("/somewhere/else/")
+    assert (report.verdicts, report.figures, report.tables) == ((), (), ())
+    assert [question.marks for question in report.questions.asked] == [("right",)] * 3
+    assert report.questions.measures == () and report.questions.note == ""
+
+
 @pytest.mark.slow
 def test_redrawing_a_run_writes_the_same_page(folder, capsys):
     reported(folder)
@@ -274,6 +286,16 @@ def test_the_list_says_whose_answers_it_shows_and_what_its_marks_mean(report):
     assert report.questions.note.startswith("Measured: ") and "Refused: " in report.questions.note
     both = questions_of({"before": run_of(made_records(2)), "after": run_of(made_records(2))}).note
     assert both.startswith("The list shows answers and marks before training. Measured: ")
+
+
+def test_an_evaluation_tells_how_it_asked_or_that_no_model_was_asked():
+    summary = evaluation("first", "second", data="facts") | {"differences": {}}
+    config = {"version": "3", "identity": {"shots": {"first": 3, "second": 0}, "template": "plain"}}
+    facts = evaluation_report(config, summary, [], [], "an evaluation").facts
+    assert facts["Prompt"] == "3 or 0 worked examples, plain template" and facts["Made with"] == "version 3"
+    given = evaluation_report(config, summary | {"models": {}}, [], [], "given")
+    assert given.facts["Models"].startswith("none was asked") and "Prompt" not in given.facts
+    assert given.questions == Questions((), ()) and given.series == ()
 
 
 def test_one_checkpoint_has_nothing_to_switch():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from figures import calibration, compare, tokens
 from figures.captions import Page, RunData
@@ -85,9 +85,9 @@ def title_of(run: FinishedRun) -> str:
     """What a run is called in a page: what it is about, and its directory's name in parentheses."""
     summary, identity = run.summary, run.config.get("identity", {})
     if run.kind == "compare":
-        about = " and ".join(summary["models"][side]["name"] for side in SIDE_TITLES) + f" on {summary['data']['name']}"
+        about = " and ".join(summary["models"][side]["name"] for side in SIDE_TITLES) + f" on {_data(summary)}"
     elif run.kind == "diagnose":
-        about = f"{summary['model']['name']} on {summary['data']['name']}"
+        about = f"{summary['model']['name']} on {_data(summary)}"
     elif run.kind == "evaluate":
         about = "Calibration on " + ", ".join({data: "" for by in summary["calibration"].values() for data in by})
     elif run.kind == "training":
@@ -95,6 +95,12 @@ def title_of(run: FinishedRun) -> str:
     else:
         about = f"{run.kind.capitalize()} on {summary.get('base') or summary['ckpt']}"
     return f"{about} ({run.name})" if run.name else about
+
+
+def _data(summary: Record) -> str:
+    """What the data are called in a title: of a file its name alone, since its whole path stands below."""
+    path = PurePath(summary["data"]["name"])
+    return path.name if path.is_absolute() else str(summary["data"]["name"])
 
 
 def _curve(run: FinishedRun) -> Page:

@@ -47,9 +47,9 @@ def facts_of(summary: Record) -> dict[str, str]:
     models, data = summary["models"], summary["data"]
     names = {side: ", ".join(filter(None, (models[side]["name"], models[side].get("note")))) for side in SIDE_TITLES}
     facts = {"Before": names["before"], "After": names["after"]}
-    facts["Data"] = f"{data['name']}: {data['asked']} asked, {data['right']} answered right"
+    facts["Data"] = f"{data['name']}: {data['asked']} asked, {data['right']} answered right{compare.when(summary)}"
+    facts["Questions"] = compare.whose(summary)
     facts |= {"Format": summary["format"], "Precision": models["before"].get("dtype") or ""}
-    facts["How to read it"] = compare.whose(summary)
     return {name: text for name, text in facts.items() if text}
 
 

@@ -81,14 +81,14 @@ def diagnosis_report(
         figures: The run's figures, each with the name of its instrument; None for further ones.
         title: What the run is called.
     """
-    verdict = verdict_on(run.estimates)
+    verdict, table = verdict_on(run.estimates), table_of_run(table_of(summary))
     return Report(
         "diagnose",
         title,
         facts_of(run.subject, run.estimates, config) | ({} if verdict else {"Verdict": NO_VERDICT}),
         (("", verdict),) if verdict else (),
         shown_figures(figures),
-        (table_of_run(table_of(summary)),),
+        (table,) if table.rows else (),
         questions_of({"": run}),
     )
 

@@ -59,9 +59,18 @@ def facts_of(config: Record, summary: Record) -> dict[str, str]:
     dtypes = dict.fromkeys(model.get("dtype", "").removeprefix("torch.") for model in summary["models"].values())
     data = dict.fromkeys(data for by_data in summary["calibration"].values() for data in by_data)
     forms = dict.fromkeys(names[3] for names, _ in calibration.cells(summary) if names[3] in FORMATS)
-    facts = {"Models": "; ".join(models), "Data": ", ".join(data), "Formats": ", ".join(forms)}
+    asked = "; ".join(models) or "none was asked: answers and confidences were given with the data"
+    facts = {"Models": asked, "Data": ", ".join(data), "Formats": ", ".join(forms)}
+    facts |= {"Prompt": _prompt(config.get("identity", {}))} if models else {}
     facts |= {"Precision": ", ".join(filter(None, dtypes)), "Made with": made_with(config)}
     return {name: text for name, text in facts.items() if text}
+
+
+def _prompt(identity: Record) -> str:
+    """Worked examples and template; of several checkpoints all counts. identity: the run's."""
+    counts = dict.fromkeys(map(str, identity.get("shots", {}).values()))
+    shots = f"{' or '.join(counts)} worked examples, " if counts else ""
+    return f"{shots}{identity.get('template', 'chat')} template"
 
 
 def _shown(figures: Sequence[Page], series: Sequence[str]) -> Iterator[Shown]:
