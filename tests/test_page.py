@@ -17,6 +17,7 @@ from vocabularies import bringing
 from figures.captions import Page, written_caption
 from figures.page.blocks import compact, json_block, plain
 from figures.page.content import (
+    SPAN_ORDER,
     AskedQuestion,
     Bar,
     Bars,
@@ -30,7 +31,7 @@ from figures.page.content import (
     Verdict,
 )
 from figures.page.drawing import HEAVY
-from figures.page.render import SPAN_ORDER, rendered, unbroken, unwrapped
+from figures.page.render import rendered, unbroken, unwrapped
 from figures.style import SINGLE, SPAN_COLOURS, paper, saved
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

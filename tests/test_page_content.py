@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,17 @@ from test_report import evaluation
 from figures.calibration import pages, risks_of
 from figures.captions import digits
 from figures.page.build import FinishedRun, read, report_of
-from figures.page.content import Questions, Report
+from figures.page.content import SPAN_ORDER, Questions, Report
 from figures.page.diagnosis import made_with, run_data
+from figures.page.evaluation import FIRST_SET as FIRST_SET_ALONE
 from figures.page.evaluation import evaluation_report
-from figures.page.questions import SPAN_ORDER, questions_of
-from figures.page.render import SPAN_ORDER as RENDERED
+from figures.page.questions import FIRST_SET, questions_of
 from figures.page.tables import table_of_run
 from figures.report import reported
 from figures.style import paper
 from figures.table import Row, Table, table_of
 from interp.api import Result, read_run
-from interp.calibration import risk_by_coverage, risk_coverage_area
+from interp.calibration import MEASURES, risk_by_coverage, risk_coverage_area
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.instruments.flow import EDGE_WORDS
@@ -190,10 +191,6 @@ def test_two_runs_stand_side_by_side_with_their_differences():
     assert set(last.values) == {None}, "a question of one run alone has no pair of numbers"
 
 
-def test_spans_are_counted_as_the_page_counts_them():
-    assert SPAN_ORDER == RENDERED
-
-
 def test_a_run_of_one_instrument_has_a_report_without_the_others(tmp_path):
     folder = made_run(tmp_path / "masking", instruments=("masking",), questions=4)
     report = report_of(read(folder))
@@ -284,6 +281,7 @@ def test_the_list_says_whose_answers_it_shows_and_what_its_marks_mean(report):
     assert two.startswith("The list shows what first answers in format ScoreNumber, and its marks. Unparsed: ")
     assert one.startswith("Unparsed: ") and "Refused" not in one + two
     assert report.questions.note.startswith("Measured: ") and "Refused: " in report.questions.note
+    assert questions_of({"": run_of(made_records(2, sets=2))}).note.endswith(FIRST_SET)
     both = questions_of({"before": run_of(made_records(2)), "after": run_of(made_records(2))}).note
     assert both.startswith("The list shows answers and marks before training. Measured: ")
 
@@ -296,6 +294,21 @@ def test_an_evaluation_tells_how_it_asked_or_that_no_model_was_asked():
     given = evaluation_report(config, summary | {"models": {}}, [], [], "given")
     assert given.facts["Models"].startswith("none was asked") and "Prompt" not in given.facts
     assert given.questions == Questions((), ()) and given.series == ()
+
+
+def test_several_sets_of_examples_have_a_table_and_the_list_is_of_the_first():
+    summary = evaluation("only", data="facts") | {"differences": {}}
+    cells = summary["calibration"]["only"]["facts"]["default"]
+    cells["ScoreNumber"] = cells["ScoreNumber"] | {"shot_sets": {key: [0.25, 0.75] for key in MEASURES}}
+    later = [record | {"set": 1, "expected": 0.0} for record in replies("only")]
+    records = [*replies("only"), *later]
+    report = evaluation_report({}, summary, records, [], "an evaluation")
+    assert report.questions.note.endswith(FIRST_SET_ALONE)
+    assert report.questions == replace(evaluated("only").questions, note=report.questions.note)
+    spread = next(table for table in report.tables if table.name == "shot_sets")
+    assert [row[0] for row in spread.rows] == ["only"] and "50.0 [25.0, 75.0]" in dict(
+        zip(spread.header, spread.rows[0], strict=True)
+    )["ECE"]
 
 
 def test_one_checkpoint_has_nothing_to_switch():

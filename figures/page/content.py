@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from figures.captions import Page
+from figures.style import SPAN_COLOURS
+from interp.records import MassSpan
 
+SPAN_ORDER: tuple[MassSpan, ...] = tuple(SPAN_COLOURS)
+"""The spans by the index that tokens have them by; their colours are those of every figure."""
 Cell = str | tuple[str, int | float | None]
 """A text, or a number as it is shown and as it is sorted; None for one without a value."""
 

@@ -24,6 +24,8 @@ MEASURES = (
     "Accuracy and AUROC are better the larger, NCE the nearer to 0, and ECE, Brier and AURC the smaller they are."
 )
 """What the columns of the table are."""
+FIRST_SET = "All of it is of the first set of worked examples and wording of the instruction."
+"""What is said of the questions of a run with several."""
 HEADLINES = ("figure_5_reliability", "risk_coverage")
 """What the names of the figures at the top begin with."""
 
@@ -48,7 +50,7 @@ def evaluation_report(
         facts_of(config, summary),
         figures=tuple(_shown(figures, series)),
         tables=tuple(_tables(summary, series)),
-        questions=questions_of(answers_in(records, summary)),
+        questions=questions_of(answers_in(records, summary), repeated=bool(calibration.spreads(summary))),
         series=series,
     )
 
@@ -121,15 +123,20 @@ def answers_in(records: Sequence[Record], summary: Record) -> Answers:
     return answers
 
 
-def questions_of(answers: Answers) -> Questions:
-    """Every question with what each checkpoint answers and states in each format; listed as the first answers it."""
+def questions_of(answers: Answers, *, repeated: bool) -> Questions:
+    """Every question with what each checkpoint answers and states in each format; listed as the first answers it.
+
+    repeated: whether the run has several sets of worked examples or wordings."""
     keys = dict.fromkeys((setting[1], identity) for setting, found in answers.items() for identity in found)
     several = len({data for data, _ in keys}) > 1
     measures = tuple(f"expected confidence: {', '.join(setting)}" for setting in answers)
     asked = tuple(_question(answers, data, identity, several) for data, identity in keys)
     checkpoint, _, form = next(iter(answers), ("", "", ""))
-    whose = [f"The list shows what {checkpoint} answers in format {form}, and its marks."] if len(answers) > 1 else []
-    return Questions(measures, asked, " ".join((*whose, *marks_in_words(asked))))
+    sentences = (
+        [f"The list shows what {checkpoint} answers in format {form}, and its marks."] if len(answers) > 1 else []
+    )
+    sentences += marks_in_words(asked)
+    return Questions(measures, asked, " ".join([*sentences, FIRST_SET] if repeated else sentences))
 
 
 def _question(answers: Answers, data: str, identity: str, several: bool) -> AskedQuestion:

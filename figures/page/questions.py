@@ -8,8 +8,8 @@ from matplotlib.colors import Colormap, to_hex
 
 from figures import tokens
 from figures.captions import RunData, digits
-from figures.page.content import AskedQuestion, Bar, Bars, Questions, Side, SmallTable, TokenShades
-from figures.style import SIDE_TITLES, SPAN_COLOURS
+from figures.page.content import SPAN_ORDER, AskedQuestion, Bar, Bars, Questions, Side, SmallTable, TokenShades
+from figures.style import SIDE_TITLES
 from interp.formats import FORMATS
 from interp.instruments.base import Metric
 from interp.instruments.flow import EDGE_WORDS
@@ -40,8 +40,6 @@ ROLES = {
 """The answers that are put to a question, in words, by their roles in the records."""
 CANDIDATES = {"candidate": "sampled", "filled": "branched"}
 """Further answers whose pairs are compared."""
-SPAN_ORDER = tuple(SPAN_COLOURS)
-"""The spans in the order in which `Side.spans` counts them."""
 MARKS = {
     "measured": "Measured: by an instrument that takes up only questions that are answered right.",
     "refused": "Refused: an attribution whose completeness gap is too large.",
@@ -49,6 +47,11 @@ MARKS = {
     "unanswered": "Unanswered: without an answer that the prompt can hold.",
 }
 """What marks that do not speak for themselves mean."""
+FIRST_SET = (
+    "What opens with a question is read with the first set of worked examples and wording of the instruction; numbers "
+    "in the list are means over all."
+)
+"""What is said of a run with several."""
 STATISTIC = re.compile(r"[,:] (?:median|mean)(?=$|:| \()")
 """What a title says of many questions, and not of one."""
 STEPS = 33
@@ -111,9 +114,14 @@ def questions_of(runs: Mapping[str, RunData]) -> Questions:
         )
         for answer in first.answers.values()
     ]
-    whose = [f"The list shows answers and marks {next(iter(runs))} training."] if others else []
-    note = " ".join((*whose, *marks_in_words(asked)))
-    return Questions(tuple(titles[number] for number in kept), tuple(asked), note)
+    return Questions(tuple(titles[number] for number in kept), tuple(asked), _note(runs, asked))
+
+
+def _note(runs: Mapping[str, RunData], asked: Sequence[AskedQuestion]) -> str:
+    first, *others = runs
+    sentences = [f"The list shows answers and marks {first} training."] if others else []
+    sentences += marks_in_words(asked)
+    return " ".join([*sentences, FIRST_SET] if any(record["set"] for record in runs[first].records) else sentences)
 
 
 def marks_in_words(asked: Sequence[AskedQuestion]) -> list[str]:

@@ -14,13 +14,10 @@ from markupsafe import Markup
 
 from figures.captions import NOT_MEASURABLE
 from figures.page.blocks import Detail, copies_block, details_of, fitting, list_block, plain
-from figures.page.content import Report, Shown
+from figures.page.content import SPAN_ORDER, Report, Shown
 from figures.page.drawing import inline_drawing
 from figures.style import SPAN_COLOURS
-from interp.records import MassSpan
 
-SPAN_ORDER: tuple[MassSpan, ...] = tuple(SPAN_COLOURS)
-"""The spans by the index that tokens have them by; their colours are those of every figure."""
 NOTE = 2_000
 """Bytes that are kept free for the sentences on what is left out."""
 TOGETHER = re.compile(rf"\[[^]]*\]|{{[^}}]*}}|{NOT_MEASURABLE} \S+|\d %")
