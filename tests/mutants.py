@@ -876,6 +876,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         ("rank-by-sign", "rank_of_best", "abs(effect) > max(sizes)", "effect > max(sizes)"),
         ("rank-of-the-worst-token", "rank_of_best", "max", "min"),
+        ("a-rank-among-tokens-that-do-nothing", "rank_of_best", "abs(effect) > floor", "True"),
         ("mean-rank", "", "np.median", "np.mean"),
         ("effects-turned-round", "_of_case", "seen - replaced_score", "replaced_score - seen"),
         (

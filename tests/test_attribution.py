@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from interp.errors import UserError
 from interp.instruments import attribution, gradients, masking
 from interp.instruments import scorer as scorers
-from interp.instruments.attribution import METRICS, AttributionOptions, measured, rank_of_best
+from interp.instruments.attribution import METRICS, AttributionOptions, Whole, measured, rank_of_best
 from interp.instruments.base import estimates
 from interp.instruments.gradients import gap_allowed, integrated_gradients, token_by_token
 from interp.instruments.masking import neutral_token, replacement_embeddings
@@ -122,6 +122,10 @@ def effects_by_hand(setting: Setting, transcript, replacement) -> np.ndarray:
     return np.array([seen - replaced_by_hand(setting, transcript, (i,), replacement) for i in everywhere])
 
 
+SEEN = Whole(1.0, floor=0.0, score_range=1.0)
+"""A score as it is, of exact arithmetic."""
+
+
 class Told(Scorer):
     """A scorer that is told what to say."""
 
@@ -141,7 +145,7 @@ def test_what_may_matter_more_than_the_answer_is_replaced_until_the_rank_lies_be
     spans = ["special"] * 50 + ["answer"] + ["special"] * 4 + ["tail"] * 5
     transcript = Transcript("", tuple(range(60)), tuple(spans))
     bound = np.where(np.arange(60) < 44, 1.0, 0.039)
-    effects = attribution._token_effects(Told(transcript, replaced, bound), None, 1.0)
+    effects = attribution._token_effects(Told(transcript, replaced, bound), None, SEEN)
     assert asked[0] == [50, *range(55, 60)] and rank_of_best(effects, [50]) == rank
     after = [i for part in asked[1:] for i in part]
     assert after == list(range(43, 43 - asked_for, -1)), "of equal bounds the cheapest first"
@@ -157,7 +161,7 @@ def test_a_token_that_promises_more_for_what_it_costs_is_replaced_before_others(
         return [0.9 for _ in replacements]
 
     bound = np.array([11.0, 8.1, 6.0, 0.0, 0.0])  # by cost: 2.2, 2.025, 2
-    attribution._token_effects(Told(transcript, replaced, bound), None, 1.0)
+    attribution._token_effects(Told(transcript, replaced, bound), None, SEEN)
     assert asked == [3, 4, 0, 1, 2]
 
 
@@ -165,9 +169,19 @@ def test_where_the_answer_matters_more_than_all_bounds_nothing_but_answer_and_ta
     transcript = Transcript("", (1, 2, 3, 4), ("instruction", "question", "answer", "tail"))
     bound = np.array([0.39, 0.39, 0.39, 0.39])
     scorer = Told(transcript, lambda replacements: [0.0 for _ in replacements], bound)
-    assert attribution._token_effects(scorer, None, 1.0) == [None, None, 1.0, 1.0]
+    assert attribution._token_effects(scorer, None, SEEN) == [None, None, 1.0, 1.0]
     bound[1] = 0.4
-    assert attribution._token_effects(scorer, None, 1.0) == [None, 1.0, 1.0, 1.0]
+    assert attribution._token_effects(scorer, None, SEEN) == [None, 1.0, 1.0, 1.0]
+
+
+def test_an_answer_whose_effect_is_within_the_numerical_floor_has_no_rank_and_no_token_is_tried_for_one():
+    """All tokens of a confidence that depends on nothing do nothing: none of them is the first."""
+    transcript = Transcript("", (1, 2, 3, 4), ("instruction", "question", "answer", "tail"))
+    scorer = Told(transcript, lambda replacements: [0.99 for _ in replacements], np.ones(4))
+    for floor, tried in ((0.02, 2), (0.0, 4)):
+        effects = attribution._token_effects(scorer, None, Whole(1.0, floor, 1.0))
+        assert sum(effect is not None for effect in effects) == tried
+        assert (rank_of_best(effects, [2], floor) is None) == (floor > 0)
 
 
 def test_first_order_effects_are_gradients_of_a_plain_forward_pass(llama, transcript):
@@ -541,6 +555,7 @@ def test_the_papers_path_begins_at_the_filler_that_is_named(llama, open_question
         ([0.4, None, 0.3], [1, 2], 2),
         ([0.4, None, 0.3], [1], None),
         ([0.4], [], None),
+        ([0.0, 0.0], [1], None),
     ],
 )
 def test_the_rank_counts_what_is_larger_in_size_than_the_best_of_the_answer(effects, members, rank):
@@ -551,7 +566,8 @@ def test_the_rank_counts_what_is_larger_in_size_than_the_best_of_the_answer(effe
 def test_ranks_agree_with_a_sorted_list(effects, data):
     members = data.draw(st.lists(st.sampled_from(range(len(effects))), min_size=1, unique=True))
     order = sorted(range(len(effects)), key=lambda i: -abs(effects[i]))
-    assert rank_of_best(effects, members) == 1 + min(order.index(i) for i in members)
+    there = any(effects[i] for i in members)
+    assert rank_of_best(effects, members) == (1 + min(order.index(i) for i in members) if there else None)
 
 
 def test_the_summary_takes_the_median_rank_and_the_mean_of_everything_else():

@@ -242,6 +242,7 @@ def test_each_number_compares_the_answers_that_it_names():
         "filled_candidates": 1 / 2 * LIMIT,  # of six pairs three differ
         "filled_pairs": 6,
         "filled_near_zero_pairs": 3,
+        "expected_floor": 0.0,
     }
     apart = {"direction": (0.5, 1.0, 1.0), "likelihood_gap": (2.0, 4.0, 7.0), "length_gap": (3, 1, 2)}
     apart["logprob"] = (-3.0, -5.0, -8.0)
@@ -250,10 +251,24 @@ def test_each_number_compares_the_answers_that_it_names():
     assert values(by_role) == pytest.approx(expected)
 
 
+def test_a_difference_within_the_numerical_floor_is_not_a_positive_one():
+    """A confidence that depends on nothing is higher after one of two answers by rounding alone."""
+    (positive,) = (metric for metric in METRICS if metric.key == "jsd.direction.share_positive")
+
+    def higher(after_wrong: float, floor: float) -> float:
+        pair = {"right": [spoken(0.5, 0.5)], "wrong": [spoken(1 - after_wrong, after_wrong)]}
+        (value,) = positive.values([{"values": values(pair, floor)}])
+        return value
+
+    assert higher(0.4, 0.05) == 1.0 and higher(0.6, 0.05) == higher(0.4, 0.11) == higher(0.5, 0.0) == 0.0
+    found = positive.values([{"values": {"direction": direction}} for direction in (0.1, -0.1)])
+    assert found == [1.0, 0.0], "records of earlier runs know no floor"
+
+
 def test_what_was_not_asked_has_no_value_rather_than_zero():
     found = values({"right": [spoken(*SURE)]})
     assert {name for name, value in found.items() if value} == {"outside"}
-    assert {name for name, value in found.items() if value == 0} == {
+    assert {name for name, value in found.items() if value == 0} == {"expected_floor"} | {
         f"{prefix}{name}" for prefix in ("", "filled_") for name in ("pairs", "near_zero_pairs")
     }
     assert "direction" not in found

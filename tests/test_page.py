@@ -469,6 +469,16 @@ def test_names_stay_in_sight_where_a_wide_table_scrolls(opened, size, pinned):
     assert page.locator("#r1-t0 tbody .pinned").count() == pinned
 
 
+def test_on_paper_no_column_of_a_wide_table_is_cut_off(opened):
+    page = opened(
+        rendered([Report("evaluate", "x", {}, tables=(wide_table(),))]), viewport={"width": 670, "height": 900}
+    )
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") == 670
+    cell = page.locator("#r1-t0 tbody td").last
+    assert cell.evaluate("c => getComputedStyle(c, '::before').content") == '"measure 29 "'
+
+
 def test_intervals_and_percentages_are_not_broken():
     assert unbroken("≈ 0.1 [0.05, 0.2] {1 %, 2 %}, p = 1") == "≈\xa00.1 [0.05,\xa00.2] {1\xa0%,\xa02\xa0%}, p = 1"
 

@@ -40,19 +40,20 @@ AT_ONCE = 8
 """How many tokens are replaced before the rank is compared with `COUNTED` again."""
 
 
-def rank_of_best(effects: Sequence[float | None], members: Sequence[int]) -> int | None:
+def rank_of_best(effects: Sequence[float | None], members: Sequence[int], floor: float = 0.0) -> int | None:
     """The rank of the best of `members` among all tokens, by the size of their effects.
 
     Args:
         effects: the effect of each token, [tokens]; None for tokens that were not replaced, which are taken to matter
             less.
         members: the positions of the tokens that are ranked, those of the answer.
+        floor: by how much the score differs when the same text is read twice.
 
     Returns:
         1 + how many tokens have a larger effect; 1: no token matters more than the members. None where no member has an
-        effect.
+        effect beyond the floor: among tokens that do nothing there is no order.
     """
-    sizes = [abs(effect) for i in members if (effect := effects[i]) is not None]
+    sizes = [abs(effect) for i in members if (effect := effects[i]) is not None and abs(effect) > floor]
     if not sizes:
         return None
     return 1 + sum(effect is not None and abs(effect) > max(sizes) for effect in effects)
@@ -134,12 +135,12 @@ def _of_case(setting: "Setting", case: "Case", options: "AttributionOptions", fl
             for position, contribution in zip(transcript.positions(span), along_span.attribution, strict=True):
                 tokens[position] = contribution
     else:
-        tokens = _token_effects(scorer, replacement, seen)
+        tokens = _token_effects(scorer, replacement, whole)
     values: dict[str, float | None] = {f"{span}.effect": effects[span][baseline] for span in spans}
     values |= {
         f"{span}.effect_{name}": effects[span][name] for span in spans for name in replacements if name != baseline
     }
-    values["answer.rank"] = rank_of_best(tokens, answer)
+    values["answer.rank"] = rank_of_best(tokens, answer, whole.floor)
     if len(answer) > 1:  # the attribution of a single token is its effect, without an integral
         values["answer.completeness_gap"] = abs(attribution.gap)
         values["refused"] = float(attribution.refused)
@@ -254,25 +255,25 @@ def _by_span(attribution: Attribution, transcript: Transcript) -> dict[str, floa
     numbers: dict[str, float | None] = {
         f"{span}.effect": float(sum(tokens[i] for i in transcript.positions(span))) for span in spans
     }
-    return numbers | {"answer.rank": rank_of_best(tokens, transcript.positions("answer"))}
+    return numbers | {"answer.rank": rank_of_best(tokens, transcript.positions("answer"), attribution.floor)}
 
 
-def _token_effects(scorer: Scorer, replacement: "Tensor", seen: float) -> list[float | None]:
+def _token_effects(scorer: Scorer, replacement: "Tensor", whole: Whole) -> list[float | None]:
     """The effect of replacing each token alone, [tokens]; None for tokens that are left out.
 
     The answer and the tail are replaced first. Then come the tokens whose first-order bound is at least `LEAST_BOUND`
     of the answer's effect, in falling order of the bound for each token that is fed again, until the rank lies beyond
-    `COUNTED`."""
+    `COUNTED`; none where the answer's effect is within the floor, so that it has no rank."""
     transcript = scorer.transcript
     answer, tokens = transcript.positions("answer"), len(transcript.ids)
     effects: list[float | None] = [None] * tokens
 
-    def rank_with(positions: Sequence[int]) -> int:
+    def rank_with(positions: Sequence[int]) -> int | None:
         """The answer's rank once these tokens are replaced too."""
         scores = scorer.replaced([((position,), replacement) for position in positions])
         for position, replaced_score in zip(positions, scores, strict=True):
-            effects[position] = seen - replaced_score
-        return rank_of_best(effects, answer) or 1
+            effects[position] = whole.value - replaced_score
+        return rank_of_best(effects, answer, whole.floor)
 
     rank = rank_with((*answer, *transcript.positions("tail")))
     best = max(abs(effects[i] or 0.0) for i in answer)
@@ -280,7 +281,7 @@ def _token_effects(scorer: Scorer, replacement: "Tensor", seen: float) -> list[f
     worth = bound / (tokens - np.arange(tokens))  # replacing a token with n others after it feeds n + 1 tokens
     candidates = [i for i in np.argsort(-worth).tolist() if bound[i] >= LEAST_BOUND * best and effects[i] is None]
     for part in chunks(candidates, AT_ONCE):
-        if rank > COUNTED:
+        if rank is None or rank > COUNTED:
             break
         rank = rank_with(part)
     return effects

@@ -10,8 +10,8 @@ import numpy as np
 
 from interp.datasets.grading import may_be_right
 from interp.divergence import LIMIT, NEAR_ZERO, jensen_shannon, pairwise_divergences
-from interp.instruments.base import Instrument, Metric, Place, Unit, Values, without_options
-from interp.instruments.floor import READINGS
+from interp.instruments.base import Instrument, Metric, Place, Unit, Values
+from interp.instruments.floor import READINGS, of_score
 from interp.intervals import NOT_NEGATIVE, SIGNED, UNIT, Value, rank_correlation, share_of_sum
 from interp.records import Question, Source, Transcript
 from interp.run.runs import Record
@@ -70,8 +70,10 @@ def hint(answer: str) -> str:
     return f'Hint: the answer "{answer}" is wrong.'
 
 
-def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
-    """One record for each case: every answer that is put to the question, with the confidence after it."""
+def measured(setting: "Setting", cases: Sequence["Case"], floor: float = 0.0) -> list[Record]:
+    """One record for each case: every answer that is put to the question, with the confidence after it.
+
+    floor: by how much the expected confidence differs when the same text is read twice."""
     plans = [_plan(setting, case) for case in cases]
     # all cases are read in one call, and readings come back in the order of the plans
     transcripts = [transcript for plan in plans for _, _, transcript in plan]
@@ -81,7 +83,7 @@ def measured(setting: "Setting", cases: Sequence["Case"]) -> list[Record]:
         by_role: dict[str, list[Record]] = {}
         for role, answer, _ in plan:
             by_role.setdefault(role, []).append(_spoken(answer, next(readings)))
-        records.append({"answers": by_role, "values": values(by_role)})
+        records.append({"answers": by_role, "values": values(by_role, floor)})
     return records
 
 
@@ -120,11 +122,12 @@ PAIR_ROLES = {"": ("candidate",), "filled_": ("candidate", "filled")}
 answers with branched ones."""
 
 
-def values(by_role: dict[str, list[Record]]) -> dict[str, float | None]:
+def values(by_role: dict[str, list[Record]], floor: float = 0.0) -> dict[str, float | None]:
     """The numbers of one question, recomputed from the distributions in its record.
 
     Args:
         by_role: the records of its answers by their role, as in "answers" of the question's record; "right" is needed.
+        floor: by how much the expected confidence differs when the same text is read twice.
 
     Returns:
         The numbers by their names; None for a number that lacks one of its answers.
@@ -147,6 +150,7 @@ def values(by_role: dict[str, list[Record]]) -> dict[str, float | None]:
         "foil": between(right, by_role.get("foil", [])),
         "hint": between(right, by_role.get("hint", [])),
         "outside": right[0]["outside"],
+        "expected_floor": floor,
     }
     for role, prefix in WRONG_ROLES.items():
         numbers |= {prefix + name: number for name, number in _against(right, by_role.get(role, [])).items()}
@@ -202,6 +206,18 @@ def _together(*names: str) -> Callable[[Values], Value]:
         return present if len(present) == len(names) else None
 
     return together
+
+
+def _higher(name: str) -> Callable[[Values], Value]:
+    """A function of a question's values: 1 where the difference of this name exceeds the numerical floor, else 0.
+
+    None where the question has no such difference."""
+
+    def higher(values: Values) -> Value:
+        difference = values.get(name)
+        return None if difference is None else float(difference > values.get("expected_floor", 0.0))
+
+    return higher
 
 
 def _above_noise(name: str) -> Callable[[Values], Value]:
@@ -275,9 +291,8 @@ def _of_source(key: str, prefix: str, divergence_name: str, words: str, needs: s
     def share(name: str, section: str, words: str, of: Callable[[Values], Value], place: Place = "listed") -> Metric:
         return metric(name, section, words, "share", of, interval="wilson", place=place)
 
-    direction, likelier, shorter = (
-        _share(f"{prefix}{name}", operator.gt, 0.0) for name in ("direction", "likelihood_gap", "length_gap")
-    )
+    likelier, shorter = (_share(f"{prefix}{name}", operator.gt, 0.0) for name in ("likelihood_gap", "length_gap"))
+    direction = _higher(f"{prefix}direction")
     near_zero = _share(divergence_name, operator.le, NEAR_ZERO)
     return (
         share("near_zero_share", SHARES, f"questions, wrong answer {words}", near_zero, "headline"),
@@ -378,7 +393,7 @@ JSD = Instrument(
     name="jsd",
     about="Divergence of the confidences after right and wrong answers, per question.",
     metrics=METRICS,
-    measure=without_options(measured),
+    measure=lambda setting, cases, options, kept: measured(setting, cases, of_score(kept.repeated, "expected")),
     needs_wrong_answers=True,
     repeated=READINGS,
     pages=pages,
