@@ -482,7 +482,7 @@ def _caption(words: str, summary: Record, checkpoint: str | None, methods: Seque
     for (name, data, method, form), cell in cells(summary):
         if (checkpoint is None or name == checkpoint) and (methods is None or method in methods):
             label = f"{name}, {data}, {method_words(method)}, {form}"
-            shown = [f"{key} {_in_per_cent(cell[key])}" for key in ("accuracy", "ece", "auroc")]
+            shown = [f"{MEASURES[key].title} {_in_per_cent(cell[key])}" for key in ("accuracy", "ece", "auroc")]
             numbers[label] = f"{', '.join(shown)}, n = {cell['n']}, {cell['unparsed']} unparsed"
     return written_caption(words, numbers, subject(summary))
 
