@@ -117,7 +117,7 @@ def report(
     )
 
 
-PAIR = ("before", "after")
+PAIR = ("smollm2 before", "smollm2 after")
 
 
 @cache
@@ -351,8 +351,8 @@ def test_an_opened_question_shows_all_that_is_on_record(opened):
     shown = panel.inner_text()
     for text in (
         "Answer 4; another one",
-        "Before",
-        "After",
+        "smollm2 before",
+        "smollm2 after",
         "✓ right",
         "Confidence: 9",
         "expected 0.75",

@@ -185,7 +185,7 @@ def test_two_runs_stand_side_by_side_with_their_differences():
     names = [title.rpartition(", ")[2] for title in found.measures]
     assert names == ["before", "after", "after less before"] * (len(names) // 3)
     first, last = found.asked[0], found.asked[4]
-    assert [side.title for side in first.sides] == ["before", "after"] and len(last.sides) == 1
+    assert [side.title for side in first.sides] == ["Before", "After"] and len(last.sides) == 1
     triples = np.array(first.values, dtype=float).reshape(-1, 3)
     assert np.allclose(triples[:, 1] - triples[:, 0], triples[:, 2], equal_nan=True)
     assert set(last.values) == {None}, "a question of one run alone has no pair of numbers"

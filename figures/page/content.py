@@ -118,10 +118,10 @@ class SmallTable:
 
 @dataclass(frozen=True)
 class Side:
-    """One question in one run: before a training, after it, or in the only run."""
+    """One question before a training, after it, in the only run, or as one checkpoint answers it in one format."""
 
     title: str
-    """before, after, or empty in the only run."""
+    """Before, After, or the checkpoint and format; empty in the only run."""
     answer: str
     """The model's answer."""
     right: bool

@@ -109,7 +109,9 @@ def questions_of(runs: Mapping[str, RunData]) -> Questions:
             tuple(marks_of(answer, first)),
             tuple(rows[answer.id][number] for number in kept),
             tuple(
-                side_of(title, records, answer.id) for title, records in sides.items() if answer.id in records.answers
+                side_of(title.capitalize(), records, answer.id)
+                for title, records in sides.items()
+                if answer.id in records.answers
             ),
         )
         for answer in first.answers.values()
