@@ -37,6 +37,8 @@ FLIPS = 1000
 MOVES = LinearSegmentedColormap.from_list("moves", ("#ffffff", ROLE_COLOURS["jsd"]))
 STAYS = LinearSegmentedColormap.from_list("stays", (ROLE_COLOURS["jsd"], "#ffffff"))
 """White: all of the dependence is left, or none moves."""
+LEAST = ("noise_floor", "rounding")
+"""What the divergence of a question that is followed exceeds, by the names of its values."""
 WIDEST = 6.0
 """Points: the width of an edge without which nothing is left."""
 
@@ -73,7 +75,7 @@ def ways(run: RunData, names: Sequence[str]) -> Ways:
     records = [
         record
         for record in run.first_set(FlowRecord).values()
-        if record.whole and (record.values["jsd"] or 0) > (record.values["noise_floor"] or 0)
+        if record.whole and (record.values["jsd"] or 0) > max(record.values.get(name) or 0 for name in LEAST)
     ]
     edges = {name: run.estimate(f"flow.{name}.share_left") for name in (*names, CONTROL)}
     windows = tuple(next((record.windows[names[0]] for record in records if names[0] in record.windows), ()))
@@ -228,14 +230,15 @@ def _nothing(found: Ways, ax: Axes) -> Axes:
 
 
 HOW_TO_READ = """\
-Only questions whose JSD between the right and a wrong answer exceeds their own noise floor are followed. (a) Attention
-is knocked out, in all layers and in both prompts, from a later group of tokens to an earlier one; the number is the
-share of the dependence (median JSD) that is left, the width of an arc what is not. Shares may exceed 100 %, and do not
-sum: what is cut on one way may go another. Grey: not below the control, which cuts as many tokens of the instruction.
-(b) The same in a window of layers alone, in per cent. (c) The residual stream of one token, or of all that are read, is
-swapped between both prompts after so many layers: the share of the difference of expected confidence that moves along,
-in per cent, large differences weighing more; framed beyond what the largest cell reaches by chance (95 % of random
-signs). After all layers what is read moves everything by construction."""
+Only questions whose JSD between the right and a wrong answer exceeds their own noise floor, and rounding, are followed;
+of a confidence that does not depend on its answer these are about half, by chance. (a) Attention is knocked out, in all
+layers and in both prompts, from a later group of tokens to an earlier one; the number is the share of the dependence
+(median JSD) that is left, the width of an arc what is not. Shares may exceed 100 %, and do not sum: what is cut on one
+way may go another. Grey: not below the control, which cuts as many tokens of the instruction. (b) The same in a window
+of layers alone, in per cent. (c) The residual stream of one token, or of all that are read, is swapped between both
+prompts after so many layers: the share of the difference of expected confidence that moves along, in per cent, large
+differences weighing more; framed beyond what the largest cell reaches by chance (95 % of random signs). After all
+layers what is read moves everything by construction."""
 BROKEN = """
 A LAW IS BROKEN beyond rounding on {count} of {n} questions: with the answer cut from all that is later something is
 left, or the last swap does not move everything. Do not trust this run's numbers, and report it."""

@@ -754,7 +754,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "questions-within-their-noise-are-followed",
             "followed",
-            "values['jsd'] > values['noise_floor']",
+            "values['jsd'] > least",
             "values['jsd'] > 0",
         ),
         (

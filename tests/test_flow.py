@@ -276,6 +276,9 @@ def test_only_questions_beyond_their_noise_are_followed():
     assert numbers["flow.answer_to_read.share_left"].left_out == 4
     assert numbers["flow.rest_to_read.share_left"].value == pytest.approx(1.5), "shares above 100 % are shown"
     assert numbers["flow.swap.read.half"].value == pytest.approx(1.0)
+    assert not any(followed(question["values"]) for question in rows(2, jsd=1e-11, noise=1e-12)), "that is rounding"
+    (coarse,) = rows(1)
+    assert not followed(coarse["values"] | {"rounding": 0.3}), "in bfloat16 rounding may be more than the noise floor"
     few = estimates(METRICS, [*rows(5), *rows(7, jsd=0.005)])
     assert few["flow.answer_to_read.share_left"].value is None and few["flow.swap.read.half"].value is None
     assert few["flow.followed"].value == pytest.approx(5 / 12)

@@ -97,6 +97,7 @@ def _of_case(setting: "Setting", case: "Case", options: FlowOptions, allowed: Ma
         "jsd": divergence(whole["right"], whole["wrong"]),
         "difference": whole["right"].expected - whole["wrong"].expected,
         "noise_floor": float(np.mean(noise)) if noise else 0.0,
+        "rounding": allowed["jsd"],
         "outside": (whole["right"].off_scale + whole["wrong"].off_scale) / 2,
         "equal_length": float(len(set(answer_lengths(prompts))) == 1),
         "law.knockout": left,
@@ -170,8 +171,9 @@ def moved(swapped: Mapping[str, float], whole: Mapping[str, float], sign: float)
 
 
 def followed(values: Values) -> bool:
-    """Whether the confidence of a question depends on its answer by more than its own noise floor."""
-    return values.get("jsd") is not None and values["jsd"] > values["noise_floor"]
+    """Whether the confidence of a question depends on its answer by more than its noise floor, and than rounding."""
+    least = max(values.get("noise_floor", 0.0), values.get("rounding", ALLOWED["jsd"]))
+    return values.get("jsd") is not None and values["jsd"] > least
 
 
 def _left(name: str, whole: str) -> Callable[[Values], Value]:
@@ -278,7 +280,7 @@ METRICS = (
     Metric(
         "flow.followed",
         DEPENDENCE,
-        f"questions whose JSD exceeds their own noise floor (fewer than {FEWEST}: nothing to follow)",
+        f"questions whose JSD exceeds their own noise floor (by chance half; fewer than {FEWEST}: nothing to follow)",
         "share",
         lambda values: None if values.get("jsd") is None else float(followed(values)),
         place="headline",
