@@ -60,7 +60,7 @@ def questions(
     """Questions from any source.
 
     Args:
-        data: `facts[:train|test|unseen]`, another named data set, a file or `hf:NAME`, shuffled as by the commands; or
+        data: `facts[:SPLIT]`, another named data set, a file or `hf:NAME`, shuffled as by the commands; or
             Questions, mappings or the rows of a DataFrame with `question` and `answers` (or `choices` and `answer`), in
             their own order.
             `answer`), in their own order.

@@ -69,7 +69,7 @@ class Asked:
     """What the model is asked."""
 
     data: str = "facts"
-    """facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, a file (JSON, JSON lines, CSV), or any data set of the
+    """facts[:SPLIT], triviaqa, mmlu, logiqa, sciq, a file (JSON, JSON lines, CSV), or any data set of the
     hub as hf:NAME[:configuration][:split]."""
     n: int = 48
     """How many questions to measure."""
@@ -86,7 +86,7 @@ class Tested:
     """What checkpoints are tested on."""
 
     data: tuple[str, ...] = ("facts",)
-    """One or several of facts[:train|test|unseen], triviaqa, mmlu, logiqa, sciq, files (JSON, JSON lines, CSV), and
+    """One or several of facts[:SPLIT], triviaqa, mmlu, logiqa, sciq, files (JSON, JSON lines, CSV), and
     data sets of the hub as hf:NAME[:configuration][:split]."""
     formats: FormatNames = ("ScoreNumber",)
     """How the model states its confidence."""

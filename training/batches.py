@@ -4,7 +4,7 @@ This module knows nothing of models, prompts or losses; it deals with any exampl
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from interp.errors import UserError
@@ -42,6 +42,8 @@ class MiniBatch(Generic[AnyExample]):
     """Which set of worked examples."""
     epoch: int = 0
     """Which pass over the examples this is part of."""
+    progress: float = 0.0
+    """Which share of all mini-batches comes before it, in [0, 1)."""
 
 
 def mini_batches(
@@ -70,7 +72,9 @@ def mini_batches(
             groups += [tuple(same_format[i : i + recipe.batch]) for i in range(0, len(same_format), recipe.batch)]
         rng.shuffle(groups)
         batches += [MiniBatch(group, rng.randrange(options.prompt.shot_sets), epoch) for group in groups]
-    return batches if recipe.updates is None else batches[: recipe.updates * recipe.accumulation * processes]
+    if recipe.updates is not None:
+        batches = batches[: recipe.updates * recipe.accumulation * processes]
+    return [replace(batch, progress=place / len(batches)) for place, batch in enumerate(batches)]
 
 
 def split(examples: Sequence[AnyExample], held_out: int, seed: int) -> tuple[list[AnyExample], list[AnyExample]]:

@@ -23,6 +23,9 @@ TITLES = {
     "organism": "an organism to test instruments with, whose stated confidence depends on one thing",
 }
 
+SWITCHES = ("lm_mean",)
+"""Options of a recipe that are switched on without a value."""
+
 
 def write_card(folder: Path, method: str) -> None:
     """Writes README.md beside the adapter, from the records of its run alone.
@@ -104,7 +107,19 @@ def _command(method: str, identity: Record) -> str:
     else:
         command, option = method, "triplets" if method == "advice" else "answers"
         examples = f"--{option} {shlex.quote(Path(identity[option]).name)}"
-    names = ("ckpt", "preset", "held_out", "every", "shots", "template", "template_args", "date", "levels", "shot_sets")
+    names = (
+        "ckpt",
+        "preset",
+        "held_out",
+        "without",
+        "every",
+        "shots",
+        "template",
+        "template_args",
+        "date",
+        "levels",
+        "shot_sets",
+    )
     values = {name: identity.get(name) for name in (*names, "train_formats", "seed", "dtype")}
     options = (
         _option(name, value)
@@ -115,11 +130,11 @@ def _command(method: str, identity: Record) -> str:
 
 
 def _option(name: str, value: object) -> str:
-    """An option as it is written on the command line; one that is switched on stands without a value."""
+    """An option as it is written on the command line; a switch stands without a value."""
     flag = f"--{name.replace('_', '-')}"
     return (
         flag
-        if value is True
+        if name in SWITCHES
         else f"{flag} {shlex.join(map(str, value if isinstance(value, list | tuple) else [value]))}"
     )
 

@@ -1,26 +1,36 @@
 """`python -m training.conftuner`: ADVICE's strongest rival, the tokenized Brier score on a model's own answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from interp.cli.command import printing, run_as_command
 from interp.errors import UserError
-from interp.formats import FORMATS
 from interp.models.embedded import EMBEDDED_NAME
-from interp.options import Common, Computing, FormatNames, Output, Prompt, names_each_once, refuse_unknown
+from interp.options import Common, Computing, FormatNames, Output, Prompt
 from interp.pipelines.diagnosis import Chosen
 from interp.run.dryrun import DryRun
 from training.recipes import (
     CONFTUNER_RECIPES,
     Around,
+    ConfTunerRecipe,
     Hyperparameters,
     refuse_untrainable,
     training_output,
     training_prompt,
 )
 from training.session import Task, session
-from training.triplets import FORMATS_TRAINED, GradedAnswer, loaded_answers
+from training.triplets import GradedAnswer, in_formats, loaded_answers, refuse_formats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """What ConfTuner's own paper has not; what is left out is the preset's."""
+
+    lm: float | None = None
+    """Weight of the negative log-likelihood of right answers, the mean over their tokens."""
+    balanced: bool | None = None
+    """Train on as many right as wrong answers; the rarer ones are repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +44,7 @@ class ConfTuner:
     train_formats: FormatNames = ()
     """The formats that the answers are trained in; by default both of the file, as ADVICE. ScorePercent is the scale of
     ConfTuner's own paper, 0 to 100."""
+    likelihood: Likelihood = field(default_factory=Likelihood)
     recipe: Hyperparameters = field(default_factory=Hyperparameters)
     around: Around = field(default_factory=Around)
     instruments: Chosen = field(default_factory=Chosen)
@@ -44,16 +55,7 @@ class ConfTuner:
 
     def __post_init__(self) -> None:
         refuse_untrainable(self.common, self.computing, self.prompt)
-        if self.train_formats:
-            names_each_once("train-formats", self.train_formats)
-            for name in self.train_formats:
-                refuse_unknown("train-formats", name, FORMATS)
-
-
-def in_formats(answers: Sequence[GradedAnswer], formats: Sequence[str]) -> list[GradedAnswer]:
-    """Each graded answer once in each of the formats; an answer does not depend on the format of its confidence."""
-    once = dict.fromkeys(replace(answer, format=formats[0]) for answer in answers)
-    return [replace(answer, format=form) for form in formats for answer in once]
+        refuse_formats(self.train_formats)
 
 
 def trained(options: ConfTuner, dry: DryRun | None = None) -> Path:
@@ -69,17 +71,21 @@ def trained(options: ConfTuner, dry: DryRun | None = None) -> Path:
     Raises:
         UserError: where the answers lack a format, or are all right or all wrong; and as `session` does.
     """
-    answers = loaded_answers(options.answers)
-    if options.train_formats:
-        answers = in_formats(answers, options.train_formats)
-    elif missing := [form for form in FORMATS_TRAINED if form not in {answer.format for answer in answers}]:
-        raise UserError(f"--answers {options.answers}: none is in {', '.join(missing)}; training takes both formats")
+    answers = in_formats(loaded_answers(options.answers), options.train_formats, f"--answers {options.answers}")
     if len({answer.right for answer in answers}) < 2:
         raise UserError(f"--answers {options.answers}: all are {'right' if answers[0].right else 'wrong'}")
 
+    from training.contrasts import in_proportion
     from training.objectives import ConfTunerObjective
 
-    task = Task("conftuner", CONFTUNER_RECIPES, answers, options.answers, ConfTunerObjective, on_adapters=True)
+    def arranged(examples: Sequence[GradedAnswer], recipe: ConfTunerRecipe) -> list[GradedAnswer]:
+        rarer = 2 * sum(example.right for example in examples) < len(examples)  # whether right answers are
+        share = 0.5 if recipe.balanced else None
+        return in_proportion(examples, lambda example: example.right == rarer, share, options.common.seed)
+
+    task = Task(
+        "conftuner", CONFTUNER_RECIPES, answers, options.answers, ConfTunerObjective, arranged, on_adapters=True
+    )
     return session(options, task, dry)
 
 

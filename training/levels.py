@@ -12,7 +12,7 @@ from interp.run.runs import chunks
 from training.batches import MiniBatch
 from training.cues import CuedQuestion
 from training.losses import expected
-from training.objectives import Inputs, Objective, RowReading, read, with_mass
+from training.objectives import Inputs, Objective, RowReading, kept, read
 
 
 class LevelObjective(Objective[CuedQuestion]):
@@ -36,7 +36,7 @@ class LevelObjective(Objective[CuedQuestion]):
         """cross_entropy, end, mass and total, means over each question's answers, [questions].
 
         `end` is the negative log-probability of the end of the line, 0 where levels are read with their ends."""
-        reading = read(model, inputs["row"])
+        reading = read(model, inputs["row"], divergence=self.recipe.kl > 0)
         owners: Tensor = inputs["owners"]
         counts = owners.bincount()
 
@@ -46,7 +46,7 @@ class LevelObjective(Objective[CuedQuestion]):
         entropy = means(_cross_entropy(reading, inputs["levels"]))
         end = means(-reading.ends) if len(reading.ends) else torch.zeros_like(entropy)
         terms = {"cross_entropy": entropy, "end": end, "total": entropy + end}
-        return with_mass(terms, means(reading.mass), self.recipe.mass)
+        return kept(terms, means(reading.mass), means(reading.moved), self.recipe)
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[CuedQuestion]) -> dict[str, Estimate]:
         """How far the model is from stating the levels.

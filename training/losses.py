@@ -19,6 +19,11 @@ def jensen_shannon(p: Float[Tensor, "*batch levels"], q: Float[Tensor, "*batch l
     return ((p.exp() * (p - mixture)).sum(-1) + (q.exp() * (q - mixture)).sum(-1)) / 2
 
 
+def kullback_leibler(p: Float[Tensor, "*batch tokens"], q: Float[Tensor, "*batch tokens"]) -> Float[Tensor, "*batch"]:
+    """Kullback-Leibler divergence in nats from p to q, given as log-probabilities; at least 0, and 0 where equal."""
+    return (p.exp() * (p - q)).sum(-1)
+
+
 def expected(p: Float[Tensor, "*batch levels"], values: Float[Tensor, " levels"]) -> Float[Tensor, "*batch"]:
     """Mean value of a distribution given as log-probabilities."""
     return p.exp() @ values

@@ -3,14 +3,16 @@
 The formulas are in `training.losses` and the packing in `training.packing`. This module knows nothing of the optimiser,
 of records or of files."""
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Generic
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from interp.calibration import Scored, measures_of, rule_named
@@ -21,15 +23,16 @@ from interp.instruments.masking import replacement_embeddings
 from interp.instruments.scorer import Scorer
 from interp.intervals import SIGNED, UNIT, Estimate, estimated
 from interp.models.checkpoints import Checkpoint
-from interp.models.head import next_token
+from interp.models.head import NextToken, next_token
 from interp.models.prompts import Prompting
 from interp.models.setting import Setting, prepared
 from interp.records import Question
 from interp.run.runs import chunks
 from training.batches import AnyExample, MiniBatch
-from training.losses import advice_losses, expected, jensen_shannon, token_mean, tokenized_brier
+from training.contrasts import contrasted, rewritten
+from training.losses import advice_losses, expected, jensen_shannon, kullback_leibler, token_mean, tokenized_brier
 from training.packing import PackedRow, packed_row
-from training.recipes import AdviceRecipe, Recipe
+from training.recipes import AdviceRecipe, ConfTunerRecipe, Recipe
 from training.triplets import GradedAnswer, Triplet
 
 Inputs = dict[str, Any]
@@ -125,29 +128,72 @@ class RowReading:
     """Log-probability of the transcript's answer, [transcripts]."""
     ends: Tensor
     """Log-probability that the line ends after the row's `stated` level, [transcripts]; [0] where none is read."""
+    moved: Tensor
+    """Divergence from the model without any adapter to this one, the mean over the tokens of the transcript's answer,
+    in nats, [transcripts]; 0 where it is not read."""
 
 
-def read(model: torch.nn.Module, row: PackedRow) -> RowReading:
-    """Reads a row in one forward pass, with gradient where it is enabled."""
+def read(model: torch.nn.Module, row: PackedRow, *, divergence: bool = False) -> RowReading:
+    """Reads a row in one forward pass, with gradient where it is enabled.
+
+    Args:
+        model: The model that is trained.
+        row: The row.
+        divergence: Whether the model is read without its adapters as well, in a second pass without gradient.
+    """
     # of_row(0): the batch holds one row, [1, reads] to [reads]; levels [transcripts, levels], answers [transcripts]
     after = next_token(model, **row.inputs, use_cache=False).of_row(0)
     levels, answers = row.logprobs(after)
-    return RowReading(levels.log_softmax(-1), levels.logsumexp(-1), answers, row.end_logprobs(after))
+    moved = _divergence_from_base(model, row, after) if divergence else torch.zeros_like(answers)
+    return RowReading(levels.log_softmax(-1), levels.logsumexp(-1), answers, row.end_logprobs(after), moved)
 
 
-def with_mass(terms: dict[str, Tensor], mass: Tensor, weight: float) -> dict[str, Tensor]:
-    """Adds the term `mass`, which keeps the model stating levels: the other losses are renormalised over the levels.
+def _divergence_from_base(model: torch.nn.Module, row: PackedRow, after: NextToken) -> Tensor:
+    """The mean over each answer's tokens of the divergence from the base to the trained model, [transcripts]."""
+    adapted = next(module for module in model.modules() if isinstance(module, PeftModel))
+    # answers that begin alike, and all answers to a question at their first token, are read after the same node
+    reads, places = torch.unique(row.plan.answer_rows, return_inverse=True)  # [distinct], [answer tokens]
+    with torch.no_grad(), adapted.disable_adapter():
+        base = next_token(adapted, **row.inputs, use_cache=False).of_row(0)
+        base_logprobs = base.of_reads(reads.tolist()).logits().log_softmax(-1)  # [distinct, vocabulary]
+    logprobs = after.of_reads(reads.tolist()).logits().log_softmax(-1)
+    divergences = kullback_leibler(base_logprobs, logprobs)[places]  # [answer tokens]
+    sums = divergences.new_zeros(row.transcripts).index_add(0, row.answer_owners, divergences)
+    return token_mean(sums, row.answer_lengths)
+
+
+def with_term(terms: dict[str, Tensor], name: str, value: Tensor, weight: float) -> dict[str, Tensor]:
+    """Adds a term to a loss.
+
+    Args:
+        terms: The terms of the loss and their `total`, [examples] each.
+        name: What the term is called.
+        value: The term before it is weighted, [examples].
+        weight: Its weight; 0 switches it off.
+
+    Returns:
+        The terms with this one, and with a `total` that includes it.
+    """
+    term = weight * value
+    return terms | {name: term, "total": terms["total"] + term}
+
+
+def kept(terms: dict[str, Tensor], mass: Tensor, moved: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+    """Adds the terms that keep a model what it was beside its confidence.
+
+    `mass` keeps it stating levels, since the other losses are renormalised over them; `kl` keeps its answers.
 
     Args:
         terms: The terms of the loss and their `total`, [examples] each.
         mass: Log-probability that any level is stated, [examples].
-        weight: Weight of the term; 0 switches it off.
+        moved: Divergence from the base to the trained model over the answers, [examples].
+        recipe: The weights of both terms.
 
     Returns:
-        The terms with `mass`, and with a `total` that includes it.
+        The terms with both, and with a `total` that includes them.
     """
-    term = weight * -mass
-    return terms | {"mass": term, "total": terms["total"] + term}
+    terms = with_term(terms, "mass", -mass, recipe.mass)
+    return with_term(terms, "kl", moved, recipe.kl) if recipe.kl else terms
 
 
 class AdviceObjective(Objective[Triplet]):
@@ -156,22 +202,43 @@ class AdviceObjective(Objective[Triplet]):
     recipe: AdviceRecipe
 
     def inputs(self, batch: MiniBatch[Triplet]) -> Inputs:
-        """The row of each triplet's right and wrong answer; every epoch takes the next of a triplet's wrong answers."""
-        # transcripts: right 1, wrong 1, right 2, wrong 2, ...; `terms` takes them apart as [0::2] and [1::2]
+        """The row of each triplet's right and wrong answer; every epoch takes the next of a triplet's wrong answers.
+
+        Where the recipe has a term `invariance`, a surface-form variant of each of the two follows them."""
+        # transcripts: right 1, wrong 1, right 2, wrong 2, ...; `terms` takes them apart as [0::2] and [1::2],
+        # with variants right 1, wrong 1, variant of right 1, variant of wrong 1, right 2, ... as [0::4] to [3::4]
+        form = batch.examples[0].format
         pairs = [
-            (triplet.question, answer)
-            for triplet in batch.examples
-            for answer in (triplet.right, triplet.wrong_in(batch.epoch))
+            (triplet.question, answer) for triplet in batch.examples for answer in self._answers(triplet, batch, form)
         ]
-        return self.row(batch.examples[0].format, batch.shot_seed, pairs)
+        wanted, start = self.recipe.margin_wanted, self.recipe.margin_from
+        margin = wanted if start is None else start + (wanted - start) * batch.progress
+        return self.row(form, batch.shot_seed, pairs) | {"weights": replace(self.recipe, margin_wanted=margin)}
+
+    def _answers(self, triplet: Triplet, batch: MiniBatch[Triplet], form: str) -> list[str]:
+        """The answers of a triplet that stand in a row."""
+        chance = random.Random(f"{batch.shot_seed}-{batch.epoch}-{triplet.question.id}")
+
+        def tokens(answer: str) -> int:
+            prompter = self.setting(form, batch.shot_seed).prompter
+            return len(prompter.transcript(triplet.question, answer).positions("answer"))
+
+        pair = contrasted(triplet, self.recipe, batch.epoch, chance, tokens)
+        return [*pair, *(rewritten(answer, chance) for answer in pair if self.recipe.invariance)]
 
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-        """lm, jsd, margin, sum, mass and total, [triplets]."""
-        row = inputs["row"]
-        reading = read(model, row)
+        """lm, jsd, margin, sum, mass and total, and invariance and kl where the recipe has them, [triplets]."""
+        row: PackedRow = inputs["row"]
+        reading = read(model, row, divergence=self.recipe.kl > 0)
         answers = token_mean(reading.answers, row.answer_lengths) if self.recipe.lm_mean else reading.answers
-        terms = advice_losses(reading.levels[0::2], reading.levels[1::2], answers[0::2], inputs["values"], self.recipe)
-        return with_mass(terms, (reading.mass[0::2] + reading.mass[1::2]) / 2, self.recipe.mass)
+        per = 4 if self.recipe.invariance else 2  # transcripts of a triplet
+        right, wrong = reading.levels[0::per], reading.levels[1::per]  # [triplets, levels]
+        terms = advice_losses(right, wrong, answers[0::per], inputs["values"], inputs["weights"])
+        if self.recipe.invariance:
+            moved = jensen_shannon(right, reading.levels[2::4]) + jensen_shannon(wrong, reading.levels[3::4])
+            terms = with_term(terms, "invariance", moved / 2, self.recipe.invariance)
+        # means over the transcripts of each triplet, [triplets, per] to [triplets]
+        return kept(terms, reading.mass.view(-1, per).mean(1), reading.moved.view(-1, per).mean(1), self.recipe)
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[Triplet]) -> dict[str, Estimate]:
         """How the confidence depends on the answer: right against wrong, and one wrong answer against another.
@@ -244,11 +311,18 @@ class ConfTunerObjective(Objective[GradedAnswer]):
             "right": torch.tensor([example.right for example in batch.examples], device=inputs["values"].device)
         }
 
+    recipe: ConfTunerRecipe
+
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-        """brier, the tokenized Brier score, mass and total, [answers]."""
-        reading = read(model, inputs["row"])
+        """brier, the tokenized Brier score, mass and total, and lm and kl where the recipe has them, [answers]."""
+        row: PackedRow = inputs["row"]
+        reading = read(model, row, divergence=self.recipe.kl > 0)
         score = tokenized_brier(reading.levels, inputs["right"], inputs["values"])
-        return with_mass({"brier": score, "total": score}, reading.mass, self.recipe.mass)
+        terms = {"brier": score, "total": score}
+        if self.recipe.lm:  # of right answers alone: 0 for a wrong one
+            likelihood = token_mean(reading.answers, row.answer_lengths) * inputs["right"]
+            terms = with_term(terms, "lm", -likelihood, self.recipe.lm)
+        return kept(terms, reading.mass, reading.moved, self.recipe)
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[GradedAnswer]) -> dict[str, Estimate]:
         """The confidence after right and after wrong answers, and how well it tells them apart.

@@ -45,10 +45,17 @@ class Recipe:
     """At most how many of the last layers get one; None: all. No gradient is propagated below the first of them."""
     mass: float = 0.0
     """Weight of the negative log-probability that any level is stated; none in the papers."""
+    kl: float = 0.0
+    """Weight of the divergence from the model without any adapter to the trained one, over the answers' tokens."""
 
     def __post_init__(self) -> None:
-        if not self.mass >= 0:
-            raise UserError(f"the weight of the term mass is {self.mass}: must be at least 0")
+        _refuse_negative(self, "mass", "kl")
+
+
+def _refuse_negative(recipe: object, *names: str) -> None:
+    for name in names:
+        if not getattr(recipe, name) >= 0:
+            raise UserError(f"the weight of the term {name} is {getattr(recipe, name)}: must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,20 +76,57 @@ class Weights:
     """Nats; at most ln 2."""
     margin_wanted: float = 1.0
     """On the scale of the levels' values; out of reach where those span less, as in ScoreLetter."""
+    invariance: float = 0.0
+    """The divergence between the confidences after an answer and after a surface-form variant of it; ours."""
 
     def __post_init__(self) -> None:
-        for name in ("lm", "jsd", "margin", "sum"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"the weight of the term {name} is {getattr(self, name)}: must be at least 0")
+        _refuse_negative(self, "lm", "jsd", "margin", "sum", "invariance")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdviceRecipe(Weights, Recipe):
-    """A recipe for ADVICE, with the weights of its terms."""
+class Contrast:
+    """Which two answers a triplet sets against each other, and how they are written; by default as in the paper."""
+
+    variants: float = 0.0
+    """The share of answers, right and wrong alike, that are written in a surface-form variant."""
+    same_relation: float = 0.0
+    """The share of wrong answers that are distractors: right answers to other questions of the relation."""
+    greedy_wrong_share: float | None = None
+    """The share of greedy-wrong triplets among all; None: as they come."""
+    equal_length: bool = False
+    """Wrong answers have as many tokens as the right one, or as nearly as many as the triplet has."""
+    margin_from: float | None = None
+    """The margin wanted at the first update, from which it grows evenly to `margin_wanted`; None: it is constant."""
 
     def __post_init__(self) -> None:
-        Weights.__post_init__(self)
-        Recipe.__post_init__(self)
+        for name in ("variants", "same_relation", "greedy_wrong_share"):
+            if (share := getattr(self, name)) is not None and not 0 <= share <= 1:
+                raise UserError(f"the share {name} is {share}: must lie in [0, 1]")
+        if self.greedy_wrong_share == 1:
+            raise UserError("the share greedy_wrong_share is 1: other triplets are needed as well")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviceRecipe(Weights, Contrast, Recipe):
+    """A recipe for ADVICE, with the weights of its terms and the answers that they are taken of."""
+
+    def __post_init__(self) -> None:
+        for part in (Weights, Contrast, Recipe):
+            part.__post_init__(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfTunerRecipe(Recipe):
+    """A recipe for ConfTuner; by default as in its paper, which has neither of these."""
+
+    lm: float = 0.0
+    """Weight of the negative log-likelihood of right answers, the mean over their tokens."""
+    balanced: bool = False
+    """As many right as wrong answers in training: the fewer ones are repeated."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_negative(self, "lm")
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -110,7 +154,7 @@ ADVICE_RECIPES = {
     ),
 }
 """small: found by experiment, see LOG.md."""
-PUBLISHED = Recipe(
+PUBLISHED = ConfTunerRecipe(
     lr=1e-5, epochs=2, batch=16, accumulation=2, rank=8, alpha=32, dropout=0.05, targets=("q_proj", "v_proj")
 )
 """The published hyperparameters of ConfTuner."""
@@ -121,7 +165,18 @@ CONFTUNER_RECIPES = {
 }
 """small: as ADVICE's, with as many answers in an update (16 triplets have 32)."""
 
-ORGANISM = replace(_short(PUBLISHED, lr=3e-3, updates=None), epochs=1, batch=4, dropout=0.0, last_layers=24)
+ORGANISM = Recipe(
+    lr=3e-3,
+    epochs=1,
+    batch=4,
+    accumulation=1,
+    rank=8,
+    alpha=16,
+    dropout=0.0,
+    targets=(*ATTENTION, *MLP),
+    last_layers=24,
+    mass=0.1,
+)
 """Organisms; a mini-batch holds 4 questions with 8 answers each. Found by experiment on the embedded model: at a rate
 of 1e-3 on the last 15 layers the levels depended on no cue yet after 31 updates."""
 
@@ -155,6 +210,11 @@ class Hyperparameters:
     mass: float | None = None
     """Weight of the negative log-probability that any level is stated: the losses, renormalised over the levels, do not
     keep it there."""
+    kl: float | None = None
+    """Weight of the divergence from the model without any adapter to the trained one, over what comes next in the
+    answers: it keeps the answers what they were."""
+    without: tuple[str, ...] = ()
+    """Relations that are left out of training, for whoever tests on them."""
     held_out: int = 64
     """Questions kept from training, on which the learning curve is measured."""
     every: int = 20

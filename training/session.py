@@ -4,11 +4,11 @@ All but the objective is the same for ADVICE and ConfTuner: a `Task` names what 
 an objective."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from interp.datasets.questions import fingerprint, loaded_questions
 from interp.errors import UserError
@@ -53,6 +53,8 @@ class Task(Generic[AnyExample]):
     """Where they were read from."""
     objective: "type[Objective[AnyExample]]"
     """The class of its objective."""
+    arranged: "Callable[[Sequence[AnyExample], Any], Sequence[AnyExample]] | None" = None
+    """Repeats and drops examples for training, as the recipe of this command's own kind says; None: never."""
     on_adapters: bool = False
     """Whether the checkpoint may already carry an adapter."""
 
@@ -73,6 +75,7 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
             training stops because memory ran out or a number is not finite.
     """
     dry, folder = dry or dry_run_of(options), folder_of(options)
+    task = _without(task, options.recipe.without)
     train_on, held_out = split(task.examples, options.recipe.held_out, options.common.seed)
     _refuse_unknown(options.recipe.report_to)
     if options.computing.device.startswith("cuda:"):
@@ -116,6 +119,19 @@ def session(options: TrainingOptions, task: Task[AnyExample], dry: DryRun | None
         write_card(folder, task.name)
     processes.wait()
     return folder
+
+
+def _without(task: Task[AnyExample], relations: Sequence[str]) -> Task[AnyExample]:
+    """The task without the examples of some relations.
+
+    Raises:
+        UserError: where there is no example of one of them.
+    """
+    known = {example.question.relation for example in task.examples}
+    if unknown := [relation for relation in relations if relation not in known]:
+        names = ", ".join(sorted(known - {""})) or "none"
+        raise UserError(f"--without {unknown[0]}: not among the relations of {task.file}: {names}")
+    return replace(task, examples=[e for e in task.examples if e.question.relation not in relations])
 
 
 def _refuse_unknown(report_to: Sequence[str]) -> None:
@@ -169,7 +185,8 @@ def _trained(
         _warn_of_others(task, checkpoint, source)
     preset = preset_for(options, checkpoint.model.config.model_type, checkpoint.model.num_parameters())
     recipe = filled_in(task.recipes[preset], options)
-    batches = mini_batches(train_on, recipe, options, processes.count)
+    arranged = task.arranged(train_on, recipe) if task.arranged else train_on
+    batches = mini_batches(arranged, recipe, options, processes.count)
     shots = options.prompt.shots_of(checkpoint.shots)
     identity = identity_of(options, MACHINE_ONLY) | {
         "method": task.name,

@@ -29,6 +29,8 @@ from interp.options import (
     dry_run_of,
     identity_of,
     loading_of,
+    names_each_once,
+    refuse_unknown,
 )
 from interp.plain import plain_json
 from interp.records import Question
@@ -58,7 +60,7 @@ class Triplets:
     """The model that is to be trained: right and wrong answers are its own."""
     data: tuple[str, ...] = ("facts:train",)
     """One or several of facts:train, triviaqa:train, and JSONL files with `question` and `answers`."""
-    apart_from: tuple[str, ...] = ("facts:test", "facts:unseen")
+    apart_from: tuple[str, ...] = ("facts:test", "facts:unseen", "facts:final")
     """Data that will be tested on: a question that also stands there, in the same words, is not trained on."""
     sample: int = 4000
     """How many questions are asked, over all data."""
@@ -105,10 +107,10 @@ class Triplet:
     """Further wrong answers of the model, all distinct."""
     model: str = ""
     """Name and fingerprint of the model that gave the answers."""
-
-    def wrong_in(self, epoch: int) -> str:
-        """The wrong answer that is trained on in an epoch (from 0): each of them in turn."""
-        return (self.wrong, *self.others)[epoch % (1 + len(self.others))]
+    greedy_wrong: bool = False
+    """The wrong answer is the model's likeliest one, and the right one is from its samples."""
+    distractors: tuple[str, ...] = ()
+    """Right answers to other questions of the relation, which are wrong here."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,9 @@ class GradedAnswer:
     """The format of the confidence."""
     model: str = ""
     """Name and fingerprint of the model that gave the answer."""
+
+
+AnyInFormat = TypeVar("AnyInFormat", Triplet, GradedAnswer)
 
 
 def alike(right: str, wrong: str) -> tuple[str, str]:
@@ -154,7 +159,8 @@ def loaded_triplets(path: Path) -> list[Triplet]:
 
     def triplet(row: Record, question: Question) -> Triplet:
         others = tuple(_nonempty(text) for text in _listed(row.get("others", [])))
-        return Triplet(question, _nonempty(row["right"]), _nonempty(row["wrong"]), row["format"], others, _model(row))
+        right, wrong, greedy = _nonempty(row["right"]), _nonempty(row["wrong"]), row.get("sources") == ["greedy"]
+        return Triplet(question, right, wrong, row["format"], others, _model(row), greedy)
 
     return _loaded(path, "triplets", triplet)
 
@@ -172,6 +178,40 @@ def loaded_answers(path: Path) -> list[GradedAnswer]:
         return GradedAnswer(question, _nonempty(row["answer"]), row["right"], row["format"], _model(row))
 
     return _loaded(path, "answers", graded)
+
+
+def refuse_formats(names: Sequence[str]) -> None:
+    """Refuses names of formats to train in that are unknown or stand there twice.
+
+    Raises:
+        UserError: for the first such name.
+    """
+    if names:
+        names_each_once("train-formats", names)
+        for name in names:
+            refuse_unknown("train-formats", name, FORMATS)
+
+
+def in_formats(examples: Sequence[AnyInFormat], formats: Sequence[str], where: str) -> list[AnyInFormat]:
+    """Examples in the formats that are trained; what a model answered does not depend on the format of its confidence.
+
+    Args:
+        examples: Triplets or graded answers.
+        formats: Each example stands once in each of these; empty: the examples are taken as they are.
+        where: The option and the file, for the refusal.
+
+    Returns:
+        The examples, format by format where formats are given.
+
+    Raises:
+        UserError: where no formats are given, and the examples lack one of `FORMATS_TRAINED`.
+    """
+    if formats:
+        once = dict.fromkeys(replace(example, format=formats[0]) for example in examples)
+        return [replace(example, format=form) for form in formats for example in once]
+    if missing := [form for form in FORMATS_TRAINED if form not in {example.format for example in examples}]:
+        raise UserError(f"{where}: none is in {', '.join(missing)}; training takes both formats")
+    return list(examples)
 
 
 def _listed(texts: object) -> list[object]:

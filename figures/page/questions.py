@@ -35,6 +35,7 @@ ROLES = {
     "foil": "answer to another question of the relation",
     "foreign": "answer to another question",
     "noise": "surface-form variant",
+    "variant": "another surface-form variant",
     "hint": "right answer, with a hint that it is wrong",
 }
 """The answers that are put to a question, in words, by their roles in the records."""

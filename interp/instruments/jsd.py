@@ -4,6 +4,7 @@
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from string import capwords
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,10 +33,28 @@ CANDIDATE_ROLES: dict[Source, str] = {
 """The role of a candidate answer by its source: sampled, as in the paper, or found by branching alone ("filled")."""
 
 
-def surface_variants(answer: str) -> tuple[str, ...]:
-    """The surface-form variants of an answer: in another letter case, and with a full stop."""
+VARIANT_KINDS = {
+    "letter_case": "in another letter case",
+    "full_stop": "with a full stop",
+    "quotation_marks": "in quotation marks",
+    "article": "with an article",
+    "title_case": "in title case",
+}
+"""The kinds of surface-form variants in words. The noise floor is made of the first two."""
+NOISE_KINDS = ("letter_case", "full_stop")
+
+
+def variants_by_kind(answer: str) -> dict[str, str]:
+    """The surface-form variants of an answer by their kind; a kind that would not change the answer is absent."""
     recased = answer.lower() if answer.isupper() else answer.upper()
-    return tuple(variant for variant in (recased, answer.rstrip(".") + ".") if variant != answer)
+    with_article = answer if answer.lower().startswith(("the ", "a ", "an ")) else f"the {answer}"
+    made = (recased, answer.rstrip(".") + ".", f'"{answer}"', with_article, capwords(answer))
+    return {kind: variant for kind, variant in zip(VARIANT_KINDS, made, strict=True) if variant != answer}
+
+
+def surface_variants(answer: str) -> tuple[str, ...]:
+    """The surface-form variants that the noise floor is made of: in another letter case, and with a full stop."""
+    return tuple(variant for kind, variant in variants_by_kind(answer).items() if kind in NOISE_KINDS)
 
 
 def distractors(question: Question, pool: Sequence[Question], *, seed: int) -> dict[str, str]:
@@ -92,7 +111,10 @@ def _plan(setting: "Setting", case: "Case") -> list[tuple[str, str, Transcript]]
     put = [("right", case.answer)]
     put += [("wrong", answer) for answer in case.wrong[:2]]
     put += [("branched", answer) for answer in case.branched[:2]]
-    put += [("noise", variant) for variant in surface_variants(case.answer)]
+    put += [
+        ("noise" if kind in NOISE_KINDS else "variant", variant)
+        for kind, variant in variants_by_kind(case.answer).items()
+    ]
     put += list(distractors(case.question, setting.pool, seed=setting.seed).items())
     put += [(CANDIDATE_ROLES[source], answer) for answer, source in zip(case.candidates, case.sources, strict=True)]
     prompter = setting.prompter
@@ -152,6 +174,9 @@ def values(by_role: dict[str, list[Record]], floor: float = 0.0) -> dict[str, fl
         "outside": right[0]["outside"],
         "expected_floor": floor,
     }
+    rewritten = [*by_role.get("noise", []), *by_role.get("variant", [])]
+    for kind, text in variants_by_kind(right[0]["answer"]).items():
+        numbers[f"variant_{kind}"] = between(right, [record for record in rewritten if record["answer"] == text])
     for role, prefix in WRONG_ROLES.items():
         numbers |= {prefix + name: number for name, number in _against(right, by_role.get(role, [])).items()}
     for prefix, roles in PAIR_ROLES.items():
@@ -349,6 +374,10 @@ METRICS = (
     _median("filled.candidates", "filled_candidates", "all pairs, sampled and branched", needs="branched"),
     _median("other_question", "foreign", "right answer and the answer to another question", old="jsd.foreign"),
     _median("noise_floor", "noise_floor", "same answer, surface-form variant (noise floor)", "headline"),
+    *(
+        _median(f"variants.{kind}", f"variant_{kind}", f"same answer, {words}", needs=f"variant_{kind}")
+        for kind, words in VARIANT_KINDS.items()
+    ),
     _median("positive_control", "hint", "hint that it is wrong (positive control)", old="jsd.hint"),
     _less_noise("sampled", "jsd", f"right and wrong answer, {SAMPLED}"),
     _less_noise("branched", "branched", f"right and wrong answer, {BRANCHED}", "branched"),
