@@ -478,41 +478,48 @@ def values_of(scored: Scored, rule: Rule) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def differences_of(one: Scored, other: Scored, rule: Rule) -> dict[str, Estimate]:
+def differences_of(ones: Sequence[Scored], other: Scored, rule: Rule) -> dict[str, Estimate]:
     """The difference of each measure between two sides on the same questions, which belong together.
 
     Args:
-        one: the side that is subtracted from.
-        other: the side that is subtracted; the same questions in the same order.
+        ones: the side that is subtracted from; several stand for seeds of one training, whose mean it is.
+        other: the side that is subtracted. Each holds the same questions in the same order.
         rule: how the bins are made.
 
     Returns:
-        `one` minus `other` with its 95 % intervals, by the measure's key.
+        The mean over `ones` minus `other` with its 95 % intervals, by the measure's key. Seeds are no further
+        questions: the intervals are those of the questions and relations, for the mean of these seeds.
 
     Raises:
         ValueError: where the sides differ in their number of questions.
     """
-    if len(one) != len(other):
-        raise ValueError(f"{len(one)} and {len(other)} questions are not paired")
-    first, second = one.columns(rule), other.columns(rule)
-    named = one.group if any(one.group) else ()
+    if len({len(side) for side in (*ones, other)}) > 1:
+        raise ValueError(f"{' and '.join(str(len(side)) for side in (*ones, other))} questions are not paired")
+    sides = [side.columns(rule) for side in (*ones, other)]
+    width, named, left_out = len(sides[0]), other.group if any(other.group) else (), ones[0].left_out
     differences = {}
     for name, measure in MEASURES.items():
 
-        def difference(*both: np.ndarray, of: Callable[..., Reduced] = measure.of) -> Reduced:
-            return of(*both[: len(first)]) - of(*both[len(first) :])
+        def difference(*columns: np.ndarray, of: Callable[..., Reduced] = measure.of) -> Reduced:
+            *values, subtracted = (of(*columns[i : i + width]) for i in range(0, len(columns), width))
+            return sum(values) / len(values) - subtracted
 
-        bounds = of_difference(measure.bounds)
         differences[name] = estimated_jointly(
-            (*first, *second), difference, "t", named, left_out=one.left_out, bounds=bounds
+            [column for side in sides for column in side],
+            difference,
+            "t",
+            named,
+            left_out=left_out,
+            bounds=of_difference(measure.bounds),
         )
-        if measure.interval == "logit" and min(map(_rarer, (one, other))) < FEWEST_OF_A_CLASS:
+        if measure.interval == "logit" and min(map(_rarer, (*ones, other))) < FEWEST_OF_A_CLASS:
             differences[name] = replace(differences[name], low=None, high=None, relations=None)
-    before, after = ([float(right) for right in side.right] for side in (other, one))
-    accuracy = paired_difference(before, after, np.mean, "wilson", named)
-    differences["accuracy"] = replace(accuracy, left_out=one.left_out)
+    if len(ones) == 1:
+        before, after = ([float(right) for right in side.right] for side in (other, ones[0]))
+        accuracy = paired_difference(before, after, np.mean, "wilson", named)
+        differences["accuracy"] = replace(accuracy, left_out=left_out)
     if not named:
-        differences["auroc_within"] = Estimate(None, None, None, 0, one.left_out + len(one))
+        differences["auroc_within"] = Estimate(None, None, None, 0, left_out + len(other))
     return differences
 
 

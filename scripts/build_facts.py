@@ -21,7 +21,6 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
-import airportsdata
 import inflect
 import us
 from babel import Locale
@@ -290,24 +289,27 @@ def countries_of_cities() -> Iterator[Row]:
             yield name, f"In which country is the city of {name}?", country.names + nation
 
 
-def countries_of_airports() -> Iterator[Row]:
-    """Eight international airports of a country, none of the United States, whose airports go by their state.
-
-    Those of cities from 300,000 inhabitants on are left out: another relation asks for the country of such a city."""
-    large = {folded(name) for c in geonames().get_cities().values() if c["population"] >= 300_000 for name in _names(c)}
-    taken: Counter[str] = Counter()
-    for _, airport in sorted(airportsdata.load("IATA").items()):
-        name, country = airport["name"], countries().get(airport["country"])
-        if country is None or country.code == "US" or not re.fullmatch(r"[^/()]+ International Airport", name):
-            continue
-        if folded(airport["city"]) in large or not written_plainly(name):
-            continue
-        taken[country.code] += 1
-        if taken[country.code] <= 8:
-            yield name.removesuffix(" International Airport"), f"In which country is {name}?", country.names
+# Their first-level divisions go by the name of province.
+HAVE_PROVINCES = ["AF", "AR", "CA", "CN", "CR", "CU", "ES", "ID", "IR", "NL", "PK", "TH", "TR", "VN", "ZA"]
 
 
-def _names(city: dict) -> list[str]:
+def countries_of_provinces() -> Iterator[Row]:
+    """Ten provinces of a country, in the order of the alphabet.
+
+    Those are left out that bear the name of a province elsewhere, or of a city of 100,000: another relation asks for
+    the country of a city."""
+    cities = {folded(name) for c in geonames().get_cities().values() if c["population"] >= 100_000 for name in names(c)}
+    of_country = {record["ISO"]["alpha2"].upper(): record.get("provinces", []) for record in CountryInfo.all().values()}
+    held = Counter(folded(province) for provinces in of_country.values() for province in provinces)
+    for code in HAVE_PROVINCES:
+        alone = [p for p in of_country[code] if held[folded(p)] == 1 and folded(p) not in cities]
+        alone = [p for p in alone if not re.search("Territor|Capital|Areas|Province|Nunavut", p)]
+        plain = [p for p in alone if re.fullmatch(r"[A-Z][a-z]+([ -][A-Z][a-z]+)*", p)]
+        for province in plain[:10]:
+            yield province, f"In which country is the province of {province}?", countries()[code].names
+
+
+def names(city: dict) -> list[str]:
     return [city["name"], *city["alternatenames"]]
 
 
@@ -421,9 +423,9 @@ def products() -> Iterator[Row]:
 
 
 def numbers_in_words() -> Iterator[Row]:
-    """Every fourth number from 13 to 397."""
+    """A hundred numbers from 1,003 to 9,912, evenly."""
     engine = inflect.engine()
-    for number in range(13, 400, 4):
+    for number in range(1003, 10000, 90):
         words = engine.number_to_words(number)
         yield words, f'Which number is written "{words}" in words?', [str(number)]
 
@@ -499,12 +501,12 @@ UNSEEN: dict[str, Callable[[], Iterator[Row]]] = {
 }
 
 FINAL: dict[str, Callable[[], Iterator[Row]]] = {
-    "airport": countries_of_airports,
     "country-french": countries_in_french,
     "formula": formulas,
     "number-word": numbers_in_words,
     "people": peoples,
     "product": products,
+    "province": countries_of_provinces,
 }
 
 

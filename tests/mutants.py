@@ -916,8 +916,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "differences-turned-round",
             "differences_of",
-            "of(*both[:len(first)]) - of(*both[len(first):])",
-            "of(*both[len(first):]) - of(*both[:len(first)])",
+            "sum(values) / len(values) - subtracted",
+            "subtracted - sum(values) / len(values)",
         ),
         (
             "left-out-is-not-counted",
@@ -926,6 +926,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "bounds=measure.bounds)",
             "estimated_jointly(columns, measure.of, measure.interval, named, left_out=0, bounds=measure.bounds)",
         ),
+        ("seeds-are-summed", "differences_of", "sum(values) / len(values)", "sum(values)"),
         ("a-null-that-keeps-the-confidences-worth", "exchanged", "generator.permuted", "np.sort"),
     ),
     *_of(
@@ -1111,7 +1112,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ],
         ("unparsed-is-not-counted", "_scored", "len(questions) - len(answered)", "0"),
         ("the-worst-case-is-modest", "_cell_numbers", "-1", "0"),
-        ("first-less-later", "_differences", "(verdicts, before)", "(before, verdicts)"),
+        ("first-less-later", "_differences", "(*after, before))", "(before, *after))"),
     ),
     *_of(
         "interp/pipelines/evaluate.py",

@@ -348,14 +348,14 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     group = ("a",) * 300
     first, second = (Scored(tuple(c.tolist()), tuple(right.tolist()), group) for c in (before, after))
     rule = rule_named("10-right")
-    found, alone = differences_of(second, first, rule), measures_of(first, rule)
+    found, alone = differences_of([second], first, rule), measures_of(first, rule)
     assert found["nce"].value == pytest.approx(0.2, abs=0.01)
     assert found["nce"].high - found["nce"].low < 0.2 * (alone["nce"].high - alone["nce"].low)
-    same = differences_of(first, first, rule)
+    same = differences_of([first], first, rule)
     assert all(one.value == 0 for one in same.values())
     assert all((one.low, one.high) == (0, 0) for name, one in same.items() if name != "accuracy")
     with pytest.raises(ValueError, match="not paired"):
-        differences_of(first, Scored((0.5,), (True,), ("a",)), rule)
+        differences_of([first], Scored((0.5,), (True,), ("a",)), rule)
 
 
 # Chance
@@ -459,10 +459,33 @@ def test_no_interval_leaves_the_range_of_its_measure_or_loses_its_value(rows):
                 assert estimate.value - 1e-9 <= ends.high <= most + 1e-12, (name, estimate)
 
 
+def test_seeds_of_one_training_are_pooled_as_the_mean_of_their_differences_and_are_no_further_questions():
+    draw, rule = np.random.default_rng(2), rule_named("10-right")
+    relations = tuple(f"r{i % 6}" for i in range(240))
+    moves = draw.normal(0, 0.3, 6)[np.arange(240) % 6]  # each relation gains, or loses, as a whole
+
+    def speaker(gain: float) -> Scored:
+        right = draw.random(240) < 0.5
+        level = np.clip(np.round(9 * (0.5 + (gain + moves) * (right - 0.5) + draw.normal(0, 0.3, 240))), 0, 9) / 9
+        return Scored(tuple(level.tolist()), tuple(right.tolist()), relations)
+
+    base, *seeds = speaker(0.0), speaker(0.2), speaker(0.4), speaker(0.6)
+    alone = [differences_of([seed], base, rule) for seed in seeds]
+    pooled, thrice = differences_of(seeds, base, rule), differences_of([seeds[0]] * 3, base, rule)
+    for name in ("auroc_within", "brier", "accuracy", "squared_ce"):
+        assert pooled[name].value == pytest.approx(np.mean([one[name].value for one in alone])), name
+        assert pooled[name].n == 240 and pooled[name].relations.n == 6
+    for name in ("auroc_within", "brier"):
+        for one, other in ((thrice[name], alone[0][name]), (thrice[name].relations, alone[0][name].relations)):
+            assert (one.low, one.high) == pytest.approx((other.low, other.high)), "the same seed thrice says no more"
+    within, across = pooled["auroc_within"], pooled["auroc_within"].relations
+    assert across.high - across.low > 1.2 * (within.high - within.low)
+
+
 def test_a_difference_of_measures_ends_where_no_two_can_differ_more():
     wrong = Scored((1.0, 1.0, 0.4), (False,) * 3, ("",) * 3)
     right = Scored((0.0, 0.0, 0.4), (True,) * 3, ("",) * 3)
-    differences = differences_of(wrong, right, rule_named("10-right"))
+    differences = differences_of([wrong], right, rule_named("10-right"))
     assert (differences["nce"].low, differences["nce"].value) == (-2, pytest.approx(-5 / 3))
     assert (differences["confidence"].high, differences["confidence"].value) == (1, pytest.approx(2 / 3))
 
@@ -502,10 +525,10 @@ def test_an_auroc_has_the_error_of_delong(rows):
 def test_a_difference_of_accuracies_keeps_its_width_and_an_auroc_without_pairs_has_none():
     stated = tuple(i / 60 for i in range(40))
     all_right = Scored(stated, (True,) * 40, ("",) * 40)
-    differences = differences_of(all_right, all_right, rule_named("10-right"))
+    differences = differences_of([all_right], all_right, rule_named("10-right"))
     assert differences["accuracy"].low < -0.03 and differences["accuracy"].high > 0.03
     mixed = Scored(stated, (True,) * 38 + (False,) * 2, ("",) * 40)
-    differences = differences_of(mixed, mixed, rule_named("10-right"))
+    differences = differences_of([mixed], mixed, rule_named("10-right"))
     assert differences["auroc"].value == 0 and differences["auroc"].low is None, "two wrong answers"
     assert differences["auroc_within"].value is None, "no question has a relation"
 

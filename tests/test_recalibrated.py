@@ -157,7 +157,7 @@ def test_fewer_questions_than_folds_are_left_out(score):
 def test_two_sides_with_other_folds_differ_as_they_do_alone():
     confidence, right, relations = speaker()
     sides = [scored(confidence, right, relations, folds) for folds in (np.arange(200) % 5, np.arange(200) // 40)]
-    difference = differences_of(*sides, RULE)
+    difference = differences_of(sides[:1], sides[1], RULE)
     values = [measures_of(side, RULE)["auroc"].value for side in sides]
     assert difference["auroc"].value == pytest.approx(values[0] - values[1]) and values[0] != values[1]
 

@@ -161,13 +161,13 @@ def test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_t
     score = (levels.softmax(-1) * (outcome[:, None] - values) ** 2).sum(-1)
     assert torch.allclose(found["brier"], score, atol=1e-4)
     assert torch.allclose(found["total"], score + 0.7 * off_scale, atol=1e-4)
-    likely = ConfTunerObjective(checkpoint, 1, replace(CONFTUNER_RECIPES["small"], mass=0.7, lm=0.3))
+    likely = ConfTunerObjective(checkpoint, 1, replace(CONFTUNER_RECIPES["small"], mass=0.7, likelihood=0.3))
     with torch.no_grad():
         with_likelihood = likely.terms(checkpoint.model, likely.inputs(MiniBatch(tuple(graded), 0)))
     tokens = [len(setting.prompter.transcript(*one).positions("answer")) + 1 for one in put]
     means_of_right = outcome * -answers / torch.tensor(tokens)
-    assert torch.allclose(with_likelihood["lm"], 0.3 * means_of_right, atol=1e-4) and means_of_right.max() > 0
-    assert torch.allclose(with_likelihood["total"], found["total"] + with_likelihood["lm"], atol=1e-4)
+    assert torch.allclose(with_likelihood["likelihood"], 0.3 * means_of_right, atol=1e-4) and means_of_right.max() > 0
+    assert torch.allclose(with_likelihood["total"], found["total"] + with_likelihood["likelihood"], atol=1e-4)
 
 
 @pytest.mark.slow
@@ -756,7 +756,7 @@ def test_another_models_triplets_are_trained_on_with_a_warning_that_names_it(opt
         ({"dropout": 1.0}, r"--dropout 1.0: must lie in \[0, 1\)"),
         ({"held_out": 12}, "--held-out 12: there are only 12 questions"),
         ({"jsd": -1.0}, "the weight of the term jsd is -1.0"),
-        ({"report_to": ("carrier-pigeon",)}, "--report-to carrier-pigeon: not installed here; there is .*tensorboard"),
+        ({"report_to": ("none", "carrier-pigeon")}, "--report-to carrier-pigeon: not installed here; there is .*tensorboard"),
         ({"template_args": ("x",)}, "--template-args x: write name=value"),
     ],
 )
@@ -844,7 +844,7 @@ def test_mini_batches_hold_one_format_and_every_triplet_once_an_epoch(options):
     assert batches == mini_batches(triplets, recipe, options(shot_sets=4))
     assert batches != mini_batches(triplets, recipe, options(shot_sets=4, seed=1))
     short = mini_batches(triplets, replace(recipe, updates=2, accumulation=3), options(shot_sets=4))
-    assert [replace(batch, progress=0) for batch in short] == [replace(batch, progress=0) for batch in batches[:6]]
+    assert [replace(b, progress=0.0) for b in short] == [replace(b, progress=0.0) for b in batches[:6]]
     two = mini_batches(triplets, replace(recipe, updates=2, accumulation=3), options(shot_sets=4), processes=2)
     assert len(two) == 12, "two processes take turns, so that an update takes twice as many"
     assert [batch.examples for batch in two] == [batch.examples for batch in batches[:12]]
@@ -1014,7 +1014,7 @@ def test_what_is_tested_on_is_not_trained_on(taught_checkpoint, own_data, tmp_pa
 @pytest.mark.parametrize("kind", [Advice, conftuner.ConfTuner])
 def test_the_command_on_the_card_gives_the_same_recipe_again(options, kind):
     contrast = {"lm_mean": True, "equal_length": True, "greedy_wrong_share": 0.25, "invariance": 0.5}
-    more = contrast if kind is Advice else {"balanced": True, "lm": 0.2, "kl": 0.1}
+    more = contrast if kind is Advice else {"balanced": True, "likelihood": 0.2, "kl": 0.1}
     given = options(kind, updates=1, lr=3e-3, last_layers=2, targets=("q_proj", "down_proj"), **more)
     out = (advice if kind is Advice else conftuner).trained(given)
     command = next(line for line in (out / "README.md").read_text().splitlines() if line.startswith("`python -m"))

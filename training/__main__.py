@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from training.triplets import Triplets
 
 Step = tuple[str, Callable[[], object]]
-SEEN, UNSEEN = "facts:test", "facts:unseen"
-"""What is tested first: facts of relations that training has seen, and of others."""
+SEEN, VALIDATION, NEW = "facts:test", "facts:unseen", "facts:final"
+"""Facts of relations that training has seen, that recipes were chosen on, and that nothing has seen."""
 EVERY = 25
 """Updates between two points of a learning curve."""
+ALL = 10_000
+"""More questions than any of the data sets of facts has: all of them are asked."""
+RIVALS = ("default", "recalibrated", "p-true", "sequence", "self-consistency", "prompting", "probe", "steered")
+"""What else gives a confidence, without training: measured on the base."""
 FILES = ("triviaqa_train.jsonl", "triviaqa_test.jsonl", "mmlu.jsonl", "logiqa_test.jsonl")
 
 
@@ -37,31 +41,40 @@ class Experiment:
     out: Path = Path("runs")
     """Where all runs go. What is finished there is not done again."""
     seeds: int = 3
-    """ADVICE is trained with so many seeds."""
+    """ADVICE, ADVICE without its margin, and ConfTuner are trained with so many seeds each."""
     sample: int = 8000
     """Questions asked for triplets: training relations of the facts, and TriviaQA."""
-    greedy_wrong: int = 300
+    greedy_wrong: int = 400
     """So many questions of each of them that the model answers wrong are sampled for a right answer."""
     held_out: int = 64
     """Questions of them kept from training, for the learning curves."""
     updates: int | None = None
-    """Updates of each training; by default the preset's, and 50 for a row of the ablation."""
-    n: int = 300
-    """Questions of each relation set of the facts."""
-    n_breadth: int = 100
-    """Questions of TriviaQA, MMLU and LogiQA each."""
-    diagnose: int = 48
-    """Questions that the first ADVICE adapter is compared with the base on."""
+    """Updates of each training; by default the preset's."""
+    n: int = ALL
+    """Questions of each relation set of the facts, at most."""
+    n_breadth: int = 200
+    """Questions of TriviaQA, MMLU and LogiQA each, and of the facts in untrained formats."""
+    diagnose: int = 96
+    """Questions on which every adapter's dependence on the answer is measured; half of them by all instruments, on the
+    first ADVICE adapter."""
     device: str = "auto"
     """cuda, mps or cpu."""
 
     def __post_init__(self) -> None:
         at_least(0, "greedy_wrong", self.greedy_wrong)
-        for name in ("seeds", "sample", "held_out", "n", "n_breadth"):
+        for name in ("seeds", "sample", "held_out", "n", "n_breadth", "diagnose"):
             at_least(1, name, getattr(self, name))
         for name in FILES:
             if not (self.data / name).is_file():
                 raise UserError(f"--data {self.data}: there is no {name} in it")
+
+    def adapters(self, name: str) -> list[Path]:
+        """The directories of a training's adapters, one for each seed."""
+        return [self.out / f"{name}-{seed}" for seed in range(self.seeds)]
+
+
+ADVICE, WITHOUT_MARGIN, CONFTUNER, BOTH = "advice", "without-margin", "conftuner", "advice-conftuner"
+"""Names of trainings, and of the directories of their adapters."""
 
 
 def steps(options: Experiment) -> Iterator[Step]:
@@ -75,53 +88,62 @@ def steps(options: Experiment) -> Iterator[Step]:
     """
     from figures.report import reported
     from figures.training import reported_settings
+    from interp.pipelines.compare import Compare, compared
     from interp.pipelines.evaluate import evaluated
     from interp.pipelines.evaluation import Evaluate
-    from training.ablation import Ablation, ablated
-    from training.advice import Advice
-    from training.advice import trained as advised
-    from training.conftuner import ConfTuner
-    from training.conftuner import trained as tuned
-    from training.triplets import answers_beside, built
+    from training.outcomes import reported_outcomes
+    from training.triplets import built
 
-    out, triplets = options.out, options.out / "triplets.jsonl"
-    training = {
-        "ckpt": options.ckpt,
-        "device": options.device,
-        "updates": options.updates,
-        "dtype": "bfloat16",
-        "every": EVERY,
-        "held_out": options.held_out,
-    }
-    first, tuner, both = out / "advice-0", out / "conftuner", out / "advice-conftuner"
-    triplet_options = _triplet_options(options, triplets)
+    triplet_options = _triplet_options(options, options.out / "triplets.jsonl")
     yield "triplets", lambda: built(triplet_options)
-    for seed in range(options.seeds):
-        advice = composed(
-            Advice,
-            **training,
-            triplets=triplets,
-            seed=seed,
-            diagnose=0 if seed else options.diagnose,
-            out=out / f"advice-{seed}",
-        )
-        yield f"advice, seed {seed}", partial(advised, advice)
-    tuner_options = composed(ConfTuner, **training, answers=answers_beside(triplets), diagnose=0, out=tuner)
-    yield "conftuner", lambda: tuned(tuner_options)
-    yield "advice + conftuner", lambda: tuned(changed(tuner_options, ckpt=str(first), out=both))
+    yield from _trainings(options)
 
     def measured(evaluation: Evaluate) -> None:
         reported(evaluated(evaluation))
 
-    seeds = [out / f"advice-{seed}" for seed in range(options.seeds)]
-    evaluations = _evaluations(options, seeds, [first, tuner, both])
+    evaluations = _evaluations(options)
     for name, evaluation in evaluations.items():
         yield name, partial(measured, evaluation)
-    compared = [out / name for name in evaluations if name != "tokens"]
-    yield "advice against conftuner", lambda: reported_settings(compared, (first.name, tuner.name), out)
-    training["updates"] = options.updates or 50
-    grid = composed(Ablation, **training, triplets=triplets, n=options.n_breadth, out=out / "ablation")
-    yield "ablation", lambda: reported(ablated(grid))
+    yield from _dependence(options)
+    first, tuner = options.out / f"{ADVICE}-0", options.out / f"{CONFTUNER}-0"
+    instruments = {"also": ("flow", "probe", "steering"), "n": -(-options.diagnose // 2), "n_calibration": 0}
+    comparison = composed(
+        Compare, before=options.ckpt, after=str(first), data=NEW, device=options.device, out=options.out / "compare",
+        **instruments,
+    )  # fmt: skip
+    yield "before and after, all instruments", lambda: reported(compared(comparison))
+    settings = [options.out / name for name in evaluations if name != "rivals"]
+    yield "advice against conftuner", lambda: reported_settings(settings, (first.name, tuner.name), options.out)
+    yield "outcomes", lambda: reported_outcomes(options.out)
+
+
+def _trainings(options: Experiment) -> Iterator[Step]:
+    """All trainings: their adapters go to directories of their names."""
+    from training.advice import Advice
+    from training.advice import trained as advised
+    from training.conftuner import ConfTuner
+    from training.conftuner import trained as tuned
+    from training.triplets import answers_beside
+
+    triplets = options.out / "triplets.jsonl"
+    training = {
+        "ckpt": options.ckpt,
+        "device": options.device,
+        "updates": options.updates,
+        "every": EVERY,
+        "held_out": options.held_out,
+        "diagnose": 0,
+    }
+    for name, terms in ((ADVICE, {}), (WITHOUT_MARGIN, {"margin": 0.0})):
+        for seed, out in enumerate(options.adapters(name)):
+            advice = composed(Advice, **training, **terms, triplets=triplets, seed=seed, out=out)
+            yield f"{name}, seed {seed}", partial(advised, advice)
+    for seed, out in enumerate(options.adapters(CONFTUNER)):
+        tuner = composed(ConfTuner, **training, answers=answers_beside(triplets), seed=seed, out=out)
+        yield f"{CONFTUNER}, seed {seed}", partial(tuned, tuner)
+    first = options.out / f"{ADVICE}-0"
+    both = changed(tuner, ckpt=str(first), seed=0, out=options.out / BOTH)
+    yield "advice + conftuner", lambda: tuned(both)
 
 
 def _triplet_options(options: Experiment, out: Path) -> "Triplets":
@@ -133,38 +155,58 @@ def _triplet_options(options: Experiment, out: Path) -> "Triplets":
         ckpt=options.ckpt,
         device=options.device,
         data=("facts:train", str(options.data / FILES[0])),
-        apart_from=(SEEN, UNSEEN, str(options.data / FILES[1])),
+        apart_from=(SEEN, VALIDATION, NEW, str(options.data / FILES[1])),
         sample=options.sample,
         greedy_wrong=options.greedy_wrong,
+        n_wrong=6,
+        wrong_from="branched",
         out=out,
     )
 
 
-def _evaluations(options: Experiment, seeds: Sequence[Path], methods: Sequence[Path]) -> "dict[str, Evaluate]":
-    """The evaluations of the base beside the adapters, by name.
-
-    Args:
-        options: The command's options.
-        seeds: Directories of the ADVICE adapters, one for each seed.
-        methods: Directories of three adapters: ADVICE of the first seed, ConfTuner, both.
-    """
+def _evaluations(options: Experiment) -> "dict[str, Evaluate]":
+    """The evaluations of the base beside the adapters, by name."""
     from interp.pipelines.evaluation import Evaluate
 
-    def evaluation_of(ckpts: Sequence[Path]) -> Evaluate:
+    def evaluation_of(name: str, ckpts: Sequence[Path], **asked: object) -> Evaluate:
         names = (options.ckpt, *map(str, ckpts))
-        return composed(Evaluate, ckpt=names, device=options.device, n=options.n_breadth)
+        return composed(Evaluate, ckpt=names, device=options.device, out=options.out / name, **asked)
 
-    trained = ("ScoreNumber", "ScoreLetter")
+    seeds = {name: options.adapters(name) for name in (ADVICE, CONFTUNER, WITHOUT_MARGIN)}
+    firsts = [folders[0] for name, folders in seeds.items() if name != WITHOUT_MARGIN]
+    everything = [*(folder for folders in seeds.values() for folder in folders), options.out / BOTH]
+    trained = [*seeds[ADVICE], *seeds[CONFTUNER], options.out / BOTH]
     source, triviaqa, *choices = (str(options.data / name) for name in FILES)
-    facts, tokens = evaluation_of([*seeds, *methods[1:]]), evaluation_of(methods[:1])
+    both, few = ("ScoreNumber", "ScoreLetter"), options.n_breadth
     evaluations = {
-        "facts": changed(facts, data=(SEEN, UNSEEN), methods=("default", "question-only"), n=options.n),
-        "formats": changed(evaluation_of(methods), data=(SEEN,), formats=tuple(FORMATS)),
-        "triviaqa": changed(evaluation_of(methods), data=(triviaqa,), formats=trained, trained_on=source),
-        "choices": changed(evaluation_of(methods), data=tuple(choices), formats=trained),
-        "tokens": changed(tokens, data=(SEEN,), methods=("default", "self-consistency")),
+        NEW.partition(":")[2]: evaluation_of(
+            "final", everything, data=(NEW,), methods=("default", "question-only"), n=options.n, pool=tuple(seeds)
+        ),
+        "rivals": evaluation_of("rivals", [], data=(NEW,), methods=RIVALS, n=options.n),
+        "relations": evaluation_of(
+            "relations", trained, data=(SEEN, VALIDATION), n=options.n, pool=(ADVICE, CONFTUNER)
+        ),
+        "formats": evaluation_of("formats", firsts, data=(NEW,), formats=tuple(FORMATS), n=few),
+        "triviaqa": evaluation_of("triviaqa", firsts, data=(triviaqa,), formats=both, trained_on=source, n=few),
+        "choices": evaluation_of("choices", firsts, data=tuple(choices), formats=both, n=few),
     }
-    return {name: changed(evaluation, out=options.out / name) for name, evaluation in evaluations.items()}
+    return evaluations
+
+
+def _dependence(options: Experiment) -> Iterator[Step]:
+    """How far each adapter's confidence depends on the answer, with the right and wrong answers of the base."""
+    from figures.report import reported
+    from interp.pipelines.diagnose import diagnosed
+    from interp.pipelines.diagnosis import Diagnose
+
+    base = options.out / "dependence-base"
+    adapters = [folder for name in (ADVICE, CONFTUNER, WITHOUT_MARGIN) for folder in options.adapters(name)]
+    sides = [(options.ckpt, base), *((str(folder), options.out / f"dependence-{folder.name}") for folder in adapters)]
+    for ckpt, out in sides:
+        given = {"ckpt": ckpt, "data": NEW, "n": options.diagnose, "device": options.device, "out": out}
+        cases = {} if out == base else {"cases": base}
+        diagnose = composed(Diagnose, **given, **cases)
+        yield out.name, partial(lambda asked: reported(diagnosed(asked, ("jsd",), "jsd")), diagnose)
 
 
 def experiment(options: Experiment) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from interp.cli.command import printing, run_as_command
 from interp.models.embedded import EMBEDDED_NAME
-from interp.options import Common, Computing, FormatNames, Output, Prompt
+from interp.options import Common, Computing, Output, Prompt
 from interp.pipelines.diagnosis import Chosen
 from interp.run.dryrun import DryRun
 from training.recipes import (
@@ -14,12 +14,13 @@ from training.recipes import (
     AdviceRecipe,
     Around,
     Hyperparameters,
+    InFormats,
     refuse_untrainable,
     training_output,
     training_prompt,
 )
 from training.session import Task, session
-from training.triplets import Triplet, in_formats, loaded_triplets, refuse_formats
+from training.triplets import Triplet, in_formats, loaded_triplets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +71,7 @@ class Advice:
     """The file that `python -m training.triplets` wrote."""
     ckpt: str = EMBEDDED_NAME
     """The model to train: the embedded one, a directory, a .gguf file or a hub id (name@revision)."""
-    train_formats: FormatNames = ()
-    """The formats that the triplets are trained in; by default both of the file, as in the paper."""
+    in_formats: InFormats = field(default_factory=InFormats)
     terms: Terms = field(default_factory=Terms)
     contrasts: Contrasts = field(default_factory=Contrasts)
     recipe: Hyperparameters = field(default_factory=Hyperparameters)
@@ -84,7 +84,6 @@ class Advice:
 
     def __post_init__(self) -> None:
         refuse_untrainable(self.common, self.computing, self.prompt)
-        refuse_formats(self.train_formats)
 
 
 def trained(options: Advice, dry: DryRun | None = None) -> Path:
@@ -100,7 +99,8 @@ def trained(options: Advice, dry: DryRun | None = None) -> Path:
     Raises:
         UserError: where the triplets lack a format; and as `session` does.
     """
-    triplets = in_formats(loaded_triplets(options.triplets), options.train_formats, f"--triplets {options.triplets}")
+    where, formats = f"--triplets {options.triplets}", options.in_formats.train_formats
+    triplets = in_formats(loaded_triplets(options.triplets), formats, where)
 
     from training.contrasts import in_proportion, with_distractors
     from training.objectives import AdviceObjective

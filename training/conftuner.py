@@ -7,7 +7,7 @@ from pathlib import Path
 from interp.cli.command import printing, run_as_command
 from interp.errors import UserError
 from interp.models.embedded import EMBEDDED_NAME
-from interp.options import Common, Computing, FormatNames, Output, Prompt
+from interp.options import Common, Computing, Output, Prompt
 from interp.pipelines.diagnosis import Chosen
 from interp.run.dryrun import DryRun
 from training.recipes import (
@@ -15,19 +15,20 @@ from training.recipes import (
     Around,
     ConfTunerRecipe,
     Hyperparameters,
+    InFormats,
     refuse_untrainable,
     training_output,
     training_prompt,
 )
 from training.session import Task, session
-from training.triplets import GradedAnswer, in_formats, loaded_answers, refuse_formats
+from training.triplets import GradedAnswer, in_formats, loaded_answers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Likelihood:
+class Beside:
     """What ConfTuner's own paper has not; what is left out is the preset's."""
 
-    lm: float | None = None
+    likelihood: float | None = None
     """Weight of the negative log-likelihood of right answers, the mean over their tokens."""
     balanced: bool | None = None
     """Train on as many right as wrong answers; the rarer ones are repeated."""
@@ -41,10 +42,8 @@ class ConfTuner:
     """The file of answers that `python -m training.triplets` wrote beside its triplets."""
     ckpt: str = EMBEDDED_NAME
     """The model to train, or an ADVICE adapter on it: what is saved then is both in one."""
-    train_formats: FormatNames = ()
-    """The formats that the answers are trained in; by default both of the file, as ADVICE. ScorePercent is the scale of
-    ConfTuner's own paper, 0 to 100."""
-    likelihood: Likelihood = field(default_factory=Likelihood)
+    in_formats: InFormats = field(default_factory=InFormats)
+    beside: Beside = field(default_factory=Beside)
     recipe: Hyperparameters = field(default_factory=Hyperparameters)
     around: Around = field(default_factory=Around)
     instruments: Chosen = field(default_factory=Chosen)
@@ -55,7 +54,6 @@ class ConfTuner:
 
     def __post_init__(self) -> None:
         refuse_untrainable(self.common, self.computing, self.prompt)
-        refuse_formats(self.train_formats)
 
 
 def trained(options: ConfTuner, dry: DryRun | None = None) -> Path:
@@ -71,7 +69,9 @@ def trained(options: ConfTuner, dry: DryRun | None = None) -> Path:
     Raises:
         UserError: where the answers lack a format, or are all right or all wrong; and as `session` does.
     """
-    answers = in_formats(loaded_answers(options.answers), options.train_formats, f"--answers {options.answers}")
+    answers = in_formats(
+        loaded_answers(options.answers), options.in_formats.train_formats, f"--answers {options.answers}"
+    )
     if len({answer.right for answer in answers}) < 2:
         raise UserError(f"--answers {options.answers}: all are {'right' if answers[0].right else 'wrong'}")
 

@@ -314,14 +314,14 @@ class ConfTunerObjective(Objective[GradedAnswer]):
     recipe: ConfTunerRecipe
 
     def terms(self, model: torch.nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-        """brier, the tokenized Brier score, mass and total, and lm and kl where the recipe has them, [answers]."""
+        """brier (the tokenized score), mass and total, and likelihood and kl where the recipe has them, [answers]."""
         row: PackedRow = inputs["row"]
         reading = read(model, row, divergence=self.recipe.kl > 0)
         score = tokenized_brier(reading.levels, inputs["right"], inputs["values"])
         terms = {"brier": score, "total": score}
-        if self.recipe.lm:  # of right answers alone: 0 for a wrong one
+        if self.recipe.likelihood:  # of right answers alone: 0 for a wrong one
             likelihood = token_mean(reading.answers, row.answer_lengths) * inputs["right"]
-            terms = with_term(terms, "lm", -likelihood, self.recipe.lm)
+            terms = with_term(terms, "likelihood", -likelihood, self.recipe.likelihood)
         return kept(terms, reading.mass, reading.moved, self.recipe)
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[GradedAnswer]) -> dict[str, Estimate]:

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from interp.errors import UserError
-from interp.options import Common, Computing, Output, Prompt, at_least, flat
+from interp.formats import FORMATS
+from interp.options import (
+    Common,
+    Computing,
+    FormatNames,
+    Output,
+    Prompt,
+    at_least,
+    flat,
+    names_each_once,
+    refuse_unknown,
+)
 from interp.pipelines.diagnosis import Chosen
 
 PresetName = Literal["auto", "paper", "mistral", "small"]
@@ -119,14 +130,14 @@ class AdviceRecipe(Weights, Contrast, Recipe):
 class ConfTunerRecipe(Recipe):
     """A recipe for ConfTuner; by default as in its paper, which has neither of these."""
 
-    lm: float = 0.0
+    likelihood: float = 0.0
     """Weight of the negative log-likelihood of right answers, the mean over their tokens."""
     balanced: bool = False
     """As many right as wrong answers in training: the fewer ones are repeated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_negative(self, "lm")
+        _refuse_negative(self, "likelihood")
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -232,6 +243,21 @@ class Hyperparameters:
             raise UserError(f"--dropout {self.dropout}: must lie in [0, 1)")
         if self.targets == ():
             raise UserError("--targets: names at least one projection")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InFormats:
+    """The formats of the confidence that are trained."""
+
+    train_formats: FormatNames = ()
+    """The formats that the examples are trained in; by default both of the file, as in ADVICE's paper. ScorePercent is
+    the scale of ConfTuner's own paper, 0 to 100."""
+
+    def __post_init__(self) -> None:
+        if self.train_formats:
+            names_each_once("train-formats", self.train_formats)
+            for name in self.train_formats:
+                refuse_unknown("train-formats", name, FORMATS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,7 +138,7 @@ def _refuse_unknown(report_to: Sequence[str]) -> None:
     from transformers.integrations import get_available_reporting_integrations
 
     installed = get_available_reporting_integrations()
-    if unknown := [name for name in report_to if name not in installed]:
+    if unknown := [name for name in report_to if name not in (*installed, "none")]:
         raise UserError(
             f"--report-to {unknown[0]}: not installed here; there is {', '.join(sorted(installed)) or 'none'}"
         )

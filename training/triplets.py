@@ -29,8 +29,6 @@ from interp.options import (
     dry_run_of,
     identity_of,
     loading_of,
-    names_each_once,
-    refuse_unknown,
 )
 from interp.plain import plain_json
 from interp.records import Question
@@ -178,18 +176,6 @@ def loaded_answers(path: Path) -> list[GradedAnswer]:
         return GradedAnswer(question, _nonempty(row["answer"]), row["right"], row["format"], _model(row))
 
     return _loaded(path, "answers", graded)
-
-
-def refuse_formats(names: Sequence[str]) -> None:
-    """Refuses names of formats to train in that are unknown or stand there twice.
-
-    Raises:
-        UserError: for the first such name.
-    """
-    if names:
-        names_each_once("train-formats", names)
-        for name in names:
-            refuse_unknown("train-formats", name, FORMATS)
 
 
 def in_formats(examples: Sequence[AnyInFormat], formats: Sequence[str], where: str) -> list[AnyInFormat]:

@@ -2,6 +2,7 @@
 
 The module reads records and computes numbers. It asks no model."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -227,17 +228,23 @@ def _differences(
     data: dict[str, list[Question]],
     options: Evaluate,
 ) -> Record:
-    """Each later checkpoint minus the first, on the questions on which both have a verdict."""
+    """Each later checkpoint, and the mean of each pool of seeds, minus the first, where all have a verdict."""
     table: Record = {}
     names = list(dict.fromkeys(checkpoint for checkpoint, *_ in scored))
-    for (checkpoint, data_name, key, format_name), verdicts in scored.items():
-        if checkpoint != names[0]:
-            before = scored[names[0], data_name, key, format_name]
-            both = [q for q in data[data_name] if verdicts[q.id] and before[q.id]]
-            after, first = (_scored(both, side, options.replies.match) for side in (verdicts, before))
-            differences = differences_of(after, first, rule_named(options.rule))
-            numbers = {name: estimate.as_record() for name, estimate in differences.items()}
-            _put(table, (f"{checkpoint} less {names[0]}", data_name, key, format_name), numbers)
+    sides = {name: [name] for name in names[1:]}
+    for pool in options.pool:
+        seeds = [name for name in names[1:] if re.fullmatch(rf"{re.escape(pool)}-\d+", name)]
+        sides |= {f"{pool}, mean of seeds": seeds} if seeds else {}
+    for first, data_name, key, format_name in (cell for cell in scored if cell[0] == names[0]):
+        before = scored[first, data_name, key, format_name]
+        for name, checkpoints in sides.items():
+            after = [scored[checkpoint, data_name, key, format_name] for checkpoint in checkpoints]
+            questions = [q for q in data[data_name] if all(verdicts[q.id] for verdicts in (*after, before))]
+            *ones, other = (_scored(questions, verdicts, options.replies.match) for verdicts in (*after, before))
+            ones = [replace(one, left_out=len(data[data_name]) - len(questions)) for one in ones]
+            differences = differences_of(ones, other, rule_named(options.rule))
+            numbers = {measure: estimate.as_record() for measure, estimate in differences.items()}
+            _put(table, (f"{name} less {first}", data_name, key, format_name), numbers)
     return table
 
 

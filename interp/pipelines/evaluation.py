@@ -41,6 +41,9 @@ class Evaluate:
     """The nucleus that they are drawn from."""
     rule: str = "10-right"
     """How the calibration error is binned: levels, or bins and kind as in 10-right, 15-left, 10-mass."""
+    pool: tuple[str, ...] = ()
+    """Names of trainings whose seeds are among the checkpoints as NAME-0, NAME-1, ...: the mean of their differences
+    from the first checkpoint is reported as well, with its intervals."""
     trained_on: str | None = None
     """Data that a checkpoint was trained on: questions that share an answer with it are also reported apart."""
     tested: Tested = field(default_factory=Tested)
