@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from training.triplets import Triplets
 
 Step = tuple[str, Callable[[], object]]
-SEEN, VALIDATION, NEW = "facts:test", "facts:unseen", "facts:final"
-"""Facts of relations that training has seen, that recipes were chosen on, and that nothing has seen."""
+SEEN, VALIDATION = "facts:test", "facts:unseen"
+"""Facts of relations that training has seen, and of those that recipes were chosen on."""
 EVERY = 25
 """Updates between two points of a learning curve."""
 ALL = 10_000
@@ -38,6 +38,8 @@ class Experiment:
     """A directory with triviaqa_train.jsonl, triviaqa_test.jsonl, mmlu.jsonl and logiqa_test.jsonl."""
     ckpt: str = EMBEDDED_NAME
     """The model to train."""
+    final: str = "facts:final"
+    """Data of the final test: relations that neither training nor the choice of recipes has seen."""
     out: Path = Path("runs")
     """Where all runs go. What is finished there is not done again."""
     seeds: int = 3
@@ -108,7 +110,7 @@ def steps(options: Experiment) -> Iterator[Step]:
     first, tuner = options.out / f"{ADVICE}-0", options.out / f"{CONFTUNER}-0"
     instruments = {"also": ("flow", "probe", "steering"), "n": -(-options.diagnose // 2), "n_calibration": 0}
     comparison = composed(
-        Compare, before=options.ckpt, after=str(first), data=NEW, device=options.device, out=options.out / "compare",
+        Compare, before=options.ckpt, after=str(first), data=options.final, device=options.device, out=options.out / "compare",
         **instruments,
     )  # fmt: skip
     yield "before and after, all instruments", lambda: reported(compared(comparison))
@@ -155,7 +157,7 @@ def _triplet_options(options: Experiment, out: Path) -> "Triplets":
         ckpt=options.ckpt,
         device=options.device,
         data=("facts:train", str(options.data / FILES[0])),
-        apart_from=(SEEN, VALIDATION, NEW, str(options.data / FILES[1])),
+        apart_from=(SEEN, VALIDATION, options.final, str(options.data / FILES[1])),
         sample=options.sample,
         greedy_wrong=options.greedy_wrong,
         n_wrong=6,
@@ -178,19 +180,23 @@ def _evaluations(options: Experiment) -> "dict[str, Evaluate]":
     trained = [*seeds[ADVICE], *seeds[CONFTUNER], options.out / BOTH]
     source, triviaqa, *choices = (str(options.data / name) for name in FILES)
     both, few = ("ScoreNumber", "ScoreLetter"), options.n_breadth
-    evaluations = {
-        NEW.partition(":")[2]: evaluation_of(
-            "final", everything, data=(NEW,), methods=("default", "question-only"), n=options.n, pool=tuple(seeds)
+    return {
+        "final": evaluation_of(
+            "final",
+            everything,
+            data=(options.final,),
+            methods=("default", "question-only"),
+            n=options.n,
+            pool=tuple(seeds),
         ),
-        "rivals": evaluation_of("rivals", [], data=(NEW,), methods=RIVALS, n=options.n),
+        "rivals": evaluation_of("rivals", [], data=(options.final,), methods=RIVALS, n=options.n),
         "relations": evaluation_of(
             "relations", trained, data=(SEEN, VALIDATION), n=options.n, pool=(ADVICE, CONFTUNER)
         ),
-        "formats": evaluation_of("formats", firsts, data=(NEW,), formats=tuple(FORMATS), n=few),
+        "formats": evaluation_of("formats", firsts, data=(options.final,), formats=tuple(FORMATS), n=few),
         "triviaqa": evaluation_of("triviaqa", firsts, data=(triviaqa,), formats=both, trained_on=source, n=few),
         "choices": evaluation_of("choices", firsts, data=tuple(choices), formats=both, n=few),
     }
-    return evaluations
 
 
 def _dependence(options: Experiment) -> Iterator[Step]:
@@ -203,7 +209,7 @@ def _dependence(options: Experiment) -> Iterator[Step]:
     adapters = [folder for name in (ADVICE, CONFTUNER, WITHOUT_MARGIN) for folder in options.adapters(name)]
     sides = [(options.ckpt, base), *((str(folder), options.out / f"dependence-{folder.name}") for folder in adapters)]
     for ckpt, out in sides:
-        given = {"ckpt": ckpt, "data": NEW, "n": options.diagnose, "device": options.device, "out": out}
+        given = {"ckpt": ckpt, "data": options.final, "n": options.diagnose, "device": options.device, "out": out}
         cases = {} if out == base else {"cases": base}
         diagnose = composed(Diagnose, **given, **cases)
         yield out.name, partial(lambda asked: reported(diagnosed(asked, ("jsd",), "jsd")), diagnose)

@@ -58,8 +58,11 @@ class Measured:
     """Summary of the other methods, on the base."""
     dependence: Mapping[str, Record]
     """By the checkpoint's name the summary of its divergences; "base" for the base's."""
-    data: str
-    """The short name of the new relations' data."""
+
+    @property
+    def data(self) -> str:
+        """The short name of the new relations' data."""
+        return str(next(iter(self.final["calibration"][self.base])))
 
     @property
     def base(self) -> str:
@@ -198,7 +201,7 @@ def reported_outcomes(out: Path) -> None:
     dependence = {
         folder.name.removeprefix("dependence-"): read_run(folder)[1] for folder in sorted(out.glob("dependence-*"))
     }
-    measured = Measured(**summaries, dependence=dependence, data="facts:final")
+    measured = Measured(**summaries, dependence=dependence)
     rows = [
         (training, *outcome.cells()) for training in ("advice", "conftuner") for outcome in outcomes(measured, training)
     ] + [("base", *outcome.cells()) for outcome in ceilings(measured)]
