@@ -108,11 +108,17 @@ def steps(options: Experiment) -> Iterator[Step]:
         yield name, partial(measured, evaluation)
     yield from _dependence(options)
     first, tuner = options.out / f"{ADVICE}-0", options.out / f"{CONFTUNER}-0"
-    instruments = {"also": ("flow", "probe", "steering"), "n": -(-options.diagnose // 2), "n_calibration": 0}
     comparison = composed(
-        Compare, before=options.ckpt, after=str(first), data=options.final, device=options.device, out=options.out / "compare",
-        **instruments,
-    )  # fmt: skip
+        Compare,
+        before=options.ckpt,
+        after=str(first),
+        data=options.final,
+        n=-(-options.diagnose // 2),
+        n_calibration=0,
+        also=("flow", "probe", "steering"),
+        device=options.device,
+        out=options.out / "compare",
+    )
     yield "before and after, all instruments", lambda: reported(compared(comparison))
     settings = [options.out / name for name in evaluations if name != "rivals"]
     yield "advice against conftuner", lambda: reported_settings(settings, (first.name, tuner.name), options.out)
@@ -181,14 +187,7 @@ def _evaluations(options: Experiment) -> "dict[str, Evaluate]":
     source, triviaqa, *choices = (str(options.data / name) for name in FILES)
     both, few = ("ScoreNumber", "ScoreLetter"), options.n_breadth
     return {
-        "final": evaluation_of(
-            "final",
-            everything,
-            data=(options.final,),
-            methods=("default", "question-only"),
-            n=options.n,
-            pool=tuple(seeds),
-        ),
+        "final": evaluation_of("final", everything, data=(options.final,), n=options.n, pool=tuple(seeds)),
         "rivals": evaluation_of("rivals", [], data=(options.final,), methods=RIVALS, n=options.n),
         "relations": evaluation_of(
             "relations", trained, data=(SEEN, VALIDATION), n=options.n, pool=(ADVICE, CONFTUNER)
