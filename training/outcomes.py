@@ -2,6 +2,7 @@
 
 The goals were named before the trainings (LOG.md). Everything is read from finished runs; this module asks no model."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,8 @@ class Measured:
         return str(next(iter(self.final["calibration"])))
 
     def seeds(self, training: str) -> list[str]:
-        """Names of the checkpoints of a training."""
-        return [name for name in self.final["calibration"] if name.rpartition("-")[0] == training]
+        """Names of the checkpoints of a training: its own with a number behind it."""
+        return [name for name in self.final["calibration"] if re.fullmatch(rf"{re.escape(training)}-\d+", name)]
 
     def change(self, name: str, measure: str, summary: Record | None = None, form: str = FORM) -> Estimate:
         """The paired difference of a measure from the base. name: a checkpoint, or "TRAINING, mean of seeds"."""
