@@ -13,7 +13,7 @@ from interp.cli.prompts import ShowPrompts
 from interp.pipelines.compare import Compare
 from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.evaluation import Evaluate
-from training.__main__ import Experiment
+from training.experiment import Experiment
 from training.ablation import Ablation
 from training.advice import Advice
 from training.conftuner import ConfTuner

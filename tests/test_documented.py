@@ -94,7 +94,7 @@ def read_options(module: str, arguments: list[str], monkeypatch) -> object:
 
 def desk(folder: Path) -> Path:
     """A directory in which the files that options must find exist."""
-    from training.__main__ import FILES
+    from training.experiment import FILES
 
     (folder / "directory").mkdir()
     for name in FILES:
