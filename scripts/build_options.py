@@ -13,11 +13,11 @@ from interp.cli.prompts import ShowPrompts
 from interp.pipelines.compare import Compare
 from interp.pipelines.diagnosis import Diagnose
 from interp.pipelines.evaluation import Evaluate
-from training.experiment import Experiment
 from training.ablation import Ablation
 from training.advice import Advice
 from training.conftuner import ConfTuner
 from training.examine import Examine
+from training.experiment import Experiment
 from training.organisms import Organisms
 from training.triplets import Triplets
 

@@ -1315,8 +1315,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "right-and-wrong-swapped",
             "AdviceObjective.terms",
-            "advice_losses(right, wrong, answers[0::per], inputs['values'], inputs['weights'])",
-            "advice_losses(wrong, right, answers[0::per], inputs['values'], inputs['weights'])",
+            "advice_losses(right, wrong, learned, inputs['values'], inputs['weights'])",
+            "advice_losses(wrong, right, learned, inputs['values'], inputs['weights'])",
         ),
         ("levels-are-unlearned", "kept", "-mass", "mass"),
         ("the-wrong-answer-is-learned", "AdviceObjective.terms", "answers[0::per]", "answers[1::per]"),
@@ -1330,6 +1330,12 @@ MUTANTS: tuple[Mutant, ...] = (
             "_divergence_from_base",
             "kullback_leibler(base_logprobs, logprobs)",
             "kullback_leibler(logprobs, base_logprobs)",
+        ),
+        (
+            "variants-are-learned-as-answers",
+            "AdviceObjective.terms",
+            "answers[0::per] * inputs['plain']",
+            "answers[0::per]",
         ),
         ("variants-of-the-other-answer", "AdviceObjective.terms", "reading.levels[2::4]", "reading.levels[3::4]"),
         (

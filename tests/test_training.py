@@ -216,6 +216,8 @@ def test_the_terms_that_are_not_the_papers_are_what_their_definitions_give_of_wh
         torch.allclose(found["total"], sum(term for name, term in found.items() if name != "total"), atol=1e-5)
         and "invariance" not in bare
     )
+    rewritten = AdviceObjective(replace(checkpoint, model=model), 1, replace(recipe, variants=1.0))
+    assert not rewritten.terms(model, rewritten.inputs(batch))["lm"].any(), "a rewritten answer is not learned"
     gradients = torch.autograd.grad(found["kl"].sum(), [w for w in model.parameters() if w.requires_grad])
     assert any(gradient.abs().max() > 0 for gradient in gradients)
 

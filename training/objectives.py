@@ -208,12 +208,16 @@ class AdviceObjective(Objective[Triplet]):
         # transcripts: right 1, wrong 1, right 2, wrong 2, ...; `terms` takes them apart as [0::2] and [1::2],
         # with variants right 1, wrong 1, variant of right 1, variant of wrong 1, right 2, ... as [0::4] to [3::4]
         form = batch.examples[0].format
+        answers = [self._answers(triplet, batch, form) for triplet in batch.examples]
         pairs = [
-            (triplet.question, answer) for triplet in batch.examples for answer in self._answers(triplet, batch, form)
+            (triplet.question, answer) for triplet, own in zip(batch.examples, answers, strict=True) for answer in own
         ]
         wanted, start = self.recipe.margin_wanted, self.recipe.margin_from
         margin = wanted if start is None else start + (wanted - start) * batch.progress
-        return self.row(form, batch.shot_seed, pairs) | {"weights": replace(self.recipe, margin_wanted=margin)}
+        inputs = self.row(form, batch.shot_seed, pairs)
+        plain = [own[0] == triplet.right for triplet, own in zip(batch.examples, answers, strict=True)]
+        inputs["plain"] = torch.tensor(plain, device=inputs["values"].device)  # [triplets]
+        return inputs | {"weights": replace(self.recipe, margin_wanted=margin)}
 
     def _answers(self, triplet: Triplet, batch: MiniBatch[Triplet], form: str) -> list[str]:
         """The answers of a triplet that stand in a row."""
@@ -233,7 +237,9 @@ class AdviceObjective(Objective[Triplet]):
         answers = token_mean(reading.answers, row.answer_lengths) if self.recipe.lm_mean else reading.answers
         per = 4 if self.recipe.invariance else 2  # transcripts of a triplet
         right, wrong = reading.levels[0::per], reading.levels[1::per]  # [triplets, levels]
-        terms = advice_losses(right, wrong, answers[0::per], inputs["values"], inputs["weights"])
+        # an answer that is rewritten is judged, and not learned: the model is to go on writing as it does
+        learned = answers[0::per] * inputs["plain"]
+        terms = advice_losses(right, wrong, learned, inputs["values"], inputs["weights"])
         if self.recipe.invariance:
             moved = jensen_shannon(right, reading.levels[2::4]) + jensen_shannon(wrong, reading.levels[3::4])
             terms = with_term(terms, "invariance", moved / 2, self.recipe.invariance)
