@@ -1112,7 +1112,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ],
         ("unparsed-is-not-counted", "_scored", "len(questions) - len(answered)", "0"),
         ("the-worst-case-is-modest", "_cell_numbers", "-1", "0"),
-        ("first-less-later", "_differences", "(*after, before))", "(before, *after))"),
+        (
+            "first-less-later",
+            "_differences",
+            "(_scored(questions, verdicts, options.replies.match) for verdicts in (*after, before))",
+            "(_scored(questions, verdicts, options.replies.match) for verdicts in (before, *after))",
+        ),
     ),
     *_of(
         "interp/pipelines/evaluate.py",
