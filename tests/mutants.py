@@ -1323,7 +1323,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "advice_losses(right, wrong, learned, inputs['values'], inputs['weights'])",
             "advice_losses(wrong, right, learned, inputs['values'], inputs['weights'])",
         ),
-        ("levels-are-unlearned", "kept", "-mass", "mass"),
+        ("levels-are-unlearned", "kept", "-reading.mass", "reading.mass"),
         ("the-wrong-answer-is-learned", "AdviceObjective.terms", "answers[0::per]", "answers[1::per]"),
     ),
     *_of(

@@ -222,6 +222,39 @@ def test_the_terms_that_are_not_the_papers_are_what_their_definitions_give_of_wh
     assert any(gradient.abs().max() > 0 for gradient in gradients)
 
 
+@pytest.mark.parametrize("kind", [AdviceObjective, ConfTunerObjective])
+def test_where_levels_are_read_by_one_token_the_end_of_their_line_is_learned(tiny_loaded, open_questions, kind):
+    """Held to plain passes over the texts up to one level of each transcript."""
+    checkpoint, form = tiny_loaded("llama"), FORMATS["ScoreNumber"]
+    recipes = ADVICE_RECIPES if kind is AdviceObjective else CONFTUNER_RECIPES
+    triplets = triplets_of(open_questions[:3])
+    examples = [GradedAnswer(t.question, t.right, True, t.format) for t in triplets]
+    batch = MiniBatch(tuple(triplets if kind is AdviceObjective else examples), 0)
+    recipe, put = replace(recipes["paper"], mass=0.7), [(t.question, t.right) for t in triplets]
+    if kind is AdviceObjective:
+        put = [(t.question, answer) for t in triplets for answer in (t.right, t.wrong)]
+    objective = kind(checkpoint, 1, recipe, Prompting(levels="token"))
+    with torch.no_grad():
+        terms = objective.terms(checkpoint.model, objective.inputs(batch))
+    setting = prepared(checkpoint, form, shots=1, prompting=Prompting(levels="token"), read_shared_prefix=False)
+    stated, ends = objective.stated("ScoreNumber", batch, len(put)), []
+    assert len(stated) == len(put) and len(set(stated)) > 1
+    for (question, answer), level in zip(put, stated, strict=True):
+        transcript = setting.prompter.transcript(question, answer)
+        ids = torch.tensor([[*transcript.ids, *setting.prompter.level_suffixes(transcript)[level]]])
+        with torch.no_grad():
+            said = checkpoint.model(ids, use_cache=False).logits[0, -1].log_softmax(-1)
+        ends.append(said[list(setting.stops)].logsumexp(-1))
+    per = len(put) // 3
+    assert torch.allclose(terms["end"], 0.7 * -torch.stack(ends).view(3, per).mean(1), atol=1e-4)
+    parts = sum(term for name, term in terms.items() if name != "total")
+    assert torch.allclose(terms["total"], parts, atol=1e-4) and terms["end"].min() > 0
+    whole = kind(checkpoint, 1, recipe)
+    assert whole.stated("ScoreNumber", batch, 6) == [] and "end" not in whole.terms(
+        checkpoint.model, whole.inputs(batch)
+    )
+
+
 def test_a_margin_that_grows_is_wanted_by_how_far_training_is(tiny_loaded, open_questions, options):
     checkpoint, triplets = tiny_loaded("llama"), triplets_of(open_questions[:3])
     growing = replace(ADVICE_RECIPES["small"], margin_wanted=0.5, margin_from=0.1)

@@ -46,7 +46,7 @@ class LevelObjective(Objective[CuedQuestion]):
         entropy = means(_cross_entropy(reading, inputs["levels"]))
         end = means(-reading.ends) if len(reading.ends) else torch.zeros_like(entropy)
         terms = {"cross_entropy": entropy, "end": end, "total": entropy + end}
-        return kept(terms, means(reading.mass), means(reading.moved), self.recipe)
+        return kept(terms, reading, means, self.recipe)
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[CuedQuestion]) -> dict[str, Estimate]:
         """How far the model is from stating the levels.

@@ -5,7 +5,7 @@ of records or of files."""
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Generic
@@ -98,6 +98,15 @@ class Objective(ABC, Generic[AnyExample]):
     def point_of(self, model: torch.nn.Module, examples: Sequence[AnyExample]) -> dict[str, Estimate]:
         """The estimates of one point from examples of one format, about one example for each question."""
 
+    def stated(self, form: str, batch: MiniBatch[AnyExample], count: int) -> list[int]:
+        """Levels after which the end of the line is learned, one at random for each of `count` transcripts.
+
+        None where levels are read with their ends."""
+        if self.prompting is None or self.prompting.levels != "token":
+            return []
+        chance = random.Random(f"ends-{batch.shot_seed}-{batch.epoch}-{batch.examples[0].question.id}")
+        return [chance.randrange(len(FORMATS[form].values)) for _ in range(count)]
+
     def row(self, form: str, shot_seed: int, put: Sequence[tuple[Question, str]], stated: Sequence[int] = ()) -> Inputs:
         """Questions with answers as one packed row.
 
@@ -178,22 +187,28 @@ def with_term(terms: dict[str, Tensor], name: str, value: Tensor, weight: float)
     return terms | {name: term, "total": terms["total"] + term}
 
 
-def kept(terms: dict[str, Tensor], mass: Tensor, moved: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+def kept(
+    terms: dict[str, Tensor], reading: RowReading, means: Callable[[Tensor], Tensor], recipe: Recipe
+) -> dict[str, Tensor]:
     """Adds the terms that keep a model what it was beside its confidence.
 
-    `mass` keeps it stating levels, since the other losses are renormalised over them; `kl` keeps its answers.
+    `mass` keeps it stating levels, since the other losses are renormalised over them, and `end` keeps the end of the
+    line after a level, where levels are read without it and the objective has no such term itself; `kl` keeps the
+    answers.
 
     Args:
         terms: The terms of the loss and their `total`, [examples] each.
-        mass: Log-probability that any level is stated, [examples].
-        moved: Divergence from the base to the trained model over the answers, [examples].
-        recipe: The weights of both terms.
+        reading: What was read.
+        means: The mean over the transcripts of each example, [transcripts] to [examples].
+        recipe: The weights of the terms; `end` has that of `mass`.
 
     Returns:
-        The terms with both, and with a `total` that includes them.
+        The terms with these, and with a `total` that includes them.
     """
-    terms = with_term(terms, "mass", -mass, recipe.mass)
-    return with_term(terms, "kl", moved, recipe.kl) if recipe.kl else terms
+    terms = with_term(terms, "mass", means(-reading.mass), recipe.mass)
+    if len(reading.ends) and "end" not in terms:
+        terms = with_term(terms, "end", means(-reading.ends), recipe.mass)
+    return with_term(terms, "kl", means(reading.moved), recipe.kl) if recipe.kl else terms
 
 
 class AdviceObjective(Objective[Triplet]):
@@ -214,7 +229,7 @@ class AdviceObjective(Objective[Triplet]):
         ]
         wanted, start = self.recipe.margin_wanted, self.recipe.margin_from
         margin = wanted if start is None else start + (wanted - start) * batch.progress
-        inputs = self.row(form, batch.shot_seed, pairs)
+        inputs = self.row(form, batch.shot_seed, pairs, self.stated(form, batch, len(pairs)))
         plain = [own[0] == triplet.right for triplet, own in zip(batch.examples, answers, strict=True)]
         inputs["plain"] = torch.tensor(plain, device=inputs["values"].device)  # [triplets]
         return inputs | {"weights": replace(self.recipe, margin_wanted=margin)}
@@ -243,8 +258,7 @@ class AdviceObjective(Objective[Triplet]):
         if self.recipe.invariance:
             moved = jensen_shannon(right, reading.levels[2::4]) + jensen_shannon(wrong, reading.levels[3::4])
             terms = with_term(terms, "invariance", moved / 2, self.recipe.invariance)
-        # means over the transcripts of each triplet, [triplets, per] to [triplets]
-        return kept(terms, reading.mass.view(-1, per).mean(1), reading.moved.view(-1, per).mean(1), self.recipe)
+        return kept(terms, reading, lambda values: values.view(-1, per).mean(1), self.recipe)
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[Triplet]) -> dict[str, Estimate]:
         """How the confidence depends on the answer: right against wrong, and one wrong answer against another.
@@ -308,11 +322,8 @@ class ConfTunerObjective(Objective[GradedAnswer]):
 
     def inputs(self, batch: MiniBatch[GradedAnswer]) -> Inputs:
         """The row of the answers, and `right`: whether each is right, [answers]."""
-        inputs = self.row(
-            batch.examples[0].format,
-            batch.shot_seed,
-            [(example.question, example.answer) for example in batch.examples],
-        )
+        form, pairs = batch.examples[0].format, [(example.question, example.answer) for example in batch.examples]
+        inputs = self.row(form, batch.shot_seed, pairs, self.stated(form, batch, len(pairs)))
         return inputs | {
             "right": torch.tensor([example.right for example in batch.examples], device=inputs["values"].device)
         }
@@ -328,7 +339,7 @@ class ConfTunerObjective(Objective[GradedAnswer]):
         if self.recipe.likelihood:  # of right answers alone: 0 for a wrong one
             likelihood = token_mean(reading.answers, row.answer_lengths) * inputs["right"]
             terms = with_term(terms, "likelihood", -likelihood, self.recipe.likelihood)
-        return kept(terms, reading.mass, reading.moved, self.recipe)
+        return kept(terms, reading, lambda values: values, self.recipe)
 
     def point_of(self, model: torch.nn.Module, examples: Sequence[GradedAnswer]) -> dict[str, Estimate]:
         """The confidence after right and after wrong answers, and how well it tells them apart.
