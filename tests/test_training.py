@@ -58,6 +58,8 @@ from training.triplets import (
     loaded_triplets,
 )
 
+UNEQUAL = replace(ADVICE_RECIPES["paper"], lm=0.1, jsd=0.2, margin=3.0, sum=0.3, jsd_wanted=0.3, margin_wanted=0.5)
+"""The paper's recipe with weights that differ, so that no term can stand for another."""
 KINDS = ["llama", "mistral", "gemma2", "qwen2", "gemma3"]
 
 
@@ -133,7 +135,7 @@ def test_a_packed_row_reads_levels_as_the_measurement_does(tiny_loaded, open_que
 def test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_texts(tiny_loaded, open_questions, form):
     checkpoint, triplets = tiny_loaded("llama"), triplets_of(open_questions[:3], form)
     values = torch.tensor(FORMATS[form].values)
-    recipe = replace(ADVICE_RECIPES["small"], mass=0.7)
+    recipe = replace(UNEQUAL, mass=0.7)
     contrast = AdviceObjective(checkpoint, 1, recipe)
     put = [(t.question, answer) for t in triplets for answer in (t.right, t.wrong)]
     setting = prepared(checkpoint, FORMATS[form], shots=1, read_shared_prefix=False)
@@ -155,14 +157,14 @@ def test_the_terms_of_both_objectives_are_what_their_definitions_give_of_whole_t
     assert torch.allclose(found["total"], sum(parts), atol=1e-5)
 
     graded = [GradedAnswer(q, answer, number % 2 == 0, form) for number, (q, answer) in enumerate(put)]
-    tuner = ConfTunerObjective(checkpoint, 1, replace(CONFTUNER_RECIPES["small"], mass=0.7))
+    tuner = ConfTunerObjective(checkpoint, 1, replace(CONFTUNER_RECIPES["paper"], mass=0.7))
     with torch.no_grad():
         found = tuner.terms(checkpoint.model, tuner.inputs(MiniBatch(tuple(graded), 0)))
     outcome = torch.tensor([float(one.right) for one in graded])
     score = (levels.softmax(-1) * (outcome[:, None] - values) ** 2).sum(-1)
     assert torch.allclose(found["brier"], score, atol=1e-4)
     assert torch.allclose(found["total"], score + 0.7 * off_scale, atol=1e-4)
-    likely = ConfTunerObjective(checkpoint, 1, replace(CONFTUNER_RECIPES["small"], mass=0.7, likelihood=0.3))
+    likely = ConfTunerObjective(checkpoint, 1, replace(CONFTUNER_RECIPES["paper"], mass=0.7, likelihood=0.3))
     with torch.no_grad():
         with_likelihood = likely.terms(checkpoint.model, likely.inputs(MiniBatch(tuple(graded), 0)))
     tokens = [len(setting.prompter.transcript(*one).positions("answer")) + 1 for one in put]
@@ -178,7 +180,7 @@ def test_the_terms_that_are_not_the_papers_are_what_their_definitions_give_of_wh
 ):
     """Invariance against the variants' own texts; the divergence from the base token by token, in two plain passes."""
     plain = tiny_loaded(family)
-    recipe = replace(ADVICE_RECIPES["small"], mass=0.7, invariance=2.0, kl=0.5, last_layers=None)
+    recipe = replace(UNEQUAL, mass=0.7, invariance=2.0, kl=0.5, targets=("q_proj", "v_proj", "down_proj"))
     checkpoint = replace(plain, model=copy.deepcopy(plain.model))
     model = with_adapter(checkpoint, recipe, 0)
     chance = torch.Generator().manual_seed(0)
@@ -257,7 +259,7 @@ def test_where_levels_are_read_by_one_token_the_end_of_their_line_is_learned(tin
 
 def test_a_margin_that_grows_is_wanted_by_how_far_training_is(tiny_loaded, open_questions, options):
     checkpoint, triplets = tiny_loaded("llama"), triplets_of(open_questions[:3])
-    growing = replace(ADVICE_RECIPES["small"], margin_wanted=0.5, margin_from=0.1)
+    growing = replace(UNEQUAL, margin_wanted=0.5, margin_from=0.1)
     objective = AdviceObjective(checkpoint, 1, growing)
     wanted = [
         objective.inputs(MiniBatch(tuple(triplets), 0, progress=progress))["weights"].margin_wanted
