@@ -91,6 +91,14 @@ def test_one_seed_is_enough_to_miss_what_each_seed_has_to_reach():
     ]
 
 
+def test_a_kind_of_variant_that_no_answer_has_is_told_without_a_value():
+    found = measured()
+    for numbers in found.dependence.values():
+        del numbers["jsd"]["variants"]["title_case"]
+    (row,) = (one for one in outcomes(found, "advice") if one.name.startswith("the same, title case"))
+    assert row.number == "–; –; –; base –" and row.reached is None
+
+
 def test_without_an_interval_over_relations_the_primary_outcome_cannot_be_told():
     found = measured()
     del found.final["differences"]["advice, mean of seeds less base"][DATA]["default"]["ScoreNumber"]["auroc_within"][

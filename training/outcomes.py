@@ -84,13 +84,15 @@ class Measured:
         return of_record((summary or self.final)["calibration"][name][self.data][method][FORM][measure])
 
     def divergences(self, names: Sequence[str], key: str) -> list[Estimate]:
-        """A number of the divergences, of each checkpoint. key: as in summary.json, with points."""
+        """A number of the divergences, of each checkpoint; without a value where no question has it.
+
+        key: as in summary.json, with points."""
         found = []
         for name in names:
             numbers = self.dependence[name]
             for part in key.split("."):
-                numbers = numbers[part]
-            found.append(of_record(numbers))
+                numbers = numbers.get(part, {})
+            found.append(of_record(numbers) if numbers else Estimate(None, None, None, 0, 0))
         return found
 
 
