@@ -962,8 +962,10 @@ def test_the_experiment_goes_from_questions_to_its_outcomes(taught_checkpoint, o
     assert all(one["margin"] == 0 for one in terms) and terms
     table = (out / "outcomes.md").read_text().splitlines()
     assert len(table) == 2 + 2 * 18 + 5 and table[0].startswith("| training | outcome |")
-    pooled = read_run(out / "final")[1]["differences"]["advice, mean of seeds less taught"]
-    by_seed = [read_run(out / "final")[1]["differences"][f"advice-{seed} less taught"] for seed in (0, 1)]
+    measured = read_run(out / "final")[1]
+    base = next(iter(measured["calibration"]))
+    sides = ("advice, mean of seeds", "advice-0", "advice-1")
+    pooled, *by_seed = (measured["differences"][f"{side} less {base}"] for side in sides)
     values = [one["triviaqa_test"]["default"]["ScoreNumber"]["brier"]["value"] for one in (pooled, *by_seed)]
     assert values[0] == pytest.approx((values[1] + values[2]) / 2)
 

@@ -154,6 +154,7 @@ def _trainings(options: Experiment) -> Iterator[Step]:
         "ckpt": options.ckpt,
         "device": options.device,
         "dtype": "bfloat16",
+        "levels": "token",
         "updates": options.updates,
         "every": EVERY,
         "held_out": options.held_out,
