@@ -849,7 +849,7 @@ def test_a_preset_fits_the_model_and_what_is_given_comes_before_it(options):
 
 @pytest.mark.slow
 def test_the_ablation_trains_seven_rows_and_sets_them_beside_the_base(options, own_data, tmp_path, capsys):
-    grid = ablated(options(Ablation, updates=2, data=(str(own_data / "open.jsonl"),), n=12))
+    grid = ablated(options(Ablation, updates=2, lm=0.1, data=(str(own_data / "open.jsonl"),), n=12))
     reported(grid)
     assert "lm_jsd_margin" in capsys.readouterr().out
     header, *rows = (grid / "ablation.csv").read_text().splitlines()

@@ -62,6 +62,8 @@ class Objective(ABC, Generic[AnyExample]):
         self.checkpoint, self.shots, self.recipe = checkpoint, shots, recipe
         self.prompting = prompting
         self.setting = cache(self._setting)  # one setting for each format and set of worked examples
+        self.lengths: dict[str, int] = {}
+        """How many tokens an answer has, of those that were asked for: a prompt is rendered to count them."""
 
     def _setting(self, form: str, shot_seed: int) -> Setting:
         return prepared(
@@ -239,8 +241,10 @@ class AdviceObjective(Objective[Triplet]):
         chance = random.Random(f"{batch.shot_seed}-{batch.epoch}-{triplet.question.id}")
 
         def tokens(answer: str) -> int:
-            prompter = self.setting(form, batch.shot_seed).prompter
-            return len(prompter.transcript(triplet.question, answer).positions("answer"))
+            if answer not in self.lengths:  # whatever the question: it stands on a line of its own
+                prompter = self.setting(form, batch.shot_seed).prompter
+                self.lengths[answer] = len(prompter.transcript(triplet.question, answer).positions("answer"))
+            return self.lengths[answer]
 
         pair = contrasted(triplet, self.recipe, batch.epoch, chance, tokens)
         return [*pair, *(rewritten(answer, chance) for answer in pair if self.recipe.invariance)]
