@@ -1329,7 +1329,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "training/objectives.py",
         ["test_training.py::test_the_terms_that_are_not_the_papers_are_what_their_definitions_give_of_whole_texts"],
-        ("the-base-is-the-trained-model", "_divergence_from_base", "adapted.disable_adapter()", "torch.no_grad()"),
+        ("the-base-is-the-trained-model", "_divergence_from_base", "_without_adapters(model)", "torch.no_grad()"),
         (
             "divergence-the-other-way-round",
             "_divergence_from_base",

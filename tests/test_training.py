@@ -224,6 +224,20 @@ def test_the_terms_that_are_not_the_papers_are_what_their_definitions_give_of_wh
     assert any(gradient.abs().max() > 0 for gradient in gradients)
 
 
+def test_reading_the_base_leaves_which_adapter_learns_as_it_is(tiny_checkpoint, tmp_path, open_questions):
+    base = tiny_checkpoint("llama")
+    first = first_adapter(str(base), tmp_path / "first", r=2, target_modules=["q_proj", "v_proj"])
+    checkpoint = loaded_checkpoint(str(first), Loading(device="cpu", training=True))
+    recipe = replace(SMALL_RECIPE, kl=1.0, targets=("q_proj",))
+    model = with_adapter(checkpoint, recipe, 0)
+    learns = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    examples = [GradedAnswer(q, q.answers[0], True, "ScoreNumber") for q in open_questions[:2]]
+    objective = ConfTunerObjective(replace(checkpoint, model=model), 1, recipe)
+    terms = objective.terms(model, objective.inputs(MiniBatch(tuple(examples), 0)))
+    assert terms["kl"].min() > 0, "the first adapter has moved the answers from the base"
+    assert {name: weight.requires_grad for name, weight in model.named_parameters()} == learns and any(learns.values())
+
+
 @pytest.mark.parametrize("kind", [AdviceObjective, ConfTunerObjective])
 def test_where_levels_are_read_by_one_token_the_end_of_their_line_is_learned(tiny_loaded, open_questions, kind):
     """Held to plain passes over the texts up to one level of each transcript."""

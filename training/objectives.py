@@ -5,14 +5,15 @@ of records or of files."""
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Generic
 
 import numpy as np
 import torch
-from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from interp.calibration import Scored, measures_of, rule_named
@@ -23,7 +24,7 @@ from interp.instruments.masking import replacement_embeddings
 from interp.instruments.scorer import Scorer
 from interp.intervals import SIGNED, UNIT, Estimate, estimated
 from interp.models.checkpoints import Checkpoint
-from interp.models.head import NextToken, next_token
+from interp.models.head import NextToken, base_of, next_token
 from interp.models.prompts import Prompting
 from interp.models.setting import Setting, prepared
 from interp.records import Question
@@ -161,16 +162,32 @@ def read(model: torch.nn.Module, row: PackedRow, *, divergence: bool = False) ->
 
 def _divergence_from_base(model: torch.nn.Module, row: PackedRow, after: NextToken) -> Tensor:
     """The mean over each answer's tokens of the divergence from the base to the trained model, [transcripts]."""
-    adapted = next(module for module in model.modules() if isinstance(module, PeftModel))
     # answers that begin alike, and all answers to a question at their first token, are read after the same node
     reads, places = torch.unique(row.plan.answer_rows, return_inverse=True)  # [distinct], [answer tokens]
-    with torch.no_grad(), adapted.disable_adapter():
-        base = next_token(adapted, **row.inputs, use_cache=False).of_row(0)
+    with torch.no_grad(), _without_adapters(model):
+        base = next_token(base_of(model), **row.inputs, use_cache=False).of_row(0)
         base_logprobs = base.of_reads(reads.tolist()).logits().log_softmax(-1)  # [distinct, vocabulary]
     logprobs = after.of_reads(reads.tolist()).logits().log_softmax(-1)
     divergences = kullback_leibler(base_logprobs, logprobs)[places]  # [answer tokens]
     sums = divergences.new_zeros(row.transcripts).index_add(0, row.answer_owners, divergences)
     return token_mean(sums, row.answer_lengths)
+
+
+@contextmanager
+def _without_adapters(model: torch.nn.Module) -> Iterator[None]:
+    """While open, no adapter of the model has an effect.
+
+    Which weights have gradients stays as it is: peft's own way gives them to all active adapters afterwards, also to
+    one that is frozen below the one that is trained."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    before = [layer._disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
 
 
 def with_term(terms: dict[str, Tensor], name: str, value: Tensor, weight: float) -> dict[str, Tensor]:

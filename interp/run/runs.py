@@ -111,10 +111,11 @@ class Run:
         try:
             if kind is None:
                 self.processes.wait()
-                self._shards.look()
-                if self.processes.first and not self._shards.places:
-                    for path in left_shards(self.folder):
-                        path.unlink()
+                if self.processes.first:  # another process would look at files that are just being removed
+                    self._shards.look()
+                    if not self._shards.places:
+                        for path in left_shards(self.folder):
+                            path.unlink()
         finally:
             self._lock.close()
 
