@@ -44,6 +44,7 @@ from training.losses import advice_losses
 from training.objectives import AdviceObjective, ConfTunerObjective
 from training.packing import packed_row
 from training.recipes import ADVICE_RECIPES, CONFTUNER_RECIPES, Weights, filled_in, preset_for
+from training.schedule import run_side_by_side
 from training.triplets import (
     FORMATS_TRAINED,
     GradedAnswer,
@@ -305,28 +306,26 @@ def test_greedy_wrong_triplets_and_right_answers_get_the_share_that_is_asked_for
         row["sources"] = ["greedy"]
     triplet_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert sum(t.greedy_wrong for t in loaded_triplets(triplet_file)) == len(rows) // 4
-    seen: list[bool] = []
-    kept = AdviceObjective.inputs
 
-    def spied(self, batch):
-        seen.extend(example.greedy_wrong for example in batch.examples)
-        return kept(self, batch)
+    def trained_on(kind: type, mark: str, train, given) -> list[bool]:
+        """The mark of each example that a training takes."""
+        marks: list[bool] = []
+        inputs = kind.inputs
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AdviceObjective, "inputs", spied)
-        advice.trained(options(epochs=4, greedy_wrong_share=0.5))
-    assert 0.4 < sum(seen) / len(seen) < 0.6
-    right: list[bool] = []
-    of_answers = ConfTunerObjective.inputs
+        def spied(self, batch):
+            marks.extend(getattr(example, mark) for example in batch.examples)
+            return inputs(self, batch)
 
-    def spied_answers(self, batch):
-        right.extend(example.right for example in batch.examples)
-        return of_answers(self, batch)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kind, "inputs", spied)
+            patch.setattr(kind, "point_of", lambda *_: {"outside": estimated([0.5, 0.5])})
+            train(given)
+        return marks
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfTunerObjective, "inputs", spied_answers)
-        patch.setattr(ConfTunerObjective, "point_of", lambda *_: {"outside": estimated([0.5, 0.5])})
-        conftuner.trained(options(conftuner.ConfTuner, epochs=2, balanced=True, out=options().output.out / "tuner"))
+    greedy = trained_on(AdviceObjective, "greedy_wrong", advice.trained, options(epochs=4, greedy_wrong_share=0.5))
+    assert 0.4 < sum(greedy) / len(greedy) < 0.6
+    asked = options(conftuner.ConfTuner, epochs=2, balanced=True, out=options().output.out / "tuner")
+    right = trained_on(ConfTunerObjective, "right", conftuner.trained, asked)
     assert sum(right) == len(right) / 2
 
 
@@ -974,6 +973,12 @@ def test_the_experiment_goes_from_questions_to_its_outcomes(taught_checkpoint, o
     assert counts["sampled_for_a_right_answer"] <= 4
     terms = of_run(out / "without-margin-1", "update")
     assert all(one["margin"] == 0 for one in terms) and terms
+    # side by side, in real processes: what is finished is left alone
+    records = (out / "dependence-base" / "records.jsonl").read_bytes()
+    finished = [step for step in steps(asked) if step.name in ("triplets", "dependence-base")]
+    run_side_by_side(finished, replace(asked, workers=2))
+    assert (out / "dependence-base" / "records.jsonl").read_bytes() == records
+    assert {path.name for path in (out / "logs").iterdir()} == {"triplets.log", "dependence-base.log"}
     table = (out / "outcomes.md").read_text().splitlines()
     assert len(table) == 2 + 2 * 18 + 5 and table[0].startswith("| training | outcome |")
     measured = read_run(out / "final")[1]

@@ -82,21 +82,23 @@ def contrasted(
     return right, wrong_answer
 
 
-def in_proportion(items: Sequence[Item], is_one: Callable[[Item], bool], share: float | None, seed: int) -> list[Item]:
+def in_proportion(
+    items: Sequence[Item], is_of_kind: Callable[[Item], bool], share: float | None, seed: int
+) -> list[Item]:
     """The items with those of one kind repeated or dropped until they have a share of all.
 
     Args:
         items: All items.
-        is_one: Whether an item is of the kind.
+        is_of_kind: Whether an item is of the kind.
         share: In [0, 1); None leaves the items as they are, and so do items of one kind alone.
         seed: Decides which are repeated once more, or dropped.
 
     Returns:
         The others in the order given, then those of the kind.
     """
-    ones, others = [item for item in items if is_one(item)], [item for item in items if not is_one(item)]
-    if share is None or not ones or not others:
+    of_kind, others = [item for item in items if is_of_kind(item)], [item for item in items if not is_of_kind(item)]
+    if share is None or not of_kind or not others:
         return list(items)
     wanted = round(share / (1 - share) * len(others))
-    random.Random(f"in-proportion-{seed}").shuffle(ones)
-    return others + [ones[i % len(ones)] for i in range(wanted)]
+    random.Random(f"in-proportion-{seed}").shuffle(of_kind)
+    return others + [of_kind[i % len(of_kind)] for i in range(wanted)]

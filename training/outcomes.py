@@ -87,13 +87,13 @@ class Measured:
         """A number of the divergences, of each checkpoint; without a value where no question has it.
 
         key: as in summary.json, with points."""
-        found = []
+        estimates = []
         for name in names:
             numbers = self.dependence[name]
             for part in key.split("."):
                 numbers = numbers.get(part, {})
-            found.append(of_record(numbers) if numbers else Estimate(None, None, None, 0, 0))
-        return found
+            estimates.append(of_record(numbers) if numbers else Estimate(None, None, None, 0, 0))
+        return estimates
 
 
 def outcomes(measured: Measured, training: str) -> Iterator[Outcome]:
@@ -104,20 +104,20 @@ def outcomes(measured: Measured, training: str) -> Iterator[Outcome]:
     yield _halved(measured, seeds)
     yield _within(measured, pooled, "brier", "", None)
     for key, words, wanted, holds in DEPENDENCE:
-        found = measured.divergences(seeds, key)
+        by_seed = measured.divergences(seeds, key)
         before = measured.divergences(["base"], key)[0]
-        reached = all(one.value is not None and holds(one.value) for one in found) if holds else None
-        number = f"{'; '.join(map(in_full, found))}; base {in_full(before)}"
+        reached = all(seed.value is not None and holds(seed.value) for seed in by_seed) if holds else None
+        number = f"{'; '.join(map(in_full, by_seed))}; base {in_full(before)}"
         yield Outcome(words, number, wanted, reached)
     yield from _untrained(measured, seeds[0])
 
 
 def _primary(measured: Measured, seeds: Sequence[str], pooled: str) -> Outcome:
     change = measured.change(pooled, "auroc_within")
-    each = [measured.change(seed, "auroc_within").value for seed in seeds]
+    by_seed = [measured.change(seed, "auroc_within").value for seed in seeds]
     low = change.relations.low if change.relations else None
-    reached = None if low is None else low > 0 and all(one is not None and one > 0 for one in each)
-    number = f"{in_full(change)}; by seed {', '.join('–' if one is None else digits(one) for one in each)}"
+    reached = None if low is None else low > 0 and all(gain is not None and gain > 0 for gain in by_seed)
+    number = f"{in_full(change)}; by seed {', '.join('–' if gain is None else digits(gain) for gain in by_seed)}"
     wanted = "lower end over relations above 0, and each seed"
     return Outcome("primary: AUROC within relation, change from the base", number, wanted, reached)
 

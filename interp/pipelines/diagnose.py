@@ -57,11 +57,7 @@ def diagnosed(
             right.
     """
     dry, names, data = dry or dry_run_of(options), options.instruments.chosen(instruments), options.asked.data
-    questions = (
-        shuffled(loaded_questions(data, options.common.fields), options.common.seed)
-        if questions is None
-        else list(questions)
-    )
+    questions = _drawn(options) if questions is None else list(questions)
     refuse_mixed(questions, data)
     if questions[0].choices and options.wrong_answers.candidates > min(len(q.choices) for q in questions):
         options = _without_candidates(options, questions)
@@ -92,6 +88,11 @@ def diagnosed(
         if run.dry is None:
             run.write_summary(summary_of(run, names, _model(settings[0]), options))
     return folder
+
+
+def _drawn(options: Diagnose) -> list[Question]:
+    """All questions of the data, in the order that the seed decides."""
+    return shuffled(loaded_questions(options.asked.data, options.common.fields), options.common.seed)
 
 
 def _cases(
