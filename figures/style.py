@@ -80,8 +80,9 @@ SIDE_TITLES = ("before", "after")
 
 
 def nth_style(number: int) -> tuple[str, str]:
-    """(colour, marker) of number `number` among several things drawn together; neighbours differ in both."""
-    return _IN_TURN[number % len(_IN_TURN)], _MARKS_IN_TURN[number % len(_MARKS_IN_TURN)]
+    """(colour, marker) of number `number` among several things drawn together; no two of the first forty are alike."""
+    rounds, place = divmod(number, len(_IN_TURN))
+    return _IN_TURN[place], _MARKS_IN_TURN[(place + 3 * rounds) % len(_MARKS_IN_TURN)]
 
 
 def drawn_sides(draw: Callable[[int, Axes], object], height: float) -> Figure:

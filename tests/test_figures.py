@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from figures import attribution, jsd, likelihood, masking, rollout, tokens
 from figures.captions import Page, RunData, Subject, digits, subject_of
 from figures.page.diagnosis import pages_of
-from figures.style import SINGLE, paper, printable, saved
+from figures.style import SINGLE, nth_style, paper, printable, saved
 from interp.errors import UserError
 from interp.formats import FORMATS
 from interp.instruments.jsd import values as jsd_values
@@ -275,6 +275,10 @@ def test_a_question_counts_once_however_many_sets_of_examples_it_was_asked_with(
     data = jsd.divergences(run_of(records, measure="jsd"))
     assert sum(data.spreads["jsd"].counts) == 1
     assert data.medians["jsd"].value == pytest.approx(0.3)
+
+
+def test_forty_things_drawn_together_differ_in_colour_or_marker():
+    assert len({nth_style(number) for number in range(40)}) == 40
 
 
 def test_rollout_stands_beside_its_null_and_both_are_the_means_over_questions(ax):

@@ -966,6 +966,8 @@ def test_the_experiment_goes_from_questions_to_its_outcomes(taught_checkpoint, o
     assert told == [f"step: {step.name}" for step in steps(asked)]
     assert "advice-0 does better than conftuner-0 by ECE in" in said and (out / "settings.csv").exists()
     assert "advice: primary: AUROC within relation, change from the base" in said
+    card = (out / "advice-0" / "README.md").read_text()
+    assert "## Before and after" in card and "| JSD at most 0.1, share of questions |" in card
     by_data = read_run(out / "triviaqa")[1]["calibration"]["advice-0"]
     assert "triviaqa_test (answers in training)" in by_data, "all of them are, here"
     counts = read_run(out / "triplets.jsonl.run")[1]["triplets"]

@@ -110,6 +110,7 @@ def steps(options: Experiment) -> Iterator[Step]:
     from figures.training import reported_settings
     from interp.pipelines.compare import Compare, compared
     from interp.pipelines.evaluate import evaluated
+    from training.card import write_card
     from training.outcomes import reported_outcomes
     from training.triplets import built
 
@@ -133,9 +134,14 @@ def steps(options: Experiment) -> Iterator[Step]:
         n_calibration=0,
         also=("flow", "probe", "steering"),
         device=options.device,
-        out=options.out / "compare",
+        out=options.out / first / "compare",
     )
-    yield Step("compare", lambda: reported(compared(comparison)), (first,))
+
+    def compared_on_the_card() -> None:
+        reported(compared(comparison))
+        write_card(options.out / first, ADVICE)
+
+    yield Step("compare", compared_on_the_card, (first,))
     settings = tuple(name for name in evaluations if name != "rivals")
     folders = [options.out / name for name in settings]
     yield Step("settings", lambda: reported_settings(folders, (first, tuner), options.out), settings)
