@@ -56,8 +56,8 @@ class Experiment:
     n_breadth: int = 200
     """Questions of TriviaQA, MMLU and LogiQA each, and of the facts in untrained formats."""
     diagnose: int = 96
-    """Questions on which every adapter's dependence on the answer is measured; half of them by all instruments, on the
-    first ADVICE adapter."""
+    """Questions on which every adapter's dependence on the answer is measured; a quarter of them by all instruments, on
+    the first ADVICE adapter."""
     triplets: Path | None = None
     """A file of triplets with its answers beside it, from an earlier experiment; else they are built."""
     device: str = "auto"
@@ -130,7 +130,7 @@ def steps(options: Experiment) -> Iterator[Step]:
         before=options.ckpt,
         after=str(options.out / first),
         data=options.final,
-        n=-(-options.diagnose // 2),
+        n=-(-options.diagnose // 4),
         n_calibration=0,
         also=("flow", "probe", "steering"),
         device=options.device,
