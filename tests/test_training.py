@@ -957,7 +957,7 @@ def test_the_experiment_goes_from_questions_to_its_outcomes(taught_checkpoint, o
         (tmp_path / f"{name}.jsonl").write_text(text)
     tested = (tmp_path / "triviaqa_test.jsonl").read_text().splitlines(True)[:4]
     (tmp_path / "triviaqa_test.jsonl").write_text("".join(tested))
-    few = {"seeds": 2, "greedy_wrong": 2, "held_out": 2, "updates": 1, "n": 6, "n_breadth": 4, "diagnose": 4}
+    few = {"seeds": 2, "greedy_wrong": 2, "held_out": 2, "updates": 1, "n": 6, "n_breadth": 4, "diagnose": 8}
     out, final = tmp_path / "runs", str(tmp_path / "triviaqa_test.jsonl")
     asked = Experiment(data=tmp_path, ckpt=str(taught_checkpoint), final=final, out=out, device="cpu", **few)
     experiment(asked)
@@ -967,7 +967,7 @@ def test_the_experiment_goes_from_questions_to_its_outcomes(taught_checkpoint, o
     assert "advice-0 does better than conftuner-0 by ECE in" in said and (out / "settings.csv").exists()
     assert "advice: primary: AUROC within relation, change from the base" in said
     card = (out / "advice-0" / "README.md").read_text()
-    assert "## Before and after" in card and "| JSD at most 0.1, share of questions |" in card
+    assert "## Before and after" in card and "| JSD at most 0.1, share: questions, wrong answer branched |" in card
     by_data = read_run(out / "triviaqa")[1]["calibration"]["advice-0"]
     assert "triviaqa_test (answers in training)" in by_data, "all of them are, here"
     counts = read_run(out / "triplets.jsonl.run")[1]["triplets"]
