@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from figures.captions import Page, digits, percent, written_caption
 from figures.grid import Column, Grid
 from figures.style import DOUBLE, INK, RIGHT, WRONG, nth_style, printable
-from interp.calibration import MEASURES, risk_by_coverage
+from interp.calibration import MEASURES, OF_A_RELATION, risk_by_coverage
 from interp.formats import FORMATS
 from interp.intervals import LEVEL, Estimate, of_record
 from interp.methods.registry import scores
@@ -56,7 +56,7 @@ def cells(summary: Record, part: str = "calibration") -> Iterator[tuple[tuple[st
 
     Args:
         summary: The run's summary.
-        part: `calibration`, or `differences` between checkpoints.
+        part: `calibration`, `differences` between checkpoints, or `by_relation`, whose numbers stand by relation.
 
     Yields:
         ((checkpoint, data, method, format), numbers).
@@ -141,6 +141,18 @@ def differences(summary: Record, keys: Sequence[str] | None = None) -> Grid:
         estimates = tuple(of_record(numbers[column.key]) for column in columns)
         rows.append(((pair, data, method_words(method), form, str(estimates[0].n)), estimates))
     return Grid(("difference", *LABELS[1:5]), columns, tuple(rows))
+
+
+def relations(summary: Record) -> Grid:
+    """The main measures of each relation or subject by itself; no rows where no data set has several large ones."""
+    columns = tuple(column for column in COLUMNS if column.key in OF_A_RELATION)
+    rows = []
+    # a run of an earlier version has none
+    for (checkpoint, data, method, form), by_relation in cells({"by_relation": {}} | summary, "by_relation"):
+        for relation, numbers in by_relation.items():
+            names = (checkpoint, data, method_words(method), form, relation, str(numbers["accuracy"]["n"]))
+            rows.append((names, tuple(of_record(numbers[column.key]) for column in columns)))
+    return Grid((*LABELS[:4], "relation", "n"), columns, tuple(rows))
 
 
 _NOTHING: Record = {"value": None, "low": None, "high": None, "n": 0, "left_out": 0}

@@ -65,6 +65,9 @@ def _printed_calibration(folder: Path, run: FinishedRun) -> None:
     if summary["differences"]:
         printed_grid(calibration.differences(summary, calibration.SHORT), "Differences on the same questions:")
         calibration.differences(summary).written(folder, "differences")
+    if (by_relation := calibration.relations(summary)).rows:
+        by_relation.written(folder, "relations")
+        print(f"each relation by itself: {folder / 'relations'}.csv, .md, .tex")
     print(f"the whole table: {folder / 'table'}.csv, .md, .tex")
 
 

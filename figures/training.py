@@ -13,6 +13,7 @@ from figures.grid import Column, Grid
 from figures.style import DOUBLE, INK, RIGHT, ROLE_COLOURS, SPAN_COLOURS, WRONG, printable
 from interp.calibration import MEASURES
 from interp.intervals import Estimate, of_record
+from interp.pipelines.evaluation import APART, SHARED
 from interp.run.runs import Record, read_run
 
 PANELS: dict[str, dict[str, str]] = {
@@ -168,13 +169,16 @@ def settings_grid(summaries: Sequence[Record], pair: tuple[str, str]) -> Grid:
     """Two checkpoints side by side in every setting: data, format and measure.
 
     Args:
-        summaries: Summaries of evaluations; a setting that several have measured is taken from the first.
+        summaries: Summaries of evaluations; a setting that several have measured is taken from the first. Parts of a
+            data set are no settings of their own.
         pair: Names of the two checkpoints in them.
     """
     settings: dict[tuple[str, str, str], tuple[Estimate, ...]] = {}
     for summary in summaries:
         first, second = (summary["calibration"][name] for name in pair)
         for data, by_method in first.items():
+            if data.endswith((SHARED, APART)):
+                continue
             for form, numbers in by_method["default"].items():
                 sides = (numbers, second[data]["default"][form])
                 for key in BETTER:

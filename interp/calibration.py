@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -413,6 +414,8 @@ MEASURES: dict[str, Measure] = {
     "smooth_ece": Measure("smooth ECE", lambda c, r, b, v, g, f, p: smooth_calibration_error(c, r), null=SMOOTH_NULLS),
 }
 """The measures of a calibration table by their key in summary.json."""
+OF_A_RELATION = ("accuracy", "confidence", "brier", "auroc")
+"""The measures that are also given for each relation or subject by itself."""
 
 
 def measures_of(scored: Scored, rule: Rule) -> dict[str, Estimate]:
@@ -424,6 +427,27 @@ def measures_of(scored: Scored, rule: Rule) -> dict[str, Estimate]:
     if not any(scored.group):
         measured["auroc_within"] = Estimate(None, None, None, 0, scored.left_out + len(scored))
     return measured
+
+
+def measures_of_relations(scored: Scored, rule: Rule, fewest: int) -> dict[str, dict[str, Estimate]]:
+    """The measures of `OF_A_RELATION` for each relation or subject by itself, by its name and the measure's key.
+
+    A relation with fewer answers than `fewest`, and answers of no relation, are passed over. rule: how the bins are
+    made."""
+    found = {}
+    for name in sorted(set(scored.group) - {""}):
+        kept = [group == name for group in scored.group]
+        if sum(kept) >= fewest:
+            part = replace(
+                scored,
+                confidence=tuple(compress(scored.confidence, kept)),
+                right=tuple(compress(scored.right, kept)),
+                group=tuple(compress(scored.group, kept)),
+                left_out=0,
+                fold=tuple(compress(scored.fold, kept)),
+            )
+            found[name] = {key: measured_by(MEASURES[key], part, rule) for key in OF_A_RELATION}
+    return found
 
 
 def measured_by(measure: Measure, scored: Scored, rule: Rule) -> Estimate:

@@ -1556,6 +1556,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ["test_page_content.py"],
         ("the-risk-of-few", "risks_of", "slice(LEAST_COVERED - 1, None)", "slice(LEAST_COVERED, None)"),
     ),
+    *_of(
+        "interp/calibration.py",
+        [
+            "test_calibration.py::test_each_large_relation_is_measured_by_itself_as_if_it_were_all",
+            "test_calibration.py::test_confidences_that_were_fitted_in_folds_are_compared_within_folds_in_a_relation_too",
+        ],
+        ("small-relations-by-themselves", "measures_of_relations", "sum(kept) >= fewest", "True"),
+        ("folds-of-a-relation-mixed", "measures_of_relations", "tuple(compress(scored.fold, kept))", "()"),
+    ),
+    *_of(
+        "figures/training.py",
+        ["test_training.py::test_the_first_of_two_is_ahead_where_it_is_better_and_counted_by_measure"],
+        ("parts-as-settings", "settings_grid", "data.endswith((SHARED, APART))", "False"),
+    ),
 )
 
 if __name__ == "__main__":

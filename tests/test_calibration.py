@@ -16,6 +16,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from interp.calibration import (
     MEASURES,
+    OF_A_RELATION,
     Scored,
     auroc,
     brier,
@@ -29,6 +30,7 @@ from interp.calibration import (
     lowest_possible,
     measured_by,
     measures_of,
+    measures_of_relations,
     net_calibration_error,
     reliability,
     resolution,
@@ -198,6 +200,36 @@ def test_knowing_which_relation_is_easy_earns_nothing_within_relations():
     group = np.array([0] * 10 + [1] * 10)
     assert auroc(confidence, right) == pytest.approx(0.8)
     assert auroc(confidence, right, group) == 0.5
+
+
+def test_each_large_relation_is_measured_by_itself_as_if_it_were_all():
+    generator = np.random.default_rng(0)
+    groups = ("far",) * 21 + ("near",) * 40 + ("small",) * 19 + ("",) * 30
+    scored = Scored(
+        tuple(generator.integers(0, 10, len(groups)) / 9), tuple((generator.random(len(groups)) < 0.4).tolist()), groups
+    )
+    rule = rule_named("10-right")
+    found = measures_of_relations(scored, rule, 20)
+    assert list(found) == ["far", "near"], "not the small one, nor answers of none"
+    for name, (first, stop) in {"far": (0, 21), "near": (21, 61)}.items():
+        confidence, right = np.array(scored.confidence[first:stop]), np.array(scored.right[first:stop])
+        assert found[name].keys() == set(OF_A_RELATION)
+        assert found[name]["accuracy"].value == pytest.approx(right.mean())
+        assert found[name]["confidence"].value == pytest.approx(confidence.mean())
+        assert found[name]["brier"].value == pytest.approx(brier_score_loss(right, confidence))
+        assert found[name]["auroc"].value == pytest.approx(roc_auc_score(right, confidence))
+        alone = Scored(scored.confidence[first:stop], scored.right[first:stop], groups[first:stop])
+        assert found[name]["auroc"] == measured_by(MEASURES["auroc"], alone, rule)
+        assert all(estimate.relations is None for estimate in found[name].values()), "it says nothing of others"
+
+
+def test_confidences_that_were_fitted_in_folds_are_compared_within_folds_in_a_relation_too():
+    confidence, right = (0.1, 0.9, 0.2, 0.8), (True, False, False, True)
+    scored = Scored(confidence, right, ("one",) * 4, fold=(0, 0, 1, 1))
+    found = measures_of_relations(scored, rule_named("levels"), 4)
+    assert found["one"]["auroc"].value == 0.5, "one pair of each fold: the first is the wrong way round"
+    across = measures_of_relations(replace(scored, fold=()), rule_named("levels"), 4)
+    assert across["one"]["auroc"].value == 0.25
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.9]), st.booleans()), min_size=1, max_size=6))

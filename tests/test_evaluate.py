@@ -22,8 +22,8 @@ from interp.methods.question_only import hidden
 from interp.methods.self_consistency import sampled
 from interp.models.setting import Case
 from interp.options import composed
-from interp.pipelines.evaluate import APART, SHARED, _parts, evaluated
-from interp.pipelines.evaluation import Evaluate
+from interp.pipelines.evaluate import _parts, evaluated
+from interp.pipelines.evaluation import APART, SHARED, Evaluate
 from interp.run.runs import read_records, read_run
 
 ALL = ("default", "self-consistency", "p-true", "sequence", "question-only", "prompting", "recalibrated")
@@ -334,6 +334,29 @@ def test_questions_that_share_an_answer_with_the_training_data_are_reported_apar
     counts = {name: numbers["n"] + numbers["unparsed"] for name, numbers in found.items()}
     assert counts == {"open": 12, f"open{SHARED}": 2, f"open{APART}": 10}
     assert found["open"]["ece"] == table(whole)["llama"]["open"]["default"]["ScoreNumber"]["ece"]
+
+
+@pytest.mark.slow
+def test_relations_are_also_reported_by_themselves(taught_checkpoint, data, tmp_path, capsys):
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    many = [row | {"id": f"{r}-{i}", "relation": r} for r in ("first", "second") for i, row in enumerate(rows * 2)]
+    (tmp_path / "many.jsonl").write_text("\n".join(json.dumps(row) for row in [*many, rows[0] | {"relation": "few"}]))
+    asked = options(taught_checkpoint, tmp_path / "many.jsonl", tmp_path / "run", n=100, methods=("recalibrated",))
+    folder = evaluated(asked)
+    found = read_run(folder)[1]["by_relation"]["llama"]["many"]
+    assert list(found) == ["platt", "isotonic"] and list(found["platt"]["ScoreNumber"]) == ["first", "second"]
+    answers = [r for r in read_records(folder) if r["measure"].endswith("|answer")]
+    for relation, numbers in found["platt"]["ScoreNumber"].items():
+        right = [r["right"] for r in answers if r["relation"] == relation]
+        assert numbers["accuracy"]["n"] == len(right) == 24 and numbers["accuracy"]["value"] == np.mean(right)
+    reported(folder)
+    table_rows = list(csv.DictReader((folder / "relations.csv").read_text().splitlines()))
+    assert [(row["method"], row["relation"]) for row in table_rows[:2]] == [
+        ("Platt scaling", "first"), ("Platt scaling", "second"),
+    ]  # fmt: skip
+    assert "each relation by itself:" in capsys.readouterr().out and "by itself" in (folder / "report.html").read_text()
+    few = evaluated(options(taught_checkpoint, data, tmp_path / "few"))
+    assert read_run(few)[1]["by_relation"] == {}, "none of them has twenty answers"
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ from interp.methods.prompting import CAUTION, PROMPTING
 from interp.methods.recalibrated import FOLDS, RECALIBRATED, cross_fitted, folds_of, isotonic, platt
 from interp.models.setting import prepared
 from interp.options import composed
-from interp.pipelines.evaluate import APART, SHARED, evaluated
-from interp.pipelines.evaluation import Evaluate
+from interp.pipelines.evaluate import evaluated
+from interp.pipelines.evaluation import APART, SHARED, Evaluate
 from interp.run.runs import read_records, read_run
 
 FITS = pytest.mark.parametrize("fit", [platt, isotonic])

@@ -31,6 +31,7 @@ from interp.models.head import next_token
 from interp.models.prompts import Prompting
 from interp.models.setting import prepared
 from interp.options import composed, flat
+from interp.pipelines.evaluation import SHARED
 from interp.run.runs import read_records, read_run
 from training import adapters, advice, conftuner
 from training.__main__ import experiment
@@ -915,10 +916,11 @@ def test_the_first_of_two_is_ahead_where_it_is_better_and_counted_by_measure():
 
     def summary(*sides):
         named = zip(("ours", "theirs"), sides, strict=True)
-        return {"calibration": {name: {"facts": {"default": {"ScoreText": numbers(*side)}}} for name, side in named}}
+        table = {name: {"default": {"ScoreText": numbers(*side)}} for name, side in named}
+        return {"calibration": {name: {"facts": cell, f"facts{SHARED}": cell} for name, cell in table.items()}}
 
     grid = settings_grid([summary((0.1, 0.6), (0.2, 0.7)), summary((0.9, 0.9), (0.1, 0.1))], ("ours", "theirs"))
-    assert len(grid.rows) == 4, "a setting that was measured twice counts once, as it was measured first"
+    assert len(grid.rows) == 4, "a setting that was measured twice counts once, as first; parts count not at all"
     assert ahead(grid) == {"ECE": (1, 1), "abs NCE": (1, 1), "AUROC": (0, 1)}
 
 

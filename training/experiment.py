@@ -24,7 +24,9 @@ EVERY = 25
 """Updates between two points of a learning curve."""
 ALL = 10_000
 """More questions than any of the data sets of facts has: all of them are asked."""
-RIVALS = ("default", "recalibrated", "p-true", "sequence", "self-consistency", "prompting", "probe", "steered")
+FREE = ("default", "recalibrated")
+"""What needs no more than the stated confidence: measured on every checkpoint."""
+RIVALS = (*FREE, "p-true", "sequence", "self-consistency", "prompting", "probe", "steered")
 """What else gives a confidence, without training: measured on the base."""
 FILES = ("triviaqa_train.jsonl", "triviaqa_test.jsonl", "mmlu.jsonl", "logiqa_test.jsonl")
 
@@ -212,7 +214,9 @@ def _evaluations(options: Experiment) -> "dict[str, Evaluate]":
     source, triviaqa, *choices = (str(options.data / name) for name in FILES)
     both, few = ("ScoreNumber", "ScoreLetter"), options.n_breadth
     return {
-        "final": evaluation_of("final", everything, data=(options.final,), n=options.n, pool=tuple(seeds)),
+        "final": evaluation_of(
+            "final", everything, data=(options.final,), methods=FREE, n=options.n, pool=tuple(seeds)
+        ),
         "rivals": evaluation_of("rivals", [], data=(options.final,), methods=RIVALS, n=options.n),
         "relations": evaluation_of(
             "relations", trained, data=(SEEN, VALIDATION), n=options.n, pool=(ADVICE, CONFTUNER)

@@ -100,6 +100,9 @@ def _tables(summary: Record, series: Sequence[str]) -> Iterator[SortedTable]:
         yield table_of_grid(spread, source, title, series=_series(spread, series))
     if summary["differences"]:
         yield table_of_grid(calibration.differences(summary), "differences", "Differences on the same questions")
+    if (by_relation := calibration.relations(summary)).rows:
+        title = "Each relation or subject by itself"
+        yield table_of_grid(by_relation, "relations", title, series=_series(by_relation, series))
 
 
 def _series(grid: Grid, series: Sequence[str]) -> tuple[int, ...]:

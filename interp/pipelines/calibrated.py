@@ -6,7 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from interp.calibration import Scored, differences_of, lowest_possible, measures_of, rule_named, values_of
+from interp.calibration import (
+    Scored,
+    differences_of,
+    lowest_possible,
+    measures_of,
+    measures_of_relations,
+    rule_named,
+    values_of,
+)
 from interp.datasets.choices import choice_index
 from interp.datasets.grading import MatchName, is_right
 from interp.formats import FORMATS, ConfidenceFormat
@@ -23,6 +31,8 @@ NO_MODEL = GIVEN.name
 """Stands in the place of a checkpoint and a format in rows of answers and confidences that the user brought."""
 ByKey = dict[tuple[str, int], dict[str, Record]]
 """Records by (measure, number of the set of worked examples and wording), then by the question's id."""
+FEWEST_OF_A_RELATION = 20
+"""Relations or subjects with fewer answers than this are not reported by themselves."""
 
 
 def summary_of(
@@ -37,8 +47,8 @@ def summary_of(
         options: what the evaluation was asked.
 
     Returns:
-        Every cell of the table with intervals, counts and what was left out; numerical floors, unparsed replies, and
-        paired differences of checkpoints.
+        Every cell of the table with intervals, counts and what was left out; numerical floors, unparsed replies, paired
+        differences of checkpoints, and the main measures of each relation or subject by itself.
     """
     data = {name: by_part[""] for name, by_part in parts.items()}
     by_key: ByKey = {}
@@ -71,6 +81,7 @@ def summary_of(
         "numerical_floor": _floors(by_key, cells),
         "unparsed": _unparsed(by_key, cells),
         "differences": _differences(scored, data, options),
+        "by_relation": _by_relation(scored, data, options),
     }
 
 
@@ -245,6 +256,22 @@ def _differences(
             differences = differences_of(ones, other, rule_named(options.rule))
             numbers = {measure: estimate.as_record() for measure, estimate in differences.items()}
             _put(table, (f"{name} less {first}", data_name, key, format_name), numbers)
+    return table
+
+
+def _by_relation(
+    scored: dict[tuple[str, str, str, str], dict[str, Verdict | None]],
+    data: dict[str, list[Question]],
+    options: Evaluate,
+) -> Record:
+    """The main measures of each relation by itself, where a cell has several that are large enough."""
+    table: Record = {}
+    for (checkpoint, data_name, key, format_name), verdicts in scored.items():
+        whole = _scored(data[data_name], verdicts, options.replies.match)
+        measured = measures_of_relations(whole, rule_named(options.rule), FEWEST_OF_A_RELATION)
+        for relation, measures in measured.items() if len(measured) > 1 else ():
+            numbers = {measure: estimate.as_record() for measure, estimate in measures.items()}
+            _put(table, (checkpoint, data_name, key, format_name, relation), numbers)
     return table
 
 

@@ -26,7 +26,7 @@ from interp.options import (
 )
 from interp.pipelines.calibrated import summary_of
 from interp.pipelines.elicit import read_again
-from interp.pipelines.evaluation import Cell, Evaluate
+from interp.pipelines.evaluation import APART, SHARED, Cell, Evaluate
 from interp.records import Question
 from interp.run.dryrun import DryRun
 from interp.run.processes import launched
@@ -96,10 +96,6 @@ def evaluated(
         if run.dry is None:
             run.write_summary(summary_of(run, cells, parts, options))
     return run.folder
-
-
-SHARED, APART = " (answers in training)", " (answers not in training)"
-"""What is added to the data's name for questions that share an answer with the training data, and for the others."""
 
 
 def short_names(option: str, given: Sequence[str]) -> dict[str, str]:

@@ -26,6 +26,9 @@ from interp.options import (
     refuse_unknown,
 )
 
+SHARED, APART = " (answers in training)", " (answers not in training)"
+"""What is added to the data's name for questions that share an answer with the training data, and for the others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
