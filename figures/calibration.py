@@ -508,8 +508,8 @@ def _in_per_cent(number: Record) -> str:
 
 def subject(summary: Record) -> str:
     """Whose numbers they are, by which rule and in which unit, in a sentence each."""
-    models = [f"{name} ({_about(model)})" if _about(model) else name for name, model in summary["models"].items()]
-    opening = f"Models: {'; '.join(models)}. " if models else ""
+    models = models_in_words(summary)
+    opening = f"Models: {models}. " if models else ""
     return f"{opening}{how_to_read(summary)}"
 
 
@@ -518,6 +518,15 @@ def how_to_read(summary: Record) -> str:
     ends = "Intervals: 95 %, for these relations; in braces for relations like these; if calibrated: a band of 95 %."
     rule = f"ECE by the rule {summary['rule']}. {ends}"
     return f"{rule} In per cent, but for counts, tokens and seconds.{_floor(summary)}"
+
+
+def models_in_words(summary: Record) -> str:
+    """The checkpoints with what there is to say of them, which is said once for all that have it in common."""
+    alike: dict[str, list[str]] = {}
+    for name, model in summary["models"].items():
+        alike.setdefault(_about(model), []).append(name)
+    groups = [(", ".join(names), about) for about, names in alike.items()]
+    return "; ".join(f"{names} ({about})" if about else names for names, about in groups)
 
 
 def _about(model: Record) -> str:

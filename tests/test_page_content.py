@@ -12,7 +12,7 @@ import pytest
 from test_figures import made_records, made_run
 from test_report import evaluation
 
-from figures.calibration import pages, risks_of
+from figures.calibration import models_in_words, pages, risks_of
 from figures.captions import digits
 from figures.page.build import FinishedRun, read, report_of
 from figures.page.content import SPAN_ORDER, Questions, Report
@@ -294,6 +294,13 @@ def test_an_evaluation_tells_how_it_asked_or_that_no_model_was_asked():
     given = evaluation_report(config, summary | {"models": {}}, [], [], "given")
     assert given.facts["Models"].startswith("none was asked") and "Prompt" not in given.facts
     assert given.questions == Questions((), ()) and given.series == ()
+
+
+def test_what_checkpoints_have_in_common_is_said_once():
+    coarse, fine = {"note": "4 bits", "dtype": "torch.float32"}, {"note": "", "dtype": "torch.bfloat16"}
+    summary = {"models": {"base": coarse, "own": fine, "trained": coarse, "old": {"note": ""}}}
+    assert models_in_words(summary) == "base, trained (4 bits, read in float32); own (read in bfloat16); old"
+    assert models_in_words({"models": {}}) == ""
 
 
 def test_several_sets_of_examples_have_a_table_and_the_list_is_of_the_first():

@@ -57,14 +57,13 @@ def evaluation_report(
 
 def facts_of(config: Record, summary: Record) -> dict[str, str]:
     """What was measured."""
-    models = [", ".join(filter(None, (name, model["note"]))) for name, model in summary["models"].items()]
-    dtypes = dict.fromkeys(model.get("dtype", "").removeprefix("torch.") for model in summary["models"].values())
+    models = calibration.models_in_words(summary)
     data = dict.fromkeys(data for by_data in summary["calibration"].values() for data in by_data)
     forms = dict.fromkeys(names[3] for names, _ in calibration.cells(summary) if names[3] in FORMATS)
-    asked = "; ".join(models) or "none was asked: answers and confidences were given with the data"
+    asked = models or "none was asked: answers and confidences were given with the data"
     facts = {"Models": asked, "Data": ", ".join(data), "Formats": ", ".join(forms)}
     facts |= {"Prompt": _prompt(config.get("identity", {}))} if models else {}
-    facts |= {"Precision": ", ".join(filter(None, dtypes)), "Made with": made_with(config)}
+    facts |= {"Made with": made_with(config)}
     return {name: text for name, text in facts.items() if text}
 
 
