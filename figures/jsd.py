@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -263,8 +264,8 @@ def compared_divergences(before: RunData, after: RunData) -> tuple[Figure, str]:
     """Figure 2 of two runs, a row for each kind of comparison that both have; and how to read it."""
     sides = [divergences(run) for run in (before, after)]
     kinds = [kind for kind in sides[0].spreads if kind in sides[1].spreads] or ["jsd"]
-    figure = Figure((DOUBLE, 0.7 + 1.15 * len(kinds)), layout="constrained")
-    grid = figure.subplots(len(kinds), 2, sharey="row", squeeze=False)
+    figure = Figure((DOUBLE, 0.7 + 1.05 * len(kinds)), layout=ConstrainedLayoutEngine(wspace=0.08))
+    grid = figure.subplots(len(kinds), 2, sharex=True, sharey="row", squeeze=False)
     for row, (kind, axes) in enumerate(zip(kinds, grid, strict=True)):
         for number, (side, ax) in enumerate(zip(sides, axes, strict=True)):
             draw_divergence(side, ax, kind)
